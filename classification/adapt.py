@@ -1,0 +1,170 @@
+"""RLCF for image classification: adapt to one test image, answer, start again.
+
+Source: paper Sec. 3.2; official TPT/tpt_cls_rl.py (prompt), TPT/tune_cls_rl.py (image encoder).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from classification.policy import Policy
+from clipscore.config import RewardConfig
+from clipscore.episodic import EpisodicState
+from clipscore.policy_gradient import advantages_sum_to_zero, candidate_loss
+from clipscore.reward import ClipReward, subtract_baseline
+
+
+@dataclass
+class Step:
+    """One update: the logits it started from [S, C], its loss, and, for RLCF, candidates and rewards [S, K]."""
+
+    logits: Tensor
+    loss: Tensor
+    candidates: Tensor | None = None
+    rewards: Tensor | None = None
+    advantages: Tensor | None = None
+
+
+@dataclass
+class Episode:
+    """What one image went through. Logits of the centre view before and after [C]; of all views at the start [N, C]."""
+
+    before: Tensor
+    after: Tensor
+    view_logits: Tensor
+    selected: Tensor  # [S], views in order of rising entropy
+    steps: list[Step]
+
+
+class Objective(Protocol):
+    """What is minimised: `observe` sees the selected views once per image, `step` the logits at each update."""
+
+    def observe(self, views: Tensor) -> Any: ...
+
+    def step(self, logits: Tensor, observed: Any) -> Step: ...
+
+
+class RlcfObjective:
+    """CLIP reward as feedback: raise the candidates that score above the average of the K.
+
+    Args:
+        reward: the frozen CLIPs.
+        class_features: their features of the class prompts. M x [C, D]
+        num_candidates: K, the top classes of each view.
+        options: baseline options.
+    """
+
+    def __init__(
+        self, reward: ClipReward, class_features: Sequence[Tensor], num_candidates: int, options: RewardConfig
+    ) -> None:
+        self.reward, self.class_features = reward, list(class_features)
+        self.num_candidates, self.options = num_candidates, options
+
+    def observe(self, views: Tensor) -> list[Tensor]:
+        """The reward models' features of the selected views. [S, 3, H, W] -> M x [S, D]"""
+        return self.reward.encode_images(views)
+
+    def step(self, logits: Tensor, observed: list[Tensor]) -> Step:
+        """Sample, score, compare: the policy-gradient loss of one update. [S, C] -> Step"""
+        options, k = self.options, self.num_candidates
+        candidates = logits.topk(k, dim=1).indices  # [S, C] -> [S, K]
+        rewards = self.reward.score(observed, [features[candidates] for features in self.class_features])  # [S, K]
+        advantages = subtract_baseline(rewards, options.baseline, options.baseline_over, options.standardize)
+        zero_sum = advantages_sum_to_zero(options.baseline, options.baseline_over, k)
+        loss = candidate_loss(logits, candidates, advantages, zero_sum)
+        return Step(logits.detach(), loss, candidates, rewards, advantages)
+
+
+def adapt(
+    policy: Policy,
+    state: EpisodicState,
+    objective: Objective,
+    views: Tensor,
+    num_selected: int,
+    num_steps: int,
+    entropy_weight: float = 0.0,
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> Episode:
+    """Adapt the policy to one image and classify it.
+
+    Args:
+        policy: what is tuned.
+        state: restores the policy, and feeds the momentum buffer afterwards.
+        objective: the loss of one update.
+        views: the image: its centre view first, then random views. [N, 3, H, W]
+        num_selected: S, how many views of lowest entropy are kept, chosen once.
+        num_steps: updates.
+        entropy_weight: weight of the entropy of the averaged prediction in the loss.
+        on_step: called after each update, when gradients and new weights are in place.
+
+    Raises:
+        FloatingPointError: a loss, or the answer, is not finite.
+    """
+    start_is_source = state.momentum is None and not policy.couples_views
+    before = None if start_is_source else source_logits(policy, state, views[:1])
+    with state.episode():
+        policy.set_mode(adapting=True)
+        inputs = policy.prepare(views)
+        with torch.set_grad_enabled(policy.couples_views):  # BatchNorm: a view's gradient runs through the other views
+            view_logits = policy.logits(inputs)  # [N, C]
+        selected = confident_views(view_logits.detach(), num_selected)  # [S]
+        observed = objective.observe(views[selected])
+        steps: list[Step] = []
+        for number in range(num_steps):
+            reuse = policy.couples_views and number == 0
+            logits = view_logits[selected] if reuse else policy.logits(inputs[selected])  # [S, C]
+            step = objective.step(logits, observed)
+            if entropy_weight:
+                step.loss = step.loss + entropy_weight * averaged_entropy(logits)
+            state.step(step.loss)
+            steps.append(step)
+            on_step(step)
+        after = predict(policy, inputs[:1])
+        check_finite(steps, after)
+    view_logits = view_logits.detach()
+    return Episode(view_logits[0] if before is None else before, after, view_logits, selected, steps)
+
+
+def source_logits(policy: Policy, state: EpisodicState, centre: Tensor) -> Tensor:
+    """Logits of the centre view by the policy as it was before any adaptation. [1, 3, H, W] -> [C]"""
+    state.restore_source()
+    with torch.no_grad():
+        return predict(policy, policy.prepare(centre))
+
+
+@torch.no_grad()
+def predict(policy: Policy, centre: Tensor) -> Tensor:
+    """The answer: logits of the centre view by the policy as it is. [1, ...] -> [C]"""
+    policy.set_mode(adapting=False)
+    return policy.logits(centre)[0]
+
+
+def confident_views(logits: Tensor, num_selected: int) -> Tensor:
+    """Views whose prediction has the lowest entropy, in rising order. [N, C] -> [S]"""
+    log_p = logits.log_softmax(dim=1)
+    entropy = -(log_p.exp() * log_p).sum(dim=1)  # [N, C] -> [N]
+    return entropy.argsort()[:num_selected]
+
+
+def averaged_entropy(logits: Tensor) -> Tensor:
+    """Entropy of the prediction averaged over views, nats. [S, C] -> scalar. Source: TPT, official tpt_cls.py."""
+    log_mean = logits.log_softmax(dim=1).logsumexp(dim=0) - math.log(len(logits))  # [S, C] -> [C]
+    log_mean = log_mean.clamp(min=torch.finfo(log_mean.dtype).min)
+    return -(log_mean * log_mean.exp()).sum()
+
+
+def check_finite(steps: Sequence[Step], answer: Tensor) -> None:
+    """Refuse an episode that ran into infinities.
+
+    Raises:
+        FloatingPointError: with the step and the losses.
+    """
+    losses = [float(step.loss.detach()) for step in steps]
+    if not (torch.isfinite(torch.tensor(losses)).all() and torch.isfinite(answer).all()):
+        raise FloatingPointError(f"not finite: losses {losses}, answer {answer.tolist()[:5]}...; lower lr or use fp32")

@@ -1,0 +1,124 @@
+"""What RLCF is compared with: entropy minimisation, pseudo-labels and three kinds of distillation.
+
+Source of the official versions: TPT/tpt_cls.py, TPT/tune_cls_tpt.py, TPT/tune_cls_kd.py, TPT/utils/{KD,DKD,ATKD}.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from classification.adapt import Step, averaged_entropy
+from clipscore.reward import ClipReward
+
+ATKD_EPS = 1e-5
+ATKD_GAIN = 2.0  # logits are standardised to this deviation
+
+
+class TptObjective:
+    """Entropy of the averaged prediction. Source: TPT, Shu et al. 2022 (arXiv 2209.07511)."""
+
+    def observe(self, views: Tensor) -> None:
+        """Needs no other model."""
+
+    def step(self, logits: Tensor, observed: None) -> Step:
+        """[S, C] -> Step"""
+        return Step(logits.detach(), averaged_entropy(logits))
+
+
+class PseudoLabelObjective:
+    """Cross-entropy with the policy's own prediction of each view. Source: Lee 2013, Pseudo-Label."""
+
+    def observe(self, views: Tensor) -> None:
+        """Needs no other model."""
+
+    def step(self, logits: Tensor, observed: None) -> Step:
+        """[S, C] -> Step"""
+        return Step(logits.detach(), F.cross_entropy(logits, logits.argmax(dim=1)))
+
+
+class DistillationObjective:
+    """Imitate the reward model's prediction of the selected views.
+
+    Args:
+        reward: one frozen CLIP, the teacher.
+        class_features: its features of the class prompts. 1 x [C, D]
+        loss: of student and teacher logits.
+    """
+
+    def __init__(
+        self, reward: ClipReward, class_features: Sequence[Tensor], loss: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
+        self.reward, self.class_features, self.loss = reward, class_features, loss
+
+    def observe(self, views: Tensor) -> Tensor:
+        """Teacher logits, made once per image. [S, 3, H, W] -> [S, C]"""
+        return self.reward.teacher_logits(self.reward.encode_images(views), self.class_features)
+
+    def step(self, logits: Tensor, observed: Tensor) -> Step:
+        """[S, C] -> Step"""
+        return Step(logits.detach(), self.loss(logits, observed))
+
+
+def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Cross-entropy of the student under the teacher's softened prediction, mean over views. [S, C], [S, C] -> scalar
+
+    Times the squared temperature, which keeps the gradient's size. The teacher's entropy, which has no gradient, is
+    left out. Source: Hinton et al. 2015 (arXiv 1503.02531).
+    """
+    targets = (teacher / temperature).softmax(dim=1)
+    return -(targets * (student / temperature).log_softmax(dim=1)).sum(dim=1).mean() * temperature**2
+
+
+def dkd_loss(
+    student: Tensor, teacher: Tensor, alpha: float = 1.0, beta: float = 0.5, temperature: float = 1.0
+) -> Tensor:
+    """Decoupled distillation: target against the rest, and within the rest. [S, C], [S, C] -> scalar
+
+    The target is the teacher's first choice. Source: Zhao et al. 2022 (arXiv 2203.08679).
+    """
+    target = F.one_hot(teacher.argmax(dim=1), teacher.shape[1]).bool()  # [S, C]
+    s, t = student / temperature, teacher / temperature
+    target_term = _kl(_binary_log_probs(s, target), _binary_log_probs(t, target))
+    rest = ~target
+    s_rest, t_rest = (z[rest].view(len(z), -1).log_softmax(dim=1) for z in (s, t))  # [S, C - 1]
+    return temperature**2 * (alpha * target_term + beta * _kl(s_rest, t_rest))
+
+
+def atkd_loss(student: Tensor, teacher: Tensor, fixed: bool = False) -> Tensor:
+    """Distillation with standardised logits. [S, C], [S, C] -> scalar
+
+    Args:
+        student: logits of the policy.
+        teacher: logits of the reward model.
+        fixed: the formula as published. The release swaps mean and deviation (official TPT/utils/ATKD.py), and the
+            paper's row depends on it, so that is the default.
+
+    Source: Guo et al. 2020, "Reducing the teacher-student gap via adaptive temperatures".
+    """
+    s_shift, s_scale = _shift_and_scale(student, fixed)
+    t_shift, t_scale = _shift_and_scale(teacher, fixed)
+    log_s = ((student - s_shift) / s_scale * ATKD_GAIN).log_softmax(dim=1)
+    log_t = ((teacher - t_shift) / t_scale * ATKD_GAIN).log_softmax(dim=1)
+    divergence = (log_t.exp() * (log_t - log_s)).sum(dim=1, keepdim=True)  # [S, 1]
+    return (divergence * (s_scale - ATKD_EPS) ** 2).mean()
+
+
+@torch.no_grad()
+def _shift_and_scale(logits: Tensor, fixed: bool) -> tuple[Tensor, Tensor]:
+    std, mean = torch.std_mean(logits, dim=1, keepdim=True, unbiased=False)
+    return (mean, std + ATKD_EPS) if fixed else (std, mean + ATKD_EPS)
+
+
+def _binary_log_probs(logits: Tensor, target: Tensor) -> Tensor:
+    """Log-probability of the target class and of all others together. [S, C], [S, C] -> [S, 2]"""
+    log_p = logits.log_softmax(dim=1)
+    others = log_p.masked_fill(target, -torch.inf).logsumexp(dim=1)
+    return torch.stack([log_p[target], others], dim=1)
+
+
+def _kl(log_student: Tensor, log_teacher: Tensor) -> Tensor:
+    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)

@@ -1,0 +1,96 @@
+"""From a config to the parts of its method: policy, objective, and the state that is restored for each image."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from classification.adapt import Objective, RlcfObjective
+from classification.baselines import (
+    DistillationObjective,
+    PseudoLabelObjective,
+    TptObjective,
+    atkd_loss,
+    dkd_loss,
+    kd_loss,
+)
+from classification.config import NEEDS_REWARD, ClassificationConfig
+from classification.policy import CoCoOpPolicy, EncoderPolicy, Policy, PromptPolicy
+from classification.prompt_learner import ConditionalContext, PromptLearner, class_prompts
+from clipscore.clip_model import ClipModel
+from clipscore.episodic import EpisodicState
+from clipscore.reward import ClipReward, ensemble_weights
+from clipscore.text_encoder import encode_texts
+
+
+def build_policy(
+    config: ClassificationConfig,
+    clip: ClipModel,
+    class_names: Sequence[str],
+    start: tuple[Tensor, dict[str, Tensor]] | None = None,
+) -> Policy:
+    """The classifier that a config describes.
+
+    Args:
+        config: `tune`, `prompt`, `class_position`, ... are read.
+        clip: its CLIP.
+        class_names: C names.
+        start: CoOp's context [n_ctx, W], and CoCoOp's meta network or {}.
+    """
+    if config.tune != "prompt" and start is None:
+        features = encode_texts(clip, class_prompts(config.prompt, class_names))
+        return EncoderPolicy(clip, features, config.tune, config.bn_prior)
+    context, meta_net = start or (None, {})
+    learner = PromptLearner(clip, class_names, config.prompt, config.class_position, context)
+    if not meta_net:
+        return PromptPolicy(clip, learner)
+    conditional = ConditionalContext(context, meta_net).to(clip.device, clip.dtype)
+    return CoCoOpPolicy(clip, learner, conditional, config.normalize_cocoop_features)
+
+
+def build_objective(
+    config: ClassificationConfig, rewards: Sequence[ClipModel], class_names: Sequence[str]
+) -> Objective:
+    """The loss that a config describes, over the given reward models."""
+    if config.method not in NEEDS_REWARD:
+        return {"tpt": TptObjective, "pseudo_label": PseudoLabelObjective}[config.method]()
+    options = config.reward
+    weights = ensemble_weights([model.weight for model in options.models], options.weighted)
+    reward = ClipReward(rewards, weights, options.scale)
+    features = reward.encode_texts(class_prompts(config.prompt, class_names))
+    if config.method == "rlcf":
+        return RlcfObjective(reward, features, config.num_candidates, options)
+    losses = {
+        "kd": functools.partial(kd_loss, temperature=config.temperature),
+        "dkd": functools.partial(
+            dkd_loss, alpha=config.dkd_alpha, beta=config.dkd_beta, temperature=config.temperature
+        ),
+        "atkd": functools.partial(atkd_loss, fixed=config.atkd_fixed),
+    }
+    return DistillationObjective(reward, features, losses[config.method])
+
+
+def build_state(config: ClassificationConfig, policy: Policy, scale_loss: bool = False) -> EpisodicState:
+    """AdamW over what the policy tunes, and the state that is restored for each image."""
+    optimizer = None
+    if policy.tuned:
+        optimizer = torch.optim.AdamW(
+            policy.tuned.values(), lr=config.lr, weight_decay=config.weight_decay, eps=config.eps
+        )
+    return EpisodicState(policy.state, optimizer, config.momentum, scale_loss)
+
+
+def check_candidates(config: ClassificationConfig, num_classes: int) -> None:
+    """Refuse more candidates than classes.
+
+    Raises:
+        ValueError: K > C.
+    """
+    if config.method == "rlcf" and config.num_candidates > num_classes:
+        raise ValueError(
+            f"num_candidates={config.num_candidates}, but {config.dataset} has {num_classes} classes; "
+            f"set num_candidates to at most {num_classes}"
+        )

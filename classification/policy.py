@@ -1,0 +1,200 @@
+"""The models that are adapted: a CLIP as a classifier whose prompt, or whose image encoder, can be tuned.
+
+Source: official TPT/clip/custom_clip.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from classification.prompt_learner import ConditionalContext, PromptLearner
+from clipscore.clip_model import ClipModel
+from clipscore.reward import resize_images
+from clipscore.text_encoder import encode_prompts
+
+
+class Policy(Protocol):
+    """A classifier with something to tune."""
+
+    tuned: dict[str, Tensor]  # parameters that the optimizer updates
+    state: dict[str, Tensor]  # these, and buffers that change along
+    couples_views: bool  # whether one view's logits depend on the other views (BatchNorm)
+
+    def prepare(self, views: Tensor) -> Tensor:
+        """What can be computed once per image. [N, 3, H, W] -> [N, ...]"""
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Logits of prepared views. [N, ...] -> [N, C]"""
+
+    def set_mode(self, adapting: bool) -> None:
+        """Switch between adapting and predicting."""
+
+
+class PromptPolicy:
+    """Tunes the context vectors of the prompts; the image features are computed once.
+
+    Args:
+        clip: the policy's CLIP, frozen.
+        learner: the prompts.
+    """
+
+    couples_views = False
+
+    def __init__(self, clip: ClipModel, learner: PromptLearner) -> None:
+        self.clip, self.learner = clip, learner
+        self.tuned = self.state = {"context": learner.context}
+        self._start_context = learner.context.detach().clone()
+        self._start_features = encode_prompts(clip, learner.build, self._start_context, learner.eot)
+
+    @torch.no_grad()
+    def prepare(self, views: Tensor) -> Tensor:
+        """[N, 3, H, W] -> unit-length image features [N, D]"""
+        return self.clip.encode_images(views)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """[N, D] -> [N, C]"""
+        return self.clip.logit_scale * inputs @ self.class_features().T
+
+    def class_features(self) -> Tensor:
+        """Unit-length text features of all classes; those of the start prompt are computed once per data set. [C, D]"""
+        at_start = torch.equal(self.learner.context, self._start_context)
+        known = self._start_features if at_start else None
+        return encode_prompts(self.clip, self.learner.build, self.learner.context, self.learner.eot, known)
+
+    def set_mode(self, adapting: bool) -> None: ...  # nothing in CLIP's text tower differs
+
+
+class CoCoOpPolicy(PromptPolicy):
+    """Prompt tuning from a context that is computed from the centre view of each image.
+
+    Args:
+        clip: the policy's CLIP, frozen.
+        learner: the prompts.
+        conditional: CoCoOp's context.
+        normalize: give the meta network the unit-length feature, as CoCoOp does; the official test-time adaptation
+            gives it the feature before normalisation.
+    """
+
+    def __init__(
+        self, clip: ClipModel, learner: PromptLearner, conditional: ConditionalContext, normalize: bool
+    ) -> None:
+        super().__init__(clip, learner)
+        self.conditional, self.normalize = conditional, normalize
+
+    @torch.no_grad()
+    def prepare(self, views: Tensor) -> Tensor:
+        """Set the context of this image. [N, 3, H, W] -> unit-length image features [N, D]"""
+        projected = self.clip.project_images(views)
+        features = F.normalize(projected, dim=-1)
+        self.learner.context.copy_(self.conditional(features[0] if self.normalize else projected[0]))
+        return features
+
+
+class EncoderPolicy:
+    """Tunes the image encoder; the class features are those of fixed prompts.
+
+    Args:
+        clip: the policy's CLIP.
+        class_features: unit length. [C, D]
+        tune: "encoder": all parameters of the image tower; "norm": those whose name holds "ln" or "bn"; "none".
+        bn_prior: ResNet towers: mix source and batch statistics instead of using the batch's, see `PriorBatchNorm2d`.
+
+    Raises:
+        ValueError: "norm" for a tower without such parameters.
+    """
+
+    def __init__(self, clip: ClipModel, class_features: Tensor, tune: str, bn_prior: float | None = None) -> None:
+        self.clip, self.class_features = clip, class_features
+        self.norm_only = tune == "norm"
+        if bn_prior is not None:
+            use_prior_statistics(clip.visual, bn_prior)
+        parameters = dict(clip.visual.named_parameters())
+        self.tuned = {
+            name: p for name, p in parameters.items() if tune == "encoder" or (self.norm_only and _is_norm(name))
+        }
+        if tune != "none" and not self.tuned:
+            raise ValueError(f"tune={tune} found nothing to tune in the image tower of {clip.name}; use tune=encoder")
+        for parameter in self.tuned.values():
+            parameter.requires_grad_(True)
+        buffers = {n: t for n, t in clip.visual.state_dict(keep_vars=True).items() if n not in parameters}
+        self.state = {**self.tuned, **buffers}
+        self.couples_views = bool(self._norms())
+
+    @torch.no_grad()
+    def prepare(self, views: Tensor) -> Tensor:
+        """The views themselves, at the model's size. [N, 3, H, W] -> [N, 3, H, W]"""
+        return resize_images(views, self.clip.image_size)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """[N, 3, H, W] -> [N, C]"""
+        return self.clip.logit_scale * self.clip.encode_images(inputs) @ self.class_features.T
+
+    def set_mode(self, adapting: bool) -> None:
+        """Only BatchNorm differs. With norm layers tuned, they keep the adapting mode (official custom_clip.py)."""
+        for norm in self._norms():
+            norm.train(adapting or self.norm_only)
+
+    def _norms(self) -> list[nn.BatchNorm2d]:
+        return [module for module in self.clip.visual.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+class EnsemblePolicy:
+    """Several CLIPs as one zero-shot classifier: the mean of their logits."""
+
+    couples_views = False
+
+    def __init__(self, members: Sequence[Policy]) -> None:
+        self.members = members
+        self.tuned, self.state = {}, {}
+
+    def prepare(self, views: Tensor) -> Tensor:
+        """The views as the first model sees them; the others get them resized. [N, 3, H, W]"""
+        return views
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """[N, 3, H, W] -> [N, C]"""
+        return torch.stack([member.logits(member.prepare(inputs)) for member in self.members]).mean(dim=0)
+
+    def set_mode(self, adapting: bool) -> None: ...
+
+
+class PriorBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm whose statistics, while adapting, lie between the source's and the batch's.
+
+    With p = prior / (prior + 1): statistics = p * source + (1 - p) * batch, the batch variance being the unbiased one.
+    No gradient flows through the statistics, the buffers stay, and in eval mode it is plain BatchNorm.
+
+    Source: Schneider et al. 2020 (arXiv 2006.16971); official TPT/tune_cls_rl.py.
+    """
+
+    prior: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, F, H, W] -> [N, F, H, W]"""
+        if not self.training:
+            return super().forward(x)
+        share = self.prior / (self.prior + 1)
+        variance, mean = torch.var_mean(x.detach(), dim=(0, 2, 3), unbiased=True)
+        mean = share * self.running_mean + (1 - share) * mean
+        variance = share * self.running_var + (1 - share) * variance
+        return F.batch_norm(x, mean, variance, self.weight, self.bias, training=False, eps=self.eps)
+
+
+def use_prior_statistics(tower: nn.Module, prior: float) -> None:
+    """Replace the BatchNorm layers of one tower, and of no other module, by `PriorBatchNorm2d`; names stay."""
+    for parent in list(tower.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.BatchNorm2d:
+                replacement = PriorBatchNorm2d(child.num_features, child.eps, child.momentum)
+                replacement.prior = prior
+                replacement.__dict__.update(_parameters=child._parameters, _buffers=child._buffers)
+                setattr(parent, name, replacement.train(child.training))
+
+
+def _is_norm(name: str) -> bool:
+    return "ln" in name or "bn" in name

@@ -1,0 +1,169 @@
+"""Prompts with tunable context vectors around the class names.
+
+Source: CoOp, Zhou et al. 2022 (arXiv 2109.01134); CoCoOp, Zhou et al. 2022 (arXiv 2203.05557); TPT, Shu et al. 2022
+(arXiv 2209.07511); official TPT/clip/custom_clip.py, TPT/clip/cocoop.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clipscore.clip_model import ClipModel, end_of_text
+from clipscore.safe_load import load_tensors
+
+PLACEHOLDER = "X"  # any word of one token: its embedding is replaced by a context vector
+
+
+def class_prompts(prompt: str, class_names: Sequence[str]) -> list[str]:
+    """Text prompts: "a photo of a" and "great_white_shark" give "a photo of a great white shark.".
+
+    Underscores of class names become spaces. The prompt is taken as it is, underscores included. A "[CLS]" in it, which
+    marks the place of the class name for tuned contexts, is left out: texts have the name at the end.
+    """
+    words = " ".join(word for word in prompt.split() if word != "[CLS]")
+    return [f"{words} {name.replace('_', ' ')}." for name in class_names]
+
+
+class PromptLearner(nn.Module):
+    """Token embeddings of all class prompts as a function of shared context vectors.
+
+    Args:
+        clip: whose token embeddings are used.
+        class_names: C names.
+        prompt: words that the context starts from, with "[CLS]" between two of them for position "middle".
+        position: of the class name: "end", "middle" or "front".
+        context: vectors to start from instead of the words', e.g. CoOp's. [n_ctx, W]
+
+    Attributes:
+        context: the tuned vectors. [n_ctx, W]
+        eot: position of each prompt's end token, on the CPU. [C]
+        token_ids: of the prompts, before the class names are moved. [C, L]
+
+    Raises:
+        ValueError: no context words; a context of another width; an unknown position.
+    """
+
+    def __init__(
+        self,
+        clip: ClipModel,
+        class_names: Sequence[str],
+        prompt: str,
+        position: str = "end",
+        context: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        words = [word for word in prompt.split() if word != "[CLS]"]
+        self.num_context = _num_tokens(clip, " ".join(words)) if context is None else len(context)
+        if self.num_context == 0:
+            raise ValueError(f"prompt tuning needs at least one context word, got prompt={prompt!r}")
+        if context is not None and context.shape[1] != clip.token_width:
+            raise ValueError(
+                f"the prompt start has context vectors of width {context.shape[1]}, but {clip.name} has width "
+                f"{clip.token_width}; it was trained for another CLIP"
+            )
+        if _num_tokens(clip, " ".join(words)) != self.num_context:
+            words = [PLACEHOLDER] * self.num_context
+        self.token_ids = clip.tokenize(class_prompts(" ".join(words), class_names))  # [C, L]
+        self.eot = end_of_text(self.token_ids).cpu()
+        length = int(self.eot.max()) + 1
+        self.register_buffer("embeddings", clip.embed_tokens(self.token_ids[:, :length]).detach(), persistent=False)
+        lengths = [_num_tokens(clip, name.replace("_", " ")) for name in class_names]
+        before = {"end": self.num_context, "front": 0, "middle": _words_before_name(clip, prompt)}
+        if position not in before:
+            raise ValueError(f"position must be end, middle or front, got {position!r}")
+        order = [_token_order(length, self.num_context, name, before[position]) for name in lengths]
+        self.register_buffer("order", torch.tensor(order, device=clip.device), persistent=False)  # [C, L]
+        words_context = self.embeddings[0, 1 : 1 + self.num_context]
+        self.context = nn.Parameter((words_context if context is None else context.to(words_context)).clone())
+
+    def build(self, context: Tensor, rows: Tensor) -> Tensor:
+        """Token embeddings of some prompts, cut at the longest of them. [n_ctx, W], [R] -> [R, L, W]"""
+        length = int(self.eot[rows].max()) + 1
+        rows = rows.to(context.device)
+        embeddings = self.embeddings[rows, :length]  # [R, L, W]
+        spread = context.unsqueeze(0).expand(len(rows), -1, -1)  # [n_ctx, W] -> [R, n_ctx, W]
+        prompts = torch.cat([embeddings[:, :1], spread, embeddings[:, 1 + self.num_context :]], dim=1)
+        order = self.order[rows, :length].unsqueeze(-1).expand_as(prompts)
+        return prompts.gather(1, order)
+
+
+class ConditionalContext(nn.Module):
+    """CoCoOp's context: shared vectors plus a shift that a small network computes from the image feature.
+
+    Args:
+        context: shared vectors. [n_ctx, W]
+        meta_net: weights of the two linear layers, by their name in CoCoOp's checkpoints.
+    """
+
+    def __init__(self, context: Tensor, meta_net: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.register_buffer("context", context)
+        for name, tensor in meta_net.items():
+            self.register_buffer(name.replace(".", "_"), tensor)
+
+    def forward(self, image_feature: Tensor) -> Tensor:
+        """[D] -> [n_ctx, W]"""
+        hidden = F.relu(F.linear(image_feature, self.linear1_weight, self.linear1_bias))
+        return self.context + F.linear(hidden, self.linear2_weight, self.linear2_bias)
+
+
+def load_prompt_start(path: str | Path, roots: Sequence[Path] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+    """Read a CoOp or CoCoOp checkpoint.
+
+    Args:
+        path: a file, or a folder with `prompt_learner/model.pth.tar-<epoch>` (the last epoch is taken).
+        roots: folders that a relative path may start from, besides the working directory.
+
+    Returns:
+        Context vectors [n_ctx, W], and the weights of CoCoOp's meta network (empty for CoOp).
+
+    Raises:
+        FileNotFoundError: with every path tried.
+        ValueError: the file holds no shared context vectors.
+    """
+    file = _find_checkpoint(Path(path).expanduser(), roots)
+    checkpoint = load_tensors(file)
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not isinstance(state.get("ctx"), Tensor) or state["ctx"].ndim != 2:
+        found = sorted(state) if isinstance(state, dict) else type(checkpoint).__name__
+        raise ValueError(
+            f"{file} holds no shared context: `state_dict` with `ctx` of shape [n_ctx, width] expected, found {found}"
+        )
+    prefix = "meta_net."
+    meta_net = {key.removeprefix(prefix): value.detach() for key, value in state.items() if key.startswith(prefix)}
+    return state["ctx"].detach(), meta_net
+
+
+def _find_checkpoint(path: Path, roots: Sequence[Path]) -> Path:
+    tried = [path, *(root / path for root in roots)]
+    for candidate in tried:
+        if candidate.is_file():
+            return candidate
+        epochs = [f for f in candidate.glob("prompt_learner/model.pth.tar-*") if f.name.rsplit("-", 1)[1].isdigit()]
+        if epochs:
+            return max(epochs, key=lambda file: int(file.name.rsplit("-", 1)[1]))
+    raise FileNotFoundError(
+        f"no CoOp or CoCoOp checkpoint at {path}: a file, or a folder with prompt_learner/model.pth.tar-<epoch>, was "
+        f"expected. Tried: {', '.join(str(p.absolute()) for p in tried)}"
+    )
+
+
+def _num_tokens(clip: ClipModel, text: str) -> int:
+    return int(end_of_text(clip.tokenize([text]))[0]) - 1  # the start token is not counted
+
+
+def _words_before_name(clip: ClipModel, prompt: str) -> int:
+    return _num_tokens(clip, prompt.split("[CLS]")[0]) if "[CLS]" in prompt else 0
+
+
+def _token_order(length: int, num_context: int, name_length: int, before: int) -> list[int]:
+    """Which token of "<start> context name ." stands at each place once `before` context tokens precede the name."""
+    context = list(range(1, 1 + num_context))
+    name = list(range(1 + num_context, 1 + num_context + name_length))
+    moved = [0, *context[:before], *name, *context[before:]]
+    return (moved + list(range(len(moved), length)))[:length]

@@ -1,0 +1,197 @@
+"""A classification run: from its config to one record per image."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from classification import metrics
+from classification.adapt import Episode, adapt, source_logits
+from classification.config import ClassificationConfig, ViewsConfig
+from classification.datasets import LabelledImage, LabelledImages, UnreadableImage, find_dataset, open_image
+from classification.methods import build_objective, build_policy, build_state, check_candidates
+from classification.policy import EnsemblePolicy
+from classification.prompt_learner import load_prompt_start
+from classification.views import make_views, view_seed
+from clipscore.clip_model import ClipModel, autocast_dtype
+from clipscore.clip_weights import load_clip
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One test image: its label and its views [N, 3, H, W]; or the sentence why it could not be read."""
+
+    id: str
+    label: int
+    views: Tensor | None
+    error: str | None = None
+
+
+class ClassificationTask:
+    """Everything the launcher needs to know about a classification run.
+
+    Raises:
+        ValueError, FileNotFoundError: whatever is missing or does not fit, before the first image is read.
+    """
+
+    progress_metric = "accuracy"
+
+    def __init__(self, config: ClassificationConfig) -> None:
+        self.config = config
+        self.device = choose_device(config.device)
+        self.precision = autocast_dtype(config.precision, self.device)
+        self.data = find_dataset(config.dataset, Path(config.data_root), config.dataset_files)
+        check_candidates(config, len(self.data.class_names))
+        self.clip = self._load(config.policy)
+        rewards = [self._load(m.name) for m in config.reward.models] if config.reward else []
+        members = [self._load(name) for name in config.zero_shot_models]
+        start = load_prompt_start(config.prompt_start, [Path(config.pretrained_root)]) if config.prompt_start else None
+
+        names = self.data.class_names
+        self.policy = build_policy(config, self.clip, names, start)
+        if members:
+            self.policy = EnsemblePolicy([self.policy, *(build_policy(config, m, names) for m in members)])
+        self.objective = build_objective(config, rewards, names) if config.method != "zero_shot" else None
+        self.state = build_state(config, self.policy, scale_loss=self.precision is torch.float16)
+
+        self.ids = [image.id for image in self.data.images]
+        self._images = {image.id: image for image in self.data.images}
+        self.sequential = config.momentum is not None
+        self.fingerprint = {"data": data_fingerprint(self.data)}
+        for role, model in [
+            ("policy", self.clip),
+            *(("reward", m) for m in rewards),
+            *(("zero_shot", m) for m in members),
+        ]:
+            self.fingerprint[f"{role}:{model.name}"] = model.sha256
+        if start is not None:
+            self.fingerprint["prompt_start"] = hashlib.sha256(start[0].numpy().tobytes()).hexdigest()
+
+    def samples(self, ids: Sequence[str]) -> Iterator[Sample]:
+        """These samples, in this order, read and augmented in the background."""
+        views = ViewsConfig(num_views=1) if self.objective is None else self.config.views
+        dataset = _Views([self._images[i] for i in ids], self.data.name, self.clip.image_size, views, self.config.seed)
+        yield from DataLoader(dataset, batch_size=None, num_workers=min(self.config.num_workers, len(ids)))
+
+    def adapt(self, sample: Sample) -> dict[str, Any]:
+        """Adapt to one image; its record.
+
+        Raises:
+            FloatingPointError: a loss is not finite; the sample is named.
+        """
+        started = time.perf_counter()
+        views = sample.views.to(self.device, non_blocking=True)
+        config = self.config
+        if self.objective is None:
+            logits = source_logits(self.policy, self.state, views)
+            row = {"top5_before": top_classes(logits), "top5": top_classes(logits)}
+        else:
+            try:
+                episode = adapt(
+                    self.policy,
+                    self.state,
+                    self.objective,
+                    views,
+                    config.views.num_selected,
+                    config.steps,
+                    config.entropy_weight,
+                )
+            except FloatingPointError as error:
+                raise FloatingPointError(f"sample {sample.id}: {error}") from error
+            row = record(episode)
+        return {"id": sample.id, "label": sample.label, **row, "seconds": round(time.perf_counter() - started, 4)}
+
+    def summarize(self, rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
+        """See `classification.metrics.summarize`."""
+        return metrics.summarize(rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next sample depends on: the momentum buffer, or nothing."""
+        return self.state.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.state.load_state_dict(state)
+
+    def _load(self, name: str) -> ClipModel:
+        return load_clip(name, self.config.pretrained_root, self.device, self.precision)
+
+
+class _Views(Dataset[Sample]):
+    """Reads images and draws their views; each sample's views depend on the seed and the sample only."""
+
+    def __init__(self, images: list[LabelledImage], dataset: str, size: int, views: ViewsConfig, seed: int) -> None:
+        self.images, self.dataset, self.size, self.views, self.seed = images, dataset, size, views, seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        image, options = self.images[index], self.views
+        try:
+            picture = open_image(image.path)
+        except UnreadableImage as error:
+            return Sample(image.id, image.label, None, str(error))
+        seed = view_seed(self.seed, self.dataset, image.id)
+        views = make_views(picture, options.num_views, self.size, seed, options.recipe, tuple(options.crop_scale))
+        return Sample(image.id, image.label, views)
+
+
+def record(episode: Episode) -> dict[str, Any]:
+    """The JSON-able part of an episode."""
+    row: dict[str, Any] = {
+        "top5_before": top_classes(episode.before),
+        "top5": top_classes(episode.after),
+        "confidence_before": _rounded(episode.before.softmax(0).max()),
+        "confidence": _rounded(episode.after.softmax(0).max()),
+        "selected": episode.selected.tolist(),
+        "loss": [_rounded(step.loss) for step in episode.steps],
+    }
+    if episode.steps and episode.steps[0].candidates is not None:
+        row["candidates"] = [step.candidates.tolist() for step in episode.steps]
+        row["rewards"] = [[[_round(r) for r in view] for view in step.rewards.tolist()] for step in episode.steps]
+    return row
+
+
+def top_classes(logits: Tensor) -> list[int]:
+    """The five most likely classes, best first; fewer when there are fewer. [C]"""
+    return logits.topk(min(5, len(logits))).indices.tolist()
+
+
+def choose_device(name: str) -> torch.device:
+    """auto: CUDA when there is one.
+
+    Raises:
+        ValueError: an unknown device, or CUDA asked for where there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={name}, but torch sees no CUDA device; set device=cpu, or check the driver")
+    return device
+
+
+def data_fingerprint(data: LabelledImages) -> str:
+    """sha256 over class names, image ids and labels: changes when the data set does."""
+    lines = [*data.class_names, *(f"{image.id}\t{image.label}" for image in data.images)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _rounded(value: Tensor) -> float:
+    return _round(float(value.detach()))
+
+
+def _round(value: float) -> float:
+    return round(value, 6)

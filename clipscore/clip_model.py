@@ -1,0 +1,195 @@
+"""One CLIP behind one face: encode images, token ids or prompt embeddings to unit-length features.
+
+The only module that knows the attribute names of open_clip's models. Weights are found and read in `clip_weights`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ClipModel(nn.Module):
+    """A CLIP with fp32 (or fp64) weights, optionally computed under autocast.
+
+    Args:
+        backend: an open_clip `CLIP` or `CustomTextCLIP`.
+        name: how the user called it; used in messages and records.
+        sha256: of the weight file, for records and cache keys.
+        tokenizer: list of strings -> token ids [B, L], cut at L with the end token put back.
+        autocast_dtype: fp16 or bf16 to compute under autocast, None for the weights' own precision.
+    """
+
+    def __init__(
+        self,
+        backend: nn.Module,
+        name: str,
+        sha256: str,
+        tokenizer: Callable[[list[str]], Tensor],
+        autocast_dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.backend: Any = backend
+        self.name = name
+        self.sha256 = sha256
+        self.tokenizer = tokenizer
+        self.autocast_dtype = autocast_dtype
+        size = backend.visual.image_size
+        self.image_size: int = size if isinstance(size, int) else size[0]
+        mean = torch.tensor(getattr(backend.visual, "image_mean", None) or CLIP_MEAN)
+        std = torch.tensor(getattr(backend.visual, "image_std", None) or CLIP_STD)
+        self.own_normalisation = not (
+            torch.allclose(mean, torch.tensor(CLIP_MEAN)) and torch.allclose(std, torch.tensor(CLIP_STD))
+        )
+        self.register_buffer("_gain", (torch.tensor(CLIP_STD) / std).view(3, 1, 1), persistent=False)
+        self.register_buffer("_shift", ((torch.tensor(CLIP_MEAN) - mean) / std).view(3, 1, 1), persistent=False)
+
+    @property
+    def visual(self) -> nn.Module:
+        """The image tower, projection included."""
+        return self.backend.visual
+
+    @property
+    def text(self) -> Any:
+        """The module that holds the text tower's parts."""
+        return getattr(self.backend, "text", self.backend)
+
+    @property
+    def token_width(self) -> int:
+        """W: width of the text tower's token embeddings."""
+        return self.text.token_embedding.weight.shape[1]
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """Scalar that multiplies a cosine to give a logit (already exponentiated)."""
+        return self.backend.logit_scale.exp()
+
+    @property
+    def device(self) -> torch.device:
+        return self.backend.logit_scale.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.backend.logit_scale.dtype
+
+    @property
+    def has_clip_text_tower(self) -> bool:
+        """Whether the text tower is CLIP's: causal, read at the end token. Needed to encode prompt embeddings."""
+        text = self.text
+        pool = getattr(text, "pool_type", getattr(text, "text_pool_type", None))
+        return pool == "argmax" and text.attn_mask is not None and getattr(text, "cls_emb", None) is None
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Token ids [B, L] on the model's device; a text that is too long is cut and ends with the end token."""
+        return self.tokenizer(list(texts)).to(self.device)
+
+    def project_images(self, images: Tensor) -> Tensor:
+        """Image features before normalisation.
+
+        Args:
+            images: normalised with CLIP's mean and standard deviation, at the model's size. [B, 3, H, W]
+
+        Returns:
+            [B, D], in the weights' precision.
+
+        Raises:
+            ValueError: the size is not the model's.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[-2:] != (self.image_size, self.image_size):
+            raise ValueError(
+                f"{self.name} takes images [B, 3, {self.image_size}, {self.image_size}], got {list(images.shape)}; "
+                "resize them with clipscore.reward.resize_images"
+            )
+        if self.own_normalisation:  # models whose training did not use CLIP's mean and deviation
+            images = images * self._gain + self._shift
+        with self._autocast():
+            return self.visual(images).to(self.dtype)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """`project_images`, scaled to unit length. [B, 3, H, W] -> [B, D]"""
+        return F.normalize(self.project_images(images), dim=-1)
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """Token embeddings without positions. [B, L] -> [B, L, W]"""
+        return self.text.token_embedding(ids).to(self.dtype)
+
+    def project_embeddings(self, embeddings: Tensor, eot: Tensor) -> Tensor:
+        """Text features before normalisation, from token embeddings.
+
+        The tower is causal, so positions behind the last end token of the batch cannot matter and are cut off.
+
+        Args:
+            embeddings: token embeddings without positions. [B, L, W]
+            eot: position of each text's end token, int64. [B]
+
+        Returns:
+            [B, D], in the weights' precision.
+
+        Raises:
+            ValueError: the model's text tower is not CLIP's.
+        """
+        if not self.has_clip_text_tower:
+            raise ValueError(
+                f"{self.name} has no causal CLIP text tower, so prompts cannot be tuned through it; "
+                "use an OpenAI CLIP or an open_clip model with the same text tower"
+            )
+        length = int(eot.max()) + 1
+        text = self.text
+        with self._autocast():
+            x = embeddings[:, :length] + text.positional_embedding[:length].to(embeddings.dtype)  # [B, L, W]
+            x = text.transformer(x, attn_mask=text.attn_mask[:length, :length])
+            x = text.ln_final(x)[torch.arange(len(x), device=x.device), eot.to(x.device)]  # [B, L, W] -> [B, W]
+            projection = text.text_projection
+            x = projection(x) if isinstance(projection, nn.Module) else x @ projection  # [B, W] -> [B, D]
+        return x.to(self.dtype)
+
+    def encode_embeddings(self, embeddings: Tensor, eot: Tensor) -> Tensor:
+        """`project_embeddings`, scaled to unit length. [B, L, W], [B] -> [B, D]"""
+        return F.normalize(self.project_embeddings(embeddings, eot), dim=-1)
+
+    def project_token_ids(self, ids: Tensor) -> Tensor:
+        """Text features before normalisation. [B, L] -> [B, D]"""
+        if self.has_clip_text_tower:
+            return self.project_embeddings(self.embed_tokens(ids), end_of_text(ids))
+        with self._autocast():
+            return self.backend.encode_text(ids).to(self.dtype)
+
+    def encode_token_ids(self, ids: Tensor) -> Tensor:
+        """`project_token_ids`, scaled to unit length. [B, L] -> [B, D]"""
+        return F.normalize(self.project_token_ids(ids), dim=-1)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[None]:
+        if self.autocast_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+
+
+def end_of_text(ids: Tensor) -> Tensor:
+    """Position of the end token: the highest id of CLIP's vocabulary. [B, L] -> [B]"""
+    return ids.argmax(dim=-1)
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """The autocast type of a `precision` setting; None computes in the weights' own precision.
+
+    Raises:
+        ValueError: half precision asked for on a device other than CUDA, or an unknown setting.
+    """
+    choices = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+    if precision == "auto":
+        return torch.float16 if device.type == "cuda" else None
+    if precision not in choices:
+        raise ValueError(f"precision must be auto, fp32, fp16 or bf16, got {precision!r}")
+    if choices[precision] is not None and device.type != "cuda":
+        raise ValueError(
+            f"precision={precision} needs a CUDA device, got {device}; set precision=fp32 or precision=auto"
+        )
+    return choices[precision]

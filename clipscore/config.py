@@ -1,0 +1,64 @@
+"""Configuration pieces that every task shares. Defaults live here and in the task's own config class, nowhere else."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class StrictModel(BaseModel):
+    """A frozen config section: unknown keys are refused, and a value must already have the declared type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class RunConfig(StrictModel):
+    """What every run has, whatever its task. Task configs inherit from this class."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
+        {"limit", "device", "num_workers", "num_threads", "on_error", "name"}
+        | {"data_root", "pretrained_root", "output_root"}
+    )
+
+    task: str
+    dataset: str
+    name: str | None = Field(None, description="name of the run folder; the config's file name when null")
+    seed: int = Field(0, ge=0, description="draws the random views, nothing else")
+    limit: int | None = Field(None, ge=1, description="only the first so many samples")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        "auto", description="autocast type over fp32 weights; auto: fp16 on CUDA, fp32 on CPU"
+    )
+    num_workers: int = Field(4, ge=0, description="processes that read images and draw views")
+    num_threads: int | None = Field(None, ge=1, description="CPU threads of torch; torch's choice when null")
+    on_error: Literal["stop", "skip"] = Field("stop", description="what an unreadable sample does to the run")
+    data_root: str
+    pretrained_root: str
+    output_root: str
+
+
+class RewardModelConfig(StrictModel):
+    """One CLIP of the reward and its confidence, relative to the other models' (the paper: 10, 5 and 3)."""
+
+    name: str
+    weight: float = Field(1.0, gt=0)
+
+
+class RewardConfig(StrictModel):
+    """The CLIP reward. Paper Sec. 3; official clip_reward.py."""
+
+    models: list[RewardModelConfig] = Field(min_length=1)
+    weighted: bool = Field(True, description="weight by confidence, rounded to two decimals; false: plain mean")
+    scale: float = Field(2.5, gt=0, description="CLIPScore's w: reward = max(scale * cos, 0)")
+    baseline: Literal["mean", "none"] = Field("mean", description="what is subtracted; nothing is when K = 1")
+    baseline_over: Literal["view", "batch"] = Field("view", description="mean over the K of a view, or over all S * K")
+    standardize: bool = Field(False, description="also divide by the standard deviation")
+
+
+class MomentumConfig(StrictModel):
+    """Running average of the adapted weights that moves the start weights (RLCF-S-M)."""
+
+    decay: float = Field(0.9998, ge=0, le=1)
+    update_interval: int = Field(64, ge=1, description="samples between two refreshes of the start weights")
+    mix: float = Field(1.0, ge=0, le=1, description="start = (1 - mix) * source + mix * average")

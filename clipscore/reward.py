@@ -1,0 +1,131 @@
+"""The CLIP reward: how well a frozen CLIP, or several of them, thinks a candidate fits the test sample.
+
+Source: paper Sec. 3; CLIPScore, Hessel et al. 2021 (arXiv 2104.08718); official TPT/clip_reward.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clipscore.clip_model import ClipModel
+from clipscore.text_encoder import encode_texts
+
+STD_EPS = 1e-5  # added to the standard deviation, as in the official code
+
+
+def clip_score(anchor: Tensor, candidates: Tensor, scale: float = 2.5) -> Tensor:
+    """CLIPScore of each candidate: max(scale * cos, 0). Symmetric in image and text.
+
+    Args:
+        anchor: unit-length features of the test sample. [S, D]
+        candidates: unit-length features of what the policy proposed. [S, K, D]
+        scale: CLIPScore's w.
+
+    Returns:
+        [S, K], in [0, scale].
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    if anchor.ndim != 2 or candidates.ndim != 3 or candidates.shape[::2] != anchor.shape:
+        raise ValueError(
+            f"anchor [S, D] and candidates [S, K, D] expected, got {list(anchor.shape)} and {list(candidates.shape)}"
+        )
+    return (scale * torch.einsum("sd,skd->sk", anchor, candidates)).clamp(min=0)
+
+
+def ensemble_weights(confidences: Sequence[float], weighted: bool = True) -> list[float]:
+    """Weights of several reward models.
+
+    Args:
+        confidences: relative trust in each model, e.g. 10, 3, 5.
+        weighted: False gives every model the same weight.
+
+    Returns:
+        Each confidence over their sum, rounded to two decimals (10, 3, 5 -> 0.56, 0.17, 0.28: they may not add up to
+        1); unrounded 1/M when not weighted.
+
+    Raises:
+        ValueError: no confidence, or one that is not positive.
+    """
+    if not confidences or min(confidences) <= 0:
+        raise ValueError(f"reward models need positive weights, got {list(confidences)}")
+    if not weighted:
+        return [1 / len(confidences)] * len(confidences)
+    return [round(confidence / sum(confidences), 2) for confidence in confidences]
+
+
+def resize_images(images: Tensor, size: int) -> Tensor:
+    """The policy's normalised image at another model's input size. [B, 3, H, W] -> [B, 3, size, size]"""
+    if images.shape[-2:] == (size, size):
+        return images
+    return F.interpolate(images, size=(size, size), mode="bicubic", align_corners=True)
+
+
+def subtract_baseline(rewards: Tensor, baseline: str = "mean", over: str = "view", standardize: bool = False) -> Tensor:
+    """Advantages: how much better a candidate is than the average candidate.
+
+    Args:
+        rewards: [S, K]
+        baseline: "mean" or "none".
+        over: the mean runs "view": over the K of each view, or "batch": over all S * K.
+        standardize: also divide by the unbiased standard deviation + 1e-5, over the same numbers.
+
+    Returns:
+        [S, K]; the rewards unchanged when there is nothing to average over (K = 1).
+
+    Source: official TPT/clip_reward.py (reward_process, process_batch, reward_amplify).
+    """
+    groups = rewards.reshape(1, -1) if over == "batch" else rewards  # [S, K] -> [1, S * K]
+    if baseline == "none" or groups.shape[-1] == 1:
+        return rewards
+    advantages = groups - groups.mean(dim=-1, keepdim=True)
+    if standardize:
+        advantages = advantages / (groups.std(dim=-1, keepdim=True) + STD_EPS)
+    return advantages.reshape(rewards.shape)
+
+
+class ClipReward:
+    """M frozen CLIPs with weights. It keeps no features: what it scores is passed in.
+
+    Args:
+        models: the reward models.
+        weights: one per model, see `ensemble_weights`.
+        scale: CLIPScore's w.
+
+    Raises:
+        ValueError: the two lists differ in length or are empty.
+    """
+
+    def __init__(self, models: Sequence[ClipModel], weights: Sequence[float], scale: float = 2.5) -> None:
+        if not models or len(models) != len(weights):
+            raise ValueError(f"as many weights as models, at least one, expected; got {len(models)} and {len(weights)}")
+        self.models, self.weights, self.scale = list(models), list(weights), scale
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> list[Tensor]:
+        """Unit-length image features per model, each at its own input size. [S, 3, H, W] -> M x [S, D]"""
+        return [model.encode_images(resize_images(images, model.image_size)) for model in self.models]
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Tensor]:
+        """Unit-length text features per model. C strings -> M x [C, D]"""
+        return [encode_texts(model, texts) for model in self.models]
+
+    def score(self, anchor: Sequence[Tensor], candidates: Sequence[Tensor]) -> Tensor:
+        """Weighted sum of the models' scores, each clipped at 0 first. M x [S, D], M x [S, K, D] -> [S, K]"""
+        scores = [clip_score(a, c, self.scale) * w for a, c, w in zip(anchor, candidates, self.weights, strict=True)]
+        return torch.stack(scores).sum(dim=0)
+
+    def teacher_logits(self, images: Sequence[Tensor], texts: Sequence[Tensor]) -> Tensor:
+        """Logits of the one reward model as a classifier, with its own logit scale. [S, D], [C, D] -> [S, C]
+
+        Raises:
+            ValueError: several reward models; their logits have different scales.
+        """
+        if len(self.models) != 1:
+            raise ValueError(f"distillation takes one teacher, got {len(self.models)} reward models")
+        return self.models[0].logit_scale * images[0] @ texts[0].T

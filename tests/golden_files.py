@@ -1,0 +1,69 @@
+"""Read a folder of golden traces; the format is described in tests/golden/README.md."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from clipscore.clip_model import ClipModel
+from clipscore.clip_weights import build_openai_layout
+
+
+class Golden:
+    """A folder of traces in float64."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def traces(self) -> list[str]:
+        """Names of all traces: every file pair NAME.json and NAME.npz."""
+        names = {path.stem for path in self.folder.glob("[A-Z]_*.json")}
+        return sorted(names | {p.stem for p in self.folder.glob("[A-Z]_*.npz") if not p.stem.endswith("_f32")})
+
+    def meta(self, trace: str) -> dict[str, Any]:
+        """Hyper-parameters of a trace."""
+        return json.loads((self.folder / f"{trace}.json").read_text())
+
+    def recorded(self, trace: str) -> dict[str, np.ndarray]:
+        """The recorded outputs of a trace."""
+        return {name: value for name, value in self.arrays(trace).items() if not name.startswith("input/")}
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """All arrays of an npz file."""
+        with np.load(self.folder / f"{name}.npz") as data:
+            return dict(data)
+
+    def tensor(self, array: np.ndarray) -> Tensor:
+        """An input, in float64."""
+        return torch.from_numpy(array).double()
+
+    def clip(self, name: str) -> ClipModel:
+        """A fresh float64 model `clip_<name>.safetensors`."""
+        model = ClipModel(
+            build_openai_layout(_state_dict(self.folder / f"clip_{name}.safetensors")), name, "", open_clip.tokenize
+        )
+        return model.double().eval().requires_grad_(False)
+
+
+@lru_cache(maxsize=8)
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    weights = {key: value.float() for key, value in load_file(path).items() if not key.startswith("token_embedding.")}
+    stored = load_file(path)
+    table = torch.zeros(len(open_clip.tokenizer.SimpleTokenizer().encoder), stored["token_embedding.rows"].shape[1])
+    table[stored["token_embedding.ids"].long()] = stored["token_embedding.rows"].float()
+    return {**weights, "token_embedding.weight": table}
+
+
+def checksum(tensor: Tensor) -> Tensor:
+    """Sum, sum of magnitudes, norm, and a sum weighted by the cosine of the position. [...] -> [4]"""
+    x = tensor.detach().double().flatten()
+    cosine = torch.arange(len(x), dtype=torch.float64).cos()
+    return torch.stack([x.sum(), x.abs().sum(), x.norm(), (x * cosine).sum()])
