@@ -22,7 +22,12 @@ OPENAI_NAMES = (
     "RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px",
 )  # fmt: skip
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
-ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size")  # numbers that OpenAI's archives carry along
+ARCHIVE_EXTRAS = (
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+    "attn_mask",
+)  # constants that archives carry along
 FILE_FORMS = "an OpenAI TorchScript archive, or a state dict (.pt or .safetensors) in OpenAI layout"
 
 
@@ -86,7 +91,8 @@ def build_openai_layout(state_dict: dict[str, Tensor], quick_gelu: bool = True) 
         ).float()
         model.load_state_dict(weights)
     except (KeyError, RuntimeError, AssertionError, ZeroDivisionError) as error:
-        raise ValueError(f"the state dict is not a CLIP in OpenAI layout: {type(error).__name__}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the state dict is not a CLIP in OpenAI layout: {type(error).__name__}: {reason}") from error
     return model
 
 
@@ -149,7 +155,7 @@ def _create(arch: str, pretrained: str, path: Path, **options: Any) -> nn.Module
     try:
         return open_clip.create_model(arch, pretrained=pretrained, **options)
     except (RuntimeError, KeyError, OSError) as error:
-        raise ValueError(f"{path} does not fit the architecture {arch}: {error}") from error
+        raise ValueError(f"{path} does not fit the architecture {arch}: {' '.join(str(error).split())}") from error
 
 
 def _existing_file(file: str, root: Path, name: str) -> Path:

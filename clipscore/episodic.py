@@ -81,9 +81,10 @@ class EpisodicState:
         """Go on from a `state_dict`."""
         if self.momentum is None:
             return
-        device = {name: t.device for name, t in self.tensors.items()}
-        self.average = {name: t.to(device[name]) for name, t in state["average"].items()}
-        self.start = {name: t.to(device[name]) for name, t in state["start"].items()}
+        self.average, self.start = (
+            {name: state[key][name].to(tensor.device, copy=True) for name, tensor in self.tensors.items()}
+            for key in ("average", "start")
+        )
         self.num_samples = state["num_samples"]
 
     @torch.no_grad()

@@ -21,16 +21,18 @@ CHUNK_POSITIONS = 2048  # text positions per pass: a few hundred MB of activatio
 PromptBuilder = Callable[[Tensor, Tensor], Tensor]  # (context, rows [R]) -> token embeddings [R, L, W]
 
 
-def length_chunks(eot: Tensor, positions: int = CHUNK_POSITIONS) -> list[Tensor]:
+def length_chunks(eot: Tensor, positions: int | None = None) -> list[Tensor]:
     """Row numbers grouped into chunks of similar length.
 
     Args:
         eot: position of the end token of each text, on the CPU. [R]
-        positions: no chunk holds more than so many text positions, unless it holds one text only.
+        positions: no chunk holds more than so many text positions, unless it holds one text only; CHUNK_POSITIONS
+            when None.
 
     Returns:
         int64 row numbers, shortest texts first.
     """
+    positions = positions or CHUNK_POSITIONS
     chunks: list[list[int]] = []
     for row in eot.argsort(stable=True).tolist():
         length = int(eot[row]) + 1

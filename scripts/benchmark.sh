@@ -1,0 +1,26 @@
+# Sourced by the benchmark scripts: benchmark CONFIG DATASET... -- GPU [key=value ...]
+# Runs one config on each data set, on one GPU. Hyper-parameters are in the config, paths in configs/paths.yaml.
+
+benchmark() {
+  local config="$1" script="bash ${0#"$PWD"/}" datasets=()
+  shift
+  while [[ "$1" != -- ]]; do datasets+=("$1"); shift; done
+  shift
+  cd "$(dirname "${BASH_SOURCE[0]}")/.."
+  if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+    source scripts/environment.sh
+    echo "usage: $script GPU [key=value ...]     GPU: number of the CUDA device, or cpu"
+    echo "data sets: ${datasets[*]} (others: dataset=a,b)"
+    python -m scripts.run --config "$config" --help
+    return
+  fi
+  local gpu="${1:?usage: $script GPU [key=value ...]; --help lists the keys}"
+  if [[ "$gpu" == *=* ]]; then
+    echo "error: the first argument is the GPU's number, or cpu; got $gpu" >&2
+    return 2
+  fi
+  shift
+  source scripts/environment.sh
+  if [[ "$gpu" == cpu ]]; then export CUDA_VISIBLE_DEVICES=""; else export CUDA_VISIBLE_DEVICES="$gpu"; fi
+  python -m scripts.run --config "$config" --datasets "${datasets[@]}" "$@"
+}

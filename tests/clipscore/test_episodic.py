@@ -1,0 +1,75 @@
+"""Restore, and the momentum buffer, by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from clipscore.config import MomentumConfig
+from clipscore.episodic import EpisodicState
+
+
+def make(momentum=None, start=1.0):
+    weight = torch.nn.Parameter(torch.tensor([start]))
+    return weight, EpisodicState({"weight": weight}, torch.optim.AdamW([weight], lr=0.1, weight_decay=0.0), momentum)
+
+
+def test_weights_and_optimizer_start_again():
+    weight, state = make()
+    ends = []
+    for _ in range(2):
+        with state.episode():
+            for _ in range(3):
+                state.step((weight**2).sum())
+            ends.append(weight.item())
+    assert ends[0] == ends[1] < 1.0
+    with state.episode():
+        assert weight.item() == 1.0 and not state.optimizer.state
+
+
+def test_momentum_by_hand():
+    weight, state = make(MomentumConfig(decay=0.5, update_interval=2, mix=0.5), start=0.0)
+    for adapted in (4.0, 8.0):
+        with state.episode():
+            assert weight.item() == 0.0  # the start moves after two samples only
+            weight.data.fill_(adapted)
+    # average: 0 -> 0.5 * 0 + 0.5 * 4 = 2 -> 0.5 * 2 + 0.5 * 8 = 5; start: 0.5 * source 0 + 0.5 * 5
+    assert state.average["weight"].item() == 5.0
+    with state.episode():
+        assert weight.item() == 2.5
+        weight.data.fill_(1.0)
+    assert state.average["weight"].item() == 3.0  # the average itself is not restarted
+    state.restore_source()
+    assert weight.item() == 0.0
+
+
+def test_a_failed_episode_does_not_feed_the_average():
+    weight, state = make(MomentumConfig(decay=0.0, update_interval=1))
+    with pytest.raises(RuntimeError), state.episode():
+        weight.data.fill_(9.0)
+        raise RuntimeError
+    assert state.average["weight"].item() == 1.0 and state.num_samples == 0
+
+
+def test_state_goes_on_in_another_process():
+    momentum = MomentumConfig(decay=0.5, update_interval=2)
+    weight, state = make(momentum)
+    with state.episode():
+        weight.data.fill_(3.0)
+    other_weight, other = make(momentum)
+    other.load_state_dict(state.state_dict())
+    for w, s in ((weight, state), (other_weight, other)):
+        with s.episode():
+            w.data.fill_(7.0)
+    assert other.start["weight"].item() == state.start["weight"].item() == 4.5
+    assert make()[1].state_dict() == {}
+
+
+def test_integer_buffers_are_averaged_as_fractions_and_cut_off_when_loaded():
+    count = torch.tensor(0)
+    state = EpisodicState({"count": count}, None, MomentumConfig(decay=0.5, update_interval=1))
+    with state.episode():
+        count.fill_(3)
+    assert state.average["count"].item() == 1.5
+    with state.episode():
+        assert count.item() == 1

@@ -1,0 +1,72 @@
+"""Fast text encoding against the plain form: all classes, all 77 positions, one graph."""
+
+from __future__ import annotations
+
+import torch
+
+from classification.prompt_learner import PromptLearner, class_prompts
+from clipscore import text_encoder
+from clipscore.text_encoder import encode_prompts, encode_texts, length_chunks
+
+NAMES = ["wok", "great_white_shark", "T-shirt", "fire truck", "Granny_Smith", "sea_urchin"]
+
+
+def plain_features(clip, learner, context):
+    """Every prompt at full length with open_clip's own modules: the oracle."""
+    backend = clip.backend
+    embeddings = backend.token_embedding(learner.token_ids)
+    embeddings = torch.cat(
+        [embeddings[:, :1], context.expand(len(NAMES), -1, -1), embeddings[:, 1 + len(context) :]], 1
+    )
+    x = backend.transformer(embeddings + backend.positional_embedding, attn_mask=backend.attn_mask)
+    x = backend.ln_final(x)[torch.arange(len(x)), learner.token_ids.argmax(-1)] @ backend.text_projection
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+def test_features_and_context_gradient_equal_the_plain_form(tiny_clip, monkeypatch):
+    monkeypatch.setattr(text_encoder, "CHUNK_POSITIONS", 25)  # several chunks
+    clip = tiny_clip("P")
+    learner = PromptLearner(clip, NAMES, "a photo of a")
+    weights = torch.randn(len(NAMES), 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ours = encode_prompts(clip, learner.build, learner.context, learner.eot)
+    plain = plain_features(clip, learner, learner.context)
+    torch.testing.assert_close(ours, plain, atol=1e-13, rtol=0)
+    gradients = [torch.autograd.grad((f * weights).sum(), learner.context)[0] for f in (ours, plain)]
+    torch.testing.assert_close(*gradients, atol=1e-12, rtol=0)
+    assert gradients[0].abs().max() > 1e-3
+
+
+def test_backward_encodes_only_rows_with_a_gradient(tiny_clip):
+    clip = tiny_clip("P")
+    learner = PromptLearner(clip, NAMES, "a photo of a")
+    built = []
+
+    def build(context, rows):
+        built.append(sorted(rows.tolist()))
+        return learner.build(context, rows)
+
+    features = encode_prompts(clip, build, learner.context, learner.eot)
+    built.clear()
+    features[[1, 4]].sum().backward()
+    assert sorted(sum(built, [])) == [1, 4]
+
+
+def test_known_features_spare_the_forward_pass(tiny_clip):
+    clip = tiny_clip("P")
+    learner = PromptLearner(clip, NAMES, "a photo of a")
+    known = encode_prompts(clip, learner.build, learner.context, learner.eot).detach()
+    again = encode_prompts(clip, None, learner.context, learner.eot, known)
+    assert torch.equal(again, known) and again.requires_grad and not known.requires_grad
+
+
+def test_fixed_texts_keep_their_order(tiny_clip, monkeypatch):
+    monkeypatch.setattr(text_encoder, "CHUNK_POSITIONS", 20)
+    clip = tiny_clip("R1")
+    texts = class_prompts("a_photo_of_a", NAMES)
+    plain = clip.backend.encode_text(clip.tokenize(texts), normalize=True)
+    torch.testing.assert_close(encode_texts(clip, texts), plain, atol=1e-13, rtol=0)
+
+
+def test_chunks_are_sorted_by_length_and_bounded():
+    chunks = length_chunks(torch.tensor([9, 2, 4, 4]), positions=10)
+    assert [chunk.tolist() for chunk in chunks] == [[1, 2], [3], [0]]  # lengths 3 and 5: 2 * 5 <= 10; then 5; then 10
