@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from classification.dataset_layouts import canonical_name
 from clipscore.config import MomentumConfig, RewardConfig, RunConfig, StrictModel
 
 Method = Literal["zero_shot", "rlcf", "tpt", "pseudo_label", "kd", "dkd", "atkd"]
@@ -30,7 +31,9 @@ class ViewsConfig(StrictModel):
     num_views: int = Field(64, ge=1, description="one centre view and num_views - 1 random ones")
     select_fraction: float = Field(0.1, gt=0, le=1, description="share of views of lowest entropy that are kept")
     recipe: Literal["crop", "augmix", "byol"] = "crop"
-    crop_scale: list[float] = Field([0.08, 1.0], min_length=2, max_length=2)
+    crop_scale: list[float] | None = Field(
+        None, min_length=2, max_length=2, description="area of a random crop; null: 0.08 to 1, and 0.2 to 1 for byol"
+    )
 
     @property
     def num_selected(self) -> int:
@@ -39,7 +42,7 @@ class ViewsConfig(StrictModel):
 
     @model_validator(mode="after")
     def _check(self) -> ViewsConfig:
-        low, high = self.crop_scale
+        low, high = self.crop_scale or (1.0, 1.0)
         if not 0 < low <= high <= 1:
             raise ValueError(f"views.crop_scale must be two numbers with 0 < low <= high <= 1, got {self.crop_scale}")
         return self
@@ -79,6 +82,11 @@ class ClassificationConfig(RunConfig):
         description="ResNet policy: source statistics count as much as so many images; null: batch statistics",
     )
     momentum: MomentumConfig | None = None
+
+    @field_validator("dataset")
+    @classmethod
+    def _one_name_per_dataset(cls, dataset: str) -> str:
+        return canonical_name(dataset) or dataset
 
     @model_validator(mode="after")
     def _check(self) -> ClassificationConfig:

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from classification import metrics
 from classification.adapt import Episode, adapt, source_logits
 from classification.config import ClassificationConfig, ViewsConfig
-from classification.datasets import LabelledImage, LabelledImages, UnreadableImage, find_dataset, open_image
+from classification.datasets import LabelledImage, LabelledImages, find_dataset
+from classification.images import UnreadableImage, open_image
 from classification.methods import build_objective, build_policy, build_state, check_candidates
 from classification.policy import EnsemblePolicy
 from classification.prompt_learner import load_prompt_start
@@ -65,7 +66,7 @@ class ClassificationTask:
         self.ids = [image.id for image in self.data.images]
         self._images = {image.id: image for image in self.data.images}
         self.sequential = config.momentum is not None
-        self.fingerprint = {"data": data_fingerprint(self.data)}
+        self.fingerprint = {"data": data_fingerprint(self.data), "precision": str(self.precision or torch.float32)}
         for role, model in [
             ("policy", self.clip),
             *(("reward", m) for m in rewards),
@@ -141,7 +142,8 @@ class _Views(Dataset[Sample]):
         except UnreadableImage as error:
             return Sample(image.id, image.label, None, str(error))
         seed = view_seed(self.seed, self.dataset, image.id)
-        views = make_views(picture, options.num_views, self.size, seed, options.recipe, tuple(options.crop_scale))
+        scale = tuple(options.crop_scale) if options.crop_scale else None
+        views = make_views(picture, options.num_views, self.size, seed, options.recipe, scale)
         return Sample(image.id, image.label, views)
 
 

@@ -16,7 +16,7 @@ SCORES = torch.rand(6, 3, generator=GENERATOR, dtype=torch.float64)
 
 def plain_loss(logits, candidates, advantages):
     """mean over views and candidates of advantage * cross-entropy: the oracle."""
-    s, k = candidates.shape
+    k = candidates.shape[1]
     nll = F.cross_entropy(logits.repeat_interleave(k, dim=0), candidates.flatten(), reduction="none")
     return (nll * advantages.flatten()).mean()
 

@@ -1,0 +1,173 @@
+"""Names, folders, split files and published sizes of the built-in classification data sets."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, replace
+
+CORRUPTIONS = (
+    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow",
+    "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression",
+    "speckle_noise", "gaussian_blur", "spatter", "saturate",
+)  # fmt: skip
+SEVERITIES = ("1", "2", "3", "4", "5")
+
+COOP_PAGE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
+
+
+@dataclass(frozen=True)
+class FolderLayout:
+    """A data set with one folder per class, named by wnid (or by label number in ImageNet-V2).
+
+    Attributes:
+        roots: folders under the data root that may hold the class folders, tried in this order.
+        num_images: published number of images.
+        num_classes: number of classes.
+        source: page that offers the data.
+    """
+
+    roots: tuple[str, ...]
+    num_images: int
+    num_classes: int
+    source: str
+
+
+@dataclass(frozen=True)
+class SplitLayout:
+    """A data set whose test images are listed in a split file.
+
+    Attributes:
+        folders: folders under the data root that may hold the split file, tried in this order.
+        image_folders: folders beside the split file that the listed paths may be relative to.
+        split_file: name of the split file.
+        num_images: published number of test images.
+        num_classes: number of classes.
+        source: page that offers the data.
+    """
+
+    folders: tuple[str, ...]
+    image_folders: tuple[str, ...]
+    split_file: str
+    num_images: int
+    num_classes: int
+    source: str = COOP_PAGE
+
+
+_V2 = "imagenetv2-matched-frequency-format-val"
+
+LAYOUTS: dict[str, FolderLayout | SplitLayout] = {
+    "imagenet": FolderLayout(
+        ("ImageNet/val", "imagenet/images/val", "imagenet/val", "imagenet2012/val"),
+        50_000, 1000, "https://image-net.org/download",
+    ),
+    "imagenet_a": FolderLayout(
+        ("imagenet-a", "imagenet-adversarial/imagenet-a"),
+        7_500, 200, "https://github.com/hendrycks/natural-adv-examples",
+    ),
+    "imagenet_v2": FolderLayout(
+        (_V2, f"{_V2}/{_V2}", f"imagenetv2/{_V2}", f"imagenetv2/{_V2}/{_V2}", f"imagenet-v2/{_V2}",
+         f"imagenet-v2/{_V2}/{_V2}"),
+        10_000, 1000, "https://github.com/modestyachts/ImageNetV2",
+    ),
+    "imagenet_r": FolderLayout(
+        ("imagenet-r", "imagenet-rendition/imagenet-r"),
+        30_000, 200, "https://github.com/hendrycks/imagenet-r",
+    ),
+    "imagenet_sketch": FolderLayout(
+        ("ImageNet-Sketch", "ImageNet-Sketch/sketch", "imagenet-sketch/images", "imagenet-sketch", "sketch"),
+        50_889, 1000, "https://github.com/HaohanWang/ImageNet-Sketch",
+    ),
+    "imagenet_c": FolderLayout(
+        ("imagenet-c/{corruption}/{severity}", "ImageNet-C/{corruption}/{severity}"),
+        50_000, 1000, "https://zenodo.org/records/2235448",
+    ),
+    "caltech101": SplitLayout(
+        ("caltech-101", "caltech101"), ("101_ObjectCategories", ""), "split_zhou_Caltech101.json", 2_465, 100
+    ),
+    "oxford_pets": SplitLayout(
+        ("oxford_pets", "oxford-iiit-pet"), ("images",), "split_zhou_OxfordPets.json", 3_669, 37
+    ),
+    "stanford_cars": SplitLayout(
+        ("stanford_cars",), ("", "cars_test"), "split_zhou_StanfordCars.json", 8_041, 196
+    ),
+    "flower102": SplitLayout(
+        ("oxford_flowers", "flower102", "flowers-102"), ("jpg",), "split_zhou_OxfordFlowers.json", 2_463, 102
+    ),
+    "food101": SplitLayout(("food-101", "food101"), ("images",), "split_zhou_Food101.json", 30_300, 101),
+    "aircraft": SplitLayout(
+        ("fgvc_aircraft", "fgvc-aircraft-2013b/data"), ("images",), "images_variant_test.txt", 3_333, 100
+    ),
+    "sun397": SplitLayout(("sun397",), ("SUN397", "images"), "split_zhou_SUN397.json", 19_850, 397),
+    "dtd": SplitLayout(
+        ("dtd", "dtd/dtd"), ("images", "dtd/images"), "split_zhou_DescribableTextures.json", 1_692, 47
+    ),
+    "eurosat": SplitLayout(("eurosat",), ("2750", "images"), "split_zhou_EuroSAT.json", 8_100, 10),
+    "ucf101": SplitLayout(("ucf101",), ("UCF-101-midframes", "images"), "split_zhou_UCF101.json", 3_783, 101),
+}  # fmt: skip
+
+ALIASES = {
+    "i": "imagenet", "a": "imagenet_a", "v": "imagenet_v2", "r": "imagenet_r", "k": "imagenet_sketch",
+    "c": "imagenet_c", "pets": "oxford_pets", "cars": "stanford_cars",
+}  # fmt: skip
+
+
+def canonical_name(name: str) -> str | None:
+    """The built-in data set that a name stands for: `A` -> `imagenet_a`, `C/Fog/3` -> `imagenet_c/fog/3`.
+
+    Args:
+        name: a data set id or an official letter, in any case; `-` is read as `_`.
+
+    Returns:
+        The canonical id, or None when the name is not built in.
+
+    Raises:
+        ValueError: an ImageNet-C id without a known corruption and severity, or a demo id without a style.
+    """
+    head, *rest = name.strip().lower().split("/")
+    head = head.replace("-", "_")
+    head = ALIASES.get(head, head)
+    if head == "imagenet_c":
+        return "/".join([head, *_corruption(name, rest)])
+    if head == "demo":
+        if len(rest) != 1 or not re.fullmatch(r"[a-z0-9_-]+", rest[0]):
+            raise ValueError(f"data set {name!r}: expected demo/<style>, e.g. demo/clean or demo/sketch")
+        return f"demo/{rest[0]}"
+    return head if head in LAYOUTS and not rest else None
+
+
+def _corruption(name: str, rest: list[str]) -> list[str]:
+    if len(rest) == 2 and rest[0] in CORRUPTIONS and rest[1] in SEVERITIES:
+        return rest
+    nearest = difflib.get_close_matches(rest[0], CORRUPTIONS, n=1, cutoff=0) if rest else ["fog"]
+    raise ValueError(
+        f"data set {name!r}: expected imagenet_c/<corruption>/<severity 1-5>; nearest corruption: {nearest[0]}; "
+        f"valid: {', '.join(CORRUPTIONS)}"
+    )
+
+
+def find_layout(name: str) -> FolderLayout | SplitLayout:
+    """Layout of a built-in data set, given by its canonical id; ImageNet-C's corruption and severity are filled in.
+
+    Raises:
+        ValueError: no layout is known (unknown name, or a demo set, which has no published size).
+    """
+    head, *rest = name.split("/")
+    if head not in LAYOUTS:
+        raise unknown_name(name)
+    layout = LAYOUTS[head]
+    if head != "imagenet_c":
+        return layout
+    corruption, severity = rest
+    return replace(layout, roots=tuple(root.format(corruption=corruption, severity=severity) for root in layout.roots))
+
+
+def unknown_name(name: str) -> ValueError:
+    """The error for a data set id that is not built in."""
+    valid = [*(key for key in LAYOUTS if key != "imagenet_c"), "imagenet_c/<corruption>/<1-5>", "demo/<style>"]
+    candidates = {key: key for key in LAYOUTS} | {alias: key for alias, key in ALIASES.items() if len(alias) > 1}
+    nearest = difflib.get_close_matches(name.lower(), candidates, n=1, cutoff=0)
+    return ValueError(
+        f"unknown data set {name!r}; nearest: {candidates[nearest[0]]!r}; valid: {', '.join(valid)}. "
+        "For your own images keep the name and give dataset_files.images=DIR"
+    )

@@ -1,0 +1,51 @@
+"""Open an image file as RGB, whatever is in it."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+_FULL_SCALES = {  # brightest value of single-channel images with more than 8 bits, by PIL mode
+    "I;16": [65535.0], "I;16L": [65535.0], "I;16B": [65535.0], "I;16N": [65535.0],
+    "I": [65535.0],  # 16-bit PNG files, before Pillow 11
+    "F": [1.0, 255.0, 65535.0],
+}  # fmt: skip
+
+
+class UnreadableImage(ValueError):
+    """An image file that cannot be decoded. The message names the file and the reason."""
+
+
+def open_image(path: Path) -> Image.Image:
+    """Open an image file as RGB, as torchvision's default loader does: transparency is dropped, EXIF is not applied.
+
+    Images of 16 or 32 bits per pixel are scaled to 8 bits instead of being clipped at 255.
+
+    Raises:
+        UnreadableImage: no file, empty, damaged, or no image.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UnreadableImage(f"{path}: {'not a file' if path.exists() else 'no such file'}; restore the image")
+    if path.stat().st_size == 0:
+        raise UnreadableImage(f"{path}: the file is empty (0 bytes); download the image again")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # large images and palette transparency are expected
+            with Image.open(path) as image:
+                return _deep_to_rgb(image) if image.mode in _FULL_SCALES else image.convert("RGB")
+    except Exception as error:  # the decoders raise many types on damaged files
+        raise UnreadableImage(
+            f"{path}: cannot be read as an image ({type(error).__name__}: {error}); replace the file"
+        ) from error
+
+
+def _deep_to_rgb(image: Image.Image) -> Image.Image:
+    """Scale to 8 bits by the smallest usual full scale that holds the brightest pixel, else by that pixel."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0).clip(min=0.0)
+    brightest = float(values.max())
+    full_scale = next((scale for scale in _FULL_SCALES[image.mode] if brightest <= scale), brightest)
+    return Image.fromarray((values * (255.0 / full_scale)).round().astype(np.uint8)).convert("RGB")

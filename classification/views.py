@@ -1,0 +1,146 @@
+"""The N views of one test image: the centre view first, then random ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import (
+    CenterCrop,
+    ColorJitter,
+    Compose,
+    GaussianBlur,
+    InterpolationMode,
+    RandomApply,
+    RandomGrayscale,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    Resize,
+)
+
+from classification.augmix import augmix
+from clipscore.clip_model import CLIP_MEAN, CLIP_STD
+
+Recipe = Literal["crop", "augmix", "byol"]
+
+_MEAN, _STD = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+CROP_SCALES: dict[Recipe, tuple[float, float]] = {"crop": (0.08, 1.0), "augmix": (0.08, 1.0), "byol": (0.2, 1.0)}
+_MAX_ASPECT = 64  # a longer strip is cut to this before the centre view is resized, or the resized strip fills memory
+
+
+def view_seed(run_seed: int, dataset: str, sample_id: str) -> int:
+    """Seed of one sample's views: a stable hash, so that no order, shard or restart changes what a sample sees.
+
+    Args:
+        run_seed: the run's seed.
+        dataset: canonical id of the data set.
+        sample_id: the sample's id in it.
+
+    Returns:
+        An integer in [0, 2^63).
+    """
+    key = json.dumps([run_seed, dataset, sample_id]).encode()
+    return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1
+
+
+def make_views(
+    image: Image.Image,
+    num_views: int,
+    size: int,
+    seed: int,
+    recipe: Recipe = "crop",
+    crop_scale: tuple[float, float] | None = None,
+) -> Tensor:
+    """Draw the views of one image.
+
+    View 0 is the centre view (bicubic resize of the short side, centre crop). The others are random resized crops of
+    the image itself (bilinear) with random flips; "augmix" mixes each with distorted copies, "byol" changes colours and
+    blurs. The first views do not depend on num_views. No global random state is read or changed, but torch's default
+    CPU generator is borrowed while drawing: do not call this from two threads of a process.
+
+    Args:
+        image: RGB, any size.
+        num_views: N >= 1; 1 gives the centre view alone.
+        size: side of a view, pixels.
+        seed: from view_seed; the only source of randomness.
+        recipe: how the random views are made.
+        crop_scale: smallest and largest part of the image's area in a crop; None takes the recipe's own.
+
+    Returns:
+        CLIP-normalised views, float32. [N, 3, size, size]
+
+    Raises:
+        ValueError: an argument out of range, or an image that is not RGB.
+
+    Source: paper Sec. 4.1; official TPT/data/datautils.py; hard_aug there is "byol".
+    """
+    crop_scale = _checked(image, num_views, size, recipe, crop_scale)
+    draw = _random_view(recipe, size, crop_scale)
+    views = torch.empty(num_views, 3, size, size)
+    views[0] = _normalize(_to_pixels(_centre_view(image, size)))
+    with _seeded(seed):
+        for index in range(1, num_views):
+            views[index] = _normalize(draw(image))
+    return views
+
+
+def _checked(
+    image: Image.Image, num_views: int, size: int, recipe: Recipe, crop_scale: tuple[float, float] | None
+) -> tuple[float, float]:
+    if num_views < 1:
+        raise ValueError(f"num_views must be at least 1 (the centre view), got {num_views}")
+    if size < 1:
+        raise ValueError(f"size must be at least 1 pixel, got {size}")
+    if recipe not in get_args(Recipe):
+        raise ValueError(f"unknown recipe {recipe!r}; valid: {', '.join(get_args(Recipe))}")
+    if image.mode != "RGB":
+        raise ValueError(f"image must be RGB, got mode {image.mode}; open it with classification.images.open_image")
+    low, high = CROP_SCALES[recipe] if crop_scale is None else crop_scale
+    if not 0 < low <= high <= 1:
+        raise ValueError(f"crop_scale must be two numbers with 0 < low <= high <= 1, got {crop_scale}")
+    return low, high
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch's CPU generator inside the block and put its state back after.
+
+    torch.manual_seed is avoided: it seeds the accelerators' generators too, which fork_rng would have to save.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _centre_view(image: Image.Image, size: int) -> Image.Image:
+    longest = _MAX_ASPECT * min(image.size)
+    if max(image.size) > longest:
+        image = CenterCrop((min(image.height, longest), min(image.width, longest)))(image)
+    return CenterCrop(size)(Resize(size, interpolation=InterpolationMode.BICUBIC)(image))
+
+
+def _random_view(recipe: Recipe, size: int, crop_scale: tuple[float, float]) -> Callable[[Image.Image], Tensor]:
+    crop, flip = RandomResizedCrop(size, scale=crop_scale), RandomHorizontalFlip()
+    if recipe == "crop":
+        return Compose([crop, flip, _to_pixels])
+    if recipe == "augmix":
+        return Compose([crop, flip, augmix])
+    jitter = RandomApply([ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)], p=0.5)
+    blur = RandomApply([GaussianBlur(3, sigma=(0.1, 2.0))], p=0.1)
+    return Compose([crop, jitter, RandomGrayscale(p=0.2), blur, flip, _to_pixels])
+
+
+def _to_pixels(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image))  # [H, W, 3], uint8
+
+
+def _normalize(pixels: Tensor) -> Tensor:
+    """The arithmetic of ToTensor and Normalize, in their order: 0 to 255, [H, W, 3] -> [3, H, W]."""
+    return pixels.permute(2, 0, 1).contiguous().div(255).sub_(_MEAN).div_(_STD)

@@ -1,0 +1,113 @@
+# Sourced by the other scripts; afterwards `python` is one that has the requirements. It is .venv's, made and filled when
+# needed, with the python of PYTHON=... or the first one found that is new enough.
+# RLCF_USE_ACTIVE_ENV=1: take `python` as it is (conda, a container, an own torch) and install nothing.
+
+_rlcf_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+_rlcf_too_old='import sys; sys.exit(sys.version_info < (3, 10))'
+
+_rlcf_fail() {
+  echo "error: $*" >&2
+  return 1
+}
+
+_rlcf_find_python() {  # prints a python >= 3.10
+  local candidate
+  for candidate in ${PYTHON:+"$PYTHON"} python3 python python3.13 python3.12 python3.11 python3.10; do
+    if "$candidate" -c "$_rlcf_too_old" >/dev/null 2>&1; then
+      echo "$candidate"
+      return 0
+    fi
+    if [[ "$candidate" == "${PYTHON:-}" ]]; then
+      _rlcf_fail "PYTHON=$PYTHON is not a Python 3.10 or newer ($("$PYTHON" --version 2>&1 | head -n 1 || true))"
+      return 1
+    fi
+  done
+  _rlcf_fail "no Python 3.10 or newer found; install one, or name it: PYTHON=/path/to/python3.11 $0"
+}
+
+_rlcf_missing() {  # prints the requirements whose modules cannot be found; imports nothing, so it is quick
+  python - "$_rlcf_root/requirements.txt" <<'PY'
+import importlib.util, re, sys
+modules = {"open_clip_torch": "open_clip", "pillow": "PIL", "scikit-learn": "sklearn", "pyyaml": "yaml",
+           "pytest-timeout": "pytest_timeout"}
+lines = open(sys.argv[1], encoding="utf-8").read().splitlines()
+names = [re.match(r"[\w-]+", line).group() for line in lines if re.match(r"\w", line)]
+print(*(name for name in names if importlib.util.find_spec(modules.get(name, name)) is None))
+PY
+}
+
+_rlcf_stamp() {  # what .venv was, or would be, filled from
+  python - "$_rlcf_root/requirements.txt" "$_rlcf_root/constraints.txt" <<'PY'
+import hashlib, sys
+data = b"".join(open(name, "rb").read() for name in sys.argv[1:]) + sys.version.encode()
+print(hashlib.sha256(data).hexdigest())
+PY
+}
+
+_rlcf_install() {
+  local stamp_file="$VIRTUAL_ENV/rlcf-stamp" stamp missing
+  stamp="$(_rlcf_stamp)" || return 1
+  if [[ -f "$stamp_file" && "$(<"$stamp_file")" == "$stamp" ]]; then
+    return 0
+  fi
+  echo "installing requirements.txt into $VIRTUAL_ENV (a few GB, once)" >&2
+  if python -m pip install --disable-pip-version-check --no-input \
+      -r "$_rlcf_root/requirements.txt" -c "$_rlcf_root/constraints.txt" >&2; then
+    echo "$stamp" >"$stamp_file"
+    return 0
+  fi
+  missing="$(_rlcf_missing)" || return 1
+  if [[ -n "$missing" ]]; then
+    _rlcf_fail "the installation failed (see above), and these are missing: $missing"
+    return 1
+  fi
+  echo "warning: the installation failed (no internet?); going on, because all packages are there in some version" >&2
+}
+
+_rlcf_own_environment() {
+  local base
+  if [[ ! -x "$_rlcf_root/.venv/bin/python" ]]; then
+    base="$(_rlcf_find_python)" || return 1
+    echo "making $_rlcf_root/.venv with $("$base" --version)" >&2
+    if ! "$base" -m venv "$_rlcf_root/.venv" >&2; then
+      rm -rf "$_rlcf_root/.venv"
+      _rlcf_fail "$base -m venv failed (on Debian and Ubuntu: apt install python3-venv)"
+      return 1
+    fi
+  fi
+  export VIRTUAL_ENV="$_rlcf_root/.venv" PATH="$_rlcf_root/.venv/bin:$PATH"
+  unset PYTHONHOME
+  if ! python -c "$_rlcf_too_old"; then
+    _rlcf_fail "$VIRTUAL_ENV does not work, or its Python is older than 3.10; delete it and start again"
+    return 1
+  fi
+  _rlcf_install
+}
+
+_rlcf_active_environment() {
+  local missing
+  if ! python -c "$_rlcf_too_old"; then
+    _rlcf_fail "RLCF_USE_ACTIVE_ENV=1 needs a \`python\` of 3.10 or newer on PATH ($(python --version 2>&1 || true))"
+    return 1
+  fi
+  missing="$(_rlcf_missing)" || return 1
+  if [[ -n "$missing" ]]; then
+    _rlcf_fail "the active environment lacks: $missing; python -m pip install -r $_rlcf_root/requirements.txt"
+    return 1
+  fi
+}
+
+_rlcf_environment() {
+  if [[ "${RLCF_USE_ACTIVE_ENV:-0}" == 1 ]]; then
+    _rlcf_active_environment
+  elif command -v flock >/dev/null; then  # two scripts started together must not both fill .venv
+    exec {_rlcf_lock}>"$_rlcf_root/.venv.lock"
+    flock "$_rlcf_lock"
+    _rlcf_own_environment || { exec {_rlcf_lock}>&-; return 1; }
+    exec {_rlcf_lock}>&-
+  else
+    _rlcf_own_environment
+  fi
+}
+
+_rlcf_environment || return 1

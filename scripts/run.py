@@ -1,0 +1,204 @@
+"""Start a run, or take up one that was stopped: `python -m scripts.run --config configs/... key=value ...`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import itertools
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from clipscore.config import RunConfig
+from scripts.config import ConfigError, available_configs, draft_config, load_config
+from scripts.config_fields import describe_fields, nearest
+from scripts.environment import Interrupted, describe_environment, log_file, messages, prepare_torch, signals
+from scripts.loop import SampleError, Task, run_task
+from scripts.records import Row, RunFolder, finished_summary, run_path
+
+# task name -> module and class of its configuration, module and class of the task; imported when needed
+TASKS = {
+    "classification": ("classification.config", "ClassificationConfig", "classification.task", "ClassificationTask"),
+}
+
+DONE, SAMPLE_FAILED, REFUSED = 0, 1, 2  # exit codes; a signal gives 128 + its number
+USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
+NOT_METRICS = {"dataset", "name", "num_samples", "num_errors", "errors", "samples_per_second"}
+
+HELP = """\
+overrides (key=value, dots for sections, values as in YAML; a later one wins):
+  dataset=imagenet_a          one data set, or several separated by commas; replaces --datasets
+  limit=200                   only the first 200 samples; raise it later and the rows are used again
+  seed=1                      other random views
+  lr=7e-3 reward.scale=2.5    any key of the configuration; --config FILE --help lists all with their values
+  device=cuda:0 precision=fp16 num_workers=8 num_threads=2
+  on_error=skip               leave unreadable samples out and count them, instead of stopping
+  name=my_run                 name of the run folder; the config's file name if not given
+  data_root=DIR pretrained_root=DIR output_root=DIR
+                              else RLCF_DATA, RLCF_PRETRAINED, RLCF_OUTPUT, else configs/paths.yaml
+
+A run writes to OUTPUT/NAME__DATASET__seedSEED. The same command takes up a run that was stopped, and prints the
+summary of a finished one. Exit code: 0 done, 1 a sample failed, 2 bad input, 130 or 143 stopped by a signal.
+"""
+
+log = logging.getLogger("scripts.run")  # __name__ is __main__ under python -m
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = _parser()
+    args = parser.parse_intermixed_args(arguments)
+    datasets, words = split_datasets(args.datasets or [], args.overrides)
+    with messages({task[2].partition(".")[0] for task in TASKS.values()}):
+        try:
+            if args.help:
+                print(_help(parser, args.config, words))
+                return DONE
+            if args.config is None:
+                parser.error(f"--config FILE is missing; there are: {', '.join(available_configs())}")
+            with signals():
+                run_all(_load_all(args.config, words, datasets))
+            return DONE
+        except Interrupted as stop:
+            log.error("stopped by %s; the same command goes on from here", stop)
+            return 128 + stop.number
+        except (SampleError, *USER_ERRORS) as error:
+            hint = " (--debug shows where)" if isinstance(error, RuntimeError) and not args.debug else ""
+            log.error("error: %s%s", error, hint, exc_info=args.debug)
+            return SAMPLE_FAILED if isinstance(error, SampleError) else REFUSED
+
+
+def split_datasets(listed: Sequence[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tell data sets from overrides.
+
+    Args:
+        listed: the words after --datasets; overrides may follow the data sets.
+        overrides: the other words.
+
+    Returns:
+        The data sets, those of the last `dataset=a,b` if there is one, and the `key=value` words without it.
+    """
+    names = list(itertools.takewhile(lambda word: "=" not in word, listed))
+    words = [*overrides, *listed[len(names) :]]
+    chosen = [word.removeprefix("dataset=") for word in words if word.startswith("dataset=")]
+    if chosen:
+        names = [name.strip() for name in chosen[-1].split(",") if name.strip()]
+        words = [word for word in words if not word.startswith("dataset=") or not names]
+    return list(dict.fromkeys(names)), words
+
+
+def config_class(task: str) -> type[RunConfig]:
+    """The config class of a task.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    if task not in TASKS:
+        valid = list(TASKS)
+        raise ValueError(f"unknown task {task!r}; valid: {', '.join(valid)}; the nearest is {nearest(task, valid)}")
+    module, name, _, _ = TASKS[task]
+    return getattr(importlib.import_module(module), name)
+
+
+def run_all(configs: Sequence[RunConfig]) -> list[Row]:
+    """One run after the other, then one table; when one fails, the table has those before it."""
+    summaries: list[Row] = []
+    try:
+        for config in configs:
+            summaries.append(run_one(config))
+    finally:
+        if summaries:
+            print(summary_table(summaries))
+    return summaries
+
+
+def run_one(config: RunConfig) -> Row:
+    """One run, from its configuration to its summary."""
+    summary = finished_summary(config)
+    if summary is not None:
+        log.info("%s is finished already", run_path(config))
+        return summary
+    with RunFolder(config) as folder, log_file(folder.path / "log.txt"):
+        try:
+            prepare_torch(config.num_threads)
+            summary = run_task(_build_task(config), config, folder, describe_environment())
+        except BaseException:
+            log.debug("ended by", exc_info=True)
+            raise
+        log.info("wrote %s", folder.path / "summary.json")
+        return summary
+
+
+def summary_table(summaries: Sequence[Row]) -> str:
+    """Data set, number of samples and metrics of each summary, in aligned columns."""
+    keys = dict.fromkeys(key for summary in summaries for key in summary)
+    metrics = [key for key in keys if key not in NOT_METRICS and not key.startswith("seconds")]
+    errors = ["num_errors"] if any(summary["num_errors"] for summary in summaries) else []
+    columns = ["dataset", "num_samples", *errors, *metrics]
+    cells = [columns, *([_cell(summary.get(key)) for key in columns] for summary in summaries)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
+    lines = []
+    for first, *others in cells:
+        numbers = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        lines.append("  ".join([first.ljust(widths[0]), *numbers]))
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _build_task(config: RunConfig) -> Task:
+    _, _, module, name = TASKS[config.task]
+    return getattr(importlib.import_module(module), name)(config)
+
+
+def _load_all(path: str, words: Sequence[str], datasets: Sequence[str]) -> list[RunConfig]:
+    """One configuration per data set; the mistakes of all are reported together."""
+    configs, problems = [], []
+    for dataset in datasets or [None]:
+        try:
+            configs.append(load_config(path, words, config_class, dataset))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return configs
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.run",
+        usage="%(prog)s --config FILE [--datasets NAME ...] [key=value ...]",
+        description="Run a test-time adaptation on one or more data sets.",
+        epilog=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the configuration")
+    parser.add_argument("--config", metavar="FILE", help="a YAML file under configs/")
+    parser.add_argument("--datasets", nargs="+", metavar="NAME", help="data sets, unless dataset=... is given")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("-h", "--help", action="store_true", help="show this, and with --config all keys and values")
+    return parser
+
+
+def _help(parser: argparse.ArgumentParser, path: str | None, words: Sequence[str]) -> str:
+    """The general help, and with a config file every key with its type and current value."""
+    if path is None:
+        files = "\n".join(f"  {file}" for file in available_configs())
+        return f"{parser.format_help()}\nconfig files:\n{files}"
+    draft = draft_config(path, words)
+    if draft.problems:
+        raise ConfigError(draft.problems)
+    lines = [f"keys of {path}, with type and current value:"]
+    for key, kind, value, text in describe_fields(config_class(draft.values.get("task", "")), draft.values):
+        shown = value if isinstance(value, str) else json.dumps(value)
+        lines.append(f"  {key}: {kind} = {shown}" + (f"    # {text}" if text else ""))
+    return parser.format_help() + "\n" + "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

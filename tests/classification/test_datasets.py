@@ -1,0 +1,445 @@
+"""Every accepted layout on miniature trees, every fault with its message, every image mode with a real file."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from classification.class_names import class_names, wnids
+from classification.dataset_layouts import CORRUPTIONS, LAYOUTS, canonical_name, find_layout
+from classification.datasets import LabelledImages, find_dataset
+from classification.images import UnreadableImage, open_image
+
+V2 = "imagenetv2-matched-frequency-format-val"
+
+
+@dataclass(frozen=True)
+class Files:
+    images: str
+    class_names: str | None = None
+    split_file: str | None = None
+    split: str = "test"
+
+
+def make_folders(root: Path, folders: list[str], files: tuple[str, ...] = ("b.JPEG", "a.png")) -> None:
+    for folder in folders:
+        (root / folder).mkdir(parents=True)
+        for file in files:
+            (root / folder / file).touch()
+
+
+def write_split(path: Path, entries: list[list], **splits: list) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"train": [], "val": [], "test": entries} | splits))
+
+
+def touch(root: Path, *files: str) -> None:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+
+
+def listed(data: LabelledImages) -> list[tuple[str, int]]:
+    assert all(image.path == data.root / image.id and image.path.exists() for image in data.images)
+    return [(image.id, image.label) for image in data.images]
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One tree of class folders per way to name them; the tests link it to where it is looked for."""
+    root = tmp_path_factory.mktemp("trees")
+    folders = {"all": wnids("imagenet"), "a": wnids("imagenet_a"), "r": wnids("imagenet_r")}
+    folders["labels"] = [str(label) for label in range(1000)]
+    for key, names in folders.items():
+        make_folders(root / key, names)
+        (root / key / "README.txt").touch()
+        (root / key / ".cache").mkdir()
+    return {key: root / key for key in folders}
+
+
+# ---------------------------------------------------------------------------------------------------- ImageNet
+
+IMAGENET_LAYOUTS = [
+    *(("imagenet", "I", root, "all") for root in LAYOUTS["imagenet"].roots),
+    *(("imagenet_a", "a", root, "a") for root in ("imagenet-a", "imagenet-adversarial/imagenet-a")),
+    *(("imagenet_r", "ImageNet-R", root, "r") for root in ("imagenet-r", "imagenet-rendition/imagenet-r")),
+    *(
+        ("imagenet_sketch", "K", root, "all")
+        for root in ("ImageNet-Sketch", "ImageNet-Sketch/sketch", "imagenet-sketch/images", "imagenet-sketch", "sketch")
+    ),
+    *(
+        ("imagenet_v2", "V", root, tree)
+        for root in (V2, f"{V2}/{V2}", f"imagenetv2/{V2}", f"imagenet-v2/{V2}", f"imagenetv2/{V2}/{V2}")
+        for tree in ("labels", "all")
+    ),
+    *(("imagenet_c/fog/3", "c/Fog/3", f"{root}/fog/3", "all") for root in ("imagenet-c", "ImageNet-C")),
+]
+
+
+@pytest.mark.parametrize(("name", "alias", "root", "tree"), IMAGENET_LAYOUTS)
+def test_every_imagenet_layout_is_found(tmp_path, trees, name, alias, root, tree):
+    (tmp_path / root).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / root).symlink_to(trees[tree])
+    data = find_dataset(alias, tmp_path)
+    assert data.name == name
+    assert data.layout.startswith(root + " (")
+    assert data.class_names == class_names(name)
+    folders = sorted(path.name for path in trees[tree].iterdir() if path.is_dir() and path.name != ".cache")
+    label_of = {f: int(f) for f in folders} if tree == "labels" else {f: i for i, f in enumerate(folders)}
+    assert listed(data) == [(f"{f}/{file}", label_of[f]) for f in folders for file in ("a.png", "b.JPEG")]
+
+
+def test_v2_folders_sort_as_strings_and_the_label_is_the_number(tmp_path, trees):
+    (tmp_path / V2).symlink_to(trees["labels"])
+    data = find_dataset("imagenet_v2", tmp_path)
+    assert [image.label for image in data.images[::2]][:5] == [0, 1, 10, 100, 101]
+    assert "folders named by label" in data.layout
+
+
+def test_order_and_labels_are_those_of_torchvision(tmp_path):
+    folders = ["dog", "Cat", "ant 2"]
+    make_folders(tmp_path / "mine", folders, files=("x10.jpg", "x2.JPG", "y.tiff"))
+    reference = ImageFolder(tmp_path / "mine")
+    data = find_dataset("mine", tmp_path, Files("mine"))
+    assert listed(data) == [(str(Path(p).relative_to(tmp_path / "mine")), label) for p, label in reference.samples]
+    assert data.class_names == reference.classes == ["Cat", "ant 2", "dog"]
+
+
+def test_class_names_agree_with_known_labels():
+    assert class_names("imagenet")[:2] == ["tench", "goldfish"]
+    assert class_names("imagenet_c/fog/3")[999] == "toilet paper"
+    assert (wnids("imagenet_a")[0], class_names("imagenet_a")[0]) == ("n01498041", "stingray")
+    assert (wnids("imagenet_r")[0], class_names("imagenet_r")[0]) == ("n01443537", "goldfish")
+    for name, layout in LAYOUTS.items():
+        assert len(class_names(name)) == layout.num_classes
+    assert find_layout("imagenet_c/fog/3").num_images == 50_000
+    assert len(CORRUPTIONS) == 19
+
+
+# ------------------------------------------------------------------------------------------------ fine-grained
+
+SPLIT_LAYOUTS = [
+    ("caltech101", "Caltech101", "caltech-101", "101_ObjectCategories"),
+    ("caltech101", "caltech101", "caltech101", "101_ObjectCategories"),
+    ("caltech101", "caltech101", "caltech101", ""),
+    ("oxford_pets", "Pets", "oxford_pets", "images"),
+    ("oxford_pets", "pets", "oxford-iiit-pet", "images"),
+    ("stanford_cars", "Cars", "stanford_cars", ""),
+    ("stanford_cars", "cars", "stanford_cars", "cars_test"),
+    ("flower102", "Flower102", "oxford_flowers", "jpg"),
+    ("flower102", "Flower102", "flower102", "jpg"),
+    ("flower102", "Flower102", "flowers-102", "jpg"),
+    ("food101", "Food101", "food-101", "images"),
+    ("food101", "food101", "food101", "images"),
+    ("sun397", "SUN397", "sun397", "SUN397"),
+    ("sun397", "sun397", "sun397", "images"),
+    ("dtd", "DTD", "dtd", "images"),
+    ("dtd", "dtd", "dtd", "dtd/images"),
+    ("dtd", "dtd", "dtd/dtd", "images"),
+    ("eurosat", "eurosat", "eurosat", "2750"),
+    ("eurosat", "EuroSAT", "eurosat", "images"),
+    ("ucf101", "UCF101", "ucf101", "UCF-101-midframes"),
+    ("ucf101", "ucf101", "ucf101", "images"),
+]
+
+
+@pytest.mark.parametrize(("name", "alias", "folder", "image_folder"), SPLIT_LAYOUTS)
+def test_every_split_layout_is_found_in_file_order(tmp_path, name, alias, folder, image_folder):
+    names = class_names(name)
+    files = [("cars_test/z.jpg", 9), ("cars_test/a.jpg", 0)]
+    split_file = tmp_path / folder / LAYOUTS[name].split_file
+    write_split(split_file, [[file, label, names[label]] for file, label in files], train=[["gone.jpg", 0, "x"]])
+    touch(tmp_path / folder / image_folder, *(file for file, _ in files))
+    data = find_dataset(alias, tmp_path)
+    assert (data.name, data.class_names, listed(data)) == (name, names, files)
+    assert data.root == tmp_path / folder / image_folder
+    assert data.layout == f"{(Path(folder) / image_folder).as_posix()} + {folder}/{split_file.name}"
+
+
+@pytest.mark.parametrize("folder", ["fgvc_aircraft", "fgvc-aircraft-2013b/data"])
+def test_aircraft_labels_are_the_lines_of_variants(tmp_path, folder):
+    names = class_names("aircraft")
+    touch(tmp_path / folder, "images/1514522.jpg", "images/0747566.jpg")
+    (tmp_path / folder / "variants.txt").write_text("\n".join(names) + "\n")
+    (tmp_path / folder / "images_variant_test.txt").write_text("1514522 BAE 146-200\n0747566 707-320\n")
+    data = find_dataset("Aircraft", tmp_path)
+    assert listed(data) == [("1514522.jpg", names.index("BAE 146-200")), ("0747566.jpg", 0)]
+
+    (tmp_path / folder / "variants.txt").write_text("\n".join(reversed(names)))
+    with pytest.raises(ValueError, match=r"1514522\.jpg has label .* class name 'BAE 146-200', expected '"):
+        find_dataset("aircraft", tmp_path)
+    (tmp_path / folder / "variants.txt").write_text("707-320\n")
+    with pytest.raises(ValueError, match=r"variant 'BAE 146-200' of image '1514522' is not in .*variants\.txt"):
+        find_dataset("aircraft", tmp_path)
+    (tmp_path / folder / "images_variant_test.txt").write_text("\n")
+    with pytest.raises(ValueError, match="lists no images"):
+        find_dataset("aircraft", tmp_path)
+    (tmp_path / folder / "variants.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"variants\.txt; it comes with images_variant_test"):
+        find_dataset("aircraft", tmp_path)
+
+
+# ----------------------------------------------------------------------------------------- demo, the user's own
+
+
+def test_demo_reads_a_split_or_class_folders(tmp_path):
+    entries = [["b.jpg", 1, "tall_tree"], ["a.jpg", 0, "house"]]
+    write_split(tmp_path / "demo/clean/split_zhou_Demo.json", entries)
+    touch(tmp_path / "demo/clean/images", "a.jpg", "b.jpg")
+    data = find_dataset("Demo/Clean", tmp_path)
+    assert (data.name, data.class_names) == ("demo/clean", ["house", "tall_tree"])
+    assert listed(data) == [("b.jpg", 1), ("a.jpg", 0)]
+
+    make_folders(tmp_path / "demo/low-light", ["c0", "c1"], files=("a.jpg",))
+    (tmp_path / "demo/low-light/classnames.txt").write_text("c1 tall tree\nc0 house\n")
+    data = find_dataset("demo/low-light", tmp_path)
+    assert (data.class_names, listed(data)) == (["tall tree", "house"], [("c0/a.jpg", 1), ("c1/a.jpg", 0)])
+    with pytest.raises(FileNotFoundError, match=r"demo/noise/classnames\.txt[^$]*styles there: clean, low-light"):
+        find_dataset("demo/noise", tmp_path)
+    with pytest.raises(ValueError, match="expected demo/<style>"):
+        find_dataset("demo/../..", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "names"),
+    [
+        ("names.txt", "small cat\n\nlarge_dog\n", ["small cat", "large_dog"]),
+        ("names.txt", "n2 large dog\nn1 small cat\n", ["large dog", "small cat"]),
+        ("names.json", '["small cat", "large dog"]', ["small cat", "large dog"]),
+        ("names.json", '{"n2": "large dog", "n1": "small cat"}', ["large dog", "small cat"]),
+    ],
+)
+def test_class_name_files_of_an_own_set(tmp_path, monkeypatch, file, content, names):
+    make_folders(tmp_path / "images", ["n1", "n2"], files=("x.webp",))
+    (tmp_path / file).write_text(content)
+    monkeypatch.chdir(tmp_path)
+    data = find_dataset("mine", tmp_path / "elsewhere", Files("images", class_names=file))
+    assert data.class_names == names
+    label_of_n1 = 0 if "small" in names[0] else 1
+    assert listed(data) == [("n1/x.webp", label_of_n1), ("n2/x.webp", 1 - label_of_n1)]
+
+
+def test_own_split_file_takes_names_from_all_splits(tmp_path):
+    train = [["sub/c.jpg", 2, "owl"], ["sub/c.jpg", 1, "cat"], ["sub/a.jpg", 0, "bee"]]
+    write_split(tmp_path / "split.json", [], train=train[:2], mine=[["./sub/a.jpg", 0, "bee"]])
+    touch(tmp_path / "images", "sub/a.jpg")
+    files = Files(str(tmp_path / "images"), split_file=str(tmp_path / "split.json"), split="mine")
+    data = find_dataset("mine", tmp_path, files)
+    assert (data.class_names, listed(data)) == (["bee", "cat", "owl"], [("sub/a.jpg", 0)])
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("n.txt", "cat\ndog\nowl\n", "3 class names for 2 class folders"),
+        ("n.txt", "n1 cat\nn3 owl\n", "1 of 2 lines start with a class folder, line 2 does not: 'n3 owl'"),
+        ("n.txt", "n1 cat\nn1 dog\n", "class folder 'n1' has two lines"),
+        ("n.txt", "n1 cat\n", "expected 1, found 2; 0 missing; 1 surplus .n2."),
+        ("n.json", '{"n1": "cat", "n2": "dog", "n3": "owl"}', "expected 3, found 2; 1 missing .n3.; 0 surplus"),
+        ("n.json", '["cat", 3]', "expected a json list of class names"),
+        ("n.json", "[", r"n\.json: not valid json"),
+    ],
+)
+def test_faulty_class_name_files(tmp_path, file, content, message):
+    make_folders(tmp_path / "images", ["n1", "n2"])
+    (tmp_path / file).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        find_dataset("mine", tmp_path, Files("images", class_names=file))
+
+
+def test_faulty_own_sets(tmp_path):
+    make_folders(tmp_path / "images", ["n1"])
+    touch(tmp_path, "flat/a.jpg", "file.jpg", "empty/.hidden")
+    with pytest.raises(FileNotFoundError, match=r"dataset_files\.images=nowhere not found; tried: .*nowhere"):
+        find_dataset("mine", tmp_path, Files("nowhere"))
+    with pytest.raises(FileNotFoundError, match=r"dataset_files\.class_names=x\.txt not found"):
+        find_dataset("mine", tmp_path, Files("images", class_names="x.txt"))
+    with pytest.raises(ValueError, match=r"expected a folder, got the file .*file\.jpg"):
+        find_dataset("mine", tmp_path, Files("file.jpg"))
+    with pytest.raises(ValueError, match=r"no class folders \(images directly in it: 1\)"):
+        find_dataset("mine", tmp_path, Files("flat"))
+    with pytest.raises(ValueError, match="expected one of them"):
+        find_dataset("mine", tmp_path, Files("images", class_names="file.jpg", split_file="file.jpg"))
+    with pytest.raises(ValueError, match=r"'A' is built in \(imagenet_a\); drop dataset_files"):
+        find_dataset("A", tmp_path, Files("images"))
+
+
+# ------------------------------------------------------------------------------------------------------- faults
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("imagenet_b", "unknown data set 'imagenet_b'; nearest: 'imagenet"),
+        ("stanford-car", r"nearest: 'stanford_cars'; valid: imagenet, imagenet_a, .*dataset_files\.images"),
+        ("flowers102", "nearest: 'flower102'"),
+        ("C", r"expected imagenet_c/<corruption>/<severity 1-5>"),
+        ("imagenet_c/gausian_noise/3", "nearest corruption: gaussian_noise"),
+        ("C/fog/6", "severity 1-5"),
+        ("demo", "expected demo/<style>"),
+    ],
+)
+def test_unknown_names(tmp_path, name, message):
+    with pytest.raises(ValueError, match=message):
+        find_dataset(name, tmp_path)
+
+
+def test_names_in_any_case():
+    assert [canonical_name(name) for name in ("r", "ImageNet_V2", "imagenet-sketch", "CARS", "C/Snow/5", "mine")] == [
+        "imagenet_r", "imagenet_v2", "imagenet_sketch", "stanford_cars", "imagenet_c/snow/5", None
+    ]  # fmt: skip
+
+
+def test_not_found_lists_every_path_tried(tmp_path):
+    for name in ("imagenet", "imagenet_v2", "flower102"):
+        with pytest.raises(FileNotFoundError) as error:
+            find_dataset(name, tmp_path)
+        layout = LAYOUTS[name]
+        tried = layout.roots if name != "flower102" else [f"{folder}/{layout.split_file}" for folder in layout.folders]
+        assert all(str(tmp_path / path) in str(error.value) for path in tried)
+        assert layout.source in str(error.value)
+    with pytest.raises(FileNotFoundError, match=r"the data root .*nowhere itself does not exist"):
+        find_dataset("dtd", tmp_path / "nowhere")
+
+
+def test_class_folders_that_do_not_fit(tmp_path):
+    expected = wnids("imagenet_a")
+    make_folders(tmp_path / "imagenet-a", [*expected[4:], "n00000001"])
+    counts = r"expected 200, found 197; 4 missing \(n01498041, n\d+, n\d+, \.\.\.\); 1 surplus \(n00000001\)"
+    with pytest.raises(ValueError, match=counts):
+        find_dataset("imagenet_a", tmp_path)
+    make_folders(tmp_path / "imagenet-r", ["goldfish"])
+    with pytest.raises(ValueError, match=r"200 missing .*1 surplus \(goldfish\)"):
+        find_dataset("imagenet_r", tmp_path)
+
+
+def test_flat_folder_is_named_with_its_fix(tmp_path):
+    touch(tmp_path / "ImageNet/val", *(f"ILSVRC2012_val_0000000{i}.JPEG" for i in range(1, 4)))
+    with pytest.raises(ValueError, match=r"ImageNet/val: 3 images lie flat .*valprep\.sh"):
+        find_dataset("imagenet", tmp_path)
+    touch(tmp_path / "imagenet-r", "imagenet-r.tar")
+    with pytest.raises(FileNotFoundError, match=r"imagenet-r \(there, but holds no class folders\)"):
+        find_dataset("imagenet_r", tmp_path)
+
+
+def test_empty_class_folders(tmp_path):
+    make_folders(tmp_path / "imagenet-a", wnids("imagenet_a"), files=("a.txt", "._b.jpg"))
+    (tmp_path / "imagenet-a/n01498041/a.bmp").touch()
+    with pytest.raises(ValueError, match=r"199 of 200 class folders hold no images \(n01531178, .*any case"):
+        find_dataset("imagenet_a", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entries", "kind", "message"),
+    [
+        ([["a.jpg", 0, "Annual Crop Land"], ["b.jpg", 1, "forest"]] + [[f"{i}.jpg", 1, "Forest"] for i in range(5)],
+         FileNotFoundError, r"6 of 7 listed images are missing in .*2750 \(b\.jpg, 0\.jpg, 1\.jpg, \.\.\.\)"),
+        ([["z.jpg", 1, "Forest"]], FileNotFoundError, r"images it lists are not; tried.*\n  .*2750/z\.jpg\n.*images/z"),
+        ([["a.jpg", 1, "River"]], ValueError, "a.jpg has label 1 and class name 'River', expected 'Forest'"),
+        ([["a.jpg", 10, "River"]], ValueError, "expected a label below 10"),
+        ([["a.jpg", -1, "River"]], ValueError, "expected a label below 10"),
+        ([["a.jpg", 1, "Forest"]] * 2, ValueError, r"1 images are listed more than once \(a\.jpg\)"),
+        ([["../a.jpg", 1, "Forest"]], ValueError, r"expected \[path inside the image folder"),
+        ([["/a.jpg", 1, "Forest"]], ValueError, "path inside the image folder"),
+        ([["a.jpg", True, "Forest"]], ValueError, "path inside the image folder"),
+        ([["a.jpg", 1]], ValueError, "path inside the image folder"),
+        ([], ValueError, "the split 'test' lists no images"),
+    ],
+)  # fmt: skip
+def test_faulty_split_files(tmp_path, entries, kind, message):
+    touch(tmp_path / "eurosat/2750", "a.jpg")
+    write_split(tmp_path / "eurosat/split_zhou_EuroSAT.json", entries)
+    with pytest.raises(kind, match=message):
+        find_dataset("eurosat", tmp_path)
+
+
+def test_unusable_split_files(tmp_path):
+    touch(tmp_path / "images", "a.jpg")
+    split_file = tmp_path / "split.json"
+    files = Files("images", split_file="split.json", split="dev")
+    split_file.write_text('{"train": [')
+    with pytest.raises(ValueError, match=r"split\.json: not valid json"):
+        find_dataset("mine", tmp_path, files)
+    write_split(split_file, [["a.jpg", 0, "bee"]])
+    with pytest.raises(ValueError, match="no list named 'dev', found: train, val, test"):
+        find_dataset("mine", tmp_path, files)
+    write_split(split_file, [], dev=[["a.jpg", 0, "bee"], ["b.jpg", 0, "cat"]])
+    with pytest.raises(ValueError, match="label 0 has two class names, 'bee' and 'cat'"):
+        find_dataset("mine", tmp_path, files)
+    write_split(split_file, [], dev=[["a.jpg", 0, "bee"], ["b.jpg", 2, "cat"]])
+    with pytest.raises(ValueError, match=r"2 labels, expected 0 to 1, got \[0, 2\]"):
+        find_dataset("mine", tmp_path, files)
+
+
+# ------------------------------------------------------------------------------------------------------- images
+
+
+def ramp(dtype: type, top: float) -> np.ndarray:
+    return (np.linspace(0, 1, 12).reshape(3, 4) * top).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "first", "last"),
+    [
+        ("gray.png", Image.fromarray(ramp(np.uint8, 255)), (0, 0, 0), (255, 255, 255)),
+        ("gray16.png", Image.fromarray(ramp(np.uint16, 65535)), (0, 0, 0), (255, 255, 255)),
+        ("half16.png", Image.fromarray(ramp(np.uint16, 32896)), (0, 0, 0), (128, 128, 128)),
+        ("gray32.tif", Image.fromarray(ramp(np.int32, 32896)), (0, 0, 0), (128, 128, 128)),
+        ("deep32.tif", Image.fromarray(ramp(np.int32, 2**20)), (0, 0, 0), (255, 255, 255)),
+        ("float.tiff", Image.fromarray(ramp(np.float32, 0.5)), (0, 0, 0), (128, 128, 128)),
+        ("one_bit.png", Image.fromarray(ramp(np.uint8, 255)).convert("1"), (0, 0, 0), (255, 255, 255)),
+        ("rgba.png", Image.new("RGBA", (4, 3), (9, 8, 7, 0)), (9, 8, 7), (9, 8, 7)),
+        ("la.png", Image.new("LA", (4, 3), (9, 0)), (9, 9, 9), (9, 9, 9)),
+        ("cmyk.tif", Image.new("CMYK", (4, 3), (255, 0, 0, 0)), (0, 255, 255), (0, 255, 255)),
+        ("cmyk.jpg", Image.new("CMYK", (4, 3), (0, 0, 0, 255)), (0, 0, 0), (0, 0, 0)),
+        ("pixel.WEBP", Image.new("RGB", (1, 1), "white"), (255, 255, 255), (255, 255, 255)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_image_mode_becomes_rgb(tmp_path, name, image, first, last):
+    image.save(tmp_path / name)
+    opened = open_image(tmp_path / name)
+    assert (opened.mode, opened.size) == ("RGB", image.size)
+    assert opened.getpixel((0, 0)) == first
+    assert opened.getpixel((opened.width - 1, opened.height - 1)) == last
+
+
+def test_transparent_palette_and_exif_as_torchvision_reads_them(tmp_path):
+    palette = Image.new("P", (3, 1), 0)
+    palette.putpalette([200, 10, 20, 1, 2, 3])
+    palette.save(tmp_path / "p.png", transparency=b"\x00\x80")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.new("RGB", (6, 3)).save(tmp_path / "turned.jpg", exif=exif)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_image(tmp_path / "p.png").getpixel((0, 0)) == (200, 10, 20)
+        assert open_image(tmp_path / "turned.jpg").size == (6, 3)
+
+
+def test_unreadable_images_name_the_file_and_the_reason(tmp_path, monkeypatch):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "whole.jpg")
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.jpg").write_text("<html>not an image</html>")
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "folder.jpg").mkdir()
+    reasons = {"cut": "truncated", "text": "cannot identify", "empty": "empty .0 bytes", "folder": "not a file"}
+    for file, reason in (reasons | {"gone": "no such file"}).items():
+        with pytest.raises(UnreadableImage, match=rf"{file}\.jpg: .*{reason}"):
+            open_image(tmp_path / f"{file}.jpg")
+
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 - 1)  # PIL warns above it and raises above twice of it
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_image(tmp_path / "whole.jpg").size == (64, 64)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(UnreadableImage, match=r"whole\.jpg: .*DecompressionBombError"):
+        open_image(tmp_path / "whole.jpg")

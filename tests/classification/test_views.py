@@ -1,0 +1,271 @@
+"""Views against torchvision's reference pipeline, their independence of everything but the seed, AugMix by hand."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+import classification.augmix as augmix_module
+from classification.augmix import OPERATIONS, augmix
+from classification.views import make_views, view_seed
+from clipscore.clip_model import CLIP_MEAN, CLIP_STD
+
+NORMALIZE = transforms.Compose([transforms.ToTensor(), transforms.Normalize(CLIP_MEAN, CLIP_STD)])
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
+
+
+def picture(width: int = 90, height: int = 60) -> Image.Image:
+    """Smooth, so that every crop of it is different and no operation is invisible."""
+    noise = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def pixels(views: torch.Tensor) -> torch.Tensor:
+    """Back from CLIP's normalisation to 0..255."""
+    mean, std = torch.tensor(CLIP_MEAN).view(3, 1, 1), torch.tensor(CLIP_STD).view(3, 1, 1)
+    return (views * std + mean) * 255
+
+
+@pytest.mark.parametrize(("width", "height"), [(90, 60), (33, 47), (500, 375), (24, 24), (1, 1)])
+@pytest.mark.parametrize("size", [24, 32, 224])
+def test_centre_view_is_clips_preprocessing(width, height, size):
+    image = picture(width, height)
+    bicubic = transforms.InterpolationMode.BICUBIC
+    reference = transforms.Compose([transforms.Resize(size, bicubic), transforms.CenterCrop(size), NORMALIZE])
+    views = make_views(image, 1, size, seed=0)
+    assert views.shape == (1, 3, size, size)
+    assert torch.equal(views[0], reference(image))
+
+
+def test_random_views_are_torchvisions_crops_and_flips_of_the_original():
+    image = picture()
+    reference = transforms.Compose([transforms.RandomResizedCrop(32), transforms.RandomHorizontalFlip(), NORMALIZE])
+    torch.manual_seed(11)
+    expected = torch.stack([reference(image) for _ in range(7)])
+    views = make_views(image, 8, 32, seed=11)
+    assert torch.equal(views[1:], expected)
+    assert len({view.numpy().tobytes() for view in views}) == 8
+
+
+@pytest.mark.parametrize("recipe", ["crop", "augmix", "byol"])
+def test_views_depend_on_the_seed_alone(recipe):
+    image = picture()
+    before = image.tobytes()
+    reference = make_views(image, 6, 24, seed=5, recipe=recipe)
+    torch.manual_seed(1)
+    make_views(picture(40, 40), 3, 24, seed=6, recipe=recipe)
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    again = make_views(image, 6, 24, seed=5, recipe=recipe)
+    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == states
+    assert torch.equal(again, reference)
+    assert torch.equal(make_views(image, 3, 24, seed=5, recipe=recipe), reference[:3])
+    assert not torch.equal(make_views(image, 6, 24, seed=6, recipe=recipe)[1:], reference[1:])
+    assert torch.equal(make_views(image, 6, 24, seed=6, recipe=recipe)[0], reference[0])
+    assert image.tobytes() == before
+
+
+def test_seeding_leaves_accelerators_alone(monkeypatch):
+    def forbidden(seed: int) -> None:
+        raise AssertionError(f"an accelerator's generator was seeded with {seed}")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", forbidden)
+    monkeypatch.setattr(torch.mps, "manual_seed", forbidden)
+    monkeypatch.setattr(torch, "manual_seed", forbidden)
+    make_views(picture(), 3, 24, seed=5, recipe="augmix")
+
+
+def test_random_state_returns_after_an_error(monkeypatch):
+    monkeypatch.setattr("classification.views.augmix", lambda image: 1 / 0)
+    before = torch.get_rng_state()
+    with pytest.raises(ZeroDivisionError):
+        make_views(picture(), 2, 24, seed=5, recipe="augmix")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_crop_scale_bounds_the_area():
+    position = np.zeros((100, 100, 3), dtype=np.uint8)  # red tells the column, green the row
+    position[..., 0], position[..., 1] = np.arange(100)[None, :] * 2, np.arange(100)[:, None] * 2
+    image = Image.fromarray(position)
+
+    def areas(**options) -> torch.Tensor:
+        crops = pixels(make_views(image, 40, 100, seed=3, **options))[1:, :2].flatten(2)  # [N, 2, H * W]
+        return ((crops.amax(2) - crops.amin(2)) / 2 + 1).prod(1) / 100**2
+
+    assert areas().min() < 0.2 < 0.9 < areas().max()
+    assert areas(crop_scale=(0.5, 0.6)).min() > 0.47 and areas(crop_scale=(0.5, 0.6)).max() < 0.63
+    torch.testing.assert_close(areas(crop_scale=(1.0, 1.0)).max(), torch.tensor(1.0))
+    byol = make_views(image, 9, 24, 3, "byol")
+    assert torch.equal(byol, make_views(image, 9, 24, 3, "byol", (0.2, 1.0)))
+    assert not torch.equal(byol, make_views(image, 9, 24, 3, "byol", (0.08, 1.0)))
+
+
+def test_byol_changes_colour_at_the_published_rates():
+    orange = Image.new("RGB", (32, 32), (200, 120, 40))
+    views = pixels(make_views(orange, 1000, 8, seed=0, recipe="byol"))[1:].mean((2, 3))  # [N, 3]
+    gray = (views.amax(1) - views.amin(1)) < 1.5
+    untouched = (views - torch.tensor([200.0, 120.0, 40.0])).abs().amax(1) < 1.5
+    assert 0.15 < gray.float().mean() < 0.25  # p = 0.2
+    assert 0.33 < untouched.float().mean() < 0.47  # no jitter and no gray: 0.5 * 0.8
+
+
+def test_byol_jitters_half_and_blurs_a_tenth_with_the_published_strengths(monkeypatch):
+    def calls_of(operation: type) -> list:
+        calls: list = []
+        monkeypatch.setattr(operation, "forward", lambda self, image: (calls.append(self), image)[1])
+        return calls
+
+    jitters, blurs = calls_of(transforms.ColorJitter), calls_of(transforms.GaussianBlur)
+    make_views(picture(), 501, 8, seed=0, recipe="byol")
+    assert 210 < len(jitters) < 290 and 30 < len(blurs) < 75
+    assert (tuple(blurs[0].kernel_size), tuple(blurs[0].sigma)) == ((3, 3), (0.1, 2.0))
+    ranges = [jitters[0].brightness, jitters[0].contrast, jitters[0].saturation, jitters[0].hue]
+    np.testing.assert_allclose(ranges, [(0.6, 1.4), (0.6, 1.4), (0.8, 1.2), (-0.1, 0.1)])
+
+
+# ------------------------------------------------------------------------------------------------------- AugMix
+
+
+def test_augmix_is_the_convex_mixture_of_normalised_chains(monkeypatch):
+    """m * x + (1 - m) * sum w_i * chain_i on normalised tensors, with the weights read from known chains."""
+    shades = iter([10, 90, 250])
+    monkeypatch.setattr(augmix_module, "_chain", lambda image: Image.new("RGB", image.size, (next(shades), 0, 0)))
+    draws = iter([0.25])
+    monkeypatch.setattr(augmix_module, "_uniform", lambda low, high: next(draws))
+    monkeypatch.setattr(torch.Tensor, "exponential_", lambda self: self.copy_(torch.tensor([1.0, 2.0, 5.0])))
+    image = Image.new("RGB", (4, 4), (80, 40, 20))
+    mixed = augmix(image)
+    mean, std = torch.tensor(CLIP_MEAN), torch.tensor(CLIP_STD)
+    chains = torch.tensor([[10.0, 0, 0], [90.0, 0, 0], [250.0, 0, 0]])
+    normalised = 0.25 * (torch.tensor([80.0, 40, 20]) / 255 - mean) / std
+    for weight, chain in zip([0.125, 0.25, 0.625], chains, strict=True):
+        normalised += 0.75 * weight * (chain / 255 - mean) / std
+    torch.testing.assert_close((mixed[0, 0] / 255 - mean) / std, normalised)
+    torch.testing.assert_close(mixed[0, 0], torch.tensor([20 + 0.75 * (1.25 + 22.5 + 156.25), 10.0, 5.0]))
+
+
+def test_augmix_weights_are_dirichlet_and_uniform(monkeypatch):
+    """With unit chains in the three colours a black picture shows (1 - m) * w directly."""
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    turn = iter(range(10**6))
+    monkeypatch.setattr(augmix_module, "_chain", lambda image: Image.new("RGB", image.size, colours[next(turn) % 3]))
+    black = Image.new("RGB", (1, 1))
+    shares = torch.stack([augmix(black)[0, 0] for _ in range(4000)]) / 255  # [., 3]: (1 - m) * w
+    kept = 1 - shares.sum(1)
+    weights = shares / shares.sum(1, keepdim=True)
+    torch.testing.assert_close(kept.mean(), torch.tensor(1 / 2), atol=0.02, rtol=0)
+    torch.testing.assert_close(kept.var(), torch.tensor(1 / 12), atol=0.005, rtol=0)  # Beta(1, 1)
+    torch.testing.assert_close(weights.mean(0), torch.full((3,), 1 / 3), atol=0.02, rtol=0)
+    torch.testing.assert_close(weights.var(0), torch.full((3,), 1 / 18), atol=0.005, rtol=0)  # Dirichlet(1, 1, 1)
+
+
+def test_chains_apply_one_to_three_operations_all_nine(monkeypatch):
+    applied: list[int] = []
+
+    def spy(index: int) -> Callable[[Image.Image], Image.Image]:
+        return lambda image: (applied.append(index), image)[1]
+
+    monkeypatch.setattr(augmix_module, "OPERATIONS", tuple(map(spy, range(len(OPERATIONS)))))
+    depths = []
+    for _ in range(600):
+        applied_before = len(applied)
+        augmix_module._chain(picture())
+        depths.append(len(applied) - applied_before)
+    assert set(depths) == {1, 2, 3} and set(applied) == set(range(9))
+    assert max(depths.count(depth) for depth in (1, 2, 3)) < 260
+    assert max(applied.count(index) for index in range(9)) < 2 * min(applied.count(index) for index in range(9))
+
+
+def operation(name: str) -> Callable[[Image.Image], Image.Image]:
+    return next(op for op in OPERATIONS if op.__name__.strip("_") == name)
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "matrix"),
+    [
+        ("translate_x", 1.0, (1, 0, -7, 0, 1, 0)),  # int(224 / 3 / 10) = 7
+        ("translate_y", 0.5, (1, 0, 0, 0, 1, -3)),  # int(0.5 * 7.47) = 3
+        ("shear_x", 1.0, (1, -0.03, 0, 0, 1, 0)),
+        ("shear_y", 0.5, (1, 0, 0, -0.015, 1, 0)),
+    ],
+)
+def test_geometric_operations_are_augmixs_bilinear_transforms(monkeypatch, name, level, matrix):
+    monkeypatch.setattr(augmix_module, "_uniform", lambda low, high: level if (low, high) == (0.1, 1.0) else 1 / 0)
+    monkeypatch.setattr(augmix_module, "_signed", lambda value: -value)
+    image = picture(224, 224)
+    expected = image.transform(image.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BILINEAR)
+    assert operation(name)(image).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("posterize", (255, 100, 15), (240, 96, 0)),  # 4 bits are kept at every level of severity 1
+        ("solarize", (255, 231, 230), (0, 24, 230)),  # level 1: 231 = 256 - int(25.6) and above are inverted
+    ],
+)
+def test_pixel_operations_by_hand(monkeypatch, name, before, after):
+    monkeypatch.setattr(augmix_module, "_uniform", lambda low, high: 0.999 if name == "posterize" else 1.0)
+    assert operation(name)(Image.new("RGB", (1, 1), before)).getpixel((0, 0)) == after
+
+
+def test_rotation_is_by_up_to_two_whole_degrees_either_way(monkeypatch):
+    angles = set()
+    monkeypatch.setattr(Image.Image, "rotate", lambda self, angle, resample: angles.add((angle, resample)))
+    for _ in range(200):
+        operation("rotate")(picture())
+    assert angles == {(angle, Image.Resampling.BILINEAR) for angle in (-2, -1, 0, 1, 2)}
+
+
+def test_augmix_views_stay_close_to_the_crops():
+    image = picture()
+    crops = make_views(image, 2, 32, seed=4)
+    mixed = make_views(image, 2, 32, seed=4, recipe="augmix")
+    assert torch.equal(mixed[0], crops[0])
+    correlation = torch.corrcoef(torch.stack([mixed[1].flatten(), crops[1].flatten()]))[0, 1]
+    assert not torch.equal(mixed[1], crops[1]) and correlation > 0.6
+    assert pixels(mixed).min() > -0.01 and pixels(mixed).max() < 255.01
+
+
+# ------------------------------------------------------------------------------------------------- seeds, faults
+
+
+def test_view_seed_is_pinned_and_tells_samples_apart():
+    assert view_seed(0, "imagenet_a", "n01498041/a.jpg") == 8_181_229_579_148_164_068
+    keys = [(0, "a", "b"), (1, "a", "b"), (0, "ab", ""), (0, "", "ab"), (0, "a", "c"), (10, "a", "b"), (1, "0a", "b")]
+    assert len({view_seed(*key) for key in keys}) == len(keys)
+    assert all(0 <= view_seed(seed, "a", "ü") < 2**63 for seed in range(200))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_views": 0}, "num_views must be at least 1 .*got 0"),
+        ({"size": 0}, "size must be at least 1 pixel, got 0"),
+        ({"recipe": "mixup"}, "unknown recipe 'mixup'; valid: crop, augmix, byol"),
+        ({"crop_scale": (0.0, 1.0)}, "0 < low <= high <= 1, got .0.0, 1.0"),
+        ({"crop_scale": (0.5, 0.4)}, "got .0.5, 0.4"),
+        ({"crop_scale": (0.5, 1.1)}, "got .0.5, 1.1"),
+        ({"image": Image.new("L", (4, 4))}, "image must be RGB, got mode L; open it with"),
+    ],
+)
+def test_faulty_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_views(**({"image": picture(), "num_views": 2, "size": 8, "seed": 0} | options))
+
+
+def test_a_very_long_strip_costs_no_memory():
+    strip = Image.new("RGB", (40_000, 1), "red")  # resized to 224 x 8,960,000 it would need 6 GB
+    views = pixels(make_views(strip, 2, 224, seed=0))
+    assert (views - torch.tensor([255.0, 0, 0]).view(3, 1, 1)).abs().max() < 0.01

@@ -1,0 +1,155 @@
+"""Where values come from, how they are read, and that all mistakes are told at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clipscore.config import RunConfig
+from scripts import run
+from scripts.config import REPOSITORY, ConfigError, load_config
+from scripts.config_fields import describe_fields, nearest, type_name
+from scripts.yaml12 import parse_yaml
+from tests.scripts.dummy import DummyConfig
+
+
+def load(path: Path, *words: str, dataset: str | None = "d") -> RunConfig:
+    return load_config(path, words, run.config_class, dataset)
+
+
+def problems(path: Path, *words: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(path, *words)
+    assert all(text in str(caught.value) for text in caught.value.problems)
+    return caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("7e-3", 0.007), ("1E5", 1e5), (".5", 0.5), ("5.", 5.0), ("-.inf", float("-inf")),
+        ("7", 7), ("+7", 7), ("010", 10), ("0x1F", 31), ("0o17", 15),
+        ("true", True), ("False", False), ("null", None), ("~", None), ("", None),
+        ("yes", "yes"), ("off", "off"), ("12:30", "12:30"), ("1_000", "1_000"), ("2024-01-01", "2024-01-01"),
+        ("'7e-3'", "7e-3"), ("[1, 2e1]", [1, 20.0]), ("{a: 1}", {"a": 1}), ("e-3", "e-3"), ("a photo", "a photo"),
+    ],
+)  # fmt: skip
+def test_scalars_are_read_by_yaml_1_2(text: str, value: object) -> None:
+    read, wrong = parse_yaml(text)
+    assert (read, type(read), wrong) == (value, type(value), [])
+
+
+def test_parse_yaml_names_the_line_of_a_duplicate_and_of_bad_syntax() -> None:
+    assert parse_yaml("a: 1\nb: {c: 1, c: 2}\na: 2\n")[1] == [
+        "line 3: key 'a' is given twice; keep one",
+        "line 2: key 'c' is given twice; keep one",
+    ]
+    assert parse_yaml("a: [1\nb: 2\n")[1][0].startswith("line 2: not YAML: ")
+
+
+def test_the_file_and_the_command_line_read_numbers_alike(workspace: Path) -> None:
+    assert load(workspace / "dummy.yaml").lr == 0.007
+    words = ["lr=2e-4", "section.scale=3", "section.models=[a,b]", "section.pair=[0.5,1]"]
+    config = load(workspace / "dummy.yaml", *words)
+    assert (config.lr, config.section.scale, config.section.models) == (2e-4, 3.0, ["a", "b"])
+    assert config.section.pair == (0.5, 1.0)
+
+
+def test_the_last_of_two_overrides_wins_and_a_null_section_is_opened(workspace: Path) -> None:
+    config = load(workspace / "dummy.yaml", "lr=1", "lr=2", "momentum=null", "momentum.scale=4")
+    assert (config.lr, config.momentum.scale) == (2.0, 4.0)
+    assert load(workspace / "dummy.yaml", "momentum.scale=4", "momentum=null").momentum is None
+
+
+def test_the_name_is_the_files_unless_given(workspace: Path) -> None:
+    assert load(workspace / "dummy.yaml").name == "dummy"
+    assert load(workspace / "dummy.yaml", "name=other").name == "other"
+
+
+def test_roots_come_from_the_command_line_then_the_environment_then_paths_yaml(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = workspace / "dummy.yaml"
+    assert load(file, "data_root=/c").data_root == "/c"
+    assert load(file).data_root == str(workspace / "data")
+    monkeypatch.setenv("RLCF_DATA", "")  # as good as not set
+    assert load(file).data_root == str(REPOSITORY / "data")
+    file.write_text("task: dummy\ndata_root: from_file\noutput_root: from_file\n")
+    assert load(file).data_root == str(REPOSITORY / "from_file")
+    assert load(file).output_root == str(workspace / "output")
+    assert load(file, "data_root=~/x").data_root == str(Path.home() / "x")
+
+
+def test_all_mistakes_are_told_at_once(workspace: Path) -> None:
+    file = workspace / "bad.yaml"
+    file.write_text("task: dummy\nlr: fast\nlr: 1\nsteps: true\nsection: {scal: 1, scale: 0}\nitems: [{wait: 1}]\n")
+    found = problems(file, "flag=1", "oops", "limit=1.5", "lr.x=1", "on_error=halt", "name=[a", "momentum=3", "=2")
+    syntax = [text for text in found if text.startswith("'name=[a': line 1: not YAML: ")]
+    assert len(syntax) == 1 and syntax[0].endswith("; quote the value if it is text")
+    section = "{scale: float, models: [str], pair: [float, float]}"
+    assert set(found) - set(syntax) == {
+        f"{file}: line 3: key 'lr' is given twice; keep one",
+        "'oops' is not an override; write key=value, for example lr=7e-3",
+        "'=2' is not an override; write key=value, for example lr=7e-3",
+        "lr.x: lr is 1 (int), not a section; give lr=... as a whole",
+        f"steps: received True (bool), expected int [{file}]",
+        f"section.scal: unknown key; the nearest valid key is section.scale [{file}]",
+        f"section.scale: received 0 (int), expected float (input should be greater than 0) [{file}]",
+        f"items[0].wait: unknown key; the nearest valid key is items[0].weight [{file}]",
+        "flag: received 1 (int), expected bool [command line]",
+        "limit: received 1.5 (float), expected int | null [command line]",
+        "on_error: received 'halt' (str), expected 'stop' | 'skip' [command line]",
+        f"momentum: received 3 (int), expected {section} | null [command line]",
+    }
+
+
+def test_a_bad_word_alone_is_enough(workspace: Path) -> None:
+    assert problems(workspace / "dummy.yaml", "oops") == [
+        "'oops' is not an override; write key=value, for example lr=7e-3"
+    ]
+
+
+def test_a_missing_data_set_is_told(workspace: Path) -> None:
+    with pytest.raises(ConfigError, match="dataset: missing, expected str"):
+        load(workspace / "dummy.yaml", dataset=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("lr: 1", "task: received null, expected the name of a task"),
+        ("task: 3", r"task: received 3 \(int\), expected the name of a task"),
+        ("task: dumy", "task: unknown task 'dumy'; valid: .*dummy; the nearest is dummy"),
+        ("just words", r"bad.yaml: expected `key: value` lines, received 'just words' \(str\)"),
+    ],
+)
+def test_a_config_without_a_known_task_is_refused(workspace: Path, text: str, match: str) -> None:
+    (workspace / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=match):
+        load(workspace / "bad.yaml")
+
+
+def test_a_missing_file_lists_those_there_are(workspace: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no config file .*nowhere\.yaml; there are: "):
+        load(workspace / "nowhere.yaml")
+
+
+def test_nearest_looks_at_the_last_part_too() -> None:
+    assert nearest("scale", ["seed", "section.scale", "sale_of_things"]) == "section.scale"
+    assert nearest("num_view", ["num_views", "views.num_views"]) == "num_views"
+
+
+def test_describe_fields_lists_sections_and_current_values() -> None:
+    found = {key: (kind, value, text) for key, kind, value, text in describe_fields(DummyConfig, {"lr": 3.0})}
+    assert found["lr"] == ("float", 3.0, "")
+    assert found["section.scale"] == ("float", 2.5, "a factor")
+    assert found["section"] == ("section", "(below)", "")
+    assert found["momentum"] == ("section | null", None, "")
+    assert found["dataset"][1] == "required"
+    assert found["limit"][0] == "int | null"
+
+
+def test_type_name() -> None:
+    assert type_name(DummyConfig.model_fields["items"].annotation) == "[{weight: float}]"
+    assert type_name(dict) == "dict"

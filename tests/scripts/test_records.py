@@ -1,0 +1,182 @@
+"""The run folder: identity, torn and repeated rows, who may write."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.identity import check_finite, config_differences, identity
+from scripts.records import RunFolder, finished_summary, run_path
+from tests.scripts.dummy import DummyConfig
+
+FINGERPRINT = {"weights": "abc"}
+LOCK_HOLDER = """
+import sys, time
+from scripts import records
+from pathlib import Path
+lock = records._lock(Path(sys.argv[1]))
+print("locked", flush=True)
+time.sleep(60)
+"""
+
+
+def make_config(root: Path, **values: object) -> DummyConfig:
+    roots = {key: str(root) for key in ("data_root", "pretrained_root", "output_root")}
+    return DummyConfig(**{"dataset": "d", "name": "n", **roots, **values})
+
+
+def begin(config: DummyConfig, fingerprint: dict[str, str] = FINGERPRINT, **environment: str) -> list[dict]:
+    with RunFolder(config) as folder:
+        return folder.begin(fingerprint, environment)
+
+
+def test_the_folder_is_named_after_name_data_set_and_seed(tmp_path: Path) -> None:
+    config = make_config(tmp_path, dataset="imagenet_c/fog/5", seed=3)
+    assert run_path(config) == tmp_path / "n__imagenet_c-fog-5__seed3"
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a\\b"])
+def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="name must be a plain folder name"):
+        run_path(make_config(tmp_path, name=name))
+
+
+def test_config_and_environment_are_recorded(tmp_path: Path) -> None:
+    config = make_config(tmp_path, lr=1e-5)
+    begin(config, commit="one")
+    begin(config, commit="one")
+    begin(config, commit="two")
+    record = json.loads((run_path(config) / "env.json").read_text())
+    assert record["environments"] == [{"commit": "one"}, {"commit": "two"}]
+    assert record["fingerprint"] == FINGERPRINT
+    assert record["identity"] == identity(config.model_dump(mode="json"), FINGERPRINT)
+    assert "lr: 1.0e-05\n" in (run_path(config) / "config.yaml").read_text()
+
+
+def test_another_configuration_is_refused_with_all_keys_and_both_values(tmp_path: Path) -> None:
+    begin(make_config(tmp_path))
+    other = make_config(tmp_path, lr=0.2, section={"scale": 3.0}, limit=5, num_workers=0)
+    match = (
+        r"holds a run of another configuration: lr is 0\.1 there and 0\.2 here; "
+        r"section\.scale is 2\.5 there and 3\.0 here\. "
+        r"Give this run name=OTHER or output_root=ELSEWHERE, or delete the folder\."
+    )
+    with pytest.raises(ValueError, match=match):
+        begin(other)
+    begin(make_config(tmp_path))  # the folder is as it was
+
+
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    begin(make_config(tmp_path))
+    with pytest.raises(ValueError, match="weights is 'abc' there and 'xyz' here"):
+        begin(make_config(tmp_path), {"weights": "xyz"})
+
+
+def test_what_does_not_identify_a_run_may_change(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    free = {"limit": 3, "device": "cuda", "num_workers": 0, "num_threads": 1, "on_error": "skip", "name": "m"}
+    changed = config.model_copy(update={**free, "data_root": "/x", "pretrained_root": "/x", "output_root": "/x"})
+    assert config_differences(config.model_dump(), changed.model_dump()) == []
+    assert identity(config.model_dump(), {}) == identity(changed.model_dump(), {})
+    for update in ({"seed": 1}, {"dataset": "e"}, {"precision": "fp16"}):
+        assert identity(config.model_copy(update=update).model_dump(), {}) != identity(config.model_dump(), {})
+    assert identity(config.model_dump(), {"weights": "a"}) != identity(config.model_dump(), {"weights": "b"})
+
+
+def test_a_torn_last_line_is_dropped_and_the_next_row_stands_alone(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    begin(config)
+    rows = run_path(config) / "rows.jsonl"
+    rows.write_text('{"id": "a", "x": 1}\n{"id": "b", "x"')
+    with RunFolder(config) as folder:
+        assert folder.begin(FINGERPRINT, {}) == [{"id": "a", "x": 1}]
+        folder.append({"id": "b", "x": 2})
+    assert rows.read_text() == '{"id": "a", "x": 1}\n{"id": "b", "x": 2}\n'
+    assert begin(config) == [{"id": "a", "x": 1}, {"id": "b", "x": 2}]
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    begin(config)
+    (run_path(config) / "rows.jsonl").write_text('{"id": "a"}\n{"id"\n{"id": "c"}\n')
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 2 is damaged: b'\{\"id\"'; delete that line"):
+        begin(config)
+
+
+def test_rows_are_cut_after_the_first_ones(tmp_path: Path) -> None:
+    with RunFolder(make_config(tmp_path)) as folder:
+        folder.begin(FINGERPRINT, {})
+        for key in "abc":
+            folder.append({"id": key})
+        folder.keep_rows(2)
+        folder.append({"id": "d"})
+    assert (folder.path / "rows.jsonl").read_text() == '{"id": "a"}\n{"id": "b"}\n{"id": "d"}\n'
+
+
+def test_a_number_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    with RunFolder(make_config(tmp_path)) as folder:
+        folder.begin(FINGERPRINT, {})
+        row = {"id": "cat.png", "loss": [1.0, float("nan")], "after": {"score": float("inf")}}
+        match = r"sample cat\.png has a result that is not a finite number: loss\[1\] is nan, after\.score is inf"
+        with pytest.raises(FloatingPointError, match=match):
+            folder.append(row)
+        with pytest.raises(FloatingPointError, match=r"the summary has a result .*: accuracy is nan"):
+            folder.finish({"accuracy": float("nan")})
+        assert folder.begin(FINGERPRINT, {}) == []
+        assert not (folder.path / "summary.json").exists()
+    check_finite({"id": "a", "loss": 1e300, "count": 10**400})
+
+
+def test_the_carry_comes_back(tmp_path: Path) -> None:
+    import torch
+
+    with RunFolder(make_config(tmp_path)) as folder:
+        assert folder.load_carry() == (0, {})
+        folder.save_carry(3, {"mean": torch.tensor([1.0, 2.0])})
+        count, state = folder.load_carry()
+    assert count == 3
+    torch.testing.assert_close(state["mean"], torch.tensor([1.0, 2.0]))
+
+
+def test_only_a_finished_run_without_errors_has_a_summary_to_show(tmp_path: Path) -> None:
+    config = make_config(tmp_path, limit=2)
+    assert finished_summary(config) is None
+    begin(config)
+    assert finished_summary(config) is None
+    for num_errors, shown in [(1, False), (0, True)]:
+        with RunFolder(config) as folder:
+            folder.begin(FINGERPRINT, {})
+            folder.finish({"num_errors": num_errors})
+        assert (finished_summary(config) is not None) == shown
+    assert finished_summary(make_config(tmp_path, limit=3)) is None
+    assert finished_summary(make_config(tmp_path, limit=2, lr=3.0)) is None
+    begin(config)  # taken up again: the old summary no longer counts
+    assert finished_summary(config) is None
+
+
+def test_a_folder_that_is_no_run_folder_is_refused(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    run_path(config).mkdir()
+    (run_path(config) / "rows.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"has rows\.jsonl but no config\.yaml: it is no run folder; move it away"):
+        begin(config)
+    (run_path(config) / "config.yaml").write_text("- 1\n")
+    with pytest.raises(ValueError, match=r"config\.yaml is damaged: no keys; move the folder away"):
+        begin(config)
+
+
+def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    run_path(config).mkdir()
+    command = [sys.executable, "-c", LOCK_HOLDER, str(run_path(config) / "lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "locked\n"
+        match = rf"another process \(process {holder.pid}\) is writing to .*n__d__seed0; wait for it to end"
+        with pytest.raises(RuntimeError, match=match):
+            begin(config)
+        holder.kill()
+    assert begin(config) == []  # the system gave the lock back
