@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,8 @@ class ClassificationTask:
         """These samples, in this order, read and augmented in the background."""
         views = ViewsConfig(num_views=1) if self.objective is None else self.config.views
         dataset = _Views([self._images[i] for i in ids], self.data.name, self.clip.image_size, views, self.config.seed)
-        yield from DataLoader(dataset, batch_size=None, num_workers=min(self.config.num_workers, len(ids)))
+        num_workers = min(self.config.num_workers, len(ids), os.cpu_count() or 1)
+        yield from DataLoader(dataset, batch_size=None, num_workers=num_workers)
 
     def adapt(self, sample: Sample) -> dict[str, Any]:
         """Adapt to one image; its record.
@@ -196,4 +198,4 @@ def _rounded(value: Tensor) -> float:
 
 
 def _round(value: float) -> float:
-    return round(value, 6)
+    return float(f"{value:.6g}")

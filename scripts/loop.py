@@ -204,7 +204,7 @@ def _summarize(task: Task, config: RunConfig, rows: list[Row]) -> Row:
         "num_errors": len(errors),
         "errors": [row["id"] for row in errors[:NUM_LISTED_ERRORS]],
         **task.summarize(good),
-        "seconds": seconds,
-        "seconds_per_sample": seconds / len(good),
-        "samples_per_second": len(good) / seconds if seconds else 0.0,
+        "seconds": round(seconds, 3),
+        "seconds_per_sample": round(seconds / len(good), 6),
+        "samples_per_second": round(len(good) / seconds, 3) if seconds else 0.0,
     }

@@ -147,7 +147,9 @@ def summary_table(summaries: Sequence[Row]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return "-" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return "-" if value is None else str(value)
+    return f"{value:.2f}" if value == 0 or abs(value) >= 0.01 else f"{value:.1e}"
 
 
 def _build_task(config: RunConfig) -> Task:

@@ -1,0 +1,127 @@
+"""The demo benchmark: zero-shot and its adaptations on real images, through the configs of the paper's table.
+
+`python -m scripts.demo.benchmark [key=value ...]` writes the demo's test sets, runs every method on every one of them
+(a run that was stopped goes on), and prints one table. Wall time: a few minutes on two CPU cores.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from classification.metrics import mcnemar_p_value
+from clipscore.config import RunConfig
+from scripts.config import load_config
+from scripts.demo import make_data
+from scripts.demo.styles import STYLES
+from scripts.environment import messages
+from scripts.records import Row, run_path
+from scripts.run import USER_ERRORS, config_class, run_one
+
+DATA_FOLDER = "demo_data"  # under the output root: a data root is only ever read
+BASELINE = "zero-shot"
+
+POLICY = ["policy=demo/policy.pt", "prompt=a photo of a", "device=cpu", "num_threads=1", "num_workers=0"]
+VIEWS = ["views.num_views=32", "views.select_fraction=0.2", "views.crop_scale=[0.5, 1.0]"]
+REWARD = ["reward.models=[{name: demo/reward.pt}]"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A column of the table: a config, and what the demo's small models need instead of its values."""
+
+    name: str
+    config: str
+    overrides: list[str]
+
+
+METHODS = [
+    Method(BASELINE, "zero_shot", []),
+    Method("TPT", "tpt_prompt", VIEWS),
+    Method("KD", "kd", [*VIEWS, *REWARD, "lr=1e-3"]),
+    Method("RLCF prompt", "rlcf_prompt", [*VIEWS, *REWARD]),
+    Method("RLCF encoder", "rlcf_encoder", [*VIEWS, *REWARD, "lr=1e-3"]),
+    Method("reward model", "zero_shot", ["policy=demo/reward.pt", "name=reward_model"]),
+]
+
+
+def demo_config(method: Method, style: str, data_root: Path, words: Sequence[str]) -> RunConfig:
+    """The configuration of one run."""
+    own = [f"name=demo_{method.name.replace(' ', '_').replace('-', '_')}", f"data_root={data_root}"]
+    path = f"configs/classification/{method.config}.yaml"
+    return load_config(path, [*POLICY, *own, *method.overrides, *words], config_class, f"demo/{style}")
+
+
+def run_all(configs: Sequence[RunConfig]) -> None:
+    """Finish every run, as many at a time as there are cores."""
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(min(os.cpu_count() or 1, len(configs)), mp_context=spawn) as pool,
+        tqdm(total=len(configs), unit="run", desc="demo benchmark", dynamic_ncols=True) as bar,
+    ):
+        futures = {pool.submit(run_one, config): config for config in configs}
+        try:
+            for future in as_completed(futures):
+                summary = future.result()
+                bar.set_postfix_str(f"{summary['name']} on {summary['dataset']}: {summary['accuracy']:.1f}%")
+                bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def read_rows(config: RunConfig) -> dict[str, Row]:
+    """The records of a finished run, by sample id."""
+    lines = (run_path(config) / "rows.jsonl").read_text().splitlines()
+    return {row["id"]: row for row in map(json.loads, lines)}
+
+
+def compare(before: dict[str, Row], after: dict[str, Row]) -> tuple[float, float]:
+    """Accuracy in % of `after`, and the paired p-value of the two accuracies (exact McNemar)."""
+    assert before.keys() == after.keys(), "the runs saw the same samples"
+    right = {key: [rows[key]["top5"][0] == rows[key]["label"] for rows in (before, after)] for key in before}
+    fixed = sum(now and not was for was, now in right.values())
+    broken = sum(was and not now for was, now in right.values())
+    return 100 * sum(now for _, now in right.values()) / len(right), mcnemar_p_value(fixed, broken)
+
+
+def table(runs: dict[tuple[str, str], RunConfig]) -> str:
+    """Accuracy of each method on each style, as Markdown; the p-value against zero-shot in brackets."""
+    names = [method.name for method in METHODS]
+    lines = ["| test set | n | " + " | ".join(names) + " |", "|---|" + "---:|" * (len(names) + 1)]
+    for style in STYLES:
+        rows = {name: read_rows(runs[name, style]) for name in names}
+        results = {name: compare(rows[BASELINE], rows[name]) for name in names}
+        cells = [f"{acc:.1f}" if name == BASELINE else f"{acc:.1f} (p {p:.1g})" for name, (acc, p) in results.items()]
+        lines.append(f"| {style} | {len(rows[BASELINE])} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(words: Sequence[str]) -> int:
+    """Everything; `words` are overrides for all runs."""
+    with messages({"classification"}):
+        try:
+            probe = load_config("configs/classification/zero_shot.yaml", words, config_class, "demo/clean")
+            data_root = Path(probe.output_root) / DATA_FOLDER
+            make_data.make_data(data_root)
+            runs = {(m.name, s): demo_config(m, s, data_root, words) for m in METHODS for s in STYLES}
+            run_all(list(runs.values()))
+        except USER_ERRORS as error:
+            logging.getLogger("scripts").error("error: %s", error)
+            return 2
+    print(table(runs))
+    print("accuracy in %; in brackets the p-value against zero-shot (exact McNemar test on the same images)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

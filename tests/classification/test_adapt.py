@@ -1,0 +1,126 @@
+"""What is tuned, what is selected, and that an episode leaves no trace."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from classification.adapt import adapt, averaged_entropy, confident_views
+from classification.baselines import PseudoLabelObjective, atkd_loss
+from classification.config import ClassificationConfig
+from classification.methods import build_objective, build_policy, build_state, check_candidates
+from classification.policy import PriorBatchNorm2d, use_prior_statistics
+from classification.prompt_learner import class_prompts
+from clipscore.text_encoder import encode_texts
+
+NAMES = ["wok", "great_white_shark", "T-shirt", "fire truck", "Granny_Smith", "sea_urchin"]
+VIEWS = torch.randn(2, 16, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def config(**changes):
+    values = {"dataset": "x", "data_root": "", "pretrained_root": "", "output_root": "", "method": "rlcf", "steps": 2}
+    values |= {"lr": 1e-3, "views": {"num_views": 16, "select_fraction": 0.25}, "reward": {"models": [{"name": "R1"}]}}
+    return ClassificationConfig.model_validate(values | changes)
+
+
+def build(tiny_clip, clip="P", **changes):
+    options = config(**changes)
+    policy = build_policy(options, tiny_clip(clip), NAMES)
+    rewards = [tiny_clip(model.name) for model in options.reward.models] if options.reward else []
+    return options, policy, build_state(options, policy), build_objective(options, rewards, NAMES)
+
+
+def run(parts, views):
+    options, policy, state, objective = parts
+    return adapt(policy, state, objective, views, options.views.num_selected, options.steps)
+
+
+@pytest.mark.parametrize("tune", ["prompt", "encoder", "norm"])
+def test_an_episode_leaves_no_trace(tiny_clip, tune):
+    parts = build(tiny_clip, tune=tune)
+    alone = run(parts, VIEWS[1])
+    parts = build(tiny_clip, tune=tune)
+    frozen = {name: p.clone() for name, p in parts[1].clip.named_parameters() if not p.requires_grad}
+    run(parts, VIEWS[0])
+    after = run(parts, VIEWS[1])
+    assert torch.equal(alone.after, after.after) and torch.equal(alone.before, after.before)
+    assert not torch.equal(after.before, after.after)
+    assert all(torch.equal(p, frozen[n]) for n, p in parts[1].clip.named_parameters() if n in frozen)
+
+
+def test_what_is_tuned(tiny_clip):
+    prompt = build(tiny_clip, tune="prompt")[1]
+    assert {name: tuple(t.shape) for name, t in prompt.tuned.items()} == {"context": (4, 64)}
+    assert not any(p.requires_grad for p in prompt.clip.parameters())
+    encoder = build(tiny_clip, tune="encoder")[1]
+    assert list(encoder.tuned) == [name for name, _ in encoder.clip.visual.named_parameters()]
+    trainable = {name for name, p in encoder.clip.named_parameters() if p.requires_grad}
+    assert all(".visual." in name for name in trainable) and len(trainable) == len(encoder.tuned) == 32
+    norm = build(tiny_clip, tune="norm")[1]
+    assert len(norm.tuned) == 12 and all("ln" in name for name in norm.tuned)
+    resnet = build(tiny_clip, "RN", tune="norm")[1]
+    assert not any("downsample" in name for name in resnet.tuned) and "bn1.running_mean" in resnet.state
+
+
+def test_pseudo_label_is_the_policys_own_choice():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    loss = PseudoLabelObjective().step(logits, None).loss
+    assert loss.item() == pytest.approx((math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))) / 2)
+
+
+def test_confident_views_by_hand():
+    logits = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 9.0], [1.0, 0.0]])
+    assert confident_views(logits, 3).tolist() == [2, 1, 3]
+
+
+def test_averaged_entropy_is_of_the_mean_prediction():
+    opposite = torch.tensor([[50.0, 0.0], [0.0, 50.0]])  # each view is sure, their mean is not
+    assert averaged_entropy(opposite).item() == pytest.approx(math.log(2))
+
+
+def test_fixed_atkd_is_zero_for_a_teacher_that_differs_in_scale_only():
+    student = torch.randn(4, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert atkd_loss(student, 3 * student + 5, fixed=True).abs() < 1e-8
+    assert atkd_loss(student, 3 * student + 5) > 1e-3  # as released
+
+
+def test_prior_statistics_by_hand_and_only_in_the_tower_given():
+    def tower():
+        return torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.Conv2d(1, 1, 1))
+
+    ours, other = tower(), tower()
+    names = list(ours.state_dict())
+    use_prior_statistics(ours, prior=3.0)
+    assert type(ours[0]) is PriorBatchNorm2d and type(other[0]) is torch.nn.BatchNorm2d
+    assert list(ours.state_dict()) == names
+    x = torch.tensor([0.0, 4.0]).view(2, 1, 1, 1)  # mean 2, unbiased variance 8; source: mean 0, variance 1
+    mean, variance = 0.25 * 2, 0.75 * 1 + 0.25 * 8
+    torch.testing.assert_close(ours[0].train()(x), (x - mean) / math.sqrt(variance + 1e-5))
+    torch.testing.assert_close(ours[0].eval()(x), x / math.sqrt(1 + 1e-5))
+    assert ours[0].running_mean.item() == 0
+
+
+def test_prior_leaves_a_resnet_reward_alone(tiny_clip):
+    views = torch.nn.functional.interpolate(VIEWS[0], size=(64, 64))
+    parts = build(tiny_clip, "RN", tune="encoder", bn_prior=16.0, reward={"models": [{"name": "RN"}]})
+    reward = parts[3].reward.models[0]
+    before = reward.encode_images(views)
+    run(parts, views)
+    assert not any(isinstance(m, PriorBatchNorm2d) for m in reward.modules())
+    assert torch.equal(reward.encode_images(views), before)
+
+
+def test_reward_sees_the_policys_hard_prompts(tiny_clip):
+    objective = build(tiny_clip, tune="encoder", prompt="a_photo_of_a")[3]
+    expected = encode_texts(tiny_clip("R1"), class_prompts("a_photo_of_a", NAMES))
+    assert torch.equal(objective.class_features[0], expected)
+
+
+def test_bad_numbers_are_named(tiny_clip):
+    parts = build(tiny_clip, tune="prompt", lr=1e300)
+    with pytest.raises(FloatingPointError, match="not finite: losses"):
+        run(parts, VIEWS[0])
+    with pytest.raises(ValueError, match="num_candidates=9, but x has 6 classes"):
+        check_candidates(config(tune="prompt", num_candidates=9), 6)

@@ -1,0 +1,53 @@
+"""Combinations that make no sense are refused before anything is loaded."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from classification.config import ClassificationConfig, ViewsConfig
+
+BASE = {"dataset": "demo/clean", "data_root": "", "pretrained_root": "", "output_root": ""}
+REWARD = {"models": [{"name": "ViT-L/14"}]}
+RLCF = {"method": "rlcf", "tune": "prompt", "steps": 3, "lr": 7e-3, "reward": REWARD}
+
+
+def config(**changes):
+    return ClassificationConfig.model_validate({**BASE, **RLCF, **changes})
+
+
+def test_the_paper_keeps_six_of_64_views():
+    assert ViewsConfig().num_selected == 6
+    assert config().dataset == "demo/clean" and config(dataset="A").dataset == "imagenet_a"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reward": None}, "method=rlcf needs reward.models"),
+        ({"method": "tpt"}, "method=tpt uses no reward model; set reward=null"),
+        ({"method": "kd", "reward": {"models": [{"name": "a"}, {"name": "b"}]}}, "one teacher, got 2"),
+        ({"tune": "none"}, "method=rlcf needs tune=prompt"),
+        ({"lr": 0.0}, "lr=0 moves nothing"),
+        ({"views": {"num_views": 8}}, "views.num_views=8 times views.select_fraction=0.1 keeps no view"),
+        ({"views": {"crop_scale": [0.9, 0.5]}}, "low <= high"),
+        ({"tune": "encoder", "prompt_start": "coop"}, "prompt_start would be ignored"),
+        ({"momentum": {}}, "momentum needs tune=encoder or norm, got prompt"),
+        ({"bn_prior": 16.0}, "bn_prior needs tune=encoder"),
+        ({"zero_shot_models": ["RN50"]}, "zero_shot_models needs method=zero_shot"),
+        ({"prompt": "a [CLS] here"}, "set class_position=middle"),
+        ({"class_position": "middle"}, r"needs \[CLS\] between two words"),
+        ({"class_position": "front", "tune": "encoder"}, "class_position=front needs tune=prompt"),
+        ({"num_candidates": True}, "valid integer"),
+        ({"reward": {"models": []}}, "at least 1 item"),
+    ],
+)
+def test_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        config(**changes)
+
+
+def test_steps_must_be_given():
+    values = {key: value for key, value in {**BASE, **RLCF}.items() if key != "steps"}
+    with pytest.raises(ValidationError, match="method=rlcf needs steps"):
+        ClassificationConfig.model_validate(values)

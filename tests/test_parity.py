@@ -1,0 +1,57 @@
+"""The recorded traces, replayed by the command that users have; and that the command notices deviations."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tests import parity
+from tests.conftest import GOLDEN
+
+
+def test_all_traces_replay(golden):
+    deviations = parity.replay_folder(GOLDEN)
+    assert [d for d in deviations if not d.ok] == []
+    assert {d.trace for d in deviations} == set(golden.traces()) and len(golden.traces()) == 30
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A folder with one trace and what it needs."""
+    for name in ("A_prompt_onestep.json", "A_prompt_onestep.npz", "inputs_cls_vit.npz"):
+        shutil.copy(GOLDEN / name, tmp_path)
+    for name in ("P", "R1"):
+        shutil.copy(GOLDEN / f"clip_{name}.safetensors", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda arrays: arrays.update(loss=arrays["loss"] + 2e-8), "loss"),
+        (lambda arrays: arrays.update(topk_idx=arrays["topk_idx"][..., ::-1].copy()), "topk_idx"),
+        (lambda arrays: arrays.update(new_quantity=np.zeros(1)), "not replayed"),
+    ],
+    ids=["value", "integer", "unknown quantity"],
+)
+def test_a_deviation_is_noticed(copy, capsys, change, complaint):
+    assert parity.main([str(copy), "--json", str(copy / "out.json")]) == 0
+    assert all(row["value"] < 1e-8 for row in json.loads((copy / "out.json").read_text()))
+    arrays = dict(np.load(copy / "A_prompt_onestep.npz"))
+    change(arrays)
+    np.savez(copy / "A_prompt_onestep.npz", **arrays)
+    assert parity.main([str(copy)]) == 1
+    assert complaint in capsys.readouterr().out.split("DEVIATES")[1]
+
+
+def test_an_unknown_kind_is_not_passed_over(copy, capsys):
+    shutil.copy(copy / "A_prompt_onestep.json", copy / "Z_future.json")
+    shutil.copy(copy / "A_prompt_onestep.npz", copy / "Z_future.npz")
+    assert parity.main([str(copy)]) == 1
+    assert "no replay for traces of this kind" in capsys.readouterr().out
+    assert parity.main([str(copy), "--only", "A_*"]) == 0
+    with pytest.raises(FileNotFoundError, match="no trace that fits 'B_"):
+        parity.main([str(copy), "--only", "B_*"])
