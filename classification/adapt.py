@@ -109,7 +109,7 @@ def adapt(
     start_is_source = state.momentum is None and not policy.couples_views
     before = None if start_is_source else source_logits(policy, state, views[:1])
     with state.episode():
-        policy.set_mode(adapting=True)
+        policy.set_mode("adapting")
         inputs = policy.prepare(views)
         with torch.set_grad_enabled(policy.couples_views):  # BatchNorm: a view's gradient runs through the other views
             view_logits = policy.logits(inputs)  # [N, C]
@@ -125,6 +125,7 @@ def adapt(
             state.step(step.loss)
             steps.append(step)
             on_step(step)
+        policy.set_mode("adapted")
         after = predict(policy, inputs[:1])
         check_finite(steps, after)
     view_logits = view_logits.detach()
@@ -134,14 +135,13 @@ def adapt(
 def source_logits(policy: Policy, state: EpisodicState, centre: Tensor) -> Tensor:
     """Logits of the centre view by the policy as it was before any adaptation. [1, 3, H, W] -> [C]"""
     state.restore_source()
-    with torch.no_grad():
-        return predict(policy, policy.prepare(centre))
+    policy.set_mode("source")
+    return predict(policy, policy.prepare(centre))
 
 
 @torch.no_grad()
 def predict(policy: Policy, centre: Tensor) -> Tensor:
-    """The answer: logits of the centre view by the policy as it is. [1, ...] -> [C]"""
-    policy.set_mode(adapting=False)
+    """Logits of the prepared centre view by the policy as it is. [1, ...] -> [C]"""
     return policy.logits(centre)[0]
 
 

@@ -6,12 +6,16 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from classification.dataset_layouts import canonical_name
+from classification.dataset_layouts import canonical_name, unknown_name
 from clipscore.config import MomentumConfig, RewardConfig, RunConfig, StrictModel
 
 Method = Literal["zero_shot", "rlcf", "tpt", "pseudo_label", "kd", "dkd", "atkd"]
 Tune = Literal["none", "prompt", "encoder", "norm"]
 
+USED_BY = {  # settings that only some methods read
+    "num_candidates": {"rlcf"}, "temperature": {"kd", "dkd"}, "dkd_alpha": {"dkd"}, "dkd_beta": {"dkd"},
+    "atkd_fixed": {"atkd"},
+}  # fmt: skip
 DISTILLS = frozenset({"kd", "dkd", "atkd"})
 NEEDS_REWARD = DISTILLS | {"rlcf"}
 
@@ -88,6 +92,14 @@ class ClassificationConfig(RunConfig):
     def _one_name_per_dataset(cls, dataset: str) -> str:
         return canonical_name(dataset) or dataset
 
+    @property
+    def prompt_words(self) -> str:
+        """The prompt as the models read it: prompt tuning has spaces for underscores, fixed prompts keep them.
+
+        Source: official TPT/clip/custom_clip.py, whose two classes differ in this.
+        """
+        return self.prompt.replace("_", " ") if self.tune == "prompt" or self.prompt_start else self.prompt
+
     @model_validator(mode="after")
     def _check(self) -> ClassificationConfig:
         problems = [text for wrong, text in self._rules() if wrong]
@@ -100,6 +112,10 @@ class ClassificationConfig(RunConfig):
         num_teachers = len(self.reward.models) if self.reward else 0
         needs_reward = self.method in NEEDS_REWARD
         return [
+            (
+                canonical_name(self.dataset) is None and self.dataset_files is None,
+                str(unknown_name(self.dataset)),
+            ),
             (adapts and self.tune == "none", f"method={self.method} needs tune=prompt, encoder or norm, got none"),
             (not adapts and self.tune != "none", f"method=zero_shot needs tune=none, got tune={self.tune}"),
             (not adapts and self.steps > 0, f"method=zero_shot takes no steps, got steps={self.steps}; set steps=0"),
@@ -129,17 +145,28 @@ class ClassificationConfig(RunConfig):
                 self.bn_prior is not None and self.tune not in {"encoder", "norm"},
                 f"bn_prior needs tune=encoder or norm, got {self.tune}",
             ),
+            (
+                not adapts and bool(self.model_fields_set & {"lr", "weight_decay", "eps", "entropy_weight"}),
+                "method=zero_shot takes no lr, weight_decay, eps or entropy_weight",
+            ),
+            *(
+                (
+                    name in self.model_fields_set and self.method not in methods,
+                    f"method={self.method} does not use {name}",
+                )
+                for name, methods in USED_BY.items()
+            ),
             (bool(self.zero_shot_models) and adapts, "zero_shot_models needs method=zero_shot"),
             (
                 self.class_position != "end" and not uses_prompts,
                 f"class_position={self.class_position} needs tune=prompt; fixed prompts have the name at the end",
             ),
             (
-                self.class_position != "middle" and "[CLS]" in self.prompt,
+                self.class_position != "middle" and "[CLS]" in self.prompt_words,
                 "prompt holds [CLS]; set class_position=middle",
             ),
             (
-                self.class_position == "middle" and not _splits(self.prompt),
+                self.class_position == "middle" and not _splits(self.prompt_words),
                 f"class_position=middle needs [CLS] between two words of prompt, got {self.prompt!r}",
             ),
         ]

@@ -40,12 +40,17 @@ def build_policy(
         class_names: C names.
         start: CoOp's context [n_ctx, W], and CoCoOp's meta network or {}.
     """
+    prompts = class_prompts(config.prompt_words, class_names)
+    check_prompts(clip, prompts)
     if config.tune != "prompt" and start is None:
-        features = encode_texts(clip, class_prompts(config.prompt, class_names))
-        return EncoderPolicy(clip, features, config.tune, config.bn_prior)
+        return EncoderPolicy(clip, encode_texts(clip, prompts), config.tune, config.bn_prior)
     context, meta_net = start or (None, {})
-    learner = PromptLearner(clip, class_names, config.prompt, config.class_position, context)
+    learner = PromptLearner(clip, class_names, config.prompt_words, config.class_position, context)
     if not meta_net:
+        if config.normalize_cocoop_features:
+            raise ValueError(
+                "normalize_cocoop_features needs a CoCoOp file in prompt_start; this one has no meta network"
+            )
         return PromptPolicy(clip, learner)
     conditional = ConditionalContext(context, meta_net).to(clip.device, clip.dtype)
     return CoCoOpPolicy(clip, learner, conditional, config.normalize_cocoop_features)
@@ -60,7 +65,7 @@ def build_objective(
     options = config.reward
     weights = ensemble_weights([model.weight for model in options.models], options.weighted)
     reward = ClipReward(rewards, weights, options.scale)
-    features = reward.encode_texts(class_prompts(config.prompt, class_names))
+    features = reward.encode_texts(class_prompts(config.prompt_words, class_names))
     if config.method == "rlcf":
         return RlcfObjective(reward, features, config.num_candidates, options)
     losses = {
@@ -81,6 +86,20 @@ def build_state(config: ClassificationConfig, policy: Policy, scale_loss: bool =
             policy.tuned.values(), lr=config.lr, weight_decay=config.weight_decay, eps=config.eps
         )
     return EpisodicState(policy.state, optimizer, config.momentum, scale_loss)
+
+
+def check_prompts(clip: ClipModel, prompts: Sequence[str]) -> None:
+    """Refuse prompts that are cut to the same tokens.
+
+    Raises:
+        ValueError: the prompt leaves no room for the class names.
+    """
+    ids = clip.tokenize(prompts)
+    if len(ids.unique(dim=0)) < len(set(prompts)):
+        raise ValueError(
+            f"{clip.name} reads {ids.shape[1]} tokens, and the prompt is so long that class names are cut off: "
+            f"{prompts[0][:200]!r}; shorten prompt"
+        )
 
 
 def check_candidates(config: ClassificationConfig, num_classes: int) -> None:

@@ -6,7 +6,7 @@ Source: official TPT/clip/custom_clip.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from classification.prompt_learner import ConditionalContext, PromptLearner
 from clipscore.clip_model import ClipModel
 from clipscore.reward import resize_images
 from clipscore.text_encoder import encode_prompts
+
+Mode = Literal["source", "adapting", "adapted"]
 
 
 class Policy(Protocol):
@@ -31,8 +33,8 @@ class Policy(Protocol):
     def logits(self, inputs: Tensor) -> Tensor:
         """Logits of prepared views. [N, ...] -> [N, C]"""
 
-    def set_mode(self, adapting: bool) -> None:
-        """Switch between adapting and predicting."""
+    def set_mode(self, mode: Mode) -> None:
+        """Switch between predicting with the source weights, adapting, and predicting with the adapted ones."""
 
 
 class PromptPolicy:
@@ -66,7 +68,7 @@ class PromptPolicy:
         known = self._start_features if at_start else None
         return encode_prompts(self.clip, self.learner.build, self.learner.context, self.learner.eot, known)
 
-    def set_mode(self, adapting: bool) -> None: ...  # nothing in CLIP's text tower differs
+    def set_mode(self, mode: Mode) -> None: ...  # nothing in CLIP's text tower differs
 
 
 class CoCoOpPolicy(PromptPolicy):
@@ -134,10 +136,10 @@ class EncoderPolicy:
         """[N, 3, H, W] -> [N, C]"""
         return self.clip.logit_scale * self.clip.encode_images(inputs) @ self.class_features.T
 
-    def set_mode(self, adapting: bool) -> None:
-        """Only BatchNorm differs. With norm layers tuned, they keep the adapting mode (official custom_clip.py)."""
+    def set_mode(self, mode: Mode) -> None:
+        """Only BatchNorm differs. Tuned norm layers answer in train mode too, as in official custom_clip.py."""
         for norm in self._norms():
-            norm.train(adapting or self.norm_only)
+            norm.train(mode == "adapting" or (mode == "adapted" and self.norm_only))
 
     def _norms(self) -> list[nn.BatchNorm2d]:
         return [module for module in self.clip.visual.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -160,7 +162,7 @@ class EnsemblePolicy:
         """[N, 3, H, W] -> [N, C]"""
         return torch.stack([member.logits(member.prepare(inputs)) for member in self.members]).mean(dim=0)
 
-    def set_mode(self, adapting: bool) -> None: ...
+    def set_mode(self, mode: Mode) -> None: ...  # never adapts
 
 
 class PriorBatchNorm2d(nn.BatchNorm2d):
@@ -186,7 +188,11 @@ class PriorBatchNorm2d(nn.BatchNorm2d):
 
 
 def use_prior_statistics(tower: nn.Module, prior: float) -> None:
-    """Replace the BatchNorm layers of one tower, and of no other module, by `PriorBatchNorm2d`; names stay."""
+    """Replace the BatchNorm layers of one tower, and of no other module, by `PriorBatchNorm2d`; names stay.
+
+    Raises:
+        ValueError: the tower has none.
+    """
     for parent in list(tower.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.BatchNorm2d:
@@ -194,6 +200,8 @@ def use_prior_statistics(tower: nn.Module, prior: float) -> None:
                 replacement.prior = prior
                 replacement.__dict__.update(_parameters=child._parameters, _buffers=child._buffers)
                 setattr(parent, name, replacement.train(child.training))
+    if not any(isinstance(module, PriorBatchNorm2d) for module in tower.modules()):
+        raise ValueError("bn_prior needs a policy with BatchNorm, a ResNet; this one has none; set bn_prior=null")
 
 
 def _is_norm(name: str) -> bool:

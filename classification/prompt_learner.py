@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.safe_load import load_tensors
 
+META_NET = ["linear1.bias", "linear1.weight", "linear2.bias", "linear2.weight"]
 PLACEHOLDER = "X"  # any word of one token: its embedding is replaced by a context vector
 
 
@@ -124,7 +125,7 @@ def load_prompt_start(path: str | Path, roots: Sequence[Path] = ()) -> tuple[Ten
 
     Raises:
         FileNotFoundError: with every path tried.
-        ValueError: the file holds no shared context vectors.
+        ValueError: the file holds no shared context vectors, or an incomplete meta network.
     """
     file = _find_checkpoint(Path(path).expanduser(), roots)
     checkpoint = load_tensors(file)
@@ -136,6 +137,8 @@ def load_prompt_start(path: str | Path, roots: Sequence[Path] = ()) -> tuple[Ten
         )
     prefix = "meta_net."
     meta_net = {key.removeprefix(prefix): value.detach() for key, value in state.items() if key.startswith(prefix)}
+    if meta_net and sorted(meta_net) != META_NET:
+        raise ValueError(f"{file} holds a meta network with {sorted(meta_net)}; CoCoOp's has {META_NET}")
     return state["ctx"].detach(), meta_net
 
 

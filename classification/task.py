@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,8 @@ from classification.prompt_learner import load_prompt_start
 from classification.views import make_views, view_seed
 from clipscore.clip_model import ClipModel, autocast_dtype
 from clipscore.clip_weights import load_clip
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,10 @@ class ClassificationTask:
         self.config = config
         self.device = choose_device(config.device)
         self.precision = autocast_dtype(config.precision, self.device)
-        self.data = find_dataset(config.dataset, Path(config.data_root), config.dataset_files)
-        check_candidates(config, len(self.data.class_names))
+        self.data, start = self._inputs(config)
         self.clip = self._load(config.policy)
         rewards = [self._load(m.name) for m in config.reward.models] if config.reward else []
         members = [self._load(name) for name in config.zero_shot_models]
-        start = load_prompt_start(config.prompt_start, [Path(config.pretrained_root)]) if config.prompt_start else None
-
         names = self.data.class_names
         self.policy = build_policy(config, self.clip, names, start)
         if members:
@@ -75,7 +75,31 @@ class ClassificationTask:
         ]:
             self.fingerprint[f"{role}:{model.name}"] = model.sha256
         if start is not None:
-            self.fingerprint["prompt_start"] = hashlib.sha256(start[0].numpy().tobytes()).hexdigest()
+            tensors = [start[0], *(start[1][key] for key in sorted(start[1]))]
+            digest = hashlib.sha256(b"".join(tensor.float().numpy().tobytes() for tensor in tensors))
+            self.fingerprint["prompt_start"] = digest.hexdigest()
+        log.info(
+            "%s: %d images of %d classes in %s (%s); %s on %s, %s",
+            self.data.name, len(self.ids), len(names), self.data.root, self.data.layout,
+            config.method, self.device, self.fingerprint["precision"].removeprefix("torch."),
+        )  # fmt: skip
+
+    @classmethod
+    def check(cls, config: ClassificationConfig) -> None:
+        """Find what is missing without loading a model: device, images, class names, prompt file.
+
+        Raises:
+            ValueError, FileNotFoundError: see `find_dataset`, `load_prompt_start`.
+        """
+        autocast_dtype(config.precision, choose_device(config.device))
+        cls._inputs(config)
+
+    @staticmethod
+    def _inputs(config: ClassificationConfig) -> tuple[LabelledImages, tuple[Tensor, dict[str, Tensor]] | None]:
+        data = find_dataset(config.dataset, Path(config.data_root), config.dataset_files)
+        check_candidates(config, len(data.class_names))
+        roots = [Path(config.pretrained_root)]
+        return data, load_prompt_start(config.prompt_start, roots) if config.prompt_start else None
 
     def samples(self, ids: Sequence[str]) -> Iterator[Sample]:
         """These samples, in this order, read and augmented in the background."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import logging
 import re
@@ -56,16 +57,23 @@ def load_clip(
     root = Path(pretrained_root).expanduser()
     if name in OPENAI_NAMES:
         path = _openai_file(name, root)
-        backend, tokenizer = _read_openai_layout(path), open_clip.tokenize
+        backend = _read_openai_layout(path)
     elif _is_open_clip_tag(name):
-        path, backend, tokenizer = _open_clip_tag(name, root)
+        path, backend = _open_clip_tag(name, root)
     elif ":" in name and name.split(":")[0] in open_clip.list_models():
         arch, file = name.split(":", 1)
         path = _existing_file(file, root, name)
-        backend, tokenizer = _create(arch, str(path), path), open_clip.get_tokenizer(arch)
+        backend = _create(arch, path)
     else:
         path = _existing_file(name, root, name)
-        backend, tokenizer = _read_openai_layout(path), open_clip.tokenize
+        backend = _read_openai_layout(path)
+    arch = re.split("[/:]", name)[0]
+    is_open_clip = arch in open_clip.list_models() and name not in OPENAI_NAMES
+    tokenizer = (
+        open_clip.get_tokenizer(arch)
+        if is_open_clip
+        else functools.partial(open_clip.tokenize, context_length=backend.context_length)
+    )
     model = ClipModel(backend.float(), name, file_sha256(path), tokenizer, autocast_dtype)
     return model.to(device).eval().requires_grad_(False)
 
@@ -131,19 +139,20 @@ def _is_open_clip_tag(name: str) -> bool:
     return bool(tag) and (arch, tag) in set(open_clip.list_pretrained())
 
 
-def _open_clip_tag(name: str, root: Path) -> tuple[Path, nn.Module, Any]:
+def _open_clip_tag(name: str, root: Path) -> tuple[Path, nn.Module]:
     arch, tag = name.split("/")
-    tokenizer = open_clip.get_tokenizer(arch)
-    tried = [root / "open_clip" / f"{arch}-{tag}{suffix}" for suffix in SUFFIXES]
     cfg = open_clip.get_pretrained_cfg(arch, tag)
-    for path in tried:
-        if path.is_file():
-            backend = _create(arch, str(path), path, force_quick_gelu=cfg.get("quick_gelu", False))
-            backend.visual.image_mean, backend.visual.image_std = cfg.get("mean"), cfg.get("std")
-            return path, backend, tokenizer
+    tried = [root / "open_clip" / f"{arch}-{tag}{suffix}" for suffix in SUFFIXES]
+    path = next((path for path in tried if path.is_file()), None) or _download_tag(name, cfg, tried)
+    # The activation and the normalisation belong to the weights, not to the architecture's name.
+    backend = _create(arch, path, force_quick_gelu=cfg.get("quick_gelu", False))
+    backend.visual.image_mean, backend.visual.image_std = cfg.get("mean"), cfg.get("std")
+    return path, backend
+
+
+def _download_tag(name: str, cfg: dict[str, Any], tried: list[Path]) -> Path:
     try:
-        path = Path(open_clip.download_pretrained(cfg))
-        return path, _create(arch, tag, path), tokenizer
+        return Path(open_clip.download_pretrained(cfg))
     except Exception as error:
         raise FileNotFoundError(
             f"no weights for {name} and the download failed ({type(error).__name__}: {error}). "
@@ -151,9 +160,9 @@ def _open_clip_tag(name: str, root: Path) -> tuple[Path, nn.Module, Any]:
         ) from error
 
 
-def _create(arch: str, pretrained: str, path: Path, **options: Any) -> nn.Module:
+def _create(arch: str, path: Path, **options: Any) -> nn.Module:
     try:
-        return open_clip.create_model(arch, pretrained=pretrained, **options)
+        return open_clip.create_model(arch, pretrained=str(path), **options)
     except (RuntimeError, KeyError, OSError) as error:
         raise ValueError(f"{path} does not fit the architecture {arch}: {' '.join(str(error).split())}") from error
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class StrictModel(BaseModel):
     """A frozen config section: unknown keys are refused, and a value must already have the declared type."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class RunConfig(StrictModel):
@@ -51,7 +51,7 @@ class RewardConfig(StrictModel):
     models: list[RewardModelConfig] = Field(min_length=1)
     weighted: bool = Field(True, description="weight by confidence, rounded to two decimals; false: plain mean")
     scale: float = Field(2.5, gt=0, description="CLIPScore's w: reward = max(scale * cos, 0)")
-    baseline: Literal["mean", "none"] = Field("mean", description="what is subtracted; nothing is when K = 1")
+    baseline: Literal["mean", "none"] = Field("mean", description="what is subtracted; nothing from a single number")
     baseline_over: Literal["view", "batch"] = Field("view", description="mean over the K of a view, or over all S * K")
     standardize: bool = Field(False, description="also divide by the standard deviation")
 

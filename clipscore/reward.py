@@ -50,13 +50,16 @@ def ensemble_weights(confidences: Sequence[float], weighted: bool = True) -> lis
         1); unrounded 1/M when not weighted.
 
     Raises:
-        ValueError: no confidence, or one that is not positive.
+        ValueError: no confidence, one that is not positive, or one so small that it is rounded to nothing.
     """
     if not confidences or min(confidences) <= 0:
         raise ValueError(f"reward models need positive weights, got {list(confidences)}")
     if not weighted:
         return [1 / len(confidences)] * len(confidences)
-    return [round(confidence / sum(confidences), 2) for confidence in confidences]
+    weights = [round(confidence / sum(confidences), 2) for confidence in confidences]
+    if min(weights) == 0:
+        raise ValueError(f"reward weights {list(confidences)} are rounded to {weights}; drop the models that get 0")
+    return weights
 
 
 def resize_images(images: Tensor, size: int) -> Tensor:
@@ -76,7 +79,7 @@ def subtract_baseline(rewards: Tensor, baseline: str = "mean", over: str = "view
         standardize: also divide by the unbiased standard deviation + 1e-5, over the same numbers.
 
     Returns:
-        [S, K]; the rewards unchanged when there is nothing to average over (K = 1).
+        [S, K]; the rewards unchanged when there is one number to average over (K = 1 per view, or S * K = 1).
 
     Source: official TPT/clip_reward.py (reward_process, process_batch, reward_amplify).
     """

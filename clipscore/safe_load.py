@@ -9,7 +9,13 @@ from typing import Any
 
 import torch
 
-ALLOWED = frozenset({("collections", "OrderedDict"), ("torch._utils", "_rebuild_parameter"), ("torch", "Size")})
+# Exact names: a dotted one could reach anything through a function's globals.
+ALLOWED = frozenset(
+    {("collections", "OrderedDict"), ("torch", "Size"), ("torch.storage", "UntypedStorage")}
+    | {("torch._utils", name) for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")}
+    | {("torch", f"{kind}Storage") for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Byte")}
+    | {("torch", "BoolStorage"), ("torch", "CharStorage")}
+)
 
 
 class _Inert:
@@ -28,11 +34,7 @@ class _Inert:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        is_storage = module in {"torch", "torch.storage"} and name.endswith("Storage")
-        is_rebuild = module == "torch._utils" and name.startswith("_rebuild_tensor")
-        if is_storage or is_rebuild or (module, name) in ALLOWED:
-            return super().find_class(module, name)
-        return _Inert
+        return super().find_class(module, name) if (module, name) in ALLOWED else _Inert
 
 
 def load_tensors(path: Path) -> Any:

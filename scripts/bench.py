@@ -36,7 +36,14 @@ def random_clip(name: str, device: torch.device, precision: str) -> ClipModel:
 def bench_config(options: argparse.Namespace) -> ClassificationConfig:
     """The paper's RLCF run, for models made here."""
     return ClassificationConfig.model_validate(
-        {"dataset": "random", "data_root": "", "pretrained_root": "", "output_root": "", "method": "rlcf"}
+        {
+            "dataset": "random",
+            "dataset_files": {"images": ""},
+            "data_root": "",
+            "pretrained_root": "",
+            "output_root": "",
+            "method": "rlcf",
+        }
         | {"tune": options.tune, "policy": options.policy, "steps": options.steps, "lr": LEARNING_RATE[options.tune]}
         | {"views": {"num_views": options.views}, "reward": {"models": [{"name": options.reward}]}}
     )
@@ -71,7 +78,8 @@ def main() -> int:
         views = torch.randn(options.views, 3, policy_clip.image_size, policy_clip.image_size, device=device)
         started = time.perf_counter()
         episode = adapt(policy, state, objective, views, config.views.num_selected, config.steps)
-        log.info("one image: %.2f s, losses %s", time.perf_counter() - started, [round(s.loss.item(), 6) for s in episode.steps])
+        losses = [round(step.loss.item(), 6) for step in episode.steps]
+        log.info("one image: %.2f s, losses %s", time.perf_counter() - started, losses)
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     log.info("peak memory of the process: %.2f GiB", peak_gb)
     if device.type == "cuda":

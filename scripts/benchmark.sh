@@ -10,6 +10,7 @@ benchmark() {
   if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
     source scripts/environment.sh
     echo "usage: $script GPU [key=value ...]     GPU: number of the CUDA device, or cpu"
+    echo "paths in overrides are relative to the repository's root"
     echo "data sets: ${datasets[*]} (others: dataset=a,b)"
     python -m scripts.run --config "$config" --help
     return
@@ -21,6 +22,7 @@ benchmark() {
   fi
   shift
   source scripts/environment.sh
-  if [[ "$gpu" == cpu ]]; then export CUDA_VISIBLE_DEVICES=""; else export CUDA_VISIBLE_DEVICES="$gpu"; fi
-  python -m scripts.run --config "$config" --datasets "${datasets[@]}" "$@"
+  local device=cuda
+  if [[ "$gpu" == cpu ]]; then device=cpu; else export CUDA_VISIBLE_DEVICES="$gpu"; fi
+  python -m scripts.run --config "$config" --datasets "${datasets[@]}" device="$device" "$@"
 }

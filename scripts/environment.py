@@ -83,13 +83,14 @@ def prepare_torch(num_threads: int | None) -> None:
 
     A resumed run should meet the same numbers. CPU kernels repeat themselves for a given number of threads. On CUDA the
     deterministic kernels are asked for, which here concern a few scattered sums of the backward pass; an operation that
-    has none only warns. Precision (autocast, TF32) is the task's matter.
+    has none only warns. fp32 means fp32: TF32 is off. Autocast is the task's matter.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when CUDA starts; else it may vary
     import torch
 
     if num_threads is not None:
         torch.set_num_threads(num_threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False  # it picks kernels by their speed at the moment, so two starts may differ
     if torch.cuda.is_available():
         torch.use_deterministic_algorithms(True, warn_only=True)

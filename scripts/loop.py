@@ -37,6 +37,12 @@ class Task(Protocol):
     fingerprint: dict[str, str]  # hashes of weights and data
     progress_metric: str  # the key of `summarize` that the progress bar shows
 
+    def __init__(self, config: Any) -> None: ...
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Find what is missing for a run, without the cost of building it."""
+
     def samples(self, ids: list[str]) -> Iterable[Sample]:
         """These samples, in this order."""
 
@@ -186,7 +192,9 @@ def _adapt_sample(task: Task, sample: Sample, on_error: str) -> Row:
         except FloatingPointError as error:
             problem = str(error)
     if on_error == "stop":
-        raise SampleError(f"{problem}; the rows so far are kept, and on_error=skip goes on without such samples")
+        raise SampleError(
+            f"{problem}; the rows so far are in the run folder; on_error=skip leaves such samples out"
+        )
     log.warning("%s is left out: %s", sample.id, problem)
     return {"id": sample.id, "error": problem}
 

@@ -75,7 +75,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.path / "lock")
         try:
-            self._check_config()
+            self.check()
         except BaseException:
             self._lock.close()
             raise
@@ -167,7 +167,12 @@ class RunFolder:
         assert self._rows is not None, "begin() comes first"
         return self._rows
 
-    def _check_config(self) -> None:
+    def check(self) -> None:
+        """Refuse a folder that holds something else than this run. Writes nothing, and needs no lock.
+
+        Raises:
+            ValueError: a run of another configuration; the keys that differ are named.
+        """
         if (self.path / "config.yaml").is_file():
             self._refuse(config_differences(_read_config(self.path), self.config.model_dump(mode="json")))
         elif (self.path / "rows.jsonl").exists():

@@ -104,6 +104,10 @@ def config_class(task: str) -> type[RunConfig]:
 
 def run_all(configs: Sequence[RunConfig]) -> list[Row]:
     """One run after the other, then one table; when one fails, the table has those before it."""
+    for config in configs:  # whatever a later run lacks is said before the first one starts
+        if finished_summary(config) is None:
+            RunFolder(config).check()
+            _task_class(config).check(config)
     summaries: list[Row] = []
     try:
         for config in configs:
@@ -123,7 +127,7 @@ def run_one(config: RunConfig) -> Row:
     with RunFolder(config) as folder, log_file(folder.path / "log.txt"):
         try:
             prepare_torch(config.num_threads)
-            summary = run_task(_build_task(config), config, folder, describe_environment())
+            summary = run_task(_task_class(config)(config), config, folder, describe_environment())
         except BaseException:
             log.debug("ended by", exc_info=True)
             raise
@@ -152,9 +156,9 @@ def _cell(value: Any) -> str:
     return f"{value:.2f}" if value == 0 or abs(value) >= 0.01 else f"{value:.1e}"
 
 
-def _build_task(config: RunConfig) -> Task:
+def _task_class(config: RunConfig) -> type[Task]:
     _, _, module, name = TASKS[config.task]
-    return getattr(importlib.import_module(module), name)(config)
+    return getattr(importlib.import_module(module), name)
 
 
 def _load_all(path: str, words: Sequence[str], datasets: Sequence[str]) -> list[RunConfig]:

@@ -12,7 +12,6 @@ from classification.config import ClassificationConfig
 from classification.methods import build_objective, build_policy, build_state
 from classification.policy import EncoderPolicy, PromptPolicy
 from classification.prompt_learner import class_prompts
-from clipscore.reward import subtract_baseline
 from tests.golden_files import Golden, checksum
 
 ADAMW_DEFAULT_DECAY = 0.01  # where the official script passes none
@@ -44,16 +43,17 @@ def config_of(meta: dict[str, Any], num_views: int) -> ClassificationConfig:
     momentum = {"decay": args["tta_momentum"], "update_interval": args["update_freq"], "mix": args["update_w"]}
     return ClassificationConfig.model_validate(
         {
-            "dataset": "golden", "data_root": "", "pretrained_root": "", "output_root": "",
+            "dataset": "golden", "dataset_files": {"images": ""},
+            "data_root": "", "pretrained_root": "", "output_root": "",
             "method": method,
             "tune": "prompt" if prompt_tuning else "norm" if args["tune_norm"] else "encoder",
             "policy": meta["policy"],
-            "prompt": args["ctx_init"].replace("_", " ") if prompt_tuning else args["ctx_init"],
+            "prompt": args["ctx_init"],
             "class_position": meta.get("class_token_position", "end"),
             "views": {"num_views": num_views, "select_fraction": args["selection_p"]},
             "steps": args["tta_steps"],
             "lr": optimizer["lr"], "weight_decay": optimizer["weight_decay"], "eps": optimizer["eps"],
-            "num_candidates": args["sample_k"],
+            **({"num_candidates": args["sample_k"]} if method == "rlcf" else {}),
             "entropy_weight": args["min_entropy_w"] if args["min_entropy_reg"] else 0.0,
             "bn_prior": float(args["prior_strength"]) if args["prior_strength"] >= 0 else None,
             "momentum": momentum if args["momentum_update"] else None,
@@ -134,7 +134,7 @@ class Recorder:
             self.fixed["tokenized_prompts"] = policy.learner.token_ids
             self.fixed["text_features_initial"] = policy.class_features().detach()
         else:
-            self.fixed["tokenized_prompts"] = policy.clip.tokenize(class_prompts(self.config.prompt, names))
+            self.fixed["tokenized_prompts"] = policy.clip.tokenize(class_prompts(self.config.prompt_words, names))
             self.fixed["class_features"] = policy.class_features
         for index, features in enumerate(getattr(self.objective, "class_features", [])):
             self.fixed["reward_text_features" + self._suffix(index)] = features
@@ -145,9 +145,8 @@ class Recorder:
     def _step(self, step: Step) -> dict[str, Tensor]:
         row = {"logits_sel": step.logits, "loss": step.loss.detach()}
         if step.candidates is not None:
-            options = self.config.reward
-            rewards = subtract_baseline(step.rewards, options.baseline, options.baseline_over, options.standardize)
-            row |= {"topk_idx": step.candidates, "clipscore": step.rewards.flatten(), "rewards": rewards.flatten()}
+            row |= {"topk_idx": step.candidates, "clipscore": step.rewards.flatten()}
+            row["rewards"] = step.advantages.flatten()
         if isinstance(self.policy, EncoderPolicy):
             gradients = {name: p.grad for name, p in self.policy.tuned.items()}
             row["grad_norm"] = torch.stack([gradients[name].norm() for name in self.meta["tuned_param_names"]])

@@ -20,7 +20,15 @@ VIEWS = torch.randn(2, 16, 3, 32, 32, generator=torch.Generator().manual_seed(0)
 
 
 def config(**changes):
-    values = {"dataset": "x", "data_root": "", "pretrained_root": "", "output_root": "", "method": "rlcf", "steps": 2}
+    values = {
+        "dataset": "x",
+        "dataset_files": {"images": ""},
+        "data_root": "",
+        "pretrained_root": "",
+        "output_root": "",
+        "method": "rlcf",
+        "steps": 2,
+    }
     values |= {"lr": 1e-3, "views": {"num_views": 16, "select_fraction": 0.25}, "reward": {"models": [{"name": "R1"}]}}
     return ClassificationConfig.model_validate(values | changes)
 
@@ -112,15 +120,47 @@ def test_prior_leaves_a_resnet_reward_alone(tiny_clip):
     assert torch.equal(reward.encode_images(views), before)
 
 
+def test_before_is_zero_shot_even_where_tuned_norms_answer_in_train_mode(tiny_clip):
+    views = torch.nn.functional.interpolate(VIEWS[0], size=(64, 64))
+    before = [run(build(tiny_clip, "RN", tune=tune), views).before for tune in ("encoder", "norm")]
+    clip = tiny_clip("RN")
+    features = encode_texts(clip, class_prompts("a photo of a", NAMES))
+    zero_shot = clip.logit_scale * clip.encode_images(views[:1])[0] @ features.T
+    for logits in before:
+        torch.testing.assert_close(logits, zero_shot, atol=1e-12, rtol=0)
+
+
 def test_reward_sees_the_policys_hard_prompts(tiny_clip):
     objective = build(tiny_clip, tune="encoder", prompt="a_photo_of_a")[3]
     expected = encode_texts(tiny_clip("R1"), class_prompts("a_photo_of_a", NAMES))
     assert torch.equal(objective.class_features[0], expected)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("tune", ["prompt", "encoder", "norm"])
+def test_half_precision_on_cuda_agrees_with_the_cpu(tiny_clip, tune):
+    def parts(device, autocast):
+        options = config(tune=tune)
+        clips = [tiny_clip(name).float().to(device) for name in ("P", "R1")]
+        for clip in clips:
+            clip.autocast_dtype = autocast
+        policy = build_policy(options, clips[0], NAMES)
+        state = build_state(options, policy, scale_loss=autocast is torch.float16)
+        return options, policy, state, build_objective(options, clips[1:], NAMES)
+
+    cpu = run(parts("cpu", None), VIEWS[0].float())
+    cuda = run(parts("cuda", torch.float16), VIEWS[0].float().cuda())
+    assert cuda.after.dtype == torch.float32
+    torch.testing.assert_close(cuda.after.cpu(), cpu.after, atol=0.1, rtol=0)
+
+
 def test_bad_numbers_are_named(tiny_clip):
     parts = build(tiny_clip, tune="prompt", lr=1e300)
     with pytest.raises(FloatingPointError, match="not finite: losses"):
         run(parts, VIEWS[0])
+    with pytest.raises(ValueError, match="bn_prior needs a policy with BatchNorm"):
+        build(tiny_clip, tune="encoder", bn_prior=16.0)
+    with pytest.raises(ValueError, match="shorten prompt"):
+        build(tiny_clip, tune="prompt", prompt="a " * 80)
     with pytest.raises(ValueError, match="num_candidates=9, but x has 6 classes"):
         check_candidates(config(tune="prompt", num_candidates=9), 6)

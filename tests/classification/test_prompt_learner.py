@@ -72,6 +72,11 @@ def test_checkpoints(tmp_path, tiny_clip):
     assert context[0, 0] == 50 and meta_net == {}
     with pytest.raises(FileNotFoundError, match=r"no CoOp or CoCoOp checkpoint at coop/other.*Tried: .*coop/other"):
         load_prompt_start("coop/other", [tmp_path])
+    torch.save(
+        {"state_dict": {"ctx": torch.ones(4, 64), "meta_net.linear1.weight": torch.ones(1)}}, tmp_path / "cut.pt"
+    )
+    with pytest.raises(ValueError, match="holds a meta network with"):
+        load_prompt_start(tmp_path / "cut.pt")
     torch.save({"state_dict": {"ctx": torch.ones(3, 4, 64)}}, tmp_path / "per_class.pt")
     with pytest.raises(ValueError, match="holds no shared context"):
         load_prompt_start(tmp_path / "per_class.pt")

@@ -23,6 +23,8 @@ def test_paper_weights_are_rounded_and_add_up_to_1_01():
     assert ensemble_weights([10, 3, 5], weighted=False) == [1 / 3] * 3
     with pytest.raises(ValueError, match="positive weights"):
         ensemble_weights([1, 0])
+    with pytest.raises(ValueError, match=r"rounded to \[1.0, 0.0\]"):
+        ensemble_weights([1000, 1])
     with pytest.raises(ValueError, match="at least one"):
         ClipReward([], [])
 

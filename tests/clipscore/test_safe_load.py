@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import pytest
 import torch
 
@@ -31,6 +33,25 @@ def test_tensors_come_through_and_nothing_runs(tmp_path, zipped):
     assert torch.equal(loaded["state_dict"]["ctx"], checkpoint["state_dict"]["ctx"])
     assert torch.equal(loaded["state_dict"]["parameter"], parameter)
     assert loaded["epoch"] == 50 and not (tmp_path / "hacked").exists()
+
+
+def test_dotted_names_do_not_reach_through_a_function(tmp_path):
+    def text(value):
+        return b"\x8c" + bytes([len(value)]) + value.encode()
+
+    def lookup(name):  # a protocol-4 global whose name has dots
+        return text("torch._utils") + text(name) + b"\x93"
+
+    builtins = lookup("_rebuild_tensor.__globals__.get") + text("__builtins__") + b"\x85R"
+    execute = lookup("_rebuild_tensor.__globals__.__class__.get") + builtins + text("exec") + b"\x86R"
+    program = b"\x80\x04" + execute + text(f"open({str(tmp_path / 'x')!r}, 'w')") + b"\x85R."
+    torch.save({}, tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "evil.pt", "w") as evil:
+        for name in plain.namelist():
+            evil.writestr(name, program if name.endswith("data.pkl") else plain.read(name))
+    with pytest.raises(ValueError, match="evil.pt cannot be read"):
+        load_tensors(tmp_path / "evil.pt")
+    assert not (tmp_path / "x").exists()
 
 
 def test_unreadable_file(tmp_path):

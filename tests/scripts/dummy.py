@@ -66,6 +66,11 @@ class DummyTask:
         self.sequential = config.sequential
         self._carried = 0.0
 
+    @classmethod
+    def check(cls, config: DummyConfig) -> None:
+        if config.dataset == "nowhere":
+            raise FileNotFoundError("no data set nowhere")
+
     def samples(self, ids: list[str]) -> Iterator[DummySample]:
         broken = self._listed("broken.txt")
         for key in ids:

@@ -134,7 +134,7 @@ def test_a_sample_that_cannot_be_read_stops_the_run(workspace: Path, capsys: pyt
     path = folder(workspace)
     assert len(rows(path)) == 3 and not (path / "summary.json").exists()
     errors = capsys.readouterr().err
-    assert "error: cannot read /data/sample3.png; the rows so far are kept" in errors
+    assert "error: cannot read /data/sample3.png; the rows so far are in the run folder" in errors
     assert "Traceback" not in errors and "Traceback" in (path / "log.txt").read_text()
     (workspace / "data/broken.txt").unlink()
     assert start(workspace, "dataset=d") == 0
@@ -185,8 +185,15 @@ def test_bad_input_is_one_clean_message(workspace: Path, capsys: pytest.CaptureF
     assert "error: the data set 'e' has no samples" in capsys.readouterr().err
 
 
+def test_what_a_later_data_set_lacks_is_said_before_the_first_starts(workspace: Path) -> None:
+    assert start(workspace, "dataset=d,nowhere") == 2
+    assert not (workspace / "output").exists()
+
+
 def test_data_sets_before_a_failure_are_in_the_table(workspace: Path, capsys: pytest.CaptureFixture) -> None:
-    start(workspace, "dataset=b", "lr=9")
+    start(workspace, "dataset=b", "limit=1")
+    env = folder(workspace, dataset="b") / "env.json"
+    env.write_text(env.read_text().replace('"fingerprint": {', '"fingerprint": {"more": "weights",'))
     capsys.readouterr()
     assert start(workspace, "--datasets", "a", "b", "c") == 2
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["dataset", "a"]
