@@ -160,7 +160,8 @@ def test_own_data_and_unreadable_images(roots, own_data, caplog):
         (["dataset=demo/clean", *REWARD, "prompt_start=demo/nothing"], "no CoOp or CoCoOp checkpoint at demo/nothing"),
     ],
 )
-def test_bad_input_is_one_sentence_and_nothing_is_written(roots, caplog, words, message):
+def test_bad_input_is_one_sentence_and_nothing_is_written(roots, capsys, words, message):
     assert start("rlcf_prompt", *words) == 2
-    assert message in caplog.text and "Traceback" not in caplog.text
+    errors = capsys.readouterr().err
+    assert message in errors and "Traceback" not in errors
     assert not list(roots.glob("output/*/rows.jsonl"))

@@ -49,7 +49,7 @@ def test_dotted_names_do_not_reach_through_a_function(tmp_path):
     with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "evil.pt", "w") as evil:
         for name in plain.namelist():
             evil.writestr(name, program if name.endswith("data.pkl") else plain.read(name))
-    with pytest.raises(ValueError, match="evil.pt cannot be read"):
+    with pytest.raises(ValueError, match=r"evil\.pt cannot be read"):
         load_tensors(tmp_path / "evil.pt")
     assert not (tmp_path / "x").exists()
 

@@ -14,7 +14,7 @@ from PIL import Image
 from classification.datasets import find_dataset
 from classification.images import open_image
 from clipscore.clip_weights import load_clip
-from scripts.demo import captions, evaluate, make_data, scenes, styles, train_clip
+from scripts.demo import captions, evaluate, make_data, scenes, styles, train_clip, training_pictures
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "pretrained" / "demo"
 SHIFTED = [style for style in styles.STYLES if style != "clean"]
@@ -118,6 +118,12 @@ def test_split_file_has_coop_fields(data_root: Path) -> None:
     assert split["test"][7] == ["01_red_one/007.png", 1, "red one"]
 
 
+@pytest.fixture
+def two_styles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make_data, "TEST_SEVERITY", {"clean": 0.0, "noise": 1.0})
+
+
+@pytest.mark.usefixtures("two_styles")
 def test_make_data_is_idempotent_and_replaces_an_old_version(tmp_path: Path) -> None:
     folder = make_data.make_data(tmp_path)
     before = (folder / "manifest.json").stat().st_mtime_ns
@@ -130,6 +136,7 @@ def test_make_data_is_idempotent_and_replaces_an_old_version(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
 
+@pytest.mark.usefixtures("two_styles")
 def test_make_data_is_complete_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError("disk full")
@@ -140,6 +147,7 @@ def test_make_data_is_complete_or_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("two_styles")
 def test_make_data_leaves_a_foreign_folder_alone(tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "mine.txt").write_text("keep")
@@ -157,7 +165,7 @@ def test_captions_hold_both_prompts() -> None:
 
 def test_training_views_keep_colours_and_the_whole_picture() -> None:
     images = torch.arange(3 * 24 * 24, dtype=torch.float32).reshape(1, 3, 24, 24).repeat(64, 1, 1, 1)
-    views = train_clip.random_views(images, torch.Generator().manual_seed(0))
+    views = training_pictures.random_views(images, torch.Generator().manual_seed(0))
     offset = torch.tensor([0.0, 576.0, 1152.0])[:, None, None]
     torch.testing.assert_close(views - offset, (views - offset)[:, :1].expand_as(views), atol=1e-2, rtol=0)
     error = torch.minimum((views - images).abs().amax((1, 2, 3)), (views - images.flip(-1)).abs().amax((1, 2, 3)))

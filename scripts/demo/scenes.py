@@ -1,0 +1,125 @@
+"""Scenes of coloured handwritten digits, from the 1,797 images that ship with scikit-learn; `styles` draws them.
+
+A scene is a canvas with one or more digits, each a handwritten image in one of six colours. A single-digit scene has
+one of 60 classes (colour x digit, "red seven"). Training and test scenes use disjoint handwritten images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+COLOURS: dict[str, tuple[float, float, float]] = {
+    "red": (1.0, 0.1, 0.1),
+    "green": (0.1, 0.85, 0.1),
+    "blue": (0.15, 0.3, 1.0),
+    "yellow": (1.0, 0.95, 0.1),
+    "purple": (0.75, 0.15, 0.9),
+    "cyan": (0.1, 0.9, 0.95),
+}
+DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+CLASS_NAMES = tuple(f"{colour} {word}" for colour in COLOURS for word in DIGIT_WORDS)
+CANVAS_PX = 24
+DIGIT_PX = 20
+TEST_IMAGES_PER_CLASS = 7
+TEST_STRIDE = 4  # every fourth image of a digit is a test image, until there are enough for all colours
+INK_MAX = 16.0  # scikit-learn's pixels are 0..16
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Digit:
+    """One handwritten digit of a scene.
+
+    Attributes:
+        image_index: which of scikit-learn's 1,797 images.
+        colour: a key of COLOURS.
+        left, top: corner of its square on the canvas, pixels.
+        size: side of the square, pixels.
+    """
+
+    image_index: int
+    colour: str
+    left: int
+    top: int
+    size: int = DIGIT_PX
+
+    @property
+    def value(self) -> int:
+        """The digit that was written, 0 to 9."""
+        return int(handwritten()[1][self.image_index])
+
+    @property
+    def name(self) -> str:
+        """Its words, for example "red seven"."""
+        return f"{self.colour} {DIGIT_WORDS[self.value]}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Digits on a square canvas of `canvas` pixels; a later digit is painted over an earlier one."""
+
+    digits: tuple[Digit, ...]
+    canvas: int = CANVAS_PX
+
+    @property
+    def label(self) -> int:
+        """Class index of a single-digit scene, into CLASS_NAMES."""
+        if len(self.digits) != 1:
+            raise ValueError(f"a class label needs a scene of exactly one digit, got {len(self.digits)}")
+        return CLASS_NAMES.index(self.digits[0].name)
+
+
+@cache
+def handwritten() -> tuple[np.ndarray, np.ndarray]:
+    """Ink in [0, 1], [1797, 8, 8], and the digit written, [1797]."""
+    bunch = load_digits()
+    return bunch.images / INK_MAX, bunch.target
+
+
+@cache
+def digit_images(split: Split) -> dict[int, tuple[int, ...]]:
+    """Image indices of a split for each digit value; the two splits share none.
+
+    Raises:
+        ValueError: the split is neither "train" nor "test".
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"unknown split {split!r}; expected 'train' or 'test'")
+    chosen: dict[int, tuple[int, ...]] = {}
+    for value in range(len(DIGIT_WORDS)):
+        indices = np.flatnonzero(handwritten()[1] == value)
+        test = indices[::TEST_STRIDE][: TEST_IMAGES_PER_CLASS * len(COLOURS)]
+        wanted = test if split == "test" else np.setdiff1d(indices, test)
+        chosen[value] = tuple(int(index) for index in wanted)
+    return chosen
+
+
+def place_digit(image_index: int, colour: str, rng: np.random.Generator) -> Scene:
+    """Scene of one digit, moved at random within the canvas."""
+    left, top = (int(offset) for offset in rng.integers(0, CANVAS_PX - DIGIT_PX + 1, size=2))
+    return Scene((Digit(image_index, colour, left, top),))
+
+
+def test_scenes(seed: int = 0) -> list[Scene]:
+    """The 420 test scenes: 7 of each class in label order, each handwritten test image once."""
+    rng = np.random.default_rng(seed)
+    images = {value: iter(rng.permutation(indices)) for value, indices in digit_images("test").items()}
+    return [
+        place_digit(int(next(images[value])), colour, rng)
+        for colour in COLOURS
+        for value in range(len(DIGIT_WORDS))
+        for _ in range(TEST_IMAGES_PER_CLASS)
+    ]
+
+
+def train_scenes(seed: int = 0) -> list[Scene]:
+    """Each handwritten training image once in each colour."""
+    rng = np.random.default_rng(seed)
+    indices = [index for group in digit_images("train").values() for index in group]
+    return [place_digit(index, colour, rng) for index in indices for colour in COLOURS]

@@ -1,0 +1,121 @@
+"""Draw scenes: clean, and in five shifted styles of graded severity.
+
+Severity is a number in [0, 5]; 0 draws the clean picture.
+
+| style | what happens to the picture at severity s |
+|---|---|
+| sketch | the filled stroke fades, by s/5, into its outline |
+| noise | Gaussian noise on each pixel and channel, standard deviation 0.09 s (pixels in [0, 1]) |
+| contrast | each pixel moves, by 0.18 s, towards one grey between 0.35 and 0.65 |
+| rotation | each digit is turned about its centre by 12 s to 15 s degrees, to either side |
+| blur | Gaussian blur of radius 0.55 s pixels |
+
+The test sets have one fixed severity per style. It was chosen by looking at the policy's zero-shot accuracy on the test
+sets, so that the policy starts at 30 to 60%: the severities grade the difficulty, they are not a result.
+Every picture is a function of its scene, style, severity and seed; no global generator is read or changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from scripts.demo.scenes import COLOURS, Scene, handwritten, test_scenes
+
+MAX_SEVERITY = 5.0
+
+
+def _as_picture(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.round(np.clip(pixels, 0.0, 1.0) * 255).astype(np.uint8))
+
+
+def _as_pixels(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture, dtype=np.float64) / 255
+
+
+def _outline(ink: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
+    edge = _as_pixels(ink.filter(ImageFilter.MaxFilter(3))) - _as_pixels(ink.filter(ImageFilter.MinFilter(3)))
+    return _as_picture(_as_pixels(ink) + (edge - _as_pixels(ink)) * severity / MAX_SEVERITY)
+
+
+def _turn(ink: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
+    return ink.rotate(severity * rng.uniform(12, 15) * rng.choice((-1, 1)), resample=Image.Resampling.BILINEAR)
+
+
+def _add_noise(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
+    return pixels + rng.normal(0.0, 0.09 * severity, size=pixels.shape)
+
+
+def _lower_contrast(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
+    return pixels + (rng.uniform(0.35, 0.65) - pixels) * 0.18 * severity
+
+
+def _blur(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
+    return _as_pixels(_as_picture(pixels).filter(ImageFilter.GaussianBlur(0.55 * severity)))
+
+
+INK_STYLES: dict[str, Callable[[Image.Image, float, np.random.Generator], Image.Image]] = {
+    "sketch": _outline,
+    "rotation": _turn,
+}
+PICTURE_STYLES: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]] = {
+    "noise": _add_noise,
+    "contrast": _lower_contrast,
+    "blur": _blur,
+}
+TEST_SEVERITY: dict[str, float] = {
+    "clean": 0.0,
+    "sketch": 3.25,
+    "noise": 1.25,
+    "contrast": 3.25,
+    "rotation": 2.0,
+    "blur": 4.25,
+}
+STYLES = tuple(TEST_SEVERITY)
+
+
+def render(scene: Scene, style: str = "clean", severity: float = 0.0, seed: int = 0) -> Image.Image:
+    """Draw a scene.
+
+    Args:
+        scene: what to draw.
+        style: one of STYLES.
+        severity: strength of a shifted style, in [0, 5]; `clean` has none.
+        seed: of the brightness of paper and ink, which do not depend on the style, and of the style's own chance.
+
+    Returns:
+        RGB picture of canvas x canvas pixels.
+
+    Raises:
+        ValueError: unknown style, or a severity out of range.
+    """
+    if style not in STYLES:
+        raise ValueError(f"unknown style {style!r}; expected one of {', '.join(STYLES)}")
+    if not 0 <= severity <= MAX_SEVERITY or (style == "clean" and severity):
+        expected = "0" if style == "clean" else f"0 to {MAX_SEVERITY:g}"
+        raise ValueError(f"severity of style {style!r}: expected {expected}, got {severity}")
+    rng = np.random.default_rng(seed)
+    change_ink, change_picture = INK_STYLES.get(style), PICTURE_STYLES.get(style)
+    pixels = np.full((scene.canvas, scene.canvas, 3), rng.uniform(0.0, 0.15))
+    shades = rng.uniform(0.8, 1.0, size=len(scene.digits))
+    for digit, shade in zip(scene.digits, shades, strict=True):
+        ink = _as_picture(handwritten()[0][digit.image_index])
+        ink = ink.resize((digit.size, digit.size), Image.Resampling.BICUBIC)
+        ink = change_ink(ink, severity, rng) if change_ink else ink
+        square = Image.new("L", (scene.canvas, scene.canvas))
+        square.paste(ink, (digit.left, digit.top))
+        opacity = _as_pixels(square)[:, :, None]
+        pixels = pixels + (shade * np.array(COLOURS[digit.colour]) - pixels) * opacity
+    return _as_picture(change_picture(pixels, severity, rng) if change_picture else pixels)
+
+
+def test_pictures(style: str) -> tuple[list[Image.Image], list[int]]:
+    """The test set of a style, at its severity of TEST_SEVERITY: 420 pictures and their classes, in label order.
+
+    Every style shows the same scenes: the same digits at the same places.
+    """
+    scenes = test_scenes()
+    pictures = [render(scene, style, TEST_SEVERITY[style], seed=index) for index, scene in enumerate(scenes)]
+    return pictures, [scene.label for scene in scenes]
