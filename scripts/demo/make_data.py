@@ -4,7 +4,7 @@
     OUT_DIR/demo/<style>/<class>/*.png and classnames.txt               "<class> <class name>" per line, in label order
     OUT_DIR/demo/manifest.json                                          severities, and a digest of each style's pixels
 
-Each style has 420 pictures of 24 x 24 pixels, 7 of each of the 60 classes, drawn from test digits only. Class folders
+Each style has 240 pictures of 24 x 24 pixels, 4 of each of the 60 classes, drawn from test digits only. Class folders
 sort in label order. The folder appears complete or not at all: it is written under another name and renamed.
 """
 

@@ -112,7 +112,7 @@ def render(scene: Scene, style: str = "clean", severity: float = 0.0, seed: int 
 
 
 def test_pictures(style: str) -> tuple[list[Image.Image], list[int]]:
-    """The test set of a style, at its severity of TEST_SEVERITY: 420 pictures and their classes, in label order.
+    """The test set of a style, at its severity of TEST_SEVERITY: 240 pictures and their classes, in label order.
 
     Every style shows the same scenes: the same digits at the same places.
     """

@@ -1,10 +1,10 @@
 """Train the demo's two CLIP models: `python -m scripts.demo.train_clip [--out FOLDER] [--only policy|reward]`.
 
 The policy sees the clean style only, so the shifted styles are a domain shift for it; the reward model is larger and
-sees all styles, up to one severity above that of the test sets. Both see training digits only, in random crops and
-flips like those of test time; colour is part of the class and is never changed. A file holds an fp16 state dict in
-OpenAI's layout, on CLIP's own vocabulary. Rows of the token embedding that no caption uses are zero, and the archive
-is deflated, so that a file is under 2 MB; `torch.load` reads it, though not with mmap=True.
+sees all styles at all severities. Both see training digits only, in random crops and flips like those of test time;
+colour is part of the class and is never changed. A file holds an fp16 state dict in OpenAI's layout, on CLIP's own
+vocabulary. Rows of the token embedding that no caption uses are zero, and the archive is deflated, so that a file is
+under 2 MB; `torch.load` reads it, though not with mmap=True.
 """
 
 from __future__ import annotations

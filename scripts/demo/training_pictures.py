@@ -11,11 +11,12 @@ from torch import Tensor
 
 from scripts.demo.evaluate import as_clip_batch
 from scripts.demo.scenes import train_scenes
-from scripts.demo.styles import MAX_SEVERITY, TEST_SEVERITY, render
+from scripts.demo.styles import MAX_SEVERITY, render
 
 CROP_SCALE = (0.5, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)  # torchvision's RandomResizedCrop default
 WHOLE_SHARE = 1 / 3  # of the training pictures are not cropped, like the centre view of test time
+MIN_SEVERITY = 0.5  # of shifted pictures
 PASSES_OVER_SCENES = 4  # a model of one style sees each training scene in this many places and shades
 
 
@@ -27,7 +28,7 @@ def draw_pictures(styles: tuple[str, ...], seed: int) -> tuple[Tensor, Tensor]:
     for style in styles:
         for round_index in range(passes):
             for scene in train_scenes(seed=round_index):
-                severity = 0.0 if style == "clean" else rng.uniform(0.0, min(TEST_SEVERITY[style] + 1, MAX_SEVERITY))
+                severity = 0.0 if style == "clean" else rng.uniform(MIN_SEVERITY, MAX_SEVERITY)
                 pictures.append(render(scene, style, severity, seed=int(rng.integers(2**31))))
                 labels.append(scene.label)
     return as_clip_batch(pictures), torch.tensor(labels)
