@@ -49,7 +49,8 @@ class PromptPolicy:
 
     def __init__(self, clip: ClipModel, learner: PromptLearner) -> None:
         self.clip, self.learner = clip, learner
-        self.tuned = self.state = {"context": learner.context}
+        self.tuned: dict[str, Tensor] = {"context": learner.context}
+        self.state = self.tuned
         self._start_context = learner.context.detach().clone()
         self._start_features = encode_prompts(clip, learner.build, self._start_context, learner.eot)
 
