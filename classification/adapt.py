@@ -71,7 +71,7 @@ class RlcfObjective:
         return self.reward.encode_images(views)
 
     def step(self, logits: Tensor, observed: list[Tensor]) -> Step:
-        """Sample, score, compare: the policy-gradient loss of one update. [S, C] -> Step"""
+        """Propose, score, compare: the policy-gradient loss of one update. [S, C] -> Step"""
         options, k = self.options, self.num_candidates
         candidates = logits.topk(k, dim=1).indices  # [S, C] -> [S, K]
         rewards = self.reward.score(observed, [features[candidates] for features in self.class_features])  # [S, K]

@@ -73,7 +73,7 @@ class ClassificationConfig(RunConfig):
     weight_decay: float = Field(5e-4, ge=0)
     eps: float = Field(1e-8, gt=0)
 
-    num_candidates: int = Field(3, ge=1, description="K: classes sampled per view")
+    num_candidates: int = Field(3, ge=1, description="K: top classes of each view that are scored")
     reward: RewardConfig | None = None
     entropy_weight: float = Field(0.0, ge=0, description="weight of the entropy of the averaged prediction in the loss")
     temperature: float = Field(1.0, gt=0, description="temperature of the distillation losses")
@@ -152,7 +152,7 @@ class ClassificationConfig(RunConfig):
             *(
                 (
                     name in self.model_fields_set and self.method not in methods,
-                    f"method={self.method} does not use {name}",
+                    f"method={self.method} does not use {name}; start from that method's own YAML",
                 )
                 for name, methods in USED_BY.items()
             ),

@@ -241,7 +241,8 @@ def _demo_set(name: str, data_root: Path) -> LabelledImages:
     if names_file.is_file():
         return _own_folders(name, data_root, folder, names_file)
     existing = _subfolders(data_root / "demo") if (data_root / "demo").is_dir() else []
-    hint = f"styles there: {', '.join(sorted(existing)) or 'none'}; draw the demo images first (scripts/demo)"
+    hint = f"styles there: {', '.join(sorted(existing)) or 'none'}; `bash scripts/quickstart.sh` draws them; "
+    hint += "then give data_root=output/demo_data"
     raise _not_found(name, data_root, [split_file, names_file], hint)
 
 

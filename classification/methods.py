@@ -17,7 +17,7 @@ from classification.baselines import (
     dkd_loss,
     kd_loss,
 )
-from classification.config import NEEDS_REWARD, ClassificationConfig
+from classification.config import NEEDS_REWARD, USED_BY, ClassificationConfig
 from classification.policy import CoCoOpPolicy, EncoderPolicy, Policy, PromptPolicy
 from classification.prompt_learner import ConditionalContext, PromptLearner, class_prompts
 from clipscore.clip_model import ClipModel
@@ -108,7 +108,7 @@ def check_candidates(config: ClassificationConfig, num_classes: int) -> None:
     Raises:
         ValueError: K > C.
     """
-    if config.method == "rlcf" and config.num_candidates > num_classes:
+    if config.method in USED_BY["num_candidates"] and config.num_candidates > num_classes:
         raise ValueError(
             f"num_candidates={config.num_candidates}, but {config.dataset} has {num_classes} classes; "
             f"set num_candidates to at most {num_classes}"

@@ -78,9 +78,10 @@ class ClassificationTask:
             tensors = [start[0], *(start[1][key] for key in sorted(start[1]))]
             digest = hashlib.sha256(b"".join(tensor.float().numpy().tobytes() for tensor in tensors))
             self.fingerprint["prompt_start"] = digest.hexdigest()
+        self.about = {"root": str(self.data.root), "layout": self.data.layout, "class_names": list(names)}
         log.info(
-            "%s: %d images of %d classes in %s (%s); %s on %s, %s",
-            self.data.name, len(self.ids), len(names), self.data.root, self.data.layout,
+            "%s: %d images in %s, %d classes (%s, ...); %s on %s, %s",
+            self.data.name, len(self.ids), self.data.root, len(names), first_classes(self.data),
             config.method, self.device, self.fingerprint["precision"].removeprefix("torch."),
         )  # fmt: skip
 
@@ -207,8 +208,17 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={name}, but torch sees no CUDA device; set device=cpu, or check the driver")
+        raise ValueError(
+            f"device={name}, but torch sees no CUDA device (CUDA_VISIBLE_DEVICES="
+            f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}); check the number and the driver, or use cpu"
+        )
     return device
+
+
+def first_classes(data: LabelledImages, num: int = 3) -> str:
+    """The first classes with a picture of each, so that a wrong order of class names is seen."""
+    pictures = {image.label: image.id for image in reversed(data.images)}
+    return ", ".join(f"{pictures[label]}: {data.class_names[label]}" for label in sorted(pictures)[:num])
 
 
 def data_fingerprint(data: LabelledImages) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class StrictModel(BaseModel):
@@ -48,12 +48,18 @@ class RewardModelConfig(StrictModel):
 class RewardConfig(StrictModel):
     """The CLIP reward. Paper Sec. 3; official clip_reward.py."""
 
-    models: list[RewardModelConfig] = Field(min_length=1)
+    models: list[RewardModelConfig] = Field(min_length=1, description="one name, or a list of {name, weight}")
     weighted: bool = Field(True, description="weight by confidence, rounded to two decimals; false: plain mean")
     scale: float = Field(2.5, gt=0, description="CLIPScore's w: reward = max(scale * cos, 0)")
     baseline: Literal["mean", "none"] = Field("mean", description="what is subtracted; nothing from a single number")
     baseline_over: Literal["view", "batch"] = Field("view", description="mean over the K of a view, or over all S * K")
     standardize: bool = Field(False, description="also divide by the standard deviation")
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _names_alone(cls, models: Any) -> Any:
+        models = [models] if isinstance(models, str) else models
+        return [{"name": m} if isinstance(m, str) else m for m in models] if isinstance(models, list) else models
 
 
 class MomentumConfig(StrictModel):

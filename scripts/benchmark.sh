@@ -15,9 +15,10 @@ benchmark() {
     python -m scripts.run --config "$config" --help
     return
   fi
-  local gpu="${1:?usage: $script GPU [key=value ...]; --help lists the keys}"
-  if [[ "$gpu" == *=* ]]; then
-    echo "error: the first argument is the GPU's number, or cpu; got $gpu" >&2
+  local gpu="${1:-}"
+  if [[ ! "$gpu" =~ ^(cpu|[0-9]+)$ ]]; then
+    echo "error: the first argument is the GPU's number, or cpu; got '$gpu'" >&2
+    echo "usage: $script GPU [key=value ...]; --help lists the keys" >&2
     return 2
   fi
   shift

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import platform
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from scripts.config import REPOSITORY
 
+CODE_FOLDERS = ["clipscore", "classification"]
 PACKAGES = ["torch", "torchvision", "open_clip_torch", "transformers", "timm", "numpy", "pillow"]
 
 
@@ -103,12 +105,19 @@ def describe_environment() -> dict[str, Any]:
 
     return {
         "commit": _commit(),
+        "code": code_digest(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "num_threads": torch.get_num_threads(),
     }
+
+
+def code_digest() -> str:
+    """sha256 of the Python files that decide a result: those of clipscore and of the task folders."""
+    files = sorted(file for folder in CODE_FOLDERS for file in (REPOSITORY / folder).glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _version(package: str) -> str | None:

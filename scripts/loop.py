@@ -35,6 +35,7 @@ class Task(Protocol):
     ids: list[str]  # of all samples, in run order
     sequential: bool  # a sample's result depends on the samples before it
     fingerprint: dict[str, str]  # hashes of weights and data
+    about: dict[str, Any]  # what a reader of the rows needs to know, e.g. class names
     progress_metric: str  # the key of `summarize` that the progress bar shows
 
     def __init__(self, config: Any) -> None: ...
@@ -133,7 +134,7 @@ def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row)
         raise ValueError(f"the data set {config.dataset!r} has no samples")
     assert len(set(task.ids)) == len(task.ids), "sample ids are unique"
     ids = task.ids[: config.limit]
-    written = folder.begin(task.fingerprint, environment)
+    written = folder.begin(task.fingerprint, environment, task.about)
     if task.sequential:
         written = _take_up_sequence(task, folder, written)
     rows = {row["id"]: row for row in written}
@@ -192,9 +193,7 @@ def _adapt_sample(task: Task, sample: Sample, on_error: str) -> Row:
         except FloatingPointError as error:
             problem = str(error)
     if on_error == "stop":
-        raise SampleError(
-            f"{problem}; the rows so far are in the run folder; on_error=skip leaves such samples out"
-        )
+        raise SampleError(f"{problem}; the rows so far are in the run folder; on_error=skip leaves such samples out")
     log.warning("%s is left out: %s", sample.id, problem)
     return {"id": sample.id, "error": problem}
 

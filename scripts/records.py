@@ -86,12 +86,13 @@ class RunFolder:
             if file is not None:
                 file.close()
 
-    def begin(self, fingerprint: dict[str, str], environment: Row) -> list[Row]:
+    def begin(self, fingerprint: dict[str, str], environment: Row, about: Row) -> list[Row]:
         """Start or take up the run.
 
         Args:
             fingerprint: of the task's weights and data; part of the identity.
             environment: versions and hardware, for env.json.
+            about: what a reader of the rows needs to know, for about.json.
 
         Returns:
             The rows that are already there, in the order they were written. A torn last line is dropped.
@@ -101,7 +102,7 @@ class RunFolder:
         """
         env_file = self.path / "env.json"
         known = json.loads(env_file.read_text(encoding="utf-8")) if (self.path / "config.yaml").is_file() else {}
-        if known:
+        if known and self._has_rows():
             self._refuse(differences(known["fingerprint"], fingerprint))
         (self.path / "summary.json").unlink(missing_ok=True)
         environments = known.get("environments", [])
@@ -110,6 +111,7 @@ class RunFolder:
         config = self.config.model_dump(mode="json")
         record = {"identity": identity(config, fingerprint), "fingerprint": fingerprint, "environments": environments}
         _write(env_file, json.dumps(record, indent=2))
+        _write(self.path / "about.json", json.dumps(about, indent=1, ensure_ascii=False))
         _write(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         self._rows = open(self.path / "rows.jsonl", "a+b")  # noqa: SIM115 - closed on exit
         return self._read_rows()
@@ -173,10 +175,16 @@ class RunFolder:
         Raises:
             ValueError: a run of another configuration; the keys that differ are named.
         """
+        if not self._has_rows():
+            return  # nothing was computed with another configuration
         if (self.path / "config.yaml").is_file():
             self._refuse(config_differences(_read_config(self.path), self.config.model_dump(mode="json")))
-        elif (self.path / "rows.jsonl").exists():
+        else:
             raise ValueError(f"{self.path} has rows.jsonl but no config.yaml: it is no run folder; move it away")
+
+    def _has_rows(self) -> bool:
+        file = self.path / "rows.jsonl"
+        return file.is_file() and file.stat().st_size > 0
 
     def _refuse(self, found: list[str]) -> None:
         if found:

@@ -9,12 +9,21 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from clipscore.config import RunConfig
 from scripts.config import ConfigError, available_configs, draft_config, load_config
 from scripts.config_fields import describe_fields, nearest
-from scripts.environment import Interrupted, describe_environment, log_file, messages, prepare_torch, signals
+from scripts.environment import (
+    Interrupted,
+    code_digest,
+    describe_environment,
+    log_file,
+    messages,
+    prepare_torch,
+    signals,
+)
 from scripts.loop import SampleError, Task, run_task
 from scripts.records import Row, RunFolder, finished_summary, run_path
 
@@ -121,6 +130,7 @@ def run_all(configs: Sequence[RunConfig]) -> list[Row]:
 def run_one(config: RunConfig) -> Row:
     """One run, from its configuration to its summary."""
     summary = finished_summary(config)
+    _warn_of_other_code(run_path(config))
     if summary is not None:
         log.info("%s is finished already", run_path(config))
         return summary
@@ -154,6 +164,13 @@ def _cell(value: Any) -> str:
     if not isinstance(value, float):
         return "-" if value is None else str(value)
     return f"{value:.2f}" if value == 0 or abs(value) >= 0.01 else f"{value:.1e}"
+
+
+def _warn_of_other_code(path: Path) -> None:
+    file = path / "env.json"
+    environments = json.loads(file.read_text(encoding="utf-8"))["environments"] if file.is_file() else []
+    if any(environment["code"] != code_digest() for environment in environments):
+        log.warning("%s has results of other code than today's; delete it, or give name=OTHER, to have new ones", path)
 
 
 def _task_class(config: RunConfig) -> type[Task]:

@@ -94,7 +94,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="also write the deviations to this file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    deviations = replay_folder(options.folder, options.only)
+    try:
+        deviations = replay_folder(options.folder, options.only)
+    except FileNotFoundError as error:
+        parser.error(str(error))
     for trace in dict.fromkeys(d.trace for d in deviations):
         rows = [d for d in deviations if d.trace == trace]
         worst = max(rows, key=lambda d: d.value)

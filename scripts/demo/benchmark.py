@@ -10,6 +10,7 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -23,9 +24,11 @@ from clipscore.config import RunConfig
 from scripts.config import load_config
 from scripts.demo import make_data
 from scripts.demo.styles import STYLES
-from scripts.environment import messages
+from scripts.environment import Interrupted, messages, signals
 from scripts.records import Row, run_path
 from scripts.run import USER_ERRORS, config_class, run_one
+
+log = logging.getLogger("scripts.demo.benchmark")  # __name__ is __main__ under python -m
 
 DATA_FOLDER = "demo_data"  # under the output root: a data root is only ever read
 BASELINE = "zero-shot"
@@ -66,19 +69,24 @@ def demo_config(method: Method, style: str, data_root: Path, words: Sequence[str
 def run_all(configs: Sequence[RunConfig]) -> None:
     """Finish every run, as many at a time as there are cores."""
     spawn = multiprocessing.get_context("spawn")
+    num_processes = min(os.cpu_count() or 1, len(configs))
     with (
-        ProcessPoolExecutor(min(os.cpu_count() or 1, len(configs)), mp_context=spawn) as pool,
+        ProcessPoolExecutor(num_processes, mp_context=spawn, initializer=_leave_signals_to_the_parent) as pool,
         tqdm(total=len(configs), unit="run", desc="demo benchmark", dynamic_ncols=True) as bar,
     ):
-        futures = {pool.submit(run_one, config): config for config in configs}
         try:
-            for future in as_completed(futures):
+            for future in as_completed([pool.submit(run_one, config) for config in configs]):
                 summary = future.result()
                 bar.set_postfix_str(f"{summary['name']} on {summary['dataset']}: {summary['accuracy']:.1f}%")
                 bar.update()
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            for process in multiprocessing.active_children():  # every record so far is on the disk
+                process.kill()
             raise
+
+
+def _leave_signals_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def read_rows(config: RunConfig) -> dict[str, Row]:
@@ -109,16 +117,22 @@ def table(runs: dict[tuple[str, str], RunConfig]) -> str:
 
 
 def main(words: Sequence[str]) -> int:
-    """Everything; `words` are overrides for all runs."""
-    with messages({"classification"}):
+    """Everything; `words` are overrides for all runs. Returns the exit code."""
+    if {"-h", "--help"} & set(words):
+        print(f"{__doc__}\nkeys that fit every method: limit, seed, output_root, pretrained_root, device")
+        return 0
+    with messages({"classification"}), signals():
         try:
             probe = load_config("configs/classification/zero_shot.yaml", words, config_class, "demo/clean")
             data_root = Path(probe.output_root) / DATA_FOLDER
             make_data.make_data(data_root)
             runs = {(m.name, s): demo_config(m, s, data_root, words) for m in METHODS for s in STYLES}
             run_all(list(runs.values()))
+        except Interrupted as stop:
+            log.error("stopped by %s; the same command goes on from here", stop)
+            return 128 + stop.number
         except USER_ERRORS as error:
-            logging.getLogger("scripts").error("error: %s", error)
+            log.error("error: %s", error)
             return 2
     print(table(runs))
     print("accuracy in %; in brackets the p-value against zero-shot (exact McNemar test on the same images)")

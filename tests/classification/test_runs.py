@@ -20,7 +20,7 @@ from scripts.demo.make_data import make_data
 
 QUICK = ["policy=demo/policy.pt", "views.num_views=16", "views.select_fraction=0.2", "views.crop_scale=[0.5,1]"]
 QUICK += ["num_workers=0", "device=cpu"]
-REWARD = ["reward.models=[{name: demo/reward.pt}]"]
+REWARD = ["reward.models=demo/reward.pt"]
 ENSEMBLE = ["reward.models=[{name: demo/reward.pt, weight: 10}, {name: demo/policy.pt, weight: 5}]"]
 
 

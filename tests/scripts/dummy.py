@@ -57,6 +57,7 @@ class DummyTask:
 
     progress_metric = "mean"
     fingerprint: dict[str, str] = {"weights": "abc"}
+    about = {"unit": "none"}
     num_built = 0
 
     def __init__(self, config: DummyConfig) -> None:

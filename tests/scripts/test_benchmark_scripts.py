@@ -44,7 +44,7 @@ def test_script(script, environment):
 
 
 def test_the_gpu_comes_first(environment):
-    missing = bash(SCRIPTS[0], environment)
-    assert missing.returncode != 0 and "GPU [key=value ...]" in missing.stderr
-    override = bash(SCRIPTS[0], environment, "dataset=demo/noise")
-    assert override.returncode == 2 and "the first argument is the GPU's number" in override.stderr
+    for words in ([], ["dataset=demo/noise"], ["cuda:0"]):
+        refused = bash(SCRIPTS[0], environment, *words)
+        assert refused.returncode == 2
+        assert "the first argument is the GPU's number" in refused.stderr and "GPU [key=value ...]" in refused.stderr

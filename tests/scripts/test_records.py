@@ -29,9 +29,15 @@ def make_config(root: Path, **values: object) -> DummyConfig:
     return DummyConfig(**{"dataset": "d", "name": "n", **roots, **values})
 
 
+def begin_with_a_row(config: DummyConfig) -> None:
+    with RunFolder(config) as folder:
+        folder.begin(FINGERPRINT, {}, {})
+        folder.append({"id": "a"})
+
+
 def begin(config: DummyConfig, fingerprint: dict[str, str] = FINGERPRINT, **environment: str) -> list[dict]:
     with RunFolder(config) as folder:
-        return folder.begin(fingerprint, environment)
+        return folder.begin(fingerprint, environment, {"unit": "m"})
 
 
 def test_the_folder_is_named_after_name_data_set_and_seed(tmp_path: Path) -> None:
@@ -58,7 +64,7 @@ def test_config_and_environment_are_recorded(tmp_path: Path) -> None:
 
 
 def test_another_configuration_is_refused_with_all_keys_and_both_values(tmp_path: Path) -> None:
-    begin(make_config(tmp_path))
+    begin_with_a_row(make_config(tmp_path))
     other = make_config(tmp_path, lr=0.2, section={"scale": 3.0}, limit=5, num_workers=0)
     match = (
         r"holds a run of another configuration: lr is 0\.1 there and 0\.2 here; "
@@ -70,8 +76,13 @@ def test_another_configuration_is_refused_with_all_keys_and_both_values(tmp_path
     begin(make_config(tmp_path))  # the folder is as it was
 
 
-def test_other_weights_are_refused(tmp_path: Path) -> None:
+def test_a_run_without_rows_may_be_started_with_another_configuration(tmp_path: Path) -> None:
     begin(make_config(tmp_path))
+    assert begin(make_config(tmp_path, lr=0.2), {"weights": "xyz"}) == []
+
+
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    begin_with_a_row(make_config(tmp_path))
     with pytest.raises(ValueError, match="weights is 'abc' there and 'xyz' here"):
         begin(make_config(tmp_path), {"weights": "xyz"})
 
@@ -93,7 +104,7 @@ def test_a_torn_last_line_is_dropped_and_the_next_row_stands_alone(tmp_path: Pat
     rows = run_path(config) / "rows.jsonl"
     rows.write_text('{"id": "a", "x": 1}\n{"id": "b", "x"')
     with RunFolder(config) as folder:
-        assert folder.begin(FINGERPRINT, {}) == [{"id": "a", "x": 1}]
+        assert folder.begin(FINGERPRINT, {}, {}) == [{"id": "a", "x": 1}]
         folder.append({"id": "b", "x": 2})
     assert rows.read_text() == '{"id": "a", "x": 1}\n{"id": "b", "x": 2}\n'
     assert begin(config) == [{"id": "a", "x": 1}, {"id": "b", "x": 2}]
@@ -109,7 +120,7 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
 
 def test_rows_are_cut_after_the_first_ones(tmp_path: Path) -> None:
     with RunFolder(make_config(tmp_path)) as folder:
-        folder.begin(FINGERPRINT, {})
+        folder.begin(FINGERPRINT, {}, {})
         for key in "abc":
             folder.append({"id": key})
         folder.keep_rows(2)
@@ -119,14 +130,14 @@ def test_rows_are_cut_after_the_first_ones(tmp_path: Path) -> None:
 
 def test_a_number_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     with RunFolder(make_config(tmp_path)) as folder:
-        folder.begin(FINGERPRINT, {})
+        folder.begin(FINGERPRINT, {}, {})
         row = {"id": "cat.png", "loss": [1.0, float("nan")], "after": {"score": float("inf")}}
         match = r"sample cat\.png has a result that is not a finite number: loss\[1\] is nan, after\.score is inf"
         with pytest.raises(FloatingPointError, match=match):
             folder.append(row)
         with pytest.raises(FloatingPointError, match=r"the summary has a result .*: accuracy is nan"):
             folder.finish({"accuracy": float("nan")})
-        assert folder.begin(FINGERPRINT, {}) == []
+        assert folder.begin(FINGERPRINT, {}, {}) == []
         assert not (folder.path / "summary.json").exists()
     check_finite({"id": "a", "loss": 1e300, "count": 10**400})
 
@@ -149,7 +160,7 @@ def test_only_a_finished_run_without_errors_has_a_summary_to_show(tmp_path: Path
     assert finished_summary(config) is None
     for num_errors, shown in [(1, False), (0, True)]:
         with RunFolder(config) as folder:
-            folder.begin(FINGERPRINT, {})
+            folder.begin(FINGERPRINT, {}, {})
             folder.finish({"num_errors": num_errors})
         assert (finished_summary(config) is not None) == shown
     assert finished_summary(make_config(tmp_path, limit=3)) is None
@@ -161,7 +172,7 @@ def test_only_a_finished_run_without_errors_has_a_summary_to_show(tmp_path: Path
 def test_a_folder_that_is_no_run_folder_is_refused(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     run_path(config).mkdir()
-    (run_path(config) / "rows.jsonl").write_text("")
+    (run_path(config) / "rows.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match=r"has rows\.jsonl but no config\.yaml: it is no run folder; move it away"):
         begin(config)
     (run_path(config) / "config.yaml").write_text("- 1\n")

@@ -79,7 +79,7 @@ def test_a_run_from_the_command_line_to_the_summary(workspace: Path, capsys: pyt
     }
     assert [row["id"] for row in rows(path)] == [f"sample{index}" for index in range(10)]
     assert {file.name for file in path.iterdir()} == {
-        "config.yaml", "env.json", "rows.jsonl", "summary.json", "log.txt", "lock"
+        "config.yaml", "env.json", "about.json", "rows.jsonl", "summary.json", "log.txt", "lock"
     }  # fmt: skip
     output, errors = capsys.readouterr()
     assert output == "dataset           num_samples  mean\nimagenet_c/fog/5           10  0.08\n"
@@ -204,6 +204,18 @@ def test_other_weights_are_refused(workspace: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(DummyTask, "fingerprint", {"weights": "xyz"})
     assert start(workspace, "dataset=d", "limit=3") == 2
     assert len(rows(folder(workspace))) == 2
+
+
+def test_results_of_other_code_are_pointed_out(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    start(workspace, "dataset=d", "limit=2")
+    start(workspace, "dataset=d", "limit=2")
+    assert "other code" not in capsys.readouterr().err
+    monkeypatch.setattr(run, "code_digest", lambda: "changed")
+    for limit in (2, 3):
+        start(workspace, "dataset=d", f"limit={limit}")
+        assert "has results of other code" in capsys.readouterr().err
 
 
 def test_help_lists_keys_types_and_current_values(workspace: Path, capsys: pytest.CaptureFixture) -> None:
