@@ -20,7 +20,7 @@ from classification.baselines import (
 from classification.config import NEEDS_REWARD, USED_BY, ClassificationConfig
 from classification.policy import CoCoOpPolicy, EncoderPolicy, Policy, PromptPolicy
 from classification.prompt_learner import ConditionalContext, PromptLearner, class_prompts
-from clipscore.clip_model import ClipModel
+from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.episodic import EpisodicState
 from clipscore.reward import ClipReward, ensemble_weights
 from clipscore.text_encoder import encode_texts
@@ -95,7 +95,8 @@ def check_prompts(clip: ClipModel, prompts: Sequence[str]) -> None:
         ValueError: the prompt leaves no room for the class names.
     """
     ids = clip.tokenize(prompts)
-    if len(ids.unique(dim=0)) < len(set(prompts)):
+    is_cut = bool((end_of_text(ids) == ids.shape[1] - 1).any())  # names that differ in case only are equal tokens too
+    if is_cut and len(ids.unique(dim=0)) < len(set(prompts)):
         raise ValueError(
             f"{clip.name} reads {ids.shape[1]} tokens, and the prompt is so long that class names are cut off: "
             f"{prompts[0][:200]!r}; shorten prompt"

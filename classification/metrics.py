@@ -22,8 +22,7 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
         return {}
     right_before = [row["top5_before"][0] == row["label"] for row in rows]
     right = [row["top5"][0] == row["label"] for row in rows]
-    fixed = sum(now and not was for was, now in zip(right_before, right, strict=True))
-    broken = sum(was and not now for was, now in zip(right_before, right, strict=True))
+    fixed, broken = changes(right_before, right)
     return {
         "accuracy_before": percent(right_before),
         "accuracy": percent(right),
@@ -33,6 +32,12 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
         "broken": broken,
         "p_value": mcnemar_p_value(fixed, broken),
     }
+
+
+def changes(before: Sequence[bool], after: Sequence[bool]) -> tuple[int, int]:
+    """How many samples became right and how many became wrong, of two answers each."""
+    pairs = list(zip(before, after, strict=True))
+    return sum(now and not was for was, now in pairs), sum(was and not now for was, now in pairs)
 
 
 def percent(hits: Sequence[bool]) -> float:

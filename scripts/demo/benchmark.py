@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from classification.metrics import mcnemar_p_value
+from classification.metrics import changes, mcnemar_p_value
 from clipscore.config import RunConfig
 from scripts.config import load_config
 from scripts.demo import make_data
@@ -98,10 +98,8 @@ def read_rows(config: RunConfig) -> dict[str, Row]:
 def compare(before: dict[str, Row], after: dict[str, Row]) -> tuple[float, float]:
     """Accuracy in % of `after`, and the paired p-value of the two accuracies (exact McNemar)."""
     assert before.keys() == after.keys(), "the runs saw the same samples"
-    right = {key: [rows[key]["top5"][0] == rows[key]["label"] for rows in (before, after)] for key in before}
-    fixed = sum(now and not was for was, now in right.values())
-    broken = sum(was and not now for was, now in right.values())
-    return 100 * sum(now for _, now in right.values()) / len(right), mcnemar_p_value(fixed, broken)
+    was, now = ([rows[key]["top5"][0] == rows[key]["label"] for key in before] for rows in (before, after))
+    return 100 * sum(now) / len(now), mcnemar_p_value(*changes(was, now))
 
 
 def table(runs: dict[tuple[str, str], RunConfig]) -> str:
