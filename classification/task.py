@@ -19,13 +19,14 @@ from classification import metrics
 from classification.adapt import Episode, adapt, source_logits
 from classification.config import ClassificationConfig, ViewsConfig
 from classification.datasets import LabelledImage, LabelledImages, find_dataset
-from classification.images import UnreadableImage, open_image
 from classification.methods import build_objective, build_policy, build_state, check_candidates
 from classification.policy import EnsemblePolicy
 from classification.prompt_learner import load_prompt_start
 from classification.views import make_views, view_seed
-from clipscore.clip_model import ClipModel, autocast_dtype
+from clipscore.clip_model import ClipModel
 from clipscore.clip_weights import load_clip
+from clipscore.devices import autocast_dtype, choose_device
+from clipscore.images import UnreadableImage, open_image
 
 log = logging.getLogger(__name__)
 
@@ -193,26 +194,6 @@ def record(episode: Episode) -> dict[str, Any]:
 def top_classes(logits: Tensor) -> list[int]:
     """The five most likely classes, best first; fewer when there are fewer. [C]"""
     return logits.topk(min(5, len(logits))).indices.tolist()
-
-
-def choose_device(name: str) -> torch.device:
-    """auto: CUDA when there is one.
-
-    Raises:
-        ValueError: an unknown device, or CUDA asked for where there is none.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device={name}, but torch sees no CUDA device (CUDA_VISIBLE_DEVICES="
-            f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}); check the number and the driver, or use cpu"
-        )
-    return device
 
 
 def first_classes(data: LabelledImages, num: int = 3) -> str:

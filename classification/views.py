@@ -8,31 +8,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import (
-    CenterCrop,
     ColorJitter,
     Compose,
     GaussianBlur,
-    InterpolationMode,
     RandomApply,
     RandomGrayscale,
     RandomHorizontalFlip,
     RandomResizedCrop,
-    Resize,
 )
 
 from classification.augmix import augmix
-from clipscore.clip_model import CLIP_MEAN, CLIP_STD
+from clipscore.images import centre_view, normalize, to_pixels
 
 Recipe = Literal["crop", "augmix", "byol"]
 
-_MEAN, _STD = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
 CROP_SCALES: dict[Recipe, tuple[float, float]] = {"crop": (0.08, 1.0), "augmix": (0.08, 1.0), "byol": (0.2, 1.0)}
-_MAX_ASPECT = 64  # a longer strip is cut to this before the centre view is resized, or the resized strip fills memory
 
 
 def view_seed(run_seed: int, dataset: str, sample_id: str) -> int:
@@ -84,10 +78,10 @@ def make_views(
     crop_scale = _checked(image, num_views, size, recipe, crop_scale)
     draw = _random_view(recipe, size, crop_scale)
     views = torch.empty(num_views, 3, size, size)
-    views[0] = _normalize(_to_pixels(_centre_view(image, size)))
+    views[0] = normalize(to_pixels(centre_view(image, size)))
     with _seeded(seed):
         for index in range(1, num_views):
-            views[index] = _normalize(draw(image))
+            views[index] = normalize(draw(image))
     return views
 
 
@@ -101,7 +95,7 @@ def _checked(
     if recipe not in get_args(Recipe):
         raise ValueError(f"unknown recipe {recipe!r}; valid: {', '.join(get_args(Recipe))}")
     if image.mode != "RGB":
-        raise ValueError(f"image must be RGB, got mode {image.mode}; open it with classification.images.open_image")
+        raise ValueError(f"image must be RGB, got mode {image.mode}; open it with clipscore.images.open_image")
     low, high = CROP_SCALES[recipe] if crop_scale is None else crop_scale
     if not 0 < low <= high <= 1:
         raise ValueError(f"crop_scale must be two numbers with 0 < low <= high <= 1, got {crop_scale}")
@@ -119,28 +113,12 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _centre_view(image: Image.Image, size: int) -> Image.Image:
-    longest = _MAX_ASPECT * min(image.size)
-    if max(image.size) > longest:
-        image = CenterCrop((min(image.height, longest), min(image.width, longest)))(image)
-    return CenterCrop(size)(Resize(size, interpolation=InterpolationMode.BICUBIC)(image))
-
-
 def _random_view(recipe: Recipe, size: int, crop_scale: tuple[float, float]) -> Callable[[Image.Image], Tensor]:
     crop, flip = RandomResizedCrop(size, scale=crop_scale), RandomHorizontalFlip()
     if recipe == "crop":
-        return Compose([crop, flip, _to_pixels])
+        return Compose([crop, flip, to_pixels])
     if recipe == "augmix":
         return Compose([crop, flip, augmix])
     jitter = RandomApply([ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)], p=0.5)
     blur = RandomApply([GaussianBlur(3, sigma=(0.1, 2.0))], p=0.1)
-    return Compose([crop, jitter, RandomGrayscale(p=0.2), blur, flip, _to_pixels])
-
-
-def _to_pixels(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image))  # [H, W, 3], uint8
-
-
-def _normalize(pixels: Tensor) -> Tensor:
-    """The arithmetic of ToTensor and Normalize, in their order: 0 to 255, [H, W, 3] -> [3, H, W]."""
-    return pixels.permute(2, 0, 1).contiguous().div(255).sub_(_MEAN).div_(_STD)
+    return Compose([crop, jitter, RandomGrayscale(p=0.2), blur, flip, to_pixels])

@@ -175,21 +175,3 @@ class ClipModel(nn.Module):
 def end_of_text(ids: Tensor) -> Tensor:
     """Position of the end token: the highest id of CLIP's vocabulary. [B, L] -> [B]"""
     return ids.argmax(dim=-1)
-
-
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """The autocast type of a `precision` setting; None computes in the weights' own precision.
-
-    Raises:
-        ValueError: half precision asked for on a device other than CUDA, or an unknown setting.
-    """
-    choices = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
-    if precision == "auto":
-        return torch.float16 if device.type == "cuda" else None
-    if precision not in choices:
-        raise ValueError(f"precision must be auto, fp32, fp16 or bf16, got {precision!r}")
-    if choices[precision] is not None and device.type != "cuda":
-        raise ValueError(
-            f"precision={precision} needs a CUDA device, got {device}; set precision=fp32 or precision=auto"
-        )
-    return choices[precision]

@@ -18,8 +18,8 @@ from classification.adapt import adapt
 from classification.class_names import class_names
 from classification.config import ClassificationConfig
 from classification.methods import build_objective, build_policy, build_state
-from classification.task import choose_device
-from clipscore.clip_model import ClipModel, autocast_dtype
+from clipscore.clip_model import ClipModel
+from clipscore.devices import autocast_dtype, choose_device
 
 log = logging.getLogger(__name__)
 

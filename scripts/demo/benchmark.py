@@ -19,8 +19,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from classification.metrics import changes, mcnemar_p_value
 from clipscore.config import RunConfig
+from clipscore.significance import changes, mcnemar_p_value
 from scripts.config import load_config
 from scripts.demo import make_data
 from scripts.demo.styles import STYLES

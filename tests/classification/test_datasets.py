@@ -15,7 +15,7 @@ from torchvision.datasets import ImageFolder
 from classification.class_names import class_names, wnids
 from classification.dataset_layouts import CORRUPTIONS, LAYOUTS, canonical_name, find_layout
 from classification.datasets import LabelledImages, find_dataset
-from classification.images import UnreadableImage, open_image
+from clipscore.images import UnreadableImage, open_image
 
 V2 = "imagenetv2-matched-frequency-format-val"
 

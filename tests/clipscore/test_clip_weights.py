@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from clipscore import clip_weights
-from clipscore.clip_model import autocast_dtype
 from clipscore.clip_weights import build_openai_layout, load_clip
+from clipscore.devices import autocast_dtype
 from clipscore.text_encoder import encode_texts
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from classification.datasets import find_dataset
-from classification.images import open_image
 from clipscore.clip_weights import load_clip
+from clipscore.images import open_image
 from scripts.demo import captions, evaluate, make_data, scenes, styles, train_clip, training_pictures
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "pretrained" / "demo"

@@ -1,4 +1,4 @@
-"""Open an image file as RGB, whatever is in it."""
+"""An image file as a model sees it: opened as RGB whatever is in it, resized, cropped, normalised."""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
+from torchvision.transforms import CenterCrop, InterpolationMode, Resize
+
+from clipscore.clip_model import CLIP_MEAN, CLIP_STD
 
 _FULL_SCALES = {  # brightest value of single-channel images with more than 8 bits, by PIL mode
     "I;16": [65535.0], "I;16L": [65535.0], "I;16B": [65535.0], "I;16N": [65535.0],
     "I": [65535.0],  # 16-bit PNG files, before Pillow 11
     "F": [1.0, 255.0, 65535.0],
 }  # fmt: skip
+
+
+_MEAN, _STD = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+_MAX_ASPECT = 64  # a longer strip is cut to this before it is resized, or the resized strip fills memory
 
 
 class UnreadableImage(ValueError):
@@ -49,3 +58,21 @@ def _deep_to_rgb(image: Image.Image) -> Image.Image:
     brightest = float(values.max())
     full_scale = next((scale for scale in _FULL_SCALES[image.mode] if brightest <= scale), brightest)
     return Image.fromarray((values * (255.0 / full_scale)).round().astype(np.uint8)).convert("RGB")
+
+
+def centre_view(image: Image.Image, size: int) -> Image.Image:
+    """CLIP's preprocessing: bicubic resize of the short side to `size` pixels, then a centre crop."""
+    longest = _MAX_ASPECT * min(image.size)
+    if max(image.size) > longest:
+        image = CenterCrop((min(image.height, longest), min(image.width, longest)))(image)
+    return CenterCrop(size)(Resize(size, interpolation=InterpolationMode.BICUBIC)(image))
+
+
+def to_pixels(image: Image.Image) -> Tensor:
+    """The picture as it is: uint8, [H, W, 3]."""
+    return torch.from_numpy(np.array(image))
+
+
+def normalize(pixels: Tensor) -> Tensor:
+    """The arithmetic of ToTensor and Normalize, in their order: 0 to 255, [H, W, 3] -> [3, H, W]."""
+    return pixels.permute(2, 0, 1).contiguous().div(255).sub_(_MEAN).div_(_STD)

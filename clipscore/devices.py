@@ -1,0 +1,45 @@
+"""Which device a run computes on, and in which precision."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+
+def choose_device(name: str) -> torch.device:
+    """auto: CUDA when there is one.
+
+    Raises:
+        ValueError: an unknown device, or CUDA asked for where there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device={name}, but torch sees no CUDA device (CUDA_VISIBLE_DEVICES="
+            f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}); check the number and the driver, or use cpu"
+        )
+    return device
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """The autocast type of a `precision` setting; None computes in the weights' own precision.
+
+    Raises:
+        ValueError: half precision asked for on a device other than CUDA, or an unknown setting.
+    """
+    choices = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+    if precision == "auto":
+        return torch.float16 if device.type == "cuda" else None
+    if precision not in choices:
+        raise ValueError(f"precision must be auto, fp32, fp16 or bf16, got {precision!r}")
+    if choices[precision] is not None and device.type != "cuda":
+        raise ValueError(
+            f"precision={precision} needs a CUDA device, got {device}; set precision=fp32 or precision=auto"
+        )
+    return choices[precision]
