@@ -17,7 +17,7 @@ class RunConfig(StrictModel):
     """What every run has, whatever its task. Task configs inherit from this class."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
-        {"limit", "device", "num_workers", "num_threads", "on_error", "name"}
+        {"limit", "device", "num_workers", "num_threads", "on_error", "name", "cache"}
         | {"data_root", "pretrained_root", "output_root"}
     )
 
@@ -36,6 +36,11 @@ class RunConfig(StrictModel):
     data_root: str
     pretrained_root: str
     output_root: str
+
+    @property
+    def column(self) -> str:
+        """The column of the paper's table that a run is for."""
+        return self.dataset
 
 
 class RewardModelConfig(StrictModel):
@@ -68,3 +73,11 @@ class MomentumConfig(StrictModel):
     decay: float = Field(0.9998, ge=0, le=1)
     update_interval: int = Field(64, ge=1, description="samples between two refreshes of the start weights")
     mix: float = Field(1.0, ge=0, le=1, description="start = (1 - mix) * source + mix * average")
+
+
+class CaptionFiles(StrictModel):
+    """The user's own images with captions: one annotation file, in any form that clipscore/caption_forms.py reads."""
+
+    annotations: str
+    images: str | None = Field(None, description="folder of the listed images; the annotation file's folder when null")
+    split: str = Field("test", description="which split of a file that holds several (Karpathy's form)")

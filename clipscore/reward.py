@@ -123,12 +123,12 @@ class ClipReward:
         scores = [clip_score(a, c, self.scale) * w for a, c, w in zip(anchor, candidates, self.weights, strict=True)]
         return torch.stack(scores).sum(dim=0)
 
-    def teacher_logits(self, images: Sequence[Tensor], texts: Sequence[Tensor]) -> Tensor:
-        """Logits of the one reward model as a classifier, with its own logit scale. [S, D], [C, D] -> [S, C]
+    def teacher_logits(self, anchor: Sequence[Tensor], candidates: Sequence[Tensor]) -> Tensor:
+        """Logits of the one reward model over all candidates, with its own logit scale. 1 x [S, D], [C, D] -> [S, C]
 
         Raises:
             ValueError: several reward models; their logits have different scales.
         """
         if len(self.models) != 1:
             raise ValueError(f"distillation takes one teacher, got {len(self.models)} reward models")
-        return self.models[0].logit_scale * images[0] @ texts[0].T
+        return self.models[0].logit_scale * anchor[0] @ candidates[0].T

@@ -141,7 +141,7 @@ def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row)
     # A sequential task has passed its errors: tried again now, such a sample would meet another state than in its turn.
     todo = [key for key in ids if key not in rows or ("error" in rows[key] and not task.sequential)]
     if written:
-        log.info("%s: %d of %d samples are done already", config.dataset, len(ids) - len(todo), len(ids))
+        log.info("%s: %d of %d samples are done already", config.column, len(ids) - len(todo), len(ids))
     _adapt_samples(task, config, folder, rows, ids, todo)
     summary = _summarize(task, config, [rows[key] for key in ids])
     folder.finish(summary)
@@ -170,7 +170,7 @@ def _adapt_samples(
         return
     num_before = len(rows)
     known = [rows[key] for key in ids if key in rows]
-    with Progress(task, config.dataset, known, len(ids)) as progress:
+    with Progress(task, config.column, known, len(ids)) as progress:
         for num_done, (key, sample) in enumerate(zip(todo, task.samples(todo), strict=True), start=num_before + 1):
             assert sample.id == key, f"sample {sample.id} came in the place of {key}"
             row = _adapt_sample(task, sample, config.on_error)
@@ -205,7 +205,7 @@ def _summarize(task: Task, config: RunConfig, rows: list[Row]) -> Row:
         raise SampleError(f"none of the {len(rows)} samples has a result; the first: {errors[0]['error']}")
     seconds = sum(row["seconds"] for row in good)
     return {
-        "dataset": config.dataset,
+        "dataset": config.column,
         "name": config.name,
         "num_samples": len(good),
         "num_errors": len(errors),

@@ -1,6 +1,6 @@
 """The run folder: what a run writes, how a killed run goes on, and who may write to it.
 
-    <output_root>/<name>__<dataset, / as ->__seed<seed>/
+    <output_root>/<name>__<column, / as ->__seed<seed>/
         config.yaml    the resolved configuration
         env.json       the run's identity, the fingerprint of weights and data, and each environment it ran in
         rows.jsonl     one line per sample, on disk before the next sample starts; the later of two rows of an id counts
@@ -29,7 +29,7 @@ Row = dict[str, Any]
 
 
 def run_path(config: RunConfig) -> Path:
-    """The folder of a run: `<output_root>/<name>__<dataset>__seed<seed>`.
+    """The folder of a run: `<output_root>/<name>__<column>__seed<seed>`, the column being the data set.
 
     Raises:
         ValueError: the name cannot be a part of a folder's name.
@@ -37,7 +37,7 @@ def run_path(config: RunConfig) -> Path:
     name = config.name or config.task
     if name.startswith(".") or set(name) & set("/\\\0"):
         raise ValueError(f"name must be a plain folder name without slashes or a leading dot, got {name!r}")
-    return Path(config.output_root) / f"{name}__{config.dataset.replace('/', '-')}__seed{config.seed}"
+    return Path(config.output_root) / f"{name}__{config.column.replace('/', '-')}__seed{config.seed}"
 
 
 def finished_summary(config: RunConfig) -> Row | None:

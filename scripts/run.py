@@ -7,6 +7,7 @@ import importlib
 import itertools
 import json
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from scripts.records import Row, RunFolder, finished_summary, run_path
 # task name -> module and class of its configuration, module and class of the task; imported when needed
 TASKS = {
     "classification": ("classification.config", "ClassificationConfig", "classification.task", "ClassificationTask"),
+    "retrieval": ("retrieval.config", "RetrievalConfig", "retrieval.task", "RetrievalTask"),
 }
 
 DONE, SAMPLE_FAILED, REFUSED = 0, 1, 2  # exit codes; a signal gives 128 + its number
@@ -60,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_intermixed_args(arguments)
     datasets, words = split_datasets(args.datasets or [], args.overrides)
+    sweeps, words = split_sweeps(args.sweep or [], words)
     with messages({task[2].partition(".")[0] for task in TASKS.values()}):
         try:
             if args.help:
@@ -68,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if args.config is None:
                 parser.error(f"--config FILE is missing; there are: {', '.join(available_configs())}")
             with signals():
-                run_all(_load_all(args.config, words, datasets))
+                run_all(_load_all(args.config, words, datasets, sweeps))
             return DONE
         except Interrupted as stop:
             log.error("stopped by %s; the same command goes on from here", stop)
@@ -96,6 +99,27 @@ def split_datasets(listed: Sequence[str], overrides: Sequence[str]) -> tuple[lis
         names = [name.strip() for name in chosen[-1].split(",") if name.strip()]
         words = [word for word in words if not word.startswith("dataset=") or not names]
     return list(dict.fromkeys(names)), words
+
+
+def split_sweeps(listed: Sequence[str], words: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    """The values that are swept over, one run for each combination.
+
+    Args:
+        listed: `key=a,b` words after --sweep.
+        words: `key=value` overrides; one with a swept key replaces that sweep, and may hold several values too.
+
+    Returns:
+        For each swept key its `key=value` words, and the other overrides.
+    """
+    sweeps = dict(word.split("=", 1) for word in listed)
+    others = []
+    for word in words:
+        key, _, values = word.partition("=")
+        if key in sweeps:
+            sweeps[key] = values
+        else:
+            others.append(word)
+    return [[f"{key}={value.strip()}" for value in values.split(",")] for key, values in sweeps.items()], others
 
 
 def config_class(task: str) -> type[RunConfig]:
@@ -178,12 +202,14 @@ def _task_class(config: RunConfig) -> type[Task]:
     return getattr(importlib.import_module(module), name)
 
 
-def _load_all(path: str, words: Sequence[str], datasets: Sequence[str]) -> list[RunConfig]:
-    """One configuration per data set; the mistakes of all are reported together."""
+def _load_all(
+    path: str, words: Sequence[str], datasets: Sequence[str], sweeps: Sequence[Sequence[str]]
+) -> list[RunConfig]:
+    """One configuration per data set and combination; the mistakes of all are reported together."""
     configs, problems = [], []
-    for dataset in datasets or [None]:
+    for dataset, *swept in itertools.product(datasets or [None], *sweeps):
         try:
-            configs.append(load_config(path, words, config_class, dataset))
+            configs.append(load_config(path, [*words, *swept], config_class, dataset))
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -203,9 +229,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the configuration")
     parser.add_argument("--config", metavar="FILE", help="a YAML file under configs/")
     parser.add_argument("--datasets", nargs="+", metavar="NAME", help="data sets, unless dataset=... is given")
+    parser.add_argument(
+        "--sweep", action="append", type=_sweep, metavar="KEY=A,B", help="a run for each value, unless KEY=... is given"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("-h", "--help", action="store_true", help="show this, and with --config all keys and values")
     return parser
+
+
+def _sweep(word: str) -> str:
+    if not re.fullmatch(r"[^=]+=.+", word):
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE,VALUE, got {word!r}")
+    return word
 
 
 def _help(parser: argparse.ArgumentParser, path: str | None, words: Sequence[str]) -> str:

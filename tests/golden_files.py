@@ -33,8 +33,12 @@ class Golden:
         return json.loads((self.folder / f"{trace}.json").read_text())
 
     def recorded(self, trace: str) -> dict[str, np.ndarray]:
-        """The recorded outputs of a trace."""
-        return {name: value for name, value in self.arrays(trace).items() if not name.startswith("input/")}
+        """The recorded outputs of a trace; recalls, which are in its json, as `metrics/NAME`."""
+        metrics = {f"metrics/{name}": np.array(value) for name, value in _recalls(self.meta(trace)).items()}
+        if trace == "D_metrics":  # its arrays are score matrices to be judged
+            return metrics
+        arrays = {name: value for name, value in self.arrays(trace).items() if not name.startswith("input/")}
+        return arrays | metrics
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         """All arrays of an npz file."""
@@ -51,6 +55,19 @@ class Golden:
             build_openai_layout(_state_dict(self.folder / f"clip_{name}.safetensors")), name, "", open_clip.tokenize
         )
         return model.double().eval().requires_grad_(False)
+
+
+def _recalls(meta: dict[str, Any]) -> dict[str, float]:
+    """Recall figures; of a run only those of its own direction, for the official code prints both."""
+    figures = meta.get("metrics", {})
+    if isinstance(figures, list):
+        return {f"{n}_{name}": v for n, found in enumerate(figures) for name, v in found.items() if _is_recall(name)}
+    prefix = "txt_r" if meta.get("args", {}).get("retrieval_task") == "image2text" else "img_r"
+    return {name: v for name, v in figures.items() if _is_recall(name) and name.startswith(prefix)}
+
+
+def _is_recall(name: str) -> bool:
+    return name.startswith(("txt_r", "img_r")) and name.rpartition("_r")[2].isdecimal()
 
 
 @lru_cache(maxsize=8)

@@ -22,7 +22,7 @@ import open_clip
 import torch
 from torch import Tensor
 
-from tests import parity_classification, parity_clip
+from tests import parity_classification, parity_clip, parity_retrieval
 from tests.golden_files import Golden
 
 TOLERANCE = 1e-8  # absolute, float64; integers must be equal
@@ -33,6 +33,8 @@ REPLAYS: list[tuple[str, Replay]] = [
     ("A_", parity_classification.replay),
     ("B_", parity_classification.replay),
     ("C_", parity_classification.replay),
+    ("D_metrics", parity_retrieval.replay_metrics),
+    ("D_", parity_retrieval.replay),
     ("G_clip_forward", parity_clip.replay_forward),
     ("G_losses", parity_clip.replay_losses),
 ]

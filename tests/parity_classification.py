@@ -57,12 +57,13 @@ def config_of(meta: dict[str, Any], num_views: int) -> ClassificationConfig:
             "entropy_weight": args["min_entropy_w"] if args["min_entropy_reg"] else 0.0,
             "bn_prior": float(args["prior_strength"]) if args["prior_strength"] >= 0 else None,
             "momentum": momentum if args["momentum_update"] else None,
-            "reward": _reward_of(meta),
+            "reward": reward_of(meta),
         }
     )  # fmt: skip
 
 
-def _reward_of(meta: dict[str, Any]) -> dict[str, Any] | None:
+def reward_of(meta: dict[str, Any]) -> dict[str, Any] | None:
+    """The reward section of an official run."""
     args, reward = meta["args"], meta["reward"]
     if reward is None:
         return None

@@ -1,0 +1,155 @@
+"""Names, annotation files, image folders and published sizes of the built-in image-caption data sets."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field
+
+NOCAPS_DOMAINS = ("in-domain", "near-domain", "out-domain")
+NOCAPS_FILE = "nocaps_val_4500_captions.json"
+DEMO_SETS = "demo_scenes"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a split holds when it is complete.
+
+    Attributes:
+        num_images: number of images.
+        num_captions: number of captions.
+        md5: of the split's own annotation file in BLIP's form, where it is known.
+    """
+
+    num_images: int
+    num_captions: int
+    md5: str | None = None
+
+
+@dataclass(frozen=True)
+class CaptionLayout:
+    """Where a data set with captions may lie.
+
+    Attributes:
+        folders: folders under the data root, tried in this order.
+        annotation_files: annotation files inside such a folder, tried in this order; `{split}` is filled in.
+        image_folders: folders inside such a folder that the listed image paths may be relative to.
+        splits: valid splits.
+        source: pages that offer images and annotations.
+        published: sizes of the splits; empty where nothing is published.
+    """
+
+    folders: tuple[str, ...]
+    annotation_files: tuple[str, ...]
+    image_folders: tuple[str, ...]
+    splits: tuple[str, ...]
+    source: str
+    published: dict[str, Published] = field(default_factory=dict)
+
+
+def _both_places(*files: str) -> tuple[str, ...]:
+    return tuple(f"{place}{file}" for file in files for place in ("annotations/", ""))
+
+
+def _nocaps(num_images: int, *files: str) -> CaptionLayout:
+    """Only the validation images have public captions, and papers test on them: `test` and `val` are the same."""
+    published = Published(num_images, 10 * num_images)  # ten reference captions for each image
+    return CaptionLayout(
+        ("nocaps",), _both_places(*files), ("", "val", "images", "images/val"), ("test", "val"),
+        "https://nocaps.org/download", {"test": published, "val": published},
+    )  # fmt: skip
+
+
+_BLIP = "https://github.com/salesforce/BLIP"
+_NOCAPS_LISTS = {  # converted lists, one per domain
+    domain: (num_images, f"nocaps_val_{num_images}_{domain}.json")
+    for domain, num_images in zip(NOCAPS_DOMAINS, (417, 2_670, 1_413), strict=True)
+}
+
+LAYOUTS: dict[str, CaptionLayout] = {
+    "coco": CaptionLayout(
+        ("coco2014", "coco"),
+        _both_places("coco_karpathy_{split}.json", "dataset_coco.json"),
+        ("", "images"),
+        ("test", "val", "train"),
+        f"https://cocodataset.org/#download (2014 images) and {_BLIP} (coco_karpathy_*.json)",
+        {
+            "train": Published(113_287, 566_747, "aa31ac474cf6250ebb81d18348a07ed8"),
+            "val": Published(5_000, 25_010, "b273847456ef5580e33713b1f7de52a0"),
+            "test": Published(5_000, 25_010, "3ff34b0ef2db02d01c37399f6a2a6cd1"),
+        },
+    ),
+    "flickr30k": CaptionLayout(
+        ("flickr30k",),
+        _both_places("flickr30k_{split}.json", "{split}.json", "dataset_flickr30k.json"),
+        ("", "flickr30k-images", "images"),
+        ("test", "val", "train"),
+        f"https://shannon.cs.illinois.edu/DenotationGraph (images) and {_BLIP} (flickr30k_*.json)",
+        {
+            "train": Published(29_000, 145_000),
+            "val": Published(1_014, 5_070),
+            "test": Published(1_000, 5_000),
+        },
+    ),
+    "nocaps": _nocaps(4_500, NOCAPS_FILE, *(file for _, file in _NOCAPS_LISTS.values())),
+    **{
+        f"nocaps/{domain}": _nocaps(num_images, NOCAPS_FILE, file)
+        for domain, (num_images, file) in _NOCAPS_LISTS.items()
+    },
+}
+
+ALIASES = {
+    "mscoco": "coco", "ms_coco": "coco", "coco2014": "coco", "coco_2014": "coco", "mscoco2014": "coco",
+    "coco_karpathy": "coco", "coco_caption": "coco", "coco_captions": "coco",
+    "flickr": "flickr30k", "f30k": "flickr30k", "flickr_30k": "flickr30k",
+}  # fmt: skip
+
+
+def canonical_name(name: str) -> str | None:
+    """The built-in data set that a name stands for: `MSCOCO` -> `coco`, `nocaps_in` -> `nocaps/in-domain`.
+
+    Args:
+        name: a data set id in any case; `-` and `_` are the same.
+
+    Returns:
+        The canonical id, or None when the name is not built in.
+
+    Raises:
+        ValueError: a demo id without a style.
+    """
+    lower = name.strip().lower()
+    head, _, style = lower.partition("/")
+    if head.replace("-", "_") == DEMO_SETS:
+        if not re.fullmatch(r"[a-z0-9_-]+", style):
+            raise ValueError(f"data set {name!r}: expected {DEMO_SETS}/<style>, e.g. {DEMO_SETS}/clean")
+        return f"{DEMO_SETS}/{style}"
+    plain = lower.replace("-", "_")
+    domain = re.fullmatch(r"nocaps[/_](in|near|out)(_?domain)?", plain)
+    if domain:
+        return f"nocaps/{domain[1]}-domain"
+    plain = ALIASES.get(plain, plain)
+    return plain if plain in LAYOUTS else None
+
+
+def find_layout(name: str) -> CaptionLayout:
+    """Layout of a built-in data set, given by its canonical id.
+
+    Raises:
+        ValueError: the name is not a canonical id.
+    """
+    if name.startswith(f"{DEMO_SETS}/"):
+        source = "`bash scripts/quickstart.sh`, which draws the demo sets; then give data_root=output/demo_data"
+        return CaptionLayout((name,), ("annotations/{split}.json",), ("",), ("test", "train"), source)
+    if name not in LAYOUTS:
+        raise unknown_name(name)
+    return LAYOUTS[name]
+
+
+def unknown_name(name: str) -> ValueError:
+    """The error for a data set id that is not built in."""
+    candidates = {key: key for key in LAYOUTS} | ALIASES | {DEMO_SETS: f"{DEMO_SETS}/<style>"}
+    nearest = difflib.get_close_matches(name.strip().lower(), candidates, n=1, cutoff=0)
+    return ValueError(
+        f"unknown data set {name!r}; nearest: {candidates[nearest[0]]!r}; valid: {', '.join(LAYOUTS)}, "
+        f"{DEMO_SETS}/<style>. For your own images keep the name and give dataset_files.annotations=FILE.json"
+    )

@@ -1,0 +1,84 @@
+"""Where the right answer ranks in the gallery, and recall.
+
+Source: paper Table 2; official retrieval/lavis/tasks/retrieval.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipscore.significance import changes, mcnemar_p_value
+
+RECALL_AT = (1, 5, 10)
+CHUNK_SCORES = 4_000_000  # scores held at a time: 16 MB in fp32
+
+
+def best_ranks(scores: Tensor, positives: Sequence[Sequence[int]]) -> Tensor:
+    """Rank of the best ranked positive of each query, by counting; of equal scores the higher index ranks first.
+
+    Args:
+        scores: of each query with each gallery item. [Q, G]
+        positives: gallery indices of the right answers of each query, at least one. Q lists
+
+    Returns:
+        Ranks from 1, int64, on the CPU. [Q]
+    """
+    query = torch.tensor([row for row, indices in enumerate(positives) for _ in indices], device=scores.device)
+    item = torch.tensor([index for indices in positives for index in indices], device=scores.device)
+    right = torch.full_like(scores, -torch.inf)
+    right[query, item] = scores[query, item]
+    best = right.max(dim=1, keepdim=True).values  # [Q, G] -> [Q, 1]
+    index = torch.arange(scores.shape[1], device=scores.device)
+    first = torch.where(right == best, index, -1).max(dim=1, keepdim=True).values  # the highest index of the best
+    ahead = (scores > best) | ((scores == best) & (index > first))
+    return ahead.sum(dim=1).cpu() + 1
+
+
+def feature_ranks(queries: Tensor, gallery: Tensor, positives: Sequence[Sequence[int]]) -> Tensor:
+    """`best_ranks` of all queries by cosine, in chunks: the score matrix is never held. [Q, D], [G, D] -> [Q]"""
+    chunk = max(1, CHUNK_SCORES // len(gallery))
+    ranks = [
+        best_ranks(queries[start : start + chunk] @ gallery.T, positives[start : start + chunk])
+        for start in range(0, len(queries), chunk)
+    ]
+    return torch.cat(ranks)
+
+
+def top_items(scores: Tensor, count: int) -> list[list[int]]:
+    """Gallery indices of the best items, best first; of equal scores the higher index first. [Q, G] -> Q lists"""
+    flipped = scores.flip(dims=[1]).cpu()  # a stable sort of the flipped row keeps the higher index in front
+    order = flipped.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return (scores.shape[1] - 1 - order).tolist()
+
+
+def recalls(ranks: Sequence[int]) -> dict[str, float]:
+    """Recall at 1, 5 and 10 in %: the share of queries with a right answer among the first so many."""
+    return {f"r{k}": 100 * sum(rank <= k for rank in ranks) / len(ranks) for k in RECALL_AT}
+
+
+def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
+    """Figures of a run.
+
+    Args:
+        rows: records with `rank_before` and `rank`.
+
+    Returns:
+        Recall at 1, 5 and 10 before and after adaptation in %; for how many queries adaptation brought a right answer
+        to the first place (`fixed`) or took it away (`broken`), with the exact McNemar p-value of the two; empty for
+        no rows.
+    """
+    if not rows:
+        return {}
+    before, after = ([row[key] for row in rows] for key in ("rank_before", "rank"))
+    fixed, broken = changes([rank == 1 for rank in before], [rank == 1 for rank in after])
+    return {
+        **{f"{name}_before": round(value, 3) for name, value in recalls(before).items()},
+        **{name: round(value, 3) for name, value in recalls(after).items()},
+        "fixed": fixed,
+        "broken": broken,
+        "p_value": mcnemar_p_value(fixed, broken),
+    }

@@ -1,0 +1,110 @@
+"""The models that are adapted: one tower of a CLIP, against a gallery that the other tower encoded before.
+
+Source: paper Sec. 4.2; official retrieval/custom_models.py.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from clipscore.clip_model import ClipModel, end_of_text
+
+
+class Policy(Protocol):
+    """A tower that encodes the query."""
+
+    clip: ClipModel
+    tuned: dict[str, Tensor]  # parameters that the optimizer updates
+    state: dict[str, Tensor]  # these, and whatever else is restored for each query
+
+    def prepare(self, query: Tensor) -> Tensor:
+        """What can be computed once per query. [1, ...] -> [1, ...]"""
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Unit-length feature of the prepared query. [1, ...] -> [1, D]"""
+
+
+class ImageTowerPolicy:
+    """Image-to-text: all parameters of the image tower are tuned; the captions are the gallery.
+
+    Args:
+        clip: the policy's CLIP.
+    """
+
+    def __init__(self, clip: ClipModel) -> None:
+        self.clip = clip
+        self.tuned = dict(clip.visual.named_parameters(prefix="visual"))
+        self.state = self.tuned
+        _unfreeze(self.tuned)
+
+    def prepare(self, query: Tensor) -> Tensor:
+        """[1, 3, H, W], unchanged"""
+        return query
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """[1, 3, H, W] -> [1, D]"""
+        return self.clip.encode_images(inputs)
+
+
+class TextTowerPolicy:
+    """Text-to-image: everything that is not the image tower is tuned, embeddings and logit scale included.
+
+    A caption reads a few rows of the token table. The others get no gradient, so that AdamW only shrinks them, and an
+    episode never sees that: its own rows are tuned in a small table of their own, which gives the same numbers without
+    49,408 rows of optimizer state. With momentum the running average does see it, and the whole table is tuned.
+
+    Args:
+        clip: the policy's CLIP.
+        whole_table: tune the whole token table.
+
+    Raises:
+        ValueError: the text tower is not CLIP's.
+    """
+
+    def __init__(self, clip: ClipModel, whole_table: bool) -> None:
+        if not clip.has_clip_text_tower:
+            raise ValueError(f"{clip.name} has no causal CLIP text tower; use an OpenAI CLIP or one of the same form")
+        self.clip = clip
+        parameters = {n: p for n, p in clip.backend.named_parameters() if not n.startswith("visual.")}
+        self._table = clip.text.token_embedding.weight
+        self._rows: nn.Parameter | None = None
+        if not whole_table:
+            name = next(name for name, parameter in parameters.items() if parameter is self._table)
+            max_tokens = clip.text.positional_embedding.shape[0]
+            self._rows = nn.Parameter(torch.zeros_like(self._table[:max_tokens]))
+            parameters[name] = self._rows
+        self.tuned: dict[str, Tensor] = parameters
+        self.state = self.tuned
+        _unfreeze(self.tuned)
+
+    @torch.no_grad()
+    def prepare(self, query: Tensor) -> Tensor:
+        """Token ids up to the end token; as numbers of the caption's own rows, unless the whole table is tuned.
+
+        [1, L] -> [1, T]
+        """
+        ids = query[:, : int(end_of_text(query)) + 1]
+        if self._rows is None:
+            return ids
+        used, ids = ids.unique(return_inverse=True)  # sorted, so the end token stays the highest
+        self._rows[: len(used)] = self._table[used]
+        return ids
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """[1, T] -> [1, D]"""
+        table = self._table if self._rows is None else self._rows
+        embeddings = nn.functional.embedding(inputs, table)  # [1, T] -> [1, T, W]
+        return self.clip.encode_embeddings(embeddings, end_of_text(inputs))
+
+
+def logits(policy: Policy, inputs: Tensor, gallery: Tensor) -> Tensor:
+    """How well each gallery item fits the query. [1, ...], [G, D] -> [1, G]"""
+    return policy.clip.logit_scale * policy.encode(inputs) @ gallery.T
+
+
+def _unfreeze(parameters: dict[str, Tensor]) -> None:
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)

@@ -1,0 +1,231 @@
+"""A retrieval run: from its config to one record per query."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from clipscore.caption_files import CaptionedImages, captions_fingerprint, find_captions
+from clipscore.clip_model import ClipModel, end_of_text
+from clipscore.clip_weights import load_clip
+from clipscore.devices import autocast_dtype, choose_device
+from retrieval import metrics
+from retrieval.adapt import Step, adapt
+from retrieval.captions import clean_captions
+from retrieval.config import RetrievalConfig
+from retrieval.gallery import FeatureCache, Pictures, image_features, text_features
+from retrieval.methods import build_objective, build_policy, build_state, check_candidates
+
+log = logging.getLogger(__name__)
+
+NUM_LISTED = 10  # gallery items of a ranking that a record holds
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One query: an image [3, H, W] or token ids [L] if the method encodes it; or why it could not be read."""
+
+    id: str
+    query: Tensor | None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Images, their cleaned captions in one list, and which belongs to which."""
+
+    data: CaptionedImages
+    texts: list[str]
+    owners: list[int]  # image of each caption
+
+    @cached_property
+    def captions_of(self) -> list[list[int]]:
+        """Captions of each image."""
+        found: list[list[int]] = [[] for _ in self.data.images]
+        for caption, image in enumerate(self.owners):
+            found[image].append(caption)
+        return found
+
+    @cached_property
+    def caption_ids(self) -> list[str]:
+        """The image's id and the caption's number, for each caption."""
+        images = self.data.images
+        return [f"{images[i].id}#{n}" for i, captions in enumerate(self.captions_of) for n in range(len(captions))]
+
+
+@dataclass(frozen=True)
+class Features:
+    """One model's unit-length features of both sides, and its logit scale at the start."""
+
+    queries: Tensor  # [Q, D]
+    gallery: Tensor  # [G, D]
+    scale: Tensor
+
+    def logits(self, index: int) -> Tensor:
+        """Logits of the gallery for one query. -> [G]"""
+        return self.scale * self.queries[index] @ self.gallery.T
+
+
+class RetrievalTask:
+    """Everything the launcher needs to know about a retrieval run.
+
+    Raises:
+        ValueError, FileNotFoundError: whatever is missing or does not fit, before the first query.
+    """
+
+    progress_metric = "r1"
+
+    def __init__(self, config: RetrievalConfig) -> None:
+        self.config = config
+        self.device = choose_device(config.device)
+        self.precision = autocast_dtype(config.precision, self.device)
+        self.pairs = _inputs(config)
+        data = self.pairs.data
+        self.by_image = config.direction == "image_to_text"
+        self.positives = self.pairs.captions_of if self.by_image else [[owner] for owner in self.pairs.owners]
+        self.ids = [image.id for image in data.images] if self.by_image else self.pairs.caption_ids
+        self._numbers = {key: number for number, key in enumerate(self.ids)}
+
+        self.clip = self._load(config.policy)
+        rewards = [self._load(m.name) for m in config.reward.models] if config.reward else []
+        members = [self._load(name) for name in config.zero_shot_models]
+        self._token_ids = self.clip.tokenize(self.pairs.texts)
+        self._warn_of_long_captions()
+        self.source, *others = self._features([self.clip, *rewards, *members])
+        self.rewards, self.members = others[: len(rewards)], others[len(rewards) :]
+        if config.method != "zero_shot":
+            self.policy = build_policy(config, self.clip)
+            self.objective = build_objective(config, rewards, [features.gallery for features in self.rewards])
+            self.state = build_state(config, self.policy, scale_loss=self.precision is torch.float16)
+
+        self.sequential = config.momentum is not None
+        self.fingerprint = {"data": captions_fingerprint(data), "precision": str(self.precision or torch.float32)}
+        for role, models in {"policy": [self.clip], "reward": rewards, "zero_shot": members}.items():
+            self.fingerprint |= {f"{role}:{model.name}": model.sha256 for model in models}
+        gallery = self.pairs.texts if self.by_image else [image.id for image in data.images]
+        self.about = {"root": str(data.root), "layout": data.layout, "direction": config.direction, "gallery": gallery}
+        log.info(
+            "%s: %d images and %d captions in %s; %s, %s on %s, %s",
+            data.name, len(data.images), len(self.pairs.texts), data.root,
+            config.direction, config.method, self.device, self.fingerprint["precision"].removeprefix("torch."),
+        )  # fmt: skip
+
+    @classmethod
+    def check(cls, config: RetrievalConfig) -> None:
+        """Find what is missing without loading a model: device, annotation file, images, captions.
+
+        Raises:
+            ValueError, FileNotFoundError: see `find_captions`, `clean_captions`, `check_candidates`.
+        """
+        autocast_dtype(config.precision, choose_device(config.device))
+        _inputs(config)
+
+    def samples(self, ids: Sequence[str]) -> Iterator[Sample]:
+        """These queries, in this order; images are read in the background."""
+        numbers = [self._numbers[key] for key in ids]
+        if self.config.method == "zero_shot":
+            yield from (Sample(key, None) for key in ids)
+        elif self.by_image:
+            paths = [self.pairs.data.images[number].path for number in numbers]
+            num_workers = min(self.config.num_workers, len(ids), os.cpu_count() or 1)
+            loader = DataLoader(Pictures(paths, self.clip.image_size), batch_size=None, num_workers=num_workers)
+            for key, picture in zip(ids, loader, strict=True):
+                unreadable = isinstance(picture, str)
+                yield Sample(key, None, picture) if unreadable else Sample(key, picture)
+        else:
+            yield from (Sample(key, self._token_ids[number]) for key, number in zip(ids, numbers, strict=True))
+
+    def adapt(self, sample: Sample) -> dict[str, Any]:
+        """Adapt to one query; its record.
+
+        Raises:
+            FloatingPointError: a loss is not finite; the query is named.
+        """
+        started = time.perf_counter()
+        number = self._numbers[sample.id]
+        before = self.source.logits(number)
+        steps: list[Step] = []
+        if self.config.method == "zero_shot":
+            after = torch.stack([before, *(member.logits(number) for member in self.members)]).mean(dim=0)
+        else:
+            anchor = [features.queries[number : number + 1] for features in self.rewards]
+            query = sample.query.to(self.device, non_blocking=True).unsqueeze(0)
+            try:
+                after, steps = adapt(
+                    self.policy, self.state, self.objective, query, anchor, self.source.gallery, self.config.steps
+                )
+            except FloatingPointError as error:
+                raise FloatingPointError(f"query {sample.id}: {error}") from error
+        row = record(before, after, self.positives[number], steps)
+        text = {} if self.by_image else {"text": self.pairs.texts[number]}
+        return {"id": sample.id, **text, **row, "seconds": round(time.perf_counter() - started, 4)}
+
+    def summarize(self, rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
+        """See `retrieval.metrics.summarize`."""
+        return metrics.summarize(rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next query depends on: the momentum buffer, or nothing."""
+        return self.state.state_dict() if self.sequential else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.state.load_state_dict(state)
+
+    def _load(self, name: str) -> ClipModel:
+        return load_clip(name, self.config.pretrained_root, self.device, self.precision)
+
+    def _features(self, models: Sequence[ClipModel]) -> list[Features]:
+        """Both sides by each model, from the cache or made now."""
+        config, images = self.config, self.pairs.data.images
+        cache = FeatureCache(Path(config.output_root) / "features" if config.cache else None)
+        pictures = image_features(models, images, self.clip.image_size, cache, config.num_workers)
+        found = []
+        for model, of_images in zip(models, pictures, strict=True):
+            of_texts = text_features(model, self.pairs.texts, cache)
+            queries, gallery = (of_images, of_texts) if self.by_image else (of_texts, of_images)
+            found.append(Features(queries, gallery, model.logit_scale.detach().clone()))
+        return found
+
+    def _warn_of_long_captions(self) -> None:
+        length = self._token_ids.shape[1]
+        num_long = int((end_of_text(self._token_ids) == length - 1).sum())
+        if num_long:
+            log.warning("%d captions fill all %d tokens; what is beyond is cut off", num_long, length)
+
+
+def _inputs(config: RetrievalConfig) -> Pairs:
+    data = find_captions(config.dataset, Path(config.data_root), config.dataset_files)
+    names = [image.id for image in data.images]
+    cleaned = clean_captions([image.captions for image in data.images], names)
+    owners = [number for number, texts in enumerate(cleaned) for _ in texts]
+    pairs = Pairs(data, [text for texts in cleaned for text in texts], owners)
+    check_candidates(config, len(pairs.texts) if config.direction == "image_to_text" else len(data.images))
+    return pairs
+
+
+def record(before: Tensor, after: Tensor, positives: Sequence[int], steps: Sequence[Step]) -> dict[str, Any]:
+    """The JSON-able part of an episode: ranks from 1, and gallery indices, best first. [G], [G]"""
+    scores = torch.stack([before, after])  # [2, G]
+    rank_before, rank = metrics.best_ranks(scores, [positives, positives]).tolist()
+    top_before, top = metrics.top_items(scores, NUM_LISTED)
+    row = {"rank_before": rank_before, "rank": rank, "top10_before": top_before, "top10": top}
+    row["loss"] = [_round(float(step.loss.detach())) for step in steps]
+    if steps and steps[0].candidates is not None:
+        row["candidates"] = [step.candidates[0].tolist() for step in steps]
+        row["rewards"] = [[_round(value) for value in step.rewards[0].tolist()] for step in steps]
+    return row
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.6g}")

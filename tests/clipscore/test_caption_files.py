@@ -1,0 +1,555 @@
+"""Every accepted layout and annotation form on miniature trees, every fault with its message."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from clipscore.caption_files import CaptionedImages, captions_fingerprint, find_captions
+from clipscore.caption_layouts import LAYOUTS, canonical_name, find_layout
+from clipscore.config import CaptionFiles
+
+COCO_A, COCO_B = "val2014/COCO_val2014_000000391895.jpg", "train2014/COCO_train2014_000000000009.jpg"
+COCO_LIST = [{"image": COCO_A, "caption": [" A man. ", "a dog\n"]}, {"image": COCO_B, "caption": ["Ä cat"] * 6}]
+COCO_FOUND = [(COCO_A, (" A man. ", "a dog\n"), 391895, None), (COCO_B, ("Ä cat",) * 6, 9, None)]
+NOCAPS = "nocaps_val_4500_captions.json"
+NOCAPS_LISTS = {
+    "in-domain": "nocaps_val_417_in-domain.json",
+    "near-domain": "nocaps_val_2670_near-domain.json",
+    "out-domain": "nocaps_val_1413_out-domain.json",
+}
+
+
+def write(path: Path, content: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def touch(root: Path, *files: str) -> None:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+
+
+def listed(data: CaptionedImages) -> list[tuple]:
+    assert all(image.path.is_file() and image.path.is_relative_to(data.root) for image in data.images)
+    return [(image.id, image.captions, image.image_id, image.domain) for image in data.images]
+
+
+def karpathy(*images: tuple[str, str, str, list[str]]) -> dict:
+    """Karpathy's form from (split, folder, file, captions)."""
+    entries = []
+    for number, (split, folder, file, captions) in enumerate(images):
+        sentences = [{"raw": caption, "tokens": [], "sentid": 0} for caption in captions]
+        entries.append({"filename": file, "split": split, "imgid": number, "sentences": sentences})
+        if folder:
+            entries[-1] |= {"filepath": folder, "cocoid": 100 + number}
+    return {"images": entries, "dataset": "any"}
+
+
+def coco_form(*images: tuple[int, str, list[str]], **more: Any) -> dict:
+    """COCO's form from (id, file name, captions)."""
+    return {
+        "images": [{"id": number, "file_name": file, **more} for number, file, _ in images],
+        "annotations": [
+            {"id": 7, "image_id": number, "caption": text} for number, _, texts in images for text in texts
+        ],
+    }
+
+
+def own(tmp_path: Path, content: Any, *files: str, **keys: str) -> CaptionedImages:
+    """The user's own set: mine.json with images in pictures/."""
+    write(tmp_path / "mine.json", content)
+    (tmp_path / "pictures").mkdir(exist_ok=True)
+    touch(tmp_path / "pictures", *files)
+    return find_captions("mine", tmp_path, CaptionFiles(annotations="mine.json", images="pictures", **keys))
+
+
+# ------------------------------------------------------------------------------------------------------- layouts
+
+
+@pytest.mark.parametrize(
+    ("annotations", "images"),
+    [
+        ("coco2014/coco_karpathy_{}.json", "coco2014"),
+        ("coco2014/annotations/coco_karpathy_{}.json", "coco2014"),
+        ("coco/annotations/coco_karpathy_{}.json", "coco/images"),
+        ("coco/coco_karpathy_{}.json", "coco"),
+        ("coco/annotations/coco_karpathy_{}.json", "coco2014"),
+    ],
+)
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_coco_lists(tmp_path, annotations, images, split):
+    write(tmp_path / annotations.format(split), COCO_LIST)
+    touch(tmp_path / images, COCO_A, COCO_B)
+    data = find_captions("MSCOCO", tmp_path, split=split)
+    assert (data.name, data.root, data.annotations) == ("coco", tmp_path / images, tmp_path / annotations.format(split))
+    assert listed(data) == COCO_FOUND
+    assert data.layout == f"{annotations.format(split)} (caption lists), images in {images}"
+
+
+def test_train_lists_are_grouped_by_image(tmp_path):
+    order = [(COCO_B, "b1", "coco_9"), (COCO_A, "a1", "coco_391895"), (COCO_B, "b2", "coco_9"), (COCO_A, "a1", "x")]
+    entries = [{"caption": caption, "image": image, "image_id": key} for image, caption, key in order]
+    write(tmp_path / "coco2014/coco_karpathy_train.json", entries)
+    touch(tmp_path / "coco2014", COCO_A, COCO_B)
+    data = find_captions("coco", tmp_path, split="train")
+    assert listed(data) == [(COCO_B, ("b1", "b2"), 9, None), (COCO_A, ("a1", "a1"), 391895, None)]
+    assert "one entry per caption" in data.layout
+
+
+@pytest.mark.parametrize("place", ["coco2014/", "coco/annotations/"])
+def test_the_original_karpathy_file_of_coco(tmp_path, place):
+    rows = [
+        ("restval", "val2014", "COCO_val2014_1.jpg", ["r"]),
+        ("test", "val2014", "COCO_val2014_2.jpg", ["x ", "y"]),
+        ("train", "train2014", "COCO_train2014_3.jpg", ["t"]),
+        ("val", "val2014", "COCO_val2014_4.jpg", ["v"]),
+    ]
+    write(tmp_path / place / "dataset_coco.json", karpathy(*rows))
+    touch(tmp_path / "coco/images", *(f"{folder}/{file}" for _, folder, file, _ in rows))
+    data = find_captions("coco", tmp_path)
+    assert listed(data) == [("val2014/COCO_val2014_2.jpg", ("x ", "y"), 101, None)]
+    assert data.layout == f"{place}dataset_coco.json (Karpathy's form, split test), images in coco/images"
+    train = find_captions("coco", tmp_path, split="train")
+    assert [(image.id, image.image_id) for image in train.images] == [
+        ("val2014/COCO_val2014_1.jpg", 100),
+        ("train2014/COCO_train2014_3.jpg", 102),
+    ]
+    assert [image.captions for image in find_captions("coco", tmp_path, split="val").images] == [("v",)]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "prefix", "images", "note"),
+    [
+        ("annotations/flickr30k_test.json", "flickr30k-images/", "flickr30k-images", ""),
+        ("flickr30k_test.json", "flickr30k-images/", "flickr30k-images", ""),
+        ("annotations/test.json", "flickr30k-images/", "images", ", by file name"),
+        ("annotations/test.json", "flickr30k-images/", "images/flickr30k-images", ""),
+        ("annotations/test.json", "", "images", ""),
+        ("annotations/flickr30k_test.json", "flickr30k_images/", "flickr30k-images", ", by file name"),
+        ("dataset_flickr30k.json", "", "flickr30k-images", ""),
+        ("annotations/dataset_flickr30k.json", "", "images", ""),
+    ],
+)
+def test_flickr30k(tmp_path, annotations, prefix, images, note):
+    captions = {"97234558.jpg": ["a girl"] * 5, "1.jpg": ["b"] * 5}
+    content = [{"image": prefix + file, "caption": texts} for file, texts in captions.items()]
+    if "dataset" in annotations:
+        rows = [("test", "", file, texts) for file, texts in captions.items()]
+        content = karpathy(("train", "", "0.jpg", ["t"]), *rows)
+    write(tmp_path / "flickr30k" / annotations, content)
+    touch(tmp_path / "flickr30k" / images, *captions)
+    data = find_captions("F30K", tmp_path)
+    assert data.name == "flickr30k"
+    assert listed(data) == [(prefix + file, tuple(texts), file[:-4], None) for file, texts in captions.items()]
+    assert {image.path for image in data.images} == {tmp_path / "flickr30k" / images / file for file in captions}
+    assert data.layout.startswith(f"flickr30k/{annotations} (")
+    assert data.layout.endswith(f", images in {data.root.relative_to(tmp_path)}{note}")
+
+
+@pytest.mark.parametrize("images", ["val", "images", "images/val", ""])
+@pytest.mark.parametrize("place", ["", "annotations/"])
+def test_the_official_nocaps_file(tmp_path, images, place):
+    content = coco_form((0, "a.jpg", ["a1", "a2"]), (1, "b.jpg", ["b1"]), (2, "c.jpg", ["c1"]))
+    for entry, domain in zip(content["images"], ("near-domain", "in-domain", "near-domain"), strict=True):
+        entry["domain"] = domain
+    content["annotations"].reverse()
+    write(tmp_path / "nocaps" / place / NOCAPS, content)
+    touch(tmp_path / "nocaps" / images, "a.jpg", "b.jpg", "c.jpg")
+    data = find_captions("nocaps", tmp_path)
+    a, b, c = (
+        ("a.jpg", ("a2", "a1"), 0, "near-domain"),
+        ("b.jpg", ("b1",), 1, "in-domain"),
+        ("c.jpg", ("c1",), 2, "near-domain"),
+    )
+    assert listed(data) == [a, b, c]
+    assert data.layout.startswith(f"nocaps/{place}{NOCAPS} (COCO's form), images in nocaps")
+    assert listed(find_captions("nocaps/in", tmp_path, split="val")) == [b]
+    assert listed(find_captions("NoCaps_near-domain", tmp_path)) == [a, c]
+    with pytest.raises(ValueError, match=r"no image has the domain 'out-domain', found: in-domain, near-domain"):
+        find_captions("nocaps/out", tmp_path)
+
+
+def test_the_converted_nocaps_lists(tmp_path):
+    for number, (domain, file) in enumerate(NOCAPS_LISTS.items()):
+        entries = [{"image": f"{domain}.jpg", "caption": ["x", domain], "image_id": 10 + number}]
+        write(tmp_path / "nocaps" / file, entries)
+        touch(tmp_path / "nocaps/val", f"{domain}.jpg")
+    found = [(f"{d}.jpg", ("x", d), 10 + number, d) for number, d in enumerate(NOCAPS_LISTS)]
+    assert listed(find_captions("nocaps/near-domain", tmp_path)) == [found[1]]
+    data = find_captions("nocaps", tmp_path)
+    assert listed(data) == found
+    assert (data.root, data.annotations) == (tmp_path / "nocaps/val", tmp_path / "nocaps")
+    assert all(file in data.layout for file in NOCAPS_LISTS.values())
+    assert "\n" not in data.layout
+
+    repeated = [{"image": "near-domain.jpg", "caption": ["x"], "image_id": 10}]
+    write(tmp_path / "nocaps" / NOCAPS_LISTS["in-domain"], repeated)
+    with pytest.raises(ValueError, match=r"nocaps: 1 images are listed more than once \(near-domain\.jpg\)"):
+        find_captions("nocaps", tmp_path)
+    (tmp_path / "nocaps" / NOCAPS_LISTS["out-domain"]).unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"nocaps/out-domain, split test: no annotation file; tried: .*1413_out"
+    ):
+        find_captions("nocaps", tmp_path)
+
+
+def test_demo_scenes(tmp_path):
+    for split in ("train", "test"):
+        entries = [{"image": f"images/{split}.png", "caption": [split]}]
+        write(tmp_path / f"demo_scenes/low-light/annotations/{split}.json", entries)
+        touch(tmp_path / "demo_scenes/low-light", f"images/{split}.png")
+        data = find_captions("Demo-Scenes/low-light", tmp_path, split=split)
+        assert (data.name, data.root) == ("demo_scenes/low-light", tmp_path / "demo_scenes/low-light")
+        assert listed(data) == [(f"images/{split}.png", (split,), split, None)]
+    with pytest.raises(FileNotFoundError, match=r"clean/annotations/test\.json; styles there: low-light; .*quickstart"):
+        find_captions("demo_scenes/clean", tmp_path)
+    with pytest.raises(ValueError, match="has no split 'val'; choose one of test, train"):
+        find_captions("demo_scenes/low-light", tmp_path, split="val")
+    with pytest.raises(ValueError, match="expected demo_scenes/<style>"):
+        find_captions("demo_scenes/../..", tmp_path)
+
+
+def test_the_first_layout_wins_and_its_own_images_come_first(tmp_path):
+    write(tmp_path / "coco/annotations/coco_karpathy_test.json", COCO_LIST[:1])
+    touch(tmp_path / "coco/images", COCO_A)
+    touch(tmp_path / "coco2014", COCO_A)
+    assert find_captions("coco", tmp_path).root == tmp_path / "coco/images"
+    write(tmp_path / "coco2014/dataset_coco.json", karpathy(("test", "val2014", COCO_A[8:], ["k"])))
+    assert find_captions("coco", tmp_path).images[0].captions == ("k",)
+    write(tmp_path / "coco2014/coco_karpathy_test.json", [{"image": COCO_A, "caption": ["list"]}])
+    assert find_captions("coco", tmp_path).images[0].captions == ("list",)
+
+
+# -------------------------------------------------------------------------------------------------- the user's own
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ([{"image": "a.jpg", "caption": ["x", "x"], "image_id": "k1"}], [("a.jpg", ("x", "x"), "k1", None)]),
+        ([{"image": "sub/a.jpg", "caption": ["x"], "image_id": 0}], [("sub/a.jpg", ("x",), 0, None)]),
+        ([{"image": "sub/a_7.jpg", "caption": ["x"], "image_id": True}], [("sub/a_7.jpg", ("x",), "a_7", None)]),
+        ([{"image": "a.jpg", "caption": "x"}, {"image": "a.jpg", "caption": "y"}], [("a.jpg", ("x", "y"), "a", None)]),
+        (karpathy(("test", "sub", "a.jpg", ["x"])), [("sub/a.jpg", ("x",), 100, None)]),
+        (coco_form((5, "a.jpg", ["x"]), (4, "b.jpg", ["z"])), [("a.jpg", ("x",), 5, None), ("b.jpg", ("z",), 4, None)]),
+        (coco_form((5, "a.jpg", ["x"]), domain="in-domain"), [("a.jpg", ("x",), 5, "in-domain")]),
+    ],
+)
+def test_own_files_in_every_form(tmp_path, content, found):
+    data = own(tmp_path, content, *(image for image, *_ in found))
+    assert (data.name, data.root, listed(data)) == ("mine", tmp_path / "pictures", found)
+
+
+def test_own_paths_are_absolute_or_relative_to_the_working_directory_or_the_data_root(tmp_path, monkeypatch):
+    write(tmp_path / "work/mine.json", [{"image": "a.jpg", "caption": ["work"]}])
+    write(tmp_path / "data/mine.json", [{"image": "a.jpg", "caption": ["data"]}])
+    touch(tmp_path, "work/a.jpg", "data/a.jpg")
+    data = find_captions("mine", tmp_path / "data", CaptionFiles(annotations="mine.json"))
+    assert (data.images[0].captions, data.root) == (("data",), tmp_path / "data")
+    monkeypatch.chdir(tmp_path / "work")
+    data = find_captions("mine", tmp_path / "data", CaptionFiles(annotations="mine.json"))
+    assert (data.images[0].captions, data.root) == (("work",), tmp_path / "work")
+    absolute = CaptionFiles(annotations=str(tmp_path / "data/mine.json"), images=str(tmp_path / "work"))
+    data = find_captions("mine", tmp_path, absolute)
+    assert (data.images[0].captions, data.root) == (("data",), tmp_path / "work")
+    with pytest.raises(FileNotFoundError, match=r"not found; tried: /no/x\.json; give an existing path"):
+        find_captions("mine", tmp_path, CaptionFiles(annotations="/no/x.json"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    data = find_captions("mine", Path("~/data"), CaptionFiles(annotations="mine.json"))
+    assert (data.images[0].captions, data.root) == (("data",), tmp_path / "data")
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        CaptionFiles(annotations="mine.json", image="a")
+
+
+def test_own_split_of_a_karpathy_file(tmp_path):
+    content = karpathy(("test", "", "a.jpg", ["x"]), ("dev", "", "b.jpg", ["y"]))
+    assert [image.id for image in own(tmp_path, content, "a.jpg", "b.jpg").images] == ["a.jpg"]
+    assert [image.id for image in own(tmp_path, content, split="dev").images] == ["b.jpg"]
+    with pytest.raises(ValueError, match=r"'train' is not in the file, found: test \(1 images\), dev \(1 images\)"):
+        own(tmp_path, content, split="train")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_byte_order_mark(tmp_path, encoding):
+    (tmp_path / "mine.json").write_bytes('[{"image": "é.jpg", "caption": ["Ä"]}]'.encode(encoding))
+    touch(tmp_path, "é.jpg")
+    data = find_captions("mine", tmp_path, CaptionFiles(annotations="mine.json"))
+    assert listed(data) == [("é.jpg", ("Ä",), "é", None)]
+
+
+def test_equal_file_names_are_never_taken_for_one_image(tmp_path):
+    content = [{"image": f"{folder}/1.jpg", "caption": [folder]} for folder in "ab"]
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"lists 2 images, none of 2 looked for is on disk; tried, for example: .*pictures/a/1\.jpg;",
+    ):
+        own(tmp_path, content, "1.jpg")
+    assert [image.path.parent.name for image in own(tmp_path, content, "a/1.jpg", "b/1.jpg").images] == ["a", "b"]
+
+
+def test_fingerprint_sees_ids_captions_and_their_order_only(tmp_path):
+    a, b = {"image": "a.jpg", "caption": ["x", "y"]}, {"image": "b.jpg", "caption": ["z"]}
+    first = captions_fingerprint(own(tmp_path, [a, b], "a.jpg", "b.jpg"))
+    assert first == "8235f0c697aaaba454024ad4322fbe2e01b7c12bde8040f81ef7f3aef285fa4a"
+    single = [{"image": e["image"], "caption": caption} for e in (a, b) for caption in e["caption"]]
+    assert captions_fingerprint(own(tmp_path, single)) == first
+    for other in ([b, a], [a, b | {"caption": ["z "]}], [a | {"caption": ["y", "x"]}, b], [a | {"caption": ["xy"]}, b]):
+        assert captions_fingerprint(own(tmp_path, other)) != first
+
+
+# --------------------------------------------------------------------------------------------------------- names
+
+
+def test_names_in_any_case():
+    names = {
+        "coco": ("COCO", "ms-coco", "mscoco", "coco2014", "Coco-Karpathy"),
+        "flickr30k": ("Flickr30k", "flickr", "F30K", "flickr-30k"),
+        "nocaps": ("NoCaps",),
+        "nocaps/in-domain": ("nocaps/in", "nocaps/in-domain", "nocaps_in", "nocaps-IN-domain", "nocaps/in_domain"),
+        "nocaps/near-domain": ("nocaps/near",),
+        "nocaps/out-domain": ("nocaps_out_domain",),
+        "demo_scenes/clean": ("demo_scenes/clean", " Demo-Scenes/Clean "),
+    }
+    assert {key: {canonical_name(name) for name in aliases} for key, aliases in names.items()} == {
+        key: {key} for key in names
+    }
+    assert [canonical_name(name) for name in ("mine", "nocaps/far", "coco/test")] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("coco2017", "coco"),
+        ("coco_captons", "coco"),
+        ("flikr30k", "flickr30k"),
+        ("nocaps/inn", "nocaps/in-domain"),
+        ("demo_scene", "demo_scenes/<"),
+    ],
+)
+def test_unknown_names(tmp_path, name, nearest):
+    with pytest.raises(
+        ValueError, match=rf"unknown data set '{name}'; nearest: '{nearest}.*valid: coco, .*demo_scenes"
+    ):
+        find_captions(name, tmp_path)
+    with pytest.raises(ValueError, match=f"unknown data set '{name}'"):
+        find_layout(name)
+
+
+def test_published_sizes_add_up():
+    sizes = {name: {split: size.num_captions for split, size in LAYOUTS[name].published.items()} for name in LAYOUTS}
+    assert sum(sizes["coco"].values()) == 414_113 + 202_654  # captions_train2014.json and captions_val2014.json
+    assert sum(sizes["flickr30k"].values()) == 5 * 31_014  # the images of dataset_flickr30k.json
+    assert sum(sizes[f"nocaps/{domain}"]["test"] for domain in NOCAPS_LISTS) == sizes["nocaps"]["val"] == 45_000
+    assert {split: size.md5[:4] for split, size in LAYOUTS["coco"].published.items()} == {
+        "train": "aa31", "val": "b273", "test": "3ff3"
+    }  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------------------- faults
+
+
+@pytest.mark.parametrize("name", ["coco", "flickr30k", "nocaps", "nocaps/in-domain"])
+def test_a_missing_annotation_file_names_every_path_tried(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=f"data set {name}, split test: no annotation file; tried: ") as error:
+        find_captions(name, tmp_path)
+    layout = LAYOUTS[name]
+    tried = [f"{folder}/{file.format(split='test')}" for folder in layout.folders for file in layout.annotation_files]
+    assert len(tried) >= 4
+    assert all(str(tmp_path / path) in str(error.value) for path in tried)
+    assert layout.source in str(error.value)
+    with pytest.raises(FileNotFoundError, match=r"the data root .*nowhere itself does not exist"):
+        find_captions(name, tmp_path / "nowhere")
+
+
+def test_faulty_settings(tmp_path):
+    touch(tmp_path, "mine.json", "a.jpg", "folder/a.jpg")
+    with pytest.raises(ValueError, match=r"data set coco has no split 'dev'; choose one of test, val, train"):
+        find_captions("coco", tmp_path, split="dev")
+    with pytest.raises(ValueError, match="data set nocaps has no split 'train'; choose one of test, val"):
+        find_captions("nocaps", tmp_path, split="train")
+    with pytest.raises(ValueError, match=r"'mscoco' is built in \(coco\); drop dataset_files"):
+        find_captions("mscoco", tmp_path, CaptionFiles(annotations="mine.json"))
+    with pytest.raises(FileNotFoundError, match=r"dataset_files\.annotations=x\.json not found; tried: .*, .*x\.json"):
+        find_captions("mine", tmp_path, CaptionFiles(annotations="x.json"))
+    with pytest.raises(FileNotFoundError, match=r"dataset_files\.images=x not found"):
+        find_captions("mine", tmp_path, CaptionFiles(annotations="mine.json", images="x"))
+    with pytest.raises(ValueError, match="expected a json file, got the folder"):
+        find_captions("mine", tmp_path, CaptionFiles(annotations="folder"))
+    with pytest.raises(ValueError, match="expected a folder, got the file"):
+        find_captions("mine", tmp_path, CaptionFiles(annotations="mine.json", images="a.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"mine\.json: the file is empty \(0 bytes\)"),
+        (b" \n", r"the file is empty \(2 bytes\)"),
+        (b'[{"image": ', "not valid json in utf-8"),
+        (b'[{"image": "a.jpg", "caption": ["\xe4"]}]', "not valid json in utf-8"),
+        (b"[" * 200_000, "not valid json in utf-8"),
+        (b"version https://git-lfs.github.com/spec/v1", "not valid json in utf-8"),
+    ],
+)
+def test_unreadable_annotation_files(tmp_path, content, message):
+    (tmp_path / "mine.json").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        find_captions("mine", tmp_path, CaptionFiles(annotations="mine.json"))
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({"a.jpg": ["x"], "b.jpg": ["y"]}, "an object with the keys a.jpg, b.jpg, which"),
+        ({f"{i}.jpg": ["x"] for i in range(9)}, r"the keys 0\.jpg, .*7\.jpg, \.\.\., which"),
+        ([{"img": "a.jpg", "text": "x"}], "a list of 1, the first being an object with the keys img, text, which"),
+        (["a.jpg"], r"a list of 1, the first being 'a\.jpg' \(str\)"),
+        (3, r"found 3 \(int\)"),
+        ({"images": [], "annotations": []}, "images is an empty list; annotations is an empty list"),
+        ({"images": [{"id": 1}]}, "keys images; images is a list of 1, the first being an object with the keys id"),
+        ({"images": [{"id": 1}], "annotations": [{"bbox": []}]}, "annotations is a list of 1, .* the keys bbox, which"),
+    ],
+)
+def test_unknown_forms(tmp_path, content, found):
+    with pytest.raises(ValueError, match=rf'{found}.* is no known form; known forms: a list of {{"image", "caption"}}'):
+        own(tmp_path, content)
+
+
+GOOD = {"image": "a.jpg", "caption": ["x"]}
+ONE = {"image": "a.jpg", "caption": "x"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "the file lists no images"),
+        ([GOOD, {"caption": ["y"]}], r"entry 1 has no image \(got None \(NoneType\)\), expected the image's path"),
+        ([{"image": " ", "caption": ["y"]}], "entry 0 has no image"),
+        ([GOOD, {"image": "b.jpg"}], r"entry 1 \(b\.jpg\) has no captions"),
+        ([GOOD, {"image": "b.jpg", "caption": []}], r"entry 1 \(b\.jpg\) has no captions"),
+        ([ONE, {"image": "b.jpg"}], r"entry 1 \(b\.jpg\) has no captions"),
+        ([ONE, {"caption": "y"}], "entry 1 has no image"),
+        ([{"image": "b.jpg"}], r"entry 0 \(b\.jpg\) has no captions"),
+        ([GOOD, "b.jpg"], r"entry 1 of the list is 'b\.jpg' \(str\), expected an object"),
+        ([GOOD, {"image": "b.jpg", "caption": ["y", ""]}], r"entry 1 \(b\.jpg\): an empty caption \(''\)"),
+        ([{"image": "b.jpg", "caption": "\n"}], r"entry 0 \(b\.jpg\): an empty caption"),
+        ([GOOD, {"image": "b.jpg", "caption": "y"}], r"entry 1 \(b\.jpg\): caption is 'y' \(str\), expected a list"),
+        ([{"image": "b.jpg", "caption": 3}], r"caption is 3 \(int\), expected a list of texts"),
+        ([{"image": "b.jpg", "caption": ["x", None]}], r"a caption is None \(NoneType\), expected a text"),
+        (
+            [ONE, {"image": "b.jpg", "caption": ["y"]}],
+            r"entry 1 \(b\.jpg\): a caption is \['y'\] \(list\), expected a t",
+        ),
+        ([GOOD, GOOD], r"1 images are listed more than once \(a\.jpg\), expected one entry per image"),
+        (karpathy(("test", "", "a.jpg", ["x"]), ("test", "", "a.jpg", ["y"])), "1 images are listed more than once"),
+        (karpathy(("test", "", "a.jpg", []), ("val", "", "b.jpg", ["y"])), r"entry 0 \(a\.jpg\) has no captions"),
+        (karpathy(("val", "", "b.jpg", ["y"]), ("test", "d", None, ["x"])), "entry 1 has no image"),
+        ({"images": [{"split": "test", "filename": "a.jpg", "sentences": [{}]}]}, "a caption is None"),
+        ({"images": [{"split": "test", "filename": "a.jpg", "sentences": "x"}]}, r"caption is 'x' \(str\)"),
+        (
+            {"images": [{"filename": "a.jpg", "sentences": [{"raw": "x"}]}]},
+            r"'test' is not in the file, found: None \(1",
+        ),
+        ({"images": [{"sentences": []}, 5]}, r"entry 1 of images is 5 \(int\)"),
+        (coco_form((1, "a.jpg", ["x"]), (2, "b.jpg", [])), r"entry 1 \(b\.jpg\) has no captions"),
+        (coco_form((1, "a.jpg", ["x"]), (2, "a.jpg", ["y"])), r"listed more than once \(a\.jpg\)"),
+        (coco_form((1, "a.jpg", ["x"]), (1, "b.jpg", ["y"])), r"listed more than once \(1\)"),
+        (coco_form((None, "a.jpg", ["x"])), "entry 0 of images has no id"),
+        (coco_form((1, None, ["x"])), "entry 0 has no image"),
+        (coco_form((1, "a.jpg", ["x", None])), "a caption is None"),
+        (coco_form((1, "a.jpg", ["x"])) | {"images": []}, r"captions without images: 1 values of image_id .*\(1\)"),
+        ({"images": [{"id": 1}, 5], "annotations": [{"caption": "x", "image_id": 1}]}, "entry 1 of images is 5"),
+        ({"images": [{"id": 1}], "annotations": [{"caption": "x"}, 5]}, "entry 1 of annotations is 5"),
+    ],
+)
+def test_faulty_entries(tmp_path, content, message):
+    with pytest.raises(ValueError, match=message):
+        own(tmp_path, content, "a.jpg", "b.jpg")
+
+
+def test_faults_of_another_split_do_not_matter(tmp_path):
+    content = karpathy(("test", "", "a.jpg", ["x"]), ("train", "", "gone.jpg", [""]))
+    assert [image.id for image in own(tmp_path, content, "a.jpg").images] == ["a.jpg"]
+
+
+def test_missing_images_are_counted_and_named(tmp_path):
+    names = [f"{folder}/{number:02}.jpg" for folder in "ab" for number in range(20)]
+    content = [{"image": name, "caption": ["x"]} for name in names]
+    gone = ["a/01.jpg", "a/19.jpg", "b/07.jpg", "b/08.jpg"]
+    with pytest.raises(
+        FileNotFoundError, match=r"lists 40 images, none of 10 looked for is on disk; tried.*pictures/a/00\.jpg"
+    ):
+        own(tmp_path, content)
+    shown = (
+        r"4 of 40 listed images are missing on disk \(a/01\.jpg, a/19\.jpg, b/07\.jpg, \.\.\.\); tried under: .*pict"
+    )
+    with pytest.raises(FileNotFoundError, match=shown):
+        own(tmp_path, content, *(name for name in names if name not in gone))
+    for name in names[20:]:
+        (tmp_path / "pictures" / name).unlink(missing_ok=True)
+    (tmp_path / "pictures/b").rmdir()
+    with pytest.raises(FileNotFoundError, match=r"22 of 40 listed images are missing"):
+        own(tmp_path, content)
+
+
+def test_missing_images_name_every_root(tmp_path):
+    write(tmp_path / "coco/annotations/coco_karpathy_test.json", COCO_LIST)
+    with pytest.raises(FileNotFoundError, match="lists 2 images, none of 2 looked for") as error:
+        find_captions("coco", tmp_path)
+    assert all(str(tmp_path / root / COCO_A) in str(error.value) for root in ("coco", "coco/images", "coco2014"))
+    touch(tmp_path / "coco/images", COCO_B)
+    with pytest.raises(
+        FileNotFoundError, match=rf"1 of 2 listed images are missing on disk \({COCO_A}\); tried"
+    ) as error:
+        find_captions("coco", tmp_path)
+    assert all(str(tmp_path / root) in str(error.value) for root in ("coco/images", "coco2014/images"))
+
+
+# ---------------------------------------------------------------------------------------------- size, read-only
+
+
+def snapshot(root: Path) -> dict[str, tuple[int, int]]:
+    stats = {str(path): path.stat() for path in [root, *root.rglob("*")]}
+    return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
+
+
+def test_a_read_only_data_root_is_left_as_it_is(tmp_path):
+    write(tmp_path / "coco2014/coco_karpathy_test.json", COCO_LIST)
+    touch(tmp_path / "coco2014", COCO_A, COCO_B)
+    before = snapshot(tmp_path)
+    folders = [tmp_path, *(path for path in tmp_path.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        assert listed(find_captions("coco", tmp_path)) == COCO_FOUND
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    assert snapshot(tmp_path) == before
+
+
+def test_all_25010_captions_of_a_full_test_set_count(tmp_path, monkeypatch):
+    names = [f"val2014/COCO_val2014_{number:012}.jpg" for number in range(5000)]
+    captions = [[f"{number} {k}" for k in range(6 if number % 500 == 0 else 5)] for number in range(5000)]
+    content = [{"image": name, "caption": texts} for name, texts in zip(names, captions, strict=True)]
+    write(tmp_path / "coco2014/coco_karpathy_test.json", content)
+    (tmp_path / "coco2014/val2014").mkdir()
+    for name in names:
+        os.close(os.open(tmp_path / "coco2014" / name, os.O_CREAT))
+    listings = []
+    list_folder = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: listings.append(folder) or list_folder(folder))
+    data = find_captions("coco", tmp_path)
+    assert listings == [tmp_path / "coco2014/val2014"]  # once for the folder, not once for each image
+    assert (len(data.images), sum(len(image.captions) for image in data.images)) == (5000, 25_010)
+    assert (data.images[1].image_id, data.images[4500].captions[5]) == (1, "4500 5")
+    size = LAYOUTS["coco"].published["test"]
+    assert (size.num_images, size.num_captions) == (5000, 25_010)
