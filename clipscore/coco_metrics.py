@@ -1,0 +1,200 @@
+"""BLEU, METEOR, ROUGE-L, CIDEr and SPICE as the COCO caption evaluation computes them, behind its PTB tokenizer.
+
+The scorers and the Java programs are pycocoevalcap's. The programs are started here because its wrappers write into the
+installed package, follow the machine's locale, lose count of captions that hold other line separators than "\\n", and
+wait forever when METEOR dies.
+
+Source: COCO caption evaluation, Chen et al. 2015 (arXiv 1504.00325); official clipscore/generation_eval_utils.py.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.meteor import meteor
+from pycocoevalcap.rouge.rouge import Rouge
+from pycocoevalcap.spice import get_stanford_models, spice
+from pycocoevalcap.tokenizer import ptbtokenizer
+
+COCO_METRICS = {  # the columns of each metric
+    "bleu": ("bleu_1", "bleu_2", "bleu_3", "bleu_4"),
+    "meteor": ("meteor",),
+    "rouge_l": ("rouge_l",),
+    "cider": ("cider",),
+    "spice": ("spice",),
+}
+
+Column = tuple[float, list[float]]  # over all captions, and of each caption
+
+_UTF8 = "-Dfile.encoding=UTF-8"  # METEOR reads its input in the locale's encoding otherwise
+
+
+def one_line(text: str) -> str:
+    """Single spaces for every run of white space and line separators; half surrogate pairs become "?"."""
+    return " ".join(text.encode(errors="replace").decode().split())
+
+
+def has_java() -> bool:
+    """Whether a `java` command is there and runs."""
+    try:
+        return subprocess.run(["java", "-version"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def has_spice_models() -> bool:
+    """Whether the parser that SPICE needs was downloaded before."""
+    folder = Path(get_stanford_models.__file__).parent / get_stanford_models.SPICELIB
+    return (folder / f"{get_stanford_models.JAR}-models.jar").is_file()
+
+
+def coco_scores(
+    candidates: Mapping[str, str], references: Mapping[str, Sequence[str]], metrics: Sequence[str]
+) -> tuple[dict[str, Column], list[str]]:
+    """Compare each caption with its references.
+
+    Args:
+        candidates: image id -> caption.
+        references: image id -> one caption or more, none of them blank, for every candidate.
+        metrics: names of COCO_METRICS.
+
+    Returns:
+        Column name -> score over all captions and per caption, in the order of `candidates`; fractions, not per cent.
+        SPICE is missing where it cannot run, and then a sentence of the second result says why.
+
+    Raises:
+        RuntimeError: Java or a Java program failed.
+    """
+    # Two runs, as in the official code: the tokenizer looks ahead, so what follows a caption is part of its input.
+    gts = ptb_tokenize({key: references[key] for key in candidates})
+    res = ptb_tokenize({key: [caption] for key, caption in candidates.items()})
+    columns: dict[str, Column] = {}
+    notes = []
+    for name in metrics:
+        try:
+            scored = _SCORERS[name](gts, res)
+        except Exception as error:
+            if name != "spice":
+                raise
+            notes.append(f"SPICE is left out, it cannot run here: {type(error).__name__}: {one_line(str(error))}")
+        else:
+            columns.update(zip(COCO_METRICS[name], scored, strict=True))
+    return columns, notes
+
+
+def ptb_tokenize(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Lower-case tokens without punctuation, joined by spaces.
+
+    Args:
+        captions: id -> captions, which may be empty and may hold any character.
+
+    Raises:
+        RuntimeError: the tokenizer cannot run, or returned another number of lines.
+    """
+    flat = [one_line(caption) for group in captions.values() for caption in group]
+    jar = Path(ptbtokenizer.__file__).parent / ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR
+    program = ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
+    lines = _run(["java", _UTF8, "-cp", str(jar), *program], "\n".join(flat)).split("\n")
+    if len(lines) != len(flat):
+        raise RuntimeError(f"the PTB tokenizer made {len(lines)} lines of {len(flat)} captions")
+    words = (" ".join(w for w in line.split(" ") if w not in ptbtokenizer.PUNCTUATIONS) for line in lines)
+    return {key: [next(words).strip() for _ in group] for key, group in captions.items()}
+
+
+Tokenized = Mapping[str, list[str]]
+
+
+def _bleu(gts: Tokenized, res: Tokenized) -> list[Column]:
+    overall, each = Bleu(4).compute_score(gts, res, verbose=0)
+    return list(zip(overall, each, strict=True))
+
+
+def _rouge_l(gts: Tokenized, res: Tokenized) -> list[Column]:
+    overall, each = Rouge().compute_score(gts, res)
+    return [(float(overall), each.tolist())]
+
+
+def _cider(gts: Tokenized, res: Tokenized) -> list[Column]:
+    overall, each = Cider().compute_score(gts, res)
+    return [(float(overall), each.tolist())]
+
+
+def _meteor(gts: Tokenized, res: Tokenized) -> list[Column]:
+    command = ["java", "-Xmx2G", _UTF8, "-jar", meteor.METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-norm"]
+    pipe = subprocess.PIPE
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command, cwd=Path(meteor.__file__).parent, stdin=pipe, stdout=pipe, stderr=errors, encoding="utf-8"
+        )
+        try:
+            statistics = [_ask(process, "SCORE", *gts[key], res[key][0]) for key in gts]
+            first = _ask(process, "EVAL", *statistics)
+            *each, overall = [float(line) for line in (first, *(_next_line(process) for _ in gts))]
+        except (OSError, ValueError) as error:
+            process.kill()
+            process.wait()
+            errors.seek(0)
+            raise RuntimeError(f"METEOR stopped: {_reason(errors.read())}") from error
+        finally:
+            process.kill()
+            process.communicate()
+    return [(overall, each)]
+
+
+def _ask(process: subprocess.Popen[str], *fields: str) -> str:
+    assert process.stdin
+    process.stdin.write(" ||| ".join(fields) + "\n")
+    process.stdin.flush()
+    return _next_line(process)
+
+
+def _next_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+def _spice(gts: Tokenized, res: Tokenized) -> list[Column]:
+    if not has_spice_models():
+        _run([sys.executable, "-m", get_stanford_models.__name__])
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "captions.json"), Path(folder, "scores.json")
+        source.write_text(json.dumps([{"image_id": key, "test": res[key][0], "refs": gts[key]} for key in gts]))
+        command = ["java", "-Xmx8G", "-jar", spice.SPICE_JAR, str(source), "-out", str(target), "-subset", "-silent"]
+        _run(command, folder=Path(spice.__file__).parent)
+        scores = {row["image_id"]: float(row["scores"]["All"]["f"]) for row in json.loads(target.read_text())}
+    each = [scores[key] for key in gts]
+    return [(float(np.mean(each)), each)]
+
+
+_SCORERS: dict[str, Callable[[Tokenized, Tokenized], list[Column]]] = {
+    "bleu": _bleu,
+    "meteor": _meteor,
+    "rouge_l": _rouge_l,
+    "cider": _cider,
+    "spice": _spice,
+}
+
+
+def _run(command: list[str], text: str = "", folder: Path | None = None) -> str:
+    """The standard output of a program; what it prints besides is kept for the error message."""
+    done = subprocess.run(command, input=text.encode(), capture_output=True, cwd=folder, check=False)
+    if done.returncode:
+        reason = _reason(done.stderr.decode(errors="replace"))
+        raise RuntimeError(f"{Path(command[0]).name} exited with {done.returncode}: {reason}")
+    return done.stdout.decode()
+
+
+def _reason(errors: str) -> str:
+    """The line that says what happened: the last of a Python traceback, the first of a Java one."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    return next(
+        (line for line in reversed(lines) if "Error" in line or "Exception" in line), (lines or ["no message"])[-1]
+    )

@@ -1,0 +1,325 @@
+"""Caption metrics: numbers worked out by hand, the command as a process, and everything that may be wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from clipscore import __main__ as command
+from clipscore import caption_metrics, coco_metrics
+from clipscore.caption_metrics import check_captions, check_metrics, clip_scores, default_metrics, score_captions
+from clipscore.clip_weights import load_clip
+from clipscore.coco_metrics import coco_scores, one_line, ptb_tokenize
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "pretrained/demo/policy.pt"
+needs_java = pytest.mark.skipif(not coco_metrics.has_java(), reason="needs Java")
+NAMES = ["red.png", "green.png", "blue.png"]
+CAPTIONS = ["a red square on the wall", "the green field lies there", "some blue sky over us"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Three images, and the command's two json files."""
+    (tmp_path / "images").mkdir()
+    for name in NAMES:
+        Image.new("RGB", (40, 50), name.split(".")[0]).save(tmp_path / "images" / name)
+    (tmp_path / "candidates.json").write_text(json.dumps(dict(zip(NAMES, CAPTIONS, strict=True))))
+    references = {name: [text, "something else"] for name, text in zip(NAMES, CAPTIONS, strict=True)}
+    (tmp_path / "references.json").write_text(json.dumps(references | {"unknown.png": ["a dog"]}))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return load_clip(str(MODEL), ROOT)
+
+
+def fails(capsys, files, *words):
+    """What the command says about bad input, in this process."""
+    arguments = [str(files / "candidates.json"), str(files / "images"), "--model", str(MODEL), "--device", "cpu"]
+    assert command.main([*arguments, *words]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("error: ") and printed.err.count("\n") == 1
+    return printed.err
+
+
+def test_clip_scores_by_hand():
+    images = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    candidates = torch.tensor([[0.6, 0.8], [-0.6, 0.8], [0.8, 0.6], [0.6, 0.8]])
+    references = [
+        torch.tensor([[0.0, 1.0], [0.8, -0.6]]),  # cosines 0.8 and 0
+        torch.tensor([[0.0, 1.0]]),
+        torch.tensor([[-1.0, 0.0]]),  # cosine -0.8: not clipped
+        torch.tensor([[0.6, 0.8], [0.0, 1.0]]),  # 1 and 0.8
+    ]
+    scores, with_references = clip_scores(images, candidates, references)
+    torch.testing.assert_close(scores, torch.tensor([1.5, 0.0, 2.0, 2.0]))  # 2.5 * 0.6, clipped, 2.5 * 0.8
+    by_hand = [2 * 1.5 * 0.8 / 2.3, 0.0, 2 * 2.0 * -0.8 / 1.2, 2 * 2.0 * 1.0 / 3.0]
+    torch.testing.assert_close(with_references, torch.tensor(by_hand))
+    halved = clip_scores(images, candidates, references, scale=1.0)[0]
+    torch.testing.assert_close(halved, torch.tensor([0.6, 0.0, 0.8, 0.8]))
+
+
+def test_ref_clip_score_is_finite_where_the_harmonic_mean_is_not():
+    image, reference = torch.tensor([[1.0, 0.0]]), [torch.tensor([[-1.0, 0.0]])]
+    scores, with_references = clip_scores(image, torch.tensor([[1.0, 0.0]]), reference, scale=1.0)
+    assert scores.tolist() == [1.0] and with_references.tolist() == [0.0]  # 1 and -1 add up to 0
+
+
+@pytest.mark.parametrize("references", [[], [torch.zeros(0, 2)]], ids=["no group", "empty group"])
+def test_clip_scores_need_references(references):
+    with pytest.raises(ValueError, match="one reference or more for each of 1 images expected"):
+        clip_scores(torch.ones(1, 2), torch.ones(1, 2), references)
+
+
+@needs_java
+def test_ngram_metrics_by_hand():
+    candidates = {"a": "A red square\non the wall.", "b": "the the the", "c": "", "d": "x ||| \u2028 \ud83d y!"}
+    references = {"a": ["a red square on the wall"], "b": ["the cat", "a dog"], "c": ["a cat"], "d": ["some sky"]}
+    columns, notes = coco_scores(candidates, references, ["bleu", "rouge_l", "cider"])
+    assert notes == [] and list(columns) == ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"]
+    overall, each = columns["bleu_1"]
+    # b: "the" counts once of three words, and no brevity penalty; d: five words, x | | | y
+    assert each == pytest.approx([1.0, 1 / 3, 0.0, 0.0], abs=1e-6)
+    assert overall == pytest.approx((6 + 1) / (6 + 3 + 5), abs=1e-6)
+    precision, recall = 1 / 3, 1 / 2
+    rouge = (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision)
+    assert columns["rouge_l"][1] == pytest.approx([1.0, rouge, 0.0, 0.0])
+    assert columns["cider"][1][0] == pytest.approx(10.0)  # identical, with its own n-grams of all four lengths
+    assert columns["cider"][1][2:] == [0.0, 0.0]
+    assert columns["cider"][0] == pytest.approx(sum(columns["cider"][1]) / 4)
+
+
+@needs_java
+def test_ptb_tokens_keep_their_places():
+    captions = {"a": ["", "A dog,\r\n(running)!", "\u2029"], "b": ["caf\u00e9\x85au\x0clait", "\x00"], "c": []}
+    expected = {"a": ["", "a dog -lrb- running -rrb-", ""], "b": ["caf\u00e9 au lait", ""], "c": []}
+    assert ptb_tokenize(captions) == expected
+    assert one_line(" a\u2028\tb \ud800") == "a b ?"
+
+
+@pytest.fixture
+def java(monkeypatch, tmp_path):
+    """Put a shell script in the place of Java."""
+
+    def replace(script):
+        (tmp_path / "java").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "java").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    return replace
+
+
+def test_what_meteor_is_asked(java, tmp_path):
+    answers = "SCORE*) echo s$count;; EVAL*) echo 0.1; echo 0.3; echo 0.9;;"
+    java(
+        f'while read line; do count=$((count + 1)); echo "$line" >>{tmp_path}/asked; case $line in {answers} esac; done'
+    )
+    tokens = {"a": ["a dog", "the dog"], "b": ["caf\u00e9"]}
+    assert coco_metrics._meteor(tokens, {"a": ["dogs"], "b": [""]}) == [(0.9, [0.1, 0.3])]
+    asked = ["SCORE ||| a dog ||| the dog ||| dogs", "SCORE ||| caf\u00e9 |||", "EVAL ||| s1 ||| s2"]
+    assert (tmp_path / "asked").read_text(encoding="utf-8").splitlines() == asked
+
+
+def test_java_programs_that_fail(java):
+    java('read line\necho "Error: no space left" >&2\nexit 1')
+    with pytest.raises(RuntimeError, match="METEOR stopped: Error: no space left"):
+        coco_metrics._meteor({"a": ["a dog"], "b": ["a cat"]}, {"a": ["a"], "b": ["b"]})
+    with pytest.raises(RuntimeError, match="java exited with 1: Error: no space left"):
+        ptb_tokenize({"a": ["a dog"]})
+    java("echo one\necho two")
+    with pytest.raises(RuntimeError, match="the PTB tokenizer made 3 lines of 1 captions"):
+        ptb_tokenize({"a": ["a dog"]})
+
+
+def test_only_spice_may_be_left_out(monkeypatch, java):
+    monkeypatch.setattr(coco_metrics, "ptb_tokenize", lambda captions: {key: ["a"] for key in captions})
+    java("exit 3")
+    with pytest.raises(RuntimeError, match="METEOR stopped: no message"):
+        coco_scores({"a": "a"}, {"a": ["a"]}, ["meteor"])
+
+
+def test_spice_is_left_out_where_it_cannot_run(monkeypatch):
+    monkeypatch.setattr(coco_metrics, "ptb_tokenize", lambda captions: {key: ["a"] for key in captions})
+    monkeypatch.setattr(coco_metrics, "has_spice_models", lambda: False)
+    monkeypatch.setattr(coco_metrics.get_stanford_models, "__name__", "no_such_module")
+    columns, notes = coco_scores({"a": "a"}, {"a": ["a"]}, ["rouge_l", "spice"])
+    assert columns == {"rouge_l": (1.0, [1.0])}
+    assert len(notes) == 1 and notes[0].startswith("SPICE is left out, it cannot run here: RuntimeError: ")
+    assert "No module named no_such_module" in notes[0]
+
+
+def test_spice_reads_what_the_program_writes(monkeypatch, java):
+    """The real program needs a download; this one answers in its form, in another order."""
+    rows = [
+        {"image_id": key, "scores": {"All": {"f": f}, "Object": {"f": None}}} for key, f in (("b", 0.5), ("a", 0.2))
+    ]
+    java(f"echo chatter\ntest $3 = spice-1.0.jar && test $5 = -out && echo '{json.dumps(rows)}' >$6")
+    monkeypatch.setattr(coco_metrics, "has_spice_models", lambda: True)
+    tokens = {"a": ["x"], "b": ["y"]}
+    assert coco_metrics._spice(tokens, tokens) == [(0.35, [0.2, 0.5])]
+
+
+def test_metric_names():
+    assert check_metrics(["CLIPScore"]) == ["clipscore"]
+    assert check_metrics([" refclipscore", "clipscore", "clipscore"]) == ["clipscore", "refclipscore"]
+    for name, near in (("bleu_4", "bleu"), ("rouge", "rouge_l"), ("clip", "clipscore")):
+        with pytest.raises(ValueError, match=f"unknown caption metric '{name}'; there are bleu, .*mean {near}"):
+            check_metrics(["clipscore", name])
+    with pytest.raises(ValueError, match="no caption metric is named"):
+        check_metrics([])
+
+
+def test_java_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match=r"^bleu, rouge_l need Java .*apt-get install.*metrics=.clipscore, refclip"):
+        check_metrics(["clipscore", "bleu", "ROUGE-L"])
+    assert check_metrics(["clipscore", "refclipscore"]) == ["clipscore", "refclipscore"]
+
+
+def test_default_metrics(monkeypatch):
+    assert default_metrics(False) == ["clipscore"]
+    for there, spice in ((True, ["spice"]), (False, [])):
+        monkeypatch.setattr(caption_metrics, "has_spice_models", lambda there=there: there)
+        expected = ["bleu", "meteor", "rouge_l", "cider", *spice, "clipscore", "refclipscore"]
+        assert default_metrics(True) == expected
+
+
+@pytest.mark.parametrize(
+    ("candidates", "references", "complaint"),
+    [
+        ({}, None, "there are no candidates"),
+        (["a"], None, "candidates must be a mapping from image names, got a list"),
+        ({"a": ["x"]}, None, r"a candidate must be one string, got \['x'\] for a"),
+        ({"a": "x"}, None, r"bleu need references; give them, or use metrics=\[clipscore\]"),
+        ({"a": "x"}, ["y"], "references must be a mapping from image names, got a list"),
+        ({"a": "x"}, {"a": "y"}, "references of a must be a list of strings, got 'y'"),
+        ({"a": "x"}, {"a": [1]}, r"references of a must be a list of strings, got \[1\]"),
+        ({"a": "x", "b": "x"}, {"a": ["y"]}, "1 of 2 candidates have no reference: b; add them"),
+        (dict.fromkeys("abcdefg", "x"), {"a": [" .\n"]}, "7 of 7 candidates have no reference: a, b, c, d, e, ...;"),
+    ],
+)
+def test_bad_captions(candidates, references, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        check_captions(candidates, references, ["bleu"])
+
+
+def test_what_is_ignored_is_counted():
+    references = {"a": ["y", "", "?"], "b": ["z"], "c": []}
+    kept, notes = check_captions({"a": "x"}, references, ["bleu"])
+    assert kept == {"a": ["y"]}
+    assert notes == [
+        "2 references without a letter or digit are ignored",
+        "references of 2 images without a candidate are ignored",
+    ]
+
+
+def test_clip_metrics_through_the_model(files, clip):
+    images = {name: files / "images" / name for name in NAMES}
+    candidates = dict(zip(NAMES, CAPTIONS, strict=True))
+    references = {name: [text, "green field"] for name, text in candidates.items()}
+    both = score_captions(candidates, references, ["clipscore", "refclipscore"], clip, images)
+    alone = score_captions(candidates, None, None, clip, images)
+    assert alone.means == {"clipscore": both.means["clipscore"]} and alone.notes == []
+    for scores in both.per_caption.values():  # a reference is the caption itself: its cosine is 1
+        a = scores["clipscore"] / 100
+        assert scores["refclipscore"] == pytest.approx(100 * 2 * a / (a + 1), abs=1e-3)
+    assert max(scores["clipscore"] for scores in both.per_caption.values()) > 0
+    features, _ = caption_metrics.encode_image_files(clip, images, batch_size=2)
+    texts = clip.encode_token_ids(clip.tokenize([f"A photo depicts {text}" for text in CAPTIONS]))
+    cosines = torch.stack([features[name] @ text for name, text in zip(NAMES, texts, strict=True)])
+    expected = 250 * cosines.clamp(min=0)
+    assert [row["clipscore"] for row in both.per_caption.values()] == pytest.approx(expected.tolist(), abs=1e-3)
+    with pytest.raises(ValueError, match="need a clip model and an image file for every candidate"):
+        score_captions(candidates, None, None, clip, {"red.png": images["red.png"]})
+
+
+def test_an_unreadable_image(files, clip, capsys):
+    (files / "images" / "red.png").write_bytes(b"no image")
+    assert "red.png: cannot be read as an image" in fails(capsys, files)
+    images = {name: files / "images" / name for name in NAMES}
+    scores = score_captions(dict.fromkeys(NAMES, "x"), None, None, clip, images, on_error="skip")
+    assert list(scores.per_caption) == NAMES[1:] and len(scores.notes) == 1
+    assert scores.notes[0].startswith(f"left out: {images['red.png']}: cannot be read as an image")
+    with pytest.raises(ValueError, match=r"none of 1 images can be read; the first: .*red.png"):
+        score_captions({"red.png": "x"}, None, None, clip, images, on_error="skip")
+
+
+@needs_java
+def test_the_command(files):
+    words = [str(files / "candidates.json"), str(files / "images"), "--references", str(files / "references.json")]
+    done = subprocess.run(
+        [sys.executable, "-m", "clipscore", *words, "--model", str(MODEL), "--device", "cpu"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = dict(line.split() for line in done.stdout.splitlines()[1:-1])
+    columns = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "CLIPScore", "RefCLIPScore"]
+    assert [name for name in rows if name != "SPICE"] == columns
+    assert rows["BLEU-1"] == rows["BLEU-4"] == rows["METEOR"] == rows["ROUGE-L"] == "100.00"
+    # Identical to one reference of two; the other shares nothing with the caption.
+    assert float(rows["CIDEr"]) == pytest.approx(500)
+    assert len({len(line) for line in done.stdout.splitlines()[:-1]}) == 1  # aligned
+    assert done.stderr == "note: references of 1 images without a candidate are ignored\n"
+    result = json.loads((files / "candidates.scores.json").read_text())
+    assert list(result["per_caption"]) == NAMES and result["model"]["name"] == str(MODEL)
+    mean = sum(row["clipscore"] for row in result["per_caption"].values()) / 3
+    assert math.isclose(result["means"]["clipscore"], mean, rel_tol=1e-6)
+    assert f"{mean:.2f}" == rows["CLIPScore"]
+    left = [path.name for path in Path(coco_metrics.ptbtokenizer.__file__).parent.iterdir() if "tmp" in path.name]
+    assert left == []
+
+
+def test_the_command_without_java_and_references(files, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert "need Java" in fails(capsys, files, "--references", str(files / "references.json"))
+    content = {Path(name).stem: text for name, text in zip(NAMES, CAPTIONS, strict=True)}  # names without suffix
+    (files / "candidates.json").write_text(json.dumps(content))
+    words = ["--model", str(MODEL), "--device", "cpu", "--output", str(files / "out.json")]
+    assert command.main([str(files / "candidates.json"), str(files / "images"), *words]) == 0
+    result = json.loads((files / "out.json").read_text())
+    assert list(result["means"]) == ["clipscore"] and list(result["per_caption"]) == ["red", "green", "blue"]
+    assert not (files / "candidates.scores.json").exists()
+
+
+def test_bad_files(files, capsys):
+    absent = files / "absent.json"
+    assert f"references file {absent} cannot be read: No such file" in fails(capsys, files, "--references", str(absent))
+    for text, complaint in (
+        ("[1]", 'holds a list; expected {"file name": "caption"}'),
+        ("{", "cannot be read: Expecting property name"),
+        ('{"a.png": "x", "a.png": "y"}', "cannot be read: 'a.png' is there twice"),
+        ("{}", "there are no candidates"),
+        ('{"a.png": 1}', "a candidate must be one string, got 1 for a.png"),
+        ('{"absent.png": "x"}', "absent.png: no such file"),
+    ):
+        (files / "candidates.json").write_text(text)
+        assert complaint in fails(capsys, files)
+
+
+def test_bad_options(files, capsys):
+    for words, complaint in (
+        (["--device", "tpu9"], "device must be auto"),
+        (["--metrics", "clipscor"], "did you mean clipscore?"),
+        (["--metrics", "refclipscore"], "refclipscore need references"),
+        (["--model", "ViT-B/33"], "no CLIP called 'ViT-B/33'"),
+        (["--output", str(files / "nowhere" / "out.json")], "cannot be written: name a file in an existing folder"),
+    ):
+        assert complaint in fails(capsys, files, *words)
+    with pytest.raises(ValueError, match=r"image folder .*absent is not a folder"):
+        command.find_images(files / "absent", NAMES)
+    Image.new("RGB", (4, 4)).save(files / "images" / "red.jpg")
+    with pytest.raises(ValueError, match=r"red fits several files: .*red.jpg, .*red.png; write the whole file name"):
+        command.find_images(files / "images", ["red"])

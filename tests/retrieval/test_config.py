@@ -1,0 +1,72 @@
+"""Combinations that make no sense are refused before anything is loaded; captions are cleaned as BLIP's are."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from retrieval.captions import clean_caption, clean_captions
+from retrieval.config import RetrievalConfig
+
+BASE = {"dataset": "coco", "data_root": "", "pretrained_root": "", "output_root": ""}
+REWARD = {"models": [{"name": "ViT-L/14"}]}
+RLCF = {"method": "rlcf", "steps": 8, "lr": 1e-6, "reward": REWARD}
+
+
+def config(**changes):
+    return RetrievalConfig.model_validate({**BASE, **RLCF, **changes})
+
+
+def test_official_defaults():
+    ours = config(dataset="COCO")
+    assert (ours.dataset, ours.column, ours.k) == ("coco", "coco/image_to_text", 20)
+    assert config(direction="text_to_image").k == 12
+    assert (ours.eps, ours.weight_decay, ours.seed) == (1e-6, 5e-4, 42)
+    assert config(num_candidates=7).k == config(num_candidates=7, direction="text_to_image").k == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reward": None}, "method=rlcf needs reward.models"),
+        ({"method": "pseudo_label"}, "method=pseudo_label uses no reward model; set reward=null"),
+        ({"method": "kd", "reward": {"models": [{"name": "a"}, {"name": "b"}]}}, "one teacher, got 2"),
+        ({"method": "kd", "num_candidates": 3}, "method=kd does not use num_candidates"),
+        ({"lr": 0.0}, "lr=0 moves nothing"),
+        ({"method": "zero_shot", "reward": None}, "method=zero_shot takes no steps, got steps=8"),
+        ({"method": "zero_shot", "reward": None, "steps": 0}, "method=zero_shot takes no lr"),
+        ({"zero_shot_models": ["RN50"]}, "zero_shot_models needs method=zero_shot"),
+        ({"dataset": "cocoo"}, "unknown data set 'cocoo'; nearest: 'coco'"),
+        ({"direction": "i2t"}, "'image_to_text' or 'text_to_image'"),
+        ({"num_candidates": 0}, "greater than or equal to 1"),
+        ({"num_candidates": True}, "valid dictionary"),
+    ],
+)
+def test_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        config(**changes)
+
+
+def test_steps_must_be_given():
+    with pytest.raises(ValidationError, match="method=rlcf needs steps"):
+        RetrievalConfig.model_validate({**BASE, "method": "rlcf", "reward": REWARD})
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ('A dog, running (fast)! "Yes".', "a dog, running fast yes"),
+        ("one#two;three:four~five*six", "one two three four five six"),
+        ("  tabs\tand\nlines  ", "tabs and lines"),
+        ("w " * 60, " ".join(["w"] * 50)),
+        ("It's don't_touch - 3?", "it's don't_touch - 3?"),
+        ("...", ""),
+    ],
+)
+def test_clean_caption(text, cleaned):
+    assert clean_caption(text) == cleaned
+
+
+def test_captions_of_punctuation_only_are_refused():
+    with pytest.raises(ValueError, match=r"2 captions are empty .* the first is '!!' of image b.png; remove them"):
+        clean_captions([["ok"], ["fine", "!!"], ["."]], ["a.png", "b.png", "c.png"])

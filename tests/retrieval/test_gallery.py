@@ -1,0 +1,134 @@
+"""The feature cache: used when nothing changed, never when something did, and never half-written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from clipscore.caption_files import CaptionedImage
+from clipscore.images import UnreadableImage
+from retrieval import gallery
+from retrieval.gallery import FeatureCache, image_features, text_features
+
+
+@pytest.fixture
+def images(tmp_path) -> list[CaptionedImage]:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), dtype=np.uint8)
+    found = []
+    for number, picture in enumerate(pixels):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(picture).save(path)
+        found.append(CaptionedImage(path.name, path, ("a caption",), number))
+    return found
+
+
+@pytest.fixture
+def cache(tmp_path) -> FeatureCache:
+    return FeatureCache(tmp_path / "features")
+
+
+@pytest.fixture
+def encoded(monkeypatch) -> list[str]:
+    """What is encoded anew: names of models, once per image batch or call."""
+    calls: list[str] = []
+
+    def images(models, *rest):
+        calls.append("images by " + ", ".join(model.name for model in models))
+        return real_images(models, *rest)
+
+    def texts(model, batch):
+        calls.append(f"texts by {model.name}")
+        return real_texts(model, batch)
+
+    real_images, real_texts = gallery._encode_images, gallery.encode_texts
+    monkeypatch.setattr(gallery, "_encode_images", images)
+    monkeypatch.setattr(gallery, "encode_texts", texts)
+    return calls
+
+
+def test_features_are_made_once_for_each_model(tiny_clip, images, cache, encoded):
+    policy, reward = tiny_clip("P"), tiny_clip("R1")
+    first = image_features([policy, reward], images, 32, cache, 0)
+    again = image_features([reward, policy], images, 32, cache, 0)
+    assert encoded == ["images by P, R1"]
+    assert torch.equal(first[0], again[1]) and torch.equal(first[1], again[0])
+    assert [features.shape[1] for features in first] == [32, 48]
+    picture = gallery.Pictures([images[2].path], 32)[0].double().unsqueeze(0)
+    torch.testing.assert_close(first[0][2:], policy.encode_images(picture))
+    texts = ["a red seven", "a dog"]
+    assert torch.equal(text_features(policy, texts, cache), text_features(policy, texts, cache))
+    assert encoded[1:] == ["texts by P"]
+
+
+def test_whatever_changes_the_numbers_makes_them_anew(tiny_clip, images, cache, encoded):
+    policy = tiny_clip("P")
+    changes = [
+        lambda: setattr(policy, "sha256", "of other weights"),
+        lambda: setattr(policy, "autocast_dtype", torch.bfloat16),
+        lambda: Image.new("RGB", (40, 40)).save(images[0].path),
+        lambda: os.utime(images[1].path, ns=(1, 1)),
+        lambda: images.pop(),
+    ]
+    image_features([policy], images, 32, cache, 0)
+    for number, change in enumerate(changes, start=2):
+        change()
+        image_features([policy], images, 32, cache, 0)
+        assert len(encoded) == number
+        image_features([policy], images, 32, cache, 0)
+        assert len(encoded) == number
+    image_features([policy], images, 24 + 8, cache, 0)
+    assert len(encoded) == 6
+    text_features(policy, ["a"], cache)
+    text_features(policy, ["b"], cache)
+    assert len(encoded) == 8
+
+
+def test_without_a_folder_nothing_is_kept(tiny_clip, images, tmp_path, encoded):
+    before = set(tmp_path.rglob("*"))
+    for _ in range(2):
+        image_features([tiny_clip("P")], images, 32, FeatureCache(None), 0)
+    assert len(encoded) == 2 and set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("fault", ["truncated", "of other weights", "wrong length"])
+def test_a_file_that_is_not_what_it_should_be_is_replaced(tiny_clip, images, cache, encoded, caplog, fault):
+    policy = tiny_clip("P")
+    expected = image_features([policy], images, 32, cache, 0)[0]
+    (file,) = Path(cache.folder).glob("*.safetensors")
+    if fault == "truncated":
+        file.write_bytes(file.read_bytes()[:-10])
+    elif fault == "of other weights":
+        save_file({"features": torch.zeros(3, 32)}, file, metadata={"weights": "others"})
+    else:
+        origin = gallery._origin(policy, "images", "x")
+        save_file({"features": torch.zeros(2, 32)}, file, metadata=origin)
+    assert torch.equal(image_features([policy], images, 32, cache, 0)[0], expected)
+    assert len(encoded) == 2
+    assert f"{file} is damaged" in caplog.text or f"{file} was made from other weights" in caplog.text
+    assert image_features([policy], images, 32, cache, 0) and len(encoded) == 2  # mended
+    assert [path.suffix for path in Path(cache.folder).iterdir()] == [".safetensors"]
+
+
+def test_an_interrupted_write_leaves_nothing_that_is_read(tiny_clip, images, cache, monkeypatch, caplog):
+    def torn(tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(gallery, "save_file", torn)
+    features = image_features([tiny_clip("P")], images, 32, cache, 0)[0]
+    assert len(features) == 3 and "No space left" in caplog.text
+    assert list(Path(cache.folder).iterdir()) == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_unreadable_image_is_one_sentence(tiny_clip, images, cache, num_workers):
+    images[1].path.write_bytes(b"")
+    with pytest.raises(UnreadableImage) as refused:
+        image_features([tiny_clip("P")], images, 32, cache, num_workers)
+    assert str(refused.value) == f"{images[1].path}: the file is empty (0 bytes); download the image again"
