@@ -15,7 +15,7 @@ from tests.conftest import GOLDEN
 def test_all_traces_replay(golden):
     deviations = parity.replay_folder(GOLDEN)
     assert [d for d in deviations if not d.ok] == []
-    assert {d.trace for d in deviations} == set(golden.traces()) and len(golden.traces()) == 42
+    assert {d.trace for d in deviations} == set(golden.traces()) and len(golden.traces()) == 50
 
 
 @pytest.fixture

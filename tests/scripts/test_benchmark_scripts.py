@@ -10,10 +10,25 @@ import pytest
 
 from scripts.config import REPOSITORY
 from scripts.demo.make_data import make_data
-from tests.classification.test_runs import QUICK, every_config
+from tests.classification import test_runs as classification
+from tests.retrieval import test_runs as retrieval
 
-SCRIPTS = sorted((REPOSITORY / "scripts/classification").glob("*.sh"))
-MODELS = dict(every_config()) | {"rlcf_imagenet_c": dict(every_config())["rlcf_encoder"]}
+SCRIPTS = [p for task in ("classification", "retrieval") for p in sorted((REPOSITORY / "scripts" / task).glob("*.sh"))]
+IMAGENET_C = {"classification/rlcf_imagenet_c": dict(classification.every_config())["rlcf_encoder"]}
+WORDS = {  # script -> what makes a demo run of it
+    **{f"classification/{name}": [*classification.QUICK, *words] for name, words in classification.every_config()},
+    **{name: [*classification.QUICK, *words] for name, words in IMAGENET_C.items()},
+    **{f"retrieval/{name}": [*retrieval.QUICK, *words] for name, words in retrieval.every_config()},
+}
+DATASET = {"classification": "demo/noise", "retrieval": "demo_scenes/noise"}
+KEYS = {
+    "classification": ("views.num_views: int",),
+    "retrieval": ("num_candidates.image_to_text: int", "direction=image_to_text,text_to_image"),
+}
+
+
+def name_of(script: Path) -> str:
+    return f"{script.parent.name}/{script.stem}"
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +45,27 @@ def bash(script: Path, environment: dict[str, str], *words: str) -> subprocess.C
 
 
 def test_there_is_a_script_for_every_config():
-    assert {script.stem for script in SCRIPTS} == set(MODELS)
+    assert {name_of(script) for script in SCRIPTS} == set(WORDS)
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
 def test_script(script, environment):
+    task = script.parent.name
     shown = bash(script, environment, "--help").stdout
-    for word in ("GPU", "dataset=", "policy: str", "views.num_views: int", "limit: int", "lr: float"):
+    for word in ("GPU", "dataset=", "policy: str", "limit: int", "lr: float", *KEYS[task]):
         assert word in shown
-    done = bash(script, environment, "cpu", "dataset=demo/noise", "limit=1", *QUICK, *MODELS[script.stem])
+    done = bash(script, environment, "cpu", f"dataset={DATASET[task]}", "limit=1", *WORDS[name_of(script)])
     assert done.returncode == 0, done.stderr
-    assert "demo/noise" in done.stdout
+    columns = [DATASET[task]] if task == "classification" else [f"{DATASET[task]}/{d}" for d in retrieval.DIRECTIONS]
+    table = done.stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["dataset", *columns]
+
+
+def test_one_direction_by_itself(environment):
+    script = REPOSITORY / "scripts/retrieval/zero_shot.sh"
+    words = ["cpu", f"dataset={DATASET['retrieval']}", "limit=2", *retrieval.QUICK, "direction=text_to_image"]
+    lines = bash(script, environment, *words).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["dataset", "demo_scenes/noise/text_to_image"]
 
 
 def test_the_gpu_comes_first(environment):

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripts.config import REPOSITORY
-from scripts.demo.benchmark import METHODS, compare
-from scripts.demo.styles import STYLES
+from scripts.demo.benchmark import TABLES, accuracy, p_value, recalls
 
 
 def test_ctrl_c_stops_it_and_the_same_command_goes_on(tmp_path: Path) -> None:
@@ -29,15 +28,21 @@ def test_ctrl_c_stops_it_and_the_same_command_goes_on(tmp_path: Path) -> None:
     assert child.returncode == 130
     assert "stopped by SIGINT; the same command goes on from here" in errors and "Traceback" not in errors
     done = subprocess.run(command, check=True, **group)  # a process left over would hold its run folder's lock
-    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert [row.split("|")[1].strip() for row in rows] == ["test set", *STYLES]
-    assert all(row.count("|") == len(METHODS) + 3 for row in rows)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line[:2] == "| "]
+    for table in TABLES:
+        starts = [list(table.heading), *(list(line.cells) for line in table.lines)]
+        width = len(table.heading) + 1 + len(table.methods)
+        found, rows = rows[: len(starts)], rows[len(starts) :]
+        assert [row[: len(table.heading)] for row in found] == starts
+        assert all(len(row) == width for row in found)
+    assert not rows
 
 
 def test_comparison_by_hand() -> None:
     before = {str(i): {"label": 0, "top5": [1]} for i in range(6)} | {"6": {"label": 0, "top5": [0]}}
     after = {str(i): {"label": 0, "top5": [0]} for i in range(6)} | {"6": {"label": 0, "top5": [0]}}
-    accuracy, p_value = compare(before, after)
-    assert accuracy == 100 and p_value == pytest.approx(2 / 2**6)  # six fixed, none broken
-    assert compare(after, before) == (pytest.approx(100 / 7), pytest.approx(2 / 2**6))
-    assert compare(after, after)[1] == 1
+    assert p_value(before, after) == p_value(after, before) == pytest.approx(2 / 2**6)  # six fixed, none broken
+    assert p_value(after, after) == 1
+    assert (accuracy(list(before.values())), accuracy(list(after.values()))) == ("14.3", "100.0")
+    assert recalls([{"rank": 1}, {"rank": 5}, {"rank": 6}, {"rank": 11}]) == "25.0 / 50.0 / 75.0"
+    assert p_value({"a": {"rank": 2}, "b": {"rank": 1}}, {"a": {"rank": 1}, "b": {"rank": 1}}) == 1

@@ -1,0 +1,176 @@
+"""RLCF for image captioning: adapt to one test image, write its caption, start again.
+
+Source: paper Sec. 3; official caption/capdec_tta.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from captioning.captioner import Captioner
+from captioning.config import CaptioningConfig
+from captioning.generate import Hypothesis, beam_search, nucleus_sampling
+from clipscore.episodic import EpisodicState
+from clipscore.policy_gradient import reinforce_loss
+from clipscore.reward import ClipReward, subtract_baseline
+
+
+@dataclass
+class Step:
+    """One update: the prefix it started from [1, P, W], the K captions, and what they earned [K].
+
+    The tokens are those of the captions read again, which are not always those that were written: the first word has
+    lost its leading space, the stop token is gone, the start token is there. [K, T]
+    """
+
+    prefix: Tensor
+    proposals: list[Hypothesis]
+    captions: list[str]
+    rewards: Tensor
+    advantages: Tensor
+    tokens: Tensor
+    mask: Tensor
+    token_losses: Tensor  # [K, T]
+    loss: Tensor
+
+
+@dataclass
+class Episode:
+    """What one image went through; captions in lower case, the one before adaptation if it was asked for."""
+
+    before: str | None
+    after: str
+    hypotheses: list[Hypothesis]  # of the beam search for `after`, best first
+    steps: list[Step]
+
+
+class RlcfObjective:
+    """CLIP reward as feedback: raise the captions that score above the average of the K.
+
+    A caption may be empty, or the same as another one. An empty one is scored as the empty text, and its loss is that
+    of the start token alone.
+
+    Args:
+        reward: the frozen CLIPs.
+        config: `num_candidates`, `sampling`, `decoding`, `pad_in_loss` and the baseline options are read.
+    """
+
+    def __init__(self, reward: ClipReward, config: CaptioningConfig) -> None:
+        self.reward, self.config = reward, config
+
+    def observe(self, image: Tensor) -> list[Tensor]:
+        """The reward models' features of the image. [1, 3, H, W] -> M x [1, D]"""
+        return self.reward.encode_images(image)
+
+    def step(
+        self, captioner: Captioner, features: Tensor, observed: Sequence[Tensor], generator: torch.Generator
+    ) -> Step:
+        """Propose, score, compare: the policy-gradient loss of one update. [1, D], M x [1, D] -> Step"""
+        prefix = captioner.prefix(features)  # [1, P, W]; one run of the mapper for all K captions
+        proposals = self.propose(captioner, prefix.detach(), generator)
+        captions = captioner.decode([proposal.tokens for proposal in proposals])
+        texts = [text[None] for text in self.reward.encode_texts(captions)]  # M x [1, K, D]
+        rewards = self.reward.score(observed, texts)  # [1, K]
+        options = self.config.reward
+        advantages = subtract_baseline(rewards, options.baseline, options.baseline_over, options.standardize)
+        tokens, mask = captioner.tokenize(captions)  # [K, T]
+        token_losses = captioner.token_losses(prefix, tokens, mask)  # [K, T]
+        nll = caption_nll(token_losses, mask, self.config.pad_in_loss)  # [K]
+        loss = reinforce_loss(nll[None], advantages)
+        return Step(
+            prefix.detach(), proposals, captions, rewards[0], advantages[0], tokens, mask, token_losses.detach(), loss
+        )
+
+    def propose(self, captioner: Captioner, prefix: Tensor, generator: torch.Generator) -> list[Hypothesis]:
+        """K captions by the policy as it is. [1, P, W] -> K"""
+        k, options = self.config.num_candidates, self.config.decoding
+        if self.config.sampling == "nucleus":
+            return nucleus_sampling(captioner, prefix, k, options, generator)[0]
+        return beam_search(captioner, prefix, k, options)[0]
+
+
+def adapt(
+    captioner: Captioner,
+    state: EpisodicState,
+    objective: RlcfObjective,
+    features: Tensor,
+    image: Tensor,
+    num_steps: int,
+    generator: torch.Generator,
+    with_before: bool = False,
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> Episode:
+    """Adapt the mapper to one image and write its caption.
+
+    Args:
+        captioner: the policy; its mapper is tuned.
+        state: restores the mapper, and feeds the momentum buffer afterwards.
+        objective: the loss of one update.
+        features: the policy's CLIP feature of the image. [1, D]
+        image: as the policy's CLIP sees it, for the reward. [1, 3, H, W]
+        num_steps: updates.
+        generator: draws captions where they are sampled; on the CPU.
+        with_before: also write the caption before any adaptation, which costs one more beam search.
+        on_step: called after each update, when gradients and new weights are in place.
+
+    Raises:
+        FloatingPointError: a loss is not finite, or the language model's scores are not.
+    """
+    before = source_caption(captioner, state, features, objective.config) if with_before else None
+    observed = objective.observe(image)
+    with state.episode():
+        steps: list[Step] = []
+        for _ in range(num_steps):
+            step = objective.step(captioner, features, observed, generator)
+            state.step(step.loss)
+            steps.append(step)
+            on_step(step)
+            check_finite(steps)
+        after, hypotheses = describe(captioner, features, objective.config)
+    return Episode(before, after, hypotheses, steps)
+
+
+def source_caption(captioner: Captioner, state: EpisodicState, features: Tensor, config: CaptioningConfig) -> str:
+    """The caption of an image by the captioner as it was before any adaptation. [1, D]"""
+    state.restore_source()
+    return describe(captioner, features, config)[0]
+
+
+@torch.no_grad()
+def describe(captioner: Captioner, features: Tensor, config: CaptioningConfig) -> tuple[str, list[Hypothesis]]:
+    """The caption of an image by the captioner as it is, in lower case, possibly empty; and all hypotheses. [1, D]"""
+    hypotheses = beam_search(captioner, captioner.prefix(features), config.final_beams, config.decoding)[0]
+    return captioner.decode([hypotheses[0].tokens])[0].lower(), hypotheses
+
+
+def caption_nll(token_losses: Tensor, mask: Tensor, pad_in_loss: bool) -> Tensor:
+    """Mean negative log-probability of a token of each caption, nats.
+
+    Args:
+        token_losses: [K, T]
+        mask: 1 where a token is real. [K, T]
+        pad_in_loss: the mean runs over the padded width, padding included, as in the official code (which ignores
+            token 0 while OPT pads with 1); False: over the real tokens.
+
+    Returns:
+        [K]
+    """
+    if pad_in_loss:
+        return token_losses.mean(dim=1)
+    return (token_losses * mask).sum(dim=1) / mask.sum(dim=1)
+
+
+def check_finite(steps: Sequence[Step]) -> None:
+    """Refuse an episode that ran into infinities.
+
+    Raises:
+        FloatingPointError: with the losses.
+    """
+    losses = [float(step.loss.detach()) for step in steps]
+    if not math.isfinite(losses[-1]):
+        raise FloatingPointError(f"not finite: losses {losses}; lower lr or use fp32")

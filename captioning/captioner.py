@@ -1,0 +1,193 @@
+"""The captioner: a frozen language model that reads prefix embeddings and then the caption.
+
+The only module that knows the language model's interface. Works with any Hugging Face causal language model that takes
+`inputs_embeds`; OPT derives its positions from the attention mask, so that a masked position is row 1 of its table.
+
+Source: official caption/image_llm/models/modules.py, caption/capdec_tta.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from captioning.mapper import Mapper
+from captioning.tokens import join_marks, newline_token, start_token
+
+Cache = Any  # keys and values: tuples of tensors, or a Cache object in newer versions of transformers
+
+
+class Captioner(nn.Module):
+    """Mapper, language model and tokenizer.
+
+    Args:
+        lm: a causal language model; frozen here and kept in eval mode.
+        tokenizer: the language model's.
+        mapper: makes the prefix; the only part with gradient.
+        autocast_dtype: fp16 or bf16 to compute under autocast, None for the weights' own precision.
+
+    Raises:
+        ValueError: the mapper's width is not the language model's, or the tokenizer has no start or newline token.
+    """
+
+    def __init__(
+        self, lm: nn.Module, tokenizer: Any, mapper: Mapper, autocast_dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        self.lm: Any = lm.requires_grad_(False)
+        self.mapper: Any = mapper
+        self.tokenizer, self.autocast_dtype = tokenizer, autocast_dtype
+        self.eval()
+        if mapper.lm_width != self.lm_width:
+            raise ValueError(
+                f"the mapper makes embeddings of width {mapper.lm_width}, but the language model reads "
+                f"width {self.lm_width}; use the llm that the mapper was trained with"
+            )
+        self.bos, self.stop = start_token(tokenizer), newline_token(tokenizer)
+        self.pad: int = self.bos if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+    @property
+    def lm_width(self) -> int:
+        """W: width of the language model's token embeddings."""
+        return embedding_width(self.lm)
+
+    @property
+    def device(self) -> torch.device:
+        return self.lm.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.lm.get_input_embeddings().weight.dtype
+
+    def train(self, mode: bool = True) -> Captioner:
+        """Train mode for the mapper; the language model's dropout stays off."""
+        super().train(mode)
+        self.lm.eval()
+        return self
+
+    def prefix(self, features: Tensor) -> Tensor:
+        """Prefix embeddings of CLIP features. [B, D] -> [B, P, W]
+
+        Raises:
+            ValueError: the features are not of the mapper's CLIP.
+        """
+        if features.shape[-1] != self.mapper.clip_width:
+            raise ValueError(
+                f"the mapper reads CLIP features of width {self.mapper.clip_width}, got {list(features.shape)}; use "
+                "the policy that the mapper was trained with"
+            )
+        with self._autocast():
+            return self.mapper(features).to(self.dtype)
+
+    def tokenize(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids, the start token first and no end token, padded on the right; and 1 where a token is real.
+
+        An empty caption is the start token alone.
+
+        Returns:
+            Ids and mask, int64. K strings -> [K, T], [K, T]
+        """
+        texts = [[self.bos, *self.tokenizer(text, add_special_tokens=False).input_ids] for text in captions]
+        width = max(map(len, texts))
+        ids = [text + [self.pad] * (width - len(text)) for text in texts]
+        mask = [[1] * len(text) + [0] * (width - len(text)) for text in texts]
+        return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
+
+    def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        """Texts without special tokens and outer white space."""
+        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return [join_marks(text).strip() for text in texts]
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Token embeddings without positions. [R, L] -> [R, L, W]"""
+        return self.lm.get_input_embeddings()(tokens)
+
+    def run(self, embeddings: Tensor, mask: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
+        """The language model on embeddings, after what the cache holds.
+
+        Args:
+            embeddings: [R, L, W]
+            mask: 1 where a position is real, the cached ones first. [R, cached + L]
+            cache: keys and values of earlier positions; used up by the call.
+
+        Returns:
+            Logits of the next token after each of the L positions, [R, L, V], and the cache with them included.
+        """
+        with self._autocast():
+            output = self.lm(inputs_embeds=embeddings, attention_mask=mask, past_key_values=cache, use_cache=True)
+        return output.logits.to(self.dtype), output.past_key_values
+
+    def token_logits(self, prefix: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Logits from which each token is predicted, given the prefix and the tokens before it.
+
+        The captions of one image share their prefix: it is run once, and its keys and values serve them all, in the
+        backward pass too.
+
+        Args:
+            prefix: [B, P, W]
+            tokens: R captions, R / B consecutive ones for each prefix. [R, T]
+            mask: 1 where a token is real. [R, T]
+
+        Returns:
+            [R, T, V]
+        """
+        rows = torch.arange(len(prefix), device=prefix.device).repeat_interleave(len(tokens) // len(prefix))  # [R]
+        seen = mask.new_ones(len(prefix), prefix.shape[1])
+        logits, cache = self.run(prefix, seen, None)
+        first = logits[rows, -1:]  # [B, P, V] -> [R, 1, V]
+        if tokens.shape[1] == 1:
+            return first
+        inputs, mask = self.embed(tokens[:, :-1]), torch.cat([seen[rows], mask[:, :-1]], dim=1)
+        return torch.cat([first, self.run(inputs, mask, select_rows(cache, rows))[0]], dim=1)
+
+    def token_losses(self, prefix: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Cross-entropy of every token, the start token and padding included, nats; see `token_logits`. [R, T]"""
+        logits = self.token_logits(prefix, tokens, mask)
+        return F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
+
+    def start(self, prefix: Tensor) -> Continuation:
+        """Begin to write after a prefix and the start token. [B, P, W]"""
+        return Continuation(self, prefix)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[None]:
+        if self.autocast_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+
+
+class Continuation:
+    """Texts in the making: logits of their next token, and the keys and values of everything before it."""
+
+    def __init__(self, captioner: Captioner, prefix: Tensor) -> None:
+        self.captioner = captioner
+        bos = torch.full((len(prefix), 1), captioner.bos, device=prefix.device)
+        embeddings = torch.cat([prefix, captioner.embed(bos)], dim=1)  # [B, P + 1, W]
+        self.length = embeddings.shape[1]
+        logits, self._cache = captioner.run(embeddings, bos.new_ones(embeddings.shape[:2]))
+        self.logits = logits[:, -1]  # [B, P + 1, V] -> [B, V]
+
+    def advance(self, rows: Tensor, tokens: Tensor) -> None:
+        """Go on with some of the texts, any of them several times, each with one more token. int64 [R], [R]"""
+        self.length += 1
+        mask = tokens.new_ones(len(tokens), self.length)
+        inputs = self.captioner.embed(tokens[:, None])  # [R] -> [R, 1, W]
+        logits, self._cache = self.captioner.run(inputs, mask, select_rows(self._cache, rows))
+        self.logits = logits[:, -1]  # [R, 1, V] -> [R, V]
+
+
+def select_rows(cache: Cache, rows: Tensor) -> Cache:
+    """Keys and values of these rows of the batch, in this order; differentiable. The given cache is used up."""
+    if hasattr(cache, "reorder_cache"):
+        cache.reorder_cache(rows)
+        return cache
+    return tuple(tuple(tensor.index_select(0, rows) for tensor in layer) for layer in cache)
+
+
+def embedding_width(lm: Any) -> int:
+    """W: width of a language model's token embeddings."""
+    return lm.get_input_embeddings().weight.shape[1]

@@ -1,0 +1,164 @@
+"""Read trained mappers: a file whose `state_dict` holds `clip_project.*` and, in most, the language model.
+
+Source: official caption/image_llm/train.py writes them, caption/capdec_tta.py reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from captioning.mapper import build_mapper
+from clipscore.safe_load import load_tensors
+
+MAPPER_KEYS, LM_KEYS = "clip_project.", "llm.llm."
+CHECKPOINT = "ckpt-latest.pt"
+# Constants that older versions of transformers stored with GPT-2.
+LM_CONSTANTS = (".attn.bias", ".attn.masked_bias")
+MAX_NAMED = 5  # keys per complaint
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The mapper's and the language model's weights, the latter possibly empty.
+
+    Args:
+        path: a file, or a folder that holds `ckpt-latest.pt`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is no checkpoint of a captioner.
+    """
+    file = path / CHECKPOINT if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"no checkpoint at {file}; give the file that holds the trained mapper")
+    stored = load_tensors(file)
+    state = stored.get("state_dict") if isinstance(stored, dict) else None
+    if not isinstance(state, dict):
+        raise ValueError(f"{file} has no state_dict; a captioner's checkpoint is needed")
+    parts: tuple[dict[str, Tensor], ...] = ({}, {})
+    surplus = []
+    for key, tensor in state.items():
+        place = next((i for i, start in enumerate((MAPPER_KEYS, LM_KEYS)) if key.startswith(start)), None)
+        if place is None or not isinstance(tensor, Tensor):
+            surplus.append(key)
+        else:
+            parts[place][key.removeprefix((MAPPER_KEYS, LM_KEYS)[place])] = tensor
+    if surplus or not parts[0]:
+        found = f"also {_named(surplus)}" if surplus else "none of the first kind"
+        raise ValueError(
+            f"{file}: a captioner's checkpoint has tensors {MAPPER_KEYS}* and {LM_KEYS}* only, found {found}"
+        )
+    return parts
+
+
+def load_mapper(
+    kind: str, state: Mapping[str, Tensor], clip_width: int, lm_width: int, prefix_length: int, num_layers: int
+) -> nn.Module:
+    """A mapper with these weights, in fp32.
+
+    Args:
+        kind: "transformer" or "mlp".
+        state: its weights, see `read_checkpoint`.
+        clip_width: D, of the policy's CLIP.
+        lm_width: W, of the language model.
+        prefix_length: P.
+        num_layers: of the transformer.
+
+    Raises:
+        ValueError: the weights are of another kind or of other sizes, or a tensor is missing, surplus or mis-shaped.
+    """
+    check_sizes(kind, state, clip_width, lm_width, prefix_length, num_layers)
+    mapper = build_mapper(kind, clip_width, lm_width, prefix_length, num_layers)
+    load_strictly(mapper, state, f"the {kind} mapper")
+    return mapper
+
+
+def check_sizes(
+    kind: str, state: Mapping[str, Tensor], clip_width: int, lm_width: int, prefix_length: int, num_layers: int
+) -> None:
+    """Say in words what kind and size of mapper the weights are of, when it is another than asked for.
+
+    Raises:
+        ValueError: with the setting to change.
+    """
+    stored_kind = "mlp" if "model.0.weight" in state else "transformer"
+    if stored_kind != kind:
+        raise ValueError(f"the checkpoint holds a mapper of kind {stored_kind}; set mapper={stored_kind}")
+    needed = {"mlp": {"model.0.weight": 2, "model.2.bias": 1}, "transformer": {"linear.weight": 2, "prefix_const": 2}}
+    if any(key not in state or state[key].ndim != ndim for key, ndim in needed[kind].items()):
+        return  # named with everything else that does not fit when the weights are loaded
+    first, last = (state[key] for key in needed[kind])
+    rules = [
+        (
+            first.shape[1] != clip_width,
+            f"the mapper reads CLIP features of width {first.shape[1]}, but the policy's have width {clip_width}; "
+            "set policy to the CLIP it was trained with",
+        )
+    ]
+    if kind == "mlp":
+        size = prefix_length * lm_width
+        rules.append(
+            (
+                len(last) != size,
+                f"the mapper makes {len(last)} numbers, but prefix_length={prefix_length} embeddings of the language "
+                f"model's width {lm_width} are {size}; set prefix_length, or llm to the model it was trained with",
+            )
+        )
+    else:
+        layers = len({key.split(".")[2] for key in state if key.startswith("transformer.layers.")})
+        rules += [
+            (
+                last.shape[1] != lm_width,
+                f"the mapper makes embeddings of width {last.shape[1]}, but the language model reads width "
+                f"{lm_width}; set llm to the model it was trained with",
+            ),
+            (len(last) != prefix_length, f"the mapper has prefix_length={len(last)}, not {prefix_length}; set it so"),
+            (layers != num_layers, f"the mapper has mapper_layers={layers}, not {num_layers}; set it so"),
+        ]
+    problems = [text for wrong, text in rules if wrong]
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def load_lm(lm: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put the language model that a checkpoint carries into place; nothing when it carries none.
+
+    Raises:
+        ValueError: a tensor is missing, surplus or mis-shaped.
+    """
+    weights = {key: tensor for key, tensor in state.items() if not key.endswith(LM_CONSTANTS)}
+    if weights:
+        load_strictly(lm, weights, "the language model")
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Load weights that must fit exactly; of tensors that share their memory one is enough.
+
+    Raises:
+        ValueError: every missing, surplus and mis-shaped tensor.
+    """
+    own: dict[str, Any] = module.state_dict()
+    given = {own[key].data_ptr() for key in state if key in own}
+    missing = [key for key, tensor in own.items() if key not in state and tensor.data_ptr() not in given]
+    surplus = [key for key in state if key not in own]
+    shapes = [
+        f"{key} {list(tensor.shape)} (expected {list(own[key].shape)})"
+        for key, tensor in state.items()
+        if key in own and tensor.shape != own[key].shape
+    ]
+    problems = [
+        f"{word} {_named(keys)}"
+        for word, keys in (("missing", missing), ("surplus", surplus), ("of another shape", shapes))
+        if keys
+    ]
+    if problems:
+        raise ValueError(f"the checkpoint does not fit {what}: {'; '.join(problems)}")
+    module.load_state_dict(dict(state), strict=False)
+
+
+def _named(keys: list[str]) -> str:
+    more = f" and {len(keys) - MAX_NAMED} more" if len(keys) > MAX_NAMED else ""
+    return ", ".join(keys[:MAX_NAMED]) + more

@@ -1,0 +1,237 @@
+"""Write captions: beam search, greedy, and nucleus sampling, with kept keys and values.
+
+The beam search chooses what transformers 4.25 and 4.26 choose, on which the released numbers rest; newer versions score
+and stop differently. Source: official caption/image_llm/models/generate_opt.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from captioning.config import DecodingConfig
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """Tokens of a caption, without the start and the stop token; the score that ranked it, in beam search only."""
+
+    tokens: list[int]
+    score: float | None = None
+
+
+class Continuation(Protocol):
+    """Texts in the making; see `captioning.captioner.Continuation`."""
+
+    logits: Tensor  # [R, V]
+
+    def advance(self, rows: Tensor, tokens: Tensor) -> None:
+        """Go on with these texts, each with one more token. int64 [R], [R]"""
+
+
+class Writer(Protocol):
+    """What writes: `captioning.captioner.Captioner`."""
+
+    bos: int
+    stop: int
+
+    def start(self, prefix: Tensor) -> Continuation: ...
+
+
+@torch.no_grad()
+def beam_search(writer: Writer, prefix: Tensor, num_beams: int, options: DecodingConfig) -> list[list[Hypothesis]]:
+    """The most likely captions of each image; greedy, without scores, when there is one beam.
+
+    Args:
+        writer: the language model.
+        prefix: [B, P, W]
+        num_beams: K, beams kept and captions returned.
+        options: `max_new_tokens`, `length_penalty`, `repetition_penalty` and `min_length` are read.
+
+    Returns:
+        K captions per image, best first.
+
+    Raises:
+        ValueError: fewer than 2K tokens in the vocabulary.
+        FloatingPointError: a score is not finite.
+    """
+    if num_beams == 1:
+        return _write(writer, prefix, options, lambda logits: logits.argmax(dim=1))
+    text = writer.start(prefix)
+    if text.logits.shape[1] < 2 * num_beams:
+        raise ValueError(f"{num_beams} beams need a vocabulary of {2 * num_beams}, got {text.logits.shape[1]} tokens")
+    searches = [_Search(num_beams, writer, options.length_penalty) for _ in prefix]
+    active, rows = searches, []
+    for number in range(options.max_new_tokens):
+        if number:
+            text.advance(*_on(prefix, rows, [beam[-1] for search in active for beam in search.beams]))
+        written = [beam for search in active for beam in search.beams]
+        scores = penalize(text.logits.log_softmax(dim=1), written, writer, options)  # [R, V]
+        sums = scores.new_tensor([total for search in active for total in search.sums])
+        scores = (scores + sums[:, None]).view(len(active), -1)  # [R, V] -> [images, beams * V]
+        best = scores.topk(2 * num_beams, dim=1)
+        width, rows = len(written) // len(active), []
+        for place, (totals, choices) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
+            rows += [place * width + beam for beam in active[place].extend(totals, choices, text.logits.shape[1])]
+        active = [search for search in active if not search.done]
+        if not active:
+            break
+    return [search.result() for search in searches]
+
+
+class _Search:
+    """Beam search for one image: K open beams, and the K best finished captions."""
+
+    def __init__(self, num_beams: int, writer: Writer, length_penalty: float) -> None:
+        self.num_beams, self.writer, self.length_penalty = num_beams, writer, length_penalty
+        self.beams: list[list[int]] = [[writer.bos]]  # one open beam, the start token, then K
+        self.sums = [0.0]  # log-probability of each
+        self.finished: list[Hypothesis] = []
+        self.done = False
+
+    def extend(self, totals: Sequence[float], choices: Sequence[int], vocabulary: int) -> list[int]:
+        """Take the 2K best continuations, best first; the open beams that go on, none when the search is done."""
+        _check_finite(totals[0])
+        old, parents = self.beams, []
+        self.beams, self.sums = [], []
+        for rank, (total, choice) in enumerate(zip(totals, choices, strict=True)):
+            parent, token = divmod(choice, vocabulary)
+            if token != self.writer.stop:
+                parents.append(parent)
+                self.beams.append([*old[parent], token])
+                self.sums.append(total)
+            elif rank < self.num_beams:  # a stop token further down is passed over
+                self._finish(old[parent], total)
+            if len(parents) == self.num_beams:
+                break
+        attainable = totals[0] / len(old[0]) ** self.length_penalty
+        self.done = len(self.finished) == self.num_beams and min(h.score for h in self.finished) >= attainable
+        return [] if self.done else parents
+
+    def result(self) -> list[Hypothesis]:
+        """The K best captions, best first; of equal scores the later one. Open beams count as finished at the end."""
+        if not self.done:
+            for beam, total in zip(self.beams, self.sums, strict=True):
+                self._finish(beam, total)
+        return sorted(reversed(self.finished), key=lambda h: h.score, reverse=True)
+
+    def _finish(self, beam: list[int], total: float) -> None:
+        # The length counts the start token but not the stop token.
+        score = total / len(beam) ** self.length_penalty
+        worst = min(self.finished, key=lambda h: h.score, default=None)
+        if len(self.finished) == self.num_beams:
+            if score <= worst.score:
+                return
+            self.finished.remove(worst)
+        self.finished.append(Hypothesis(beam[1:], score))
+
+
+@torch.no_grad()
+def nucleus_sampling(
+    writer: Writer, prefix: Tensor, num_captions: int, options: DecodingConfig, generator: torch.Generator
+) -> list[list[Hypothesis]]:
+    """Captions drawn token by token from the likeliest tokens.
+
+    Args:
+        writer: the language model.
+        prefix: [B, P, W]
+        num_captions: K, per image.
+        options: `max_new_tokens`, `repetition_penalty`, `min_length`, `top_k` and `top_p` are read.
+        generator: on the CPU, so that all devices draw the same numbers.
+
+    Returns:
+        K captions per image, in the order drawn.
+
+    Raises:
+        FloatingPointError: a score is not finite.
+    """
+
+    def draw(logits: Tensor) -> Tensor:
+        numbers = torch.rand(len(logits), generator=generator, dtype=torch.float64)
+        return draw_from_nucleus(logits, numbers.to(logits), options.top_p, options.top_k)
+
+    return _write(writer, prefix, options, draw, num_captions)
+
+
+def draw_from_nucleus(logits: Tensor, numbers: Tensor, top_p: float, top_k: int | None = None) -> Tensor:
+    """One token per row, from the fewest likeliest tokens that together have a share of at least top_p.
+
+    Args:
+        logits: [R, V]
+        numbers: uniform in [0, 1), one per row. [R]
+        top_p: share, in (0, 1].
+        top_k: first drop all but so many of the likeliest tokens; None keeps all.
+
+    Returns:
+        int64 token ids. [R]
+    """
+    logits, tokens = logits.topk(min(top_k or logits.shape[1], logits.shape[1]), dim=1)  # [R, V] -> [R, N], sorted
+    p = logits.softmax(dim=1)
+    reached = p.cumsum(dim=1)
+    size = (reached - p < top_p).sum(dim=1, keepdim=True)  # [R, 1], at least 1
+    share = reached.gather(1, size - 1)
+    place = (reached <= numbers[:, None] * share).sum(dim=1, keepdim=True).minimum(size - 1)
+    return tokens.gather(1, place).squeeze(1)
+
+
+def penalize(scores: Tensor, written: Sequence[Sequence[int]], writer: Writer, options: DecodingConfig) -> Tensor:
+    """Scores of the next token with the repetition penalty and the least length; logits or log-probabilities.
+
+    A token that was written has its score divided by the penalty if positive, multiplied if negative.
+
+    Args:
+        scores: [R, V]
+        written: the tokens of each row so far, the start token first.
+        writer: for the stop token.
+        options: `repetition_penalty` and `min_length` are read.
+
+    Returns:
+        [R, V]
+    """
+    if options.repetition_penalty != 1:
+        seen = torch.tensor(written, device=scores.device)
+        old = scores.gather(1, seen)
+        new = torch.where(old < 0, old * options.repetition_penalty, old / options.repetition_penalty)
+        scores = scores.scatter(1, seen, new)
+    if len(written[0]) < options.min_length:
+        scores = scores.index_fill(1, torch.tensor([writer.stop], device=scores.device), -math.inf)
+    return scores
+
+
+def _write(
+    writer: Writer, prefix: Tensor, options: DecodingConfig, choose: Callable[[Tensor], Tensor], copies: int = 1
+) -> list[list[Hypothesis]]:
+    """Captions one token at a time; a caption that has stopped takes no part in the rest. [B, P, W] -> B x copies"""
+    text = writer.start(prefix)
+    logits = text.logits.repeat_interleave(copies, dim=0)  # [B, V] -> [R, V]
+    captions = [[writer.bos] for _ in range(len(prefix) * copies)]
+    going = captions  # those that have not stopped
+    rows = [caption // copies for caption in range(len(captions))]  # the row of the text that each goes on from
+    for number in range(options.max_new_tokens):
+        if number:
+            text.advance(*_on(prefix, rows, [caption[-1] for caption in going]))
+            logits, rows = text.logits, list(range(len(going)))
+        _check_finite(float(logits.amax()))
+        tokens = choose(penalize(logits, going, writer, options)).tolist()
+        stays = [place for place, token in enumerate(tokens) if token != writer.stop]
+        for place in stays:
+            going[place].append(tokens[place])
+        going, rows = [going[place] for place in stays], [rows[place] for place in stays]
+        if not going:
+            break
+    groups = [captions[first : first + copies] for first in range(0, len(captions), copies)]
+    return [[Hypothesis(caption[1:]) for caption in group] for group in groups]
+
+
+def _check_finite(best: float) -> None:
+    if not math.isfinite(best):
+        raise FloatingPointError(f"not finite: the language model's best score is {best}; lower lr or use fp32")
+
+
+def _on(prefix: Tensor, *lists: list[int]) -> list[Tensor]:
+    return [torch.tensor(values, device=prefix.device) for values in lists]

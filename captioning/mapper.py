@@ -1,0 +1,191 @@
+"""The mapper: turns one CLIP feature into the prefix embeddings that a language model reads before the caption.
+
+Source: ClipCap, Mokady et al. 2021 (arXiv 2111.09734); CapDec, Nukrai et al. 2022 (arXiv 2211.00575); official
+caption/image_llm/models/modules.py. Parameter names are those of the released checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NUM_HEADS = 8
+MLP_RATIO = 2
+
+
+class Mapper(Protocol):
+    """CLIP features [B, D] -> prefix embeddings [B, P, W]; an nn.Module."""
+
+    clip_width: int  # D
+    lm_width: int  # W
+    prefix_length: int  # P
+
+    def __call__(self, features: Tensor) -> Tensor: ...
+
+
+class TransformerMapper(nn.Module):
+    """ClipCap's transformer: the feature becomes P tokens, P learned constants stand behind them and are read out.
+
+    Args:
+        clip_width: D, width of the CLIP feature.
+        lm_width: W, width of the language model's token embeddings.
+        prefix_length: P, number of prefix embeddings.
+        num_layers: of the transformer.
+        patches: the input is a sequence of features [B, N, D], one token each, instead of one feature that becomes P.
+    """
+
+    def __init__(
+        self, clip_width: int, lm_width: int, prefix_length: int, num_layers: int, patches: bool = False
+    ) -> None:
+        super().__init__()
+        self.clip_width, self.lm_width, self.prefix_length = clip_width, lm_width, prefix_length
+        # In the order of the released checkpoints, whose optimizer state goes by position.
+        self.prefix_const = nn.Parameter(torch.randn(prefix_length, lm_width))
+        self.transformer = _Transformer(lm_width, num_layers)
+        self.linear = nn.Linear(clip_width, lm_width if patches else prefix_length * lm_width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, D], or [B, N, D] for patches -> [B, P, W]"""
+        tokens = self.linear(features).view(len(features), -1, self.lm_width)  # [B, P * W] -> [B, P, W]
+        constants = self.prefix_const.expand(len(features), -1, -1)
+        x = self.transformer(torch.cat([tokens, constants], dim=1))  # [B, P + P, W]
+        return x[:, -self.prefix_length :]
+
+
+class MlpMapper(nn.Module):
+    """Two linear layers with tanh between them; see `TransformerMapper` for the arguments."""
+
+    def __init__(self, clip_width: int, lm_width: int, prefix_length: int) -> None:
+        super().__init__()
+        self.clip_width, self.lm_width, self.prefix_length = clip_width, lm_width, prefix_length
+        width = prefix_length * lm_width
+        self.model = nn.Sequential(nn.Linear(clip_width, width // 2), nn.Tanh(), nn.Linear(width // 2, width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, D] -> [B, P, W]"""
+        return self.model(features).view(len(features), self.prefix_length, self.lm_width)
+
+
+class _Transformer(nn.Module):
+    def __init__(self, width: int, num_layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_Layer(width) for _ in range(num_layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class _Layer(nn.Module):
+    """Pre-norm attention and MLP, each with a skip connection."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.attn = nn.LayerNorm(width), _Attention(width)
+        self.norm2, self.mlp = nn.LayerNorm(width), _Mlp(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.to_queries = nn.Linear(width, width, bias=False)
+        self.to_keys_values = nn.Linear(width, 2 * width, bias=False)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = (NUM_HEADS, x.shape[-1] // NUM_HEADS)
+        keys, values = self.to_keys_values(x).chunk(2, dim=-1)
+        q, k, v = (t.unflatten(-1, heads).transpose(1, 2) for t in (self.to_queries(x), keys, values))  # [B, H, L, W/H]
+        x = F.scaled_dot_product_attention(q, k, v)
+        return self.project(x.transpose(1, 2).flatten(2))  # [B, H, L, W/H] -> [B, L, W]
+
+
+class _Mlp(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, MLP_RATIO * width), nn.Linear(MLP_RATIO * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.relu(self.fc1(x)))
+
+
+def build_mapper(kind: str, clip_width: int, lm_width: int, prefix_length: int, num_layers: int) -> Mapper:
+    """A fresh mapper.
+
+    Args:
+        kind: "transformer" or "mlp".
+        clip_width: D.
+        lm_width: W.
+        prefix_length: P.
+        num_layers: of the transformer; the mlp has none to choose.
+
+    Raises:
+        ValueError: an unknown kind, or a width that the heads do not divide.
+    """
+    if kind == "mlp":
+        return MlpMapper(clip_width, lm_width, prefix_length)
+    if kind != "transformer":
+        raise ValueError(f"mapper must be transformer or mlp, got {kind!r}")
+    if lm_width % NUM_HEADS:
+        raise ValueError(
+            f"the transformer mapper has {NUM_HEADS} heads, which do not divide the language model's "
+            f"width {lm_width}; use mapper=mlp or another llm"
+        )
+    return TransformerMapper(clip_width, lm_width, prefix_length, num_layers)
+
+
+def inject_noise(
+    features: Tensor,
+    variance: float,
+    normal: Tensor,
+    uniform: Tensor | None = None,
+    normalize_first: bool = True,
+) -> Tensor:
+    """CapDec's noise, from numbers already drawn: a text feature becomes one that could be an image's.
+
+    Args:
+        features: [B, D]
+        variance: of the noise, per coordinate; 0 returns the features unchanged.
+        normal: standard normal numbers. [B, D]
+        uniform: when given, numbers in [0, 1] that make the noise uniform in a ball of radius sqrt(variance). [B]
+        normalize_first: scale the features to unit length before; the result always is.
+
+    Returns:
+        [B, D], unit length (unless the variance is 0).
+
+    Source: official caption/image_llm/datasets (noise_injection, get_uniform_ball_noise).
+    """
+    if variance == 0:
+        return features
+    if normalize_first:
+        features = F.normalize(features, dim=-1)
+    std = math.sqrt(variance)
+    if uniform is None:
+        return F.normalize(features + std * normal, dim=-1)
+    radius = std * uniform ** (1 / features.shape[-1])  # the share u of a ball's volume lies within u^(1/D) of it
+    return F.normalize(features + radius[:, None] * F.normalize(normal, dim=-1), dim=-1)
+
+
+def noise_injection(
+    features: Tensor,
+    variance: float,
+    generator: torch.Generator,
+    uniform_ball: bool = False,
+    normalize_first: bool = True,
+) -> Tensor:
+    """`inject_noise` with numbers from the generator, drawn on its device. [B, D] -> [B, D]"""
+    normal = torch.randn(features.shape, generator=generator, device=generator.device, dtype=features.dtype)
+    uniform = None
+    if uniform_ball:
+        uniform = torch.rand(len(features), generator=generator, device=generator.device, dtype=features.dtype)
+        uniform = uniform.to(features.device)
+    return inject_noise(features, variance, normal.to(features.device), uniform, normalize_first)

@@ -1,0 +1,166 @@
+"""An episode: what is tuned, what the loss is, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from captioning.adapt import adapt, caption_nll
+from captioning.generate import Hypothesis
+from captioning.methods import (
+    build_captioner,
+    build_objective,
+    build_state,
+    find_language_model,
+    image_features,
+    load_language_model,
+    load_tokenizer,
+)
+from captioning.train_mapper import build_optimizer, learning_rate_share, training_loss
+from tests.parity_captioning import config_like
+
+IMAGES = torch.randn(2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def config(**changes):
+    values = {"method": "rlcf", "steps": 2, "lr": 1e-2, "num_candidates": 3, "reward": {"models": ["RC"]}}
+    values |= {"mapper_layers": 2, "prefix_length": 4, "final_beams": 2, "decoding": {"max_new_tokens": 5}}
+    return config_like(values | changes)
+
+
+@pytest.fixture
+def build(captioner, tiny_clip):
+    """The parts of a run, and a function that adapts to one of the images."""
+
+    def build(**changes):
+        options, model = config(**changes), captioner()
+        objective = build_objective(options, [tiny_clip(m.name) for m in options.reward.models])
+        state, clip = build_state(options, model), tiny_clip("P")
+
+        def run(image, seed=0, **more):
+            generator = torch.Generator().manual_seed(seed)
+            return adapt(
+                model, state, objective, image_features(clip, image, True), image, options.steps, generator, **more
+            )
+
+        return model, state, objective, run
+
+    return build
+
+
+def test_the_loss_of_a_caption_by_hand():
+    losses, mask = torch.tensor([[1.0, 2.0, 6.0], [1.0, 5.0, 3.0]]), torch.tensor([[1, 1, 0], [1, 1, 1]])
+    assert caption_nll(losses, mask, pad_in_loss=True).tolist() == [3.0, 3.0]
+    assert caption_nll(losses, mask, pad_in_loss=False).tolist() == [1.5, 3.0]
+
+
+def test_an_episode_leaves_no_trace(build):
+    alone = build()[-1](IMAGES[1])
+    model, _, _, run = build()
+    source = {name: p.clone() for name, p in model.named_parameters()}
+    moved = run(IMAGES[0])
+    after = run(IMAGES[1], with_before=True)
+    assert after.before == build(steps=0)[-1](IMAGES[1]).after and alone.before is moved.before is None
+    assert after.hypotheses == alone.hypotheses and after.after == alone.after
+    assert all(torch.equal(a.loss, b.loss) for a, b in zip(after.steps, alone.steps, strict=True))
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, source[name])}
+    assert changed and all(name.startswith("mapper.") for name in changed)
+
+
+def test_the_image_feature_is_normalised_or_not(tiny_clip):
+    raw, unit = (image_features(tiny_clip("P"), IMAGES[0], normalize) for normalize in (False, True))
+    assert abs(raw.norm() - 1) > 0.1
+    torch.testing.assert_close(raw / raw.norm(), unit)
+
+
+def test_captions_with_more_reward_become_more_likely(build, tiny_clip):
+    model, _, _, run = build(steps=1, lr=1e-5)
+    features, after = image_features(tiny_clip("P"), IMAGES[0], True), []
+
+    def on_step(step):  # with the new weights
+        after.append(caption_nll(model.token_losses(model.prefix(features), step.tokens, step.mask), step.mask, True))
+
+    step = run(IMAGES[0], on_step=on_step).steps[0]
+    assert step.rewards.argmax() == step.advantages.argmax() and step.advantages.abs().max() > 1e-4
+    torch.testing.assert_close(step.advantages, step.rewards - step.rewards.mean())
+    before = step.token_losses.mean(dim=1)
+    torch.testing.assert_close(step.loss, (step.advantages * before).mean())
+    assert (step.advantages * (after[0] - before)).sum() < 0
+
+
+def test_sampling_depends_on_the_generator_only(build):
+    _, _, _, run = build(sampling="nucleus", steps=1)
+    first, again, other = run(IMAGES[0], 3), run(IMAGES[0], 3), run(IMAGES[0], 4)
+    assert first.steps[0].captions == again.steps[0].captions != other.steps[0].captions
+    assert len(first.steps[0].captions) == 3 and first.steps[0].proposals[0].score is None
+
+
+def test_empty_captions_do_no_harm(build, monkeypatch):
+    _, _, objective, run = build(steps=1)
+    monkeypatch.setattr(objective, "propose", lambda *_: [Hypothesis([]), Hypothesis([8]), Hypothesis([35])])
+    step = run(IMAGES[0]).steps[0]
+    assert step.captions == ["", "a", ""] and step.rewards[0] == step.rewards[2]
+    assert step.loss.isfinite() and step.mask.sum(dim=1).tolist() == [1, 2, 1]
+
+
+def test_several_rewards_and_momentum(build):
+    rewards = {"models": [{"name": "R1", "weight": 10}, {"name": "R2", "weight": 3}, {"name": "RC", "weight": 5}]}
+    momentum = {"decay": 0.5, "update_interval": 1, "mix": 1.0}
+    _, state, objective, run = build(reward=rewards, momentum=momentum)
+    assert objective.reward.weights == [0.56, 0.17, 0.28]
+    run(IMAGES[0])
+    assert not torch.equal(state.start["prefix_const"], state.source["prefix_const"])
+
+
+def test_numbers_that_are_not_finite_are_refused(build, monkeypatch):
+    _, _, objective, run = build(lr=1e300)
+    with pytest.raises(FloatingPointError, match="best score is nan"):  # the mapper's weights after the first update
+        run(IMAGES[0])
+    monkeypatch.setattr(objective.reward, "score", lambda *_: torch.full((1, 3), math.nan, dtype=torch.float64))
+    with pytest.raises(FloatingPointError, match=r"not finite: losses \[nan\]"):
+        run(IMAGES[0])
+
+
+def test_learning_rates_by_hand():
+    shares = [learning_rate_share(i, num_warmup=2, num_iterations=6) for i in range(6)]
+    assert shares == [0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
+    assert [learning_rate_share(i, 0, 2) for i in range(2)] == [0.5, 0.0]
+
+
+def test_training_ignores_padding(captioner, features):
+    model = captioner()
+    tokens, mask = model.tokenize(["a brown dog", "a"])
+    loss = training_loss(model, features, tokens, mask)
+    other = tokens.masked_fill(mask == 0, 9)
+    assert torch.equal(loss, training_loss(model, features, other, mask))
+    single = [training_loss(model, features[i : i + 1], tokens[i : i + 1], mask[i : i + 1]) for i in range(2)]
+    counts = mask.sum(dim=1)
+    torch.testing.assert_close(loss, (single[0] * counts[0] + single[1] * counts[1]) / counts.sum())
+    optimizer, schedule = build_optimizer(model, 1.0, 0.0, 1e-6, num_warmup=2, num_iterations=4)
+    assert optimizer.param_groups[0]["lr"] == 0.5 and schedule.get_last_lr() == [0.5]
+    assert len(optimizer.param_groups[0]["params"]) == len(list(model.mapper.parameters()))
+
+
+def test_language_models_are_found_in_folders(captioner, golden, tmp_path):
+    model = captioner()
+    model.lm.half().save_pretrained(tmp_path / "opt-tiny")
+    model.tokenizer.save_pretrained(tmp_path / "opt-tiny")
+    for name in ("opt-tiny", "someone/opt-tiny", str(tmp_path / "opt-tiny")):
+        assert find_language_model(name, tmp_path) == str(tmp_path / "opt-tiny")
+    assert find_language_model("someone/opt", tmp_path) == "someone/opt"
+    lm, tokenizer = load_language_model("opt-tiny", tmp_path)
+    assert {p.dtype for p in lm.parameters()} == {torch.float32}
+    assert tokenizer("\n", add_special_tokens=False).input_ids == [model.stop]
+    with pytest.raises(FileNotFoundError, match=r"no config\.json in any of .*nothing.*put the files of https"):
+        load_language_model(str(tmp_path / "nothing"), tmp_path)
+
+
+def test_captions_longer_than_the_language_model_reads(captioner, golden):
+    model = captioner()
+    options = config(decoding={"max_new_tokens": 124})
+    with pytest.raises(ValueError, match="are 129 positions, but the language model has 128"):
+        build_captioner(
+            options, 32, model.lm, load_tokenizer(golden.folder / "opt_tokenizer"), model.mapper.state_dict()
+        )

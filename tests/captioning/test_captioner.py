@@ -1,0 +1,141 @@
+"""The captioner's savings give the plain numbers, and its language model is frozen."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from captioning.captioner import Captioner
+from captioning.config import DecodingConfig
+from captioning.generate import beam_search, nucleus_sampling
+from captioning.mapper import MlpMapper, TransformerMapper, build_mapper
+
+CAPTIONS = ["a brown dog", "people wait for the train on a busy platform", ""]
+
+
+def plain_losses(captioner, prefix, tokens, mask):
+    """Every caption with its own copy of the prefix, in one pass over all positions."""
+    prefix = prefix.repeat_interleave(len(tokens) // len(prefix), dim=0)
+    whole = torch.cat([prefix, captioner.embed(tokens)], dim=1)
+    seen = torch.cat([mask.new_ones(prefix.shape[:2]), mask], dim=1)
+    logits = captioner.lm(inputs_embeds=whole, attention_mask=seen).logits[:, prefix.shape[1] - 1 : -1]
+    return F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+
+
+@pytest.mark.parametrize("kind", ["opt", "gpt2"])
+def test_a_shared_prefix_equals_copies(captioner, features, kind):
+    model = captioner(kind)
+    tokens, mask = model.tokenize(CAPTIONS + CAPTIONS[::-1])  # three captions for each of two images
+    weights = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    results = []
+    for losses in (plain_losses, lambda model, *inputs: model.token_losses(*inputs)):
+        model.mapper.zero_grad()
+        values = losses(model, model.prefix(features), tokens, mask)
+        (values * weights).sum().backward()
+        results.append([values.detach(), *(p.grad for p in model.mapper.parameters())])
+    assert results[0][0].shape == tokens.shape
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["opt", "gpt2"])
+def test_kept_keys_and_values_equal_running_everything_again(captioner, features, kind):
+    model = captioner(kind)
+    prefix = model.prefix(features)
+    text = model.start(prefix)
+    text.advance(torch.tensor([1, 0, 1]), torch.tensor([8, 9, 10]))
+    text.advance(torch.tensor([2, 2, 1, 0]), torch.tensor([11, 12, 13, 14]))
+    rows, tokens = [1, 1, 0, 1], [[2, 10, 11], [2, 10, 12], [2, 9, 13], [2, 8, 14]]
+    whole = torch.cat([prefix[rows], model.embed(torch.tensor(tokens))], dim=1)
+    logits = model.lm(inputs_embeds=whole).logits[:, -1]
+    torch.testing.assert_close(text.logits, logits, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["opt", "gpt2"])
+def test_both_language_models_write(captioner, features, kind):
+    model = captioner(kind)
+    prefix, options = model.prefix(features).detach(), DecodingConfig(max_new_tokens=6)
+    best = beam_search(model, prefix, 3, options)
+    assert [len(group) for group in best] == [3, 3] and best[0] != best[1]
+    alone = beam_search(model, prefix[1:], 3, options)[0]
+    assert [h.tokens for h in best[1]] == [h.tokens for h in alone]
+    greedy = beam_search(model, prefix, 1, options)
+    assert greedy == [beam_search(model, prefix[i : i + 1], 1, options)[0] for i in range(2)] != greedy[::-1]
+    drawn = nucleus_sampling(model, prefix, 4, options, torch.Generator().manual_seed(0))
+    assert all(len(h.tokens) <= 6 and model.stop not in h.tokens for group in drawn for h in group)
+    assert all(isinstance(text, str) for text in model.decode([h.tokens for h in drawn[0]]))
+
+
+def test_the_language_model_is_frozen(captioner, features):
+    model = captioner()
+    model.train()
+    assert model.mapper.training and not any(module.training for module in model.lm.modules())
+    model.token_losses(model.prefix(features), *model.tokenize(CAPTIONS[:2])).sum().backward()
+    assert not any(p.requires_grad or p.grad is not None for p in model.lm.parameters())
+    assert {n for n, p in model.named_parameters() if p.grad is not None} == {
+        f"mapper.{n}" for n, _ in model.mapper.named_parameters()
+    }
+
+
+def test_captions_and_tokens(captioner):
+    model = captioner()
+    tokens, mask = model.tokenize(["a", "", "a a"])
+    assert tokens.tolist() == [[2, 8, 1], [2, 1, 1], [2, 8, 36]]  # start token; no end token; padding
+    assert mask.tolist() == [[1, 1, 0], [1, 0, 0], [1, 1, 1]]
+    ids = model.tokenizer(" a man 's dog , the end .", add_special_tokens=False).input_ids
+    assert model.decode([[*ids, model.stop], [], [2, 1]]) == ["a man's dog, the end.", "", ""]
+
+
+def test_empty_captions_alone_have_a_loss(captioner, features):
+    model = captioner()
+    tokens, mask = model.tokenize(["", ""])
+    prefix = model.prefix(features)
+    torch.testing.assert_close(
+        model.token_losses(prefix, tokens, mask), plain_losses(model, prefix, tokens, mask), rtol=0, atol=1e-12
+    )
+
+
+class Tokenizer:
+    """As little of a tokenizer as the captioner asks about."""
+
+    unk_token_id, pad_token_id = 3, None
+
+    def __init__(self, bos, newline):
+        self.bos_token_id, self.newline = bos, newline
+
+    def __call__(self, text, add_special_tokens):
+        return type("Encoding", (), {"input_ids": self.newline})
+
+
+def test_what_does_not_fit_is_refused(captioner, features):
+    model = captioner()
+    with pytest.raises(ValueError, match=r"reads CLIP features of width 32, got \[2, 31\]"):
+        model.prefix(features[:, :31])
+    with pytest.raises(ValueError, match="makes embeddings of width 32, but the language model reads width 64"):
+        Captioner(model.lm, model.tokenizer, MlpMapper(32, 32, 4))
+    for newline in ([5, 6], [3], []):
+        with pytest.raises(ValueError, match="newline, which must be one token"):
+            Captioner(model.lm, Tokenizer(2, newline), model.mapper)
+    with pytest.raises(ValueError, match="no start token"):
+        Captioner(model.lm, Tokenizer(None, [35]), model.mapper)
+    assert Captioner(model.lm, Tokenizer(2, [35]), model.mapper).pad == 2
+    with pytest.raises(ValueError, match="8 heads, which do not divide the language model's width 60"):
+        build_mapper("transformer", 32, 60, 4, 1)
+    with pytest.raises(ValueError, match="mapper must be transformer or mlp, got 'lstm'"):
+        build_mapper("lstm", 32, 64, 4, 1)
+
+
+def test_mappers_have_the_released_names():
+    names = {name for name, _ in TransformerMapper(8, 16, 2, 1).named_parameters()}
+    layer = "transformer.layers.0."
+    assert names == {"prefix_const", "linear.weight", "linear.bias"} | {
+        layer + name
+        for name in (
+            "norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias", "attn.to_queries.weight",
+            "attn.to_keys_values.weight", "attn.project.weight", "attn.project.bias",
+            "mlp.fc1.weight", "mlp.fc1.bias", "mlp.fc2.weight", "mlp.fc2.bias",
+        )
+    }  # fmt: skip
+    assert [name for name, _ in MlpMapper(8, 16, 2).named_parameters()] == [
+        "model.0.weight", "model.0.bias", "model.2.weight", "model.2.bias",
+    ]  # fmt: skip

@@ -1,0 +1,353 @@
+"""Replay of the captioning traces (kind E): mapper, noise, language model, training, beam search, adaptation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import OPTConfig, OPTForCausalLM
+
+from captioning.adapt import Episode, Step, adapt
+from captioning.captioner import Captioner
+from captioning.checkpoints import load_lm, load_strictly
+from captioning.config import CaptioningConfig, DecodingConfig
+from captioning.generate import Hypothesis, beam_search
+from captioning.mapper import TransformerMapper, inject_noise
+from captioning.methods import build_captioner, build_objective, build_state, image_features, load_tokenizer
+from captioning.train_mapper import build_optimizer, training_loss
+from tests.golden_files import Golden, checksum
+
+Replay = Callable[[Golden, str], dict[str, Any]]
+
+NO_TOKEN = -1  # stands in integer arrays beyond the width of their batch
+
+
+def replay_mapper(golden: Golden, trace: str) -> dict[str, Any]:
+    """Outputs and gradients of the three mappers."""
+    meta, inputs = golden.meta(trace), golden.arrays(trace)
+    result: dict[str, Any] = {}
+    for kind, names in meta["param_names"].items():
+        x = golden.tensor(inputs["input/x_patch" if kind == "patch" else "input/x"])
+        mapper = _patch_mapper(golden, meta["config"]) if kind == "patch" else tiny_captioner(golden, meta, kind).mapper
+        out = mapper(x)  # [B, P, W]
+        (out * golden.tensor(inputs["input/coef"])[: len(x)]).sum().backward()
+        gradients = {name: parameter.grad for name, parameter in mapper.named_parameters()}
+        result[f"{kind}/out"] = result[f"{kind}/out_eval"] = out.flatten(1) if kind == "mlp" else out
+        result[f"{kind}/grad_checksum"] = torch.stack([checksum(gradients[name]) for name in names])
+        result |= {f"{kind}/grad/{name}": gradient for name, gradient in gradients.items()}
+    return result
+
+
+def replay_noise(golden: Golden, trace: str) -> dict[str, Any]:
+    """CapDec's noise from recorded random numbers."""
+    arrays = golden.arrays(trace)
+    x, normal, uniform = (golden.tensor(arrays[f"input/{name}"]) for name in ("x", "normal", "uniform"))
+    variance = golden.meta(trace)["variance"]
+    return {
+        "gaussian": inject_noise(x, variance, normal),
+        "gaussian_dont_norm": inject_noise(x, variance, normal, normalize_first=False),
+        "uniform_ball": inject_noise(x, variance, normal, uniform),
+        "uniform_ball_dont_norm": inject_noise(x, variance, normal, uniform, normalize_first=False),
+        "zero_variance": inject_noise(x, 0.0, normal),
+    }
+
+
+def replay_opt_forward(golden: Golden, trace: str) -> dict[str, Any]:
+    """The language model after a prefix, under several attention masks."""
+    meta, arrays = golden.meta(trace), golden.arrays(trace)
+    captioner, mlp = tiny_captioner(golden, meta, "transformer"), tiny_captioner(golden, meta, "mlp")
+    tokens, mask = captioner.tokenize(meta["texts"])
+    recorded = [torch.from_numpy(arrays[f"input/{name}"]) for name in ("tokens", "attention_mask", "odd_mask")]
+    features = golden.tensor(arrays["input/prefix"])
+    with torch.no_grad():
+        prefix, text = captioner.prefix(features), captioner.embed(tokens)
+        assert torch.equal(tokens, recorded[0]) and torch.equal(mask, recorded[1][:, prefix.shape[1] :])
+        whole = torch.cat([prefix, text], dim=1)
+        masked = captioner.run(whole, recorded[1])[0]
+        # A position with nothing real up to it has no defined output; versions of transformers differ there.
+        sees = recorded[2].cumsum(dim=1) > 0  # [B, L]
+        odd = captioner.run(whole, recorded[2])[0]
+        odd = torch.where(sees[..., None], odd, golden.tensor(arrays["logits_odd_mask"]))
+        labels = F.pad(tokens, (prefix.shape[1], 0))  # zeros for the prefix, which are targets too
+        return {
+            "query_embeds": prefix,
+            "logits_masked": masked,
+            "logits_query_embeds_path": masked,
+            "logits_nomask": captioner.run(whole, torch.ones_like(recorded[1]))[0],
+            "logits_text_only": captioner.run(text, mask)[0],
+            "logits_odd_mask": odd,
+            "logits_masked_mlp": mlp.run(torch.cat([mlp.prefix(features), text], dim=1), recorded[1])[0],
+            "per_token_loss_pad1_ignore0": captioner.token_losses(prefix, tokens, mask),
+            "labels_loss": F.cross_entropy(masked[:, :-1].flatten(0, 1), labels[:, 1:].flatten()),
+        }
+
+
+def replay_train(golden: Golden, trace: str) -> dict[str, Any]:
+    """Training of the mapper, update by update."""
+    meta, arrays = golden.meta(trace), golden.arrays(trace)
+    hyper, optimizer_options = meta["hyper"], meta["optimizer"]
+    captioner = tiny_captioner(golden, meta, "transformer")
+    order = arrays["input/order"].reshape(-1, hyper["bs"])  # [epochs, items] -> [iterations, B]
+    embeddings = golden.tensor(arrays["input/embeddings"])
+    if hyper["normalize_prefix"]:
+        embeddings = F.normalize(embeddings, dim=-1)
+    optimizer, schedule = build_optimizer(
+        captioner, hyper["lr"], optimizer_options["weight_decay"], optimizer_options["eps"],
+        hyper["warmup_steps"], len(order),
+    )  # fmt: skip
+    rows = []
+    masks = arrays["input/mask"][..., meta["config"]["prefix_length"] :]
+    for items, tokens, mask, noise in zip(order, arrays["input/tokens"], masks, arrays["input/noise"], strict=True):
+        batch = embeddings[torch.from_numpy(items)]
+        noisy = inject_noise(
+            batch, hyper["noise_variance"], golden.tensor(noise), normalize_first=not hyper["normalize_prefix"]
+        )
+        loss = training_loss(captioner, noisy, torch.from_numpy(tokens), torch.from_numpy(mask).long())
+        optimizer.zero_grad()
+        loss.backward()
+        rate = optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        schedule.step()
+        parameters = dict(captioner.mapper.named_parameters())
+        constants, tuned = parameters["prefix_const"], [parameters[name] for name in meta["param_names"]]
+        rows.append(
+            {
+                "prefix_batches": batch, "loss": loss.detach(), "lr": torch.tensor(rate, dtype=torch.float64),
+                "grad_norm": torch.stack([p.grad.norm() for p in tuned]),
+                "grad_prefix_const": constants.grad.clone(), "prefix_const_after": constants.detach().clone(),
+                "mapper_checksum": torch.stack([checksum(p) for p in tuned]),
+            }
+        )  # fmt: skip
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def replay_beam(golden: Golden, trace: str) -> dict[str, Any]:
+    """Beam search with all its options; the texts of the trace are checked too."""
+    meta, arrays = golden.meta(trace), golden.arrays(trace)
+    captioner = tiny_captioner(golden, meta, "transformer")
+    with torch.no_grad():
+        prefix = captioner.prefix(F.normalize(golden.tensor(arrays["input/prefix"]), dim=-1))
+    result: dict[str, Any] = {"prefix_embed": prefix}
+    for run in meta["runs"]:
+        options = run["generate_kwargs"]
+        assert (options["eos_token_id"], run["input_ids"][0]) == (captioner.stop, [captioner.bos])
+        decoding = DecodingConfig(
+            max_new_tokens=options["max_new_tokens"], length_penalty=options["length_penalty"],
+            repetition_penalty=options["repetition_penalty"], min_length=options["min_length"],
+        )  # fmt: skip
+        groups = [beam_search(captioner, prefix[group], options["num_beams"], decoding) for group in run["groups"]]
+        kept = [[h for image in group for h in image[: options["num_return_sequences"]]] for group in groups]
+        assert [captioner.decode([h.tokens for h in group]) for group in kept] == run["texts"]
+        ids = [_ids(captioner, group, decoding.max_new_tokens) for group in kept]
+        result[f"{run['name']}/width"] = torch.tensor([group.shape[1] for group in ids])
+        result[f"{run['name']}/ids"] = _stack(ids)
+        if options["num_beams"] > 1:
+            scores = [[[h.score for h in image] for image in group] for group in groups]
+            result[f"{run['name']}/hyp_scores"] = torch.tensor(scores, dtype=torch.float64)
+    return result
+
+
+def replay_adaptation(golden: Golden, trace: str) -> dict[str, Any]:
+    """RLCF on a sequence of images, each step of it; the texts of the trace are checked too."""
+    meta = golden.meta(trace)
+    config = config_of(meta)
+    captioner = tiny_captioner(golden, meta, meta["mapping"])
+    clip = golden.clip(config.policy)
+    objective = build_objective(config, [golden.clip(model.name) for model in config.reward.models])
+    recorder = Recorder(meta, config, captioner, objective)
+    for image in golden.arrays("inputs_cap")["images"][: meta["n_images"]]:
+        pixels = golden.tensor(image)[None]
+        recorder.run(pixels, image_features(clip, pixels, config.normalize_prefix))
+    assert recorder.texts == meta["sampled_texts"]
+    assert recorder.captions == [row["caption"] for row in meta["results_json"]]
+    return recorder.result()
+
+
+def config_of(meta: dict[str, Any]) -> CaptioningConfig:
+    """Our config of an official run."""
+    args, optimizer = meta["args"], meta["optimizer"]
+    momentum = {"decay": args["tta_momentum"], "update_interval": args["update_freq"], "mix": args["update_w"]}
+    return CaptioningConfig.model_validate(
+        {
+            "dataset": "golden", "dataset_files": {"annotations": ""},
+            "data_root": "", "pretrained_root": "", "output_root": "", "checkpoint": "",
+            "method": "rlcf",
+            "policy": args["clip_model_type"],
+            **_mapper_settings(meta["config"], meta["mapping"]),
+            "normalize_prefix": args["normalize_prefix"],
+            "num_candidates": args["sample_k"],
+            "sampling": "nucleus" if args["use_nucleus_sampling"] else "beam",
+            "decoding": {"max_new_tokens": meta["max_new_tokens"]},
+            "final_beams": meta["final_num_beams"],
+            "steps": args["tta_steps"],
+            "lr": optimizer["lr"], "weight_decay": optimizer["weight_decay"], "eps": optimizer["eps"],
+            "momentum": momentum if args["momentum_update"] else None,
+            "reward": {
+                "models": [args["reward_arch"]],
+                "weighted": bool(args["weighted_scores"]),
+                "baseline": "mean" if args["reward_process"] else "none",
+                "baseline_over": "batch" if args["process_batch"] else "view",
+                "standardize": bool(args["reward_amplify"]),
+            },
+        }
+    )  # fmt: skip
+
+
+class Recorder:
+    """Runs episodes and collects the quantities of the golden format."""
+
+    def __init__(self, meta: dict[str, Any], config: CaptioningConfig, captioner: Captioner, objective: Any) -> None:
+        self.meta, self.config, self.captioner, self.objective = meta, config, captioner, objective
+        self.state = build_state(config, captioner)
+        self.images: dict[str, list[Any]] = {}
+        self.texts: list[list[list[str]]] = []
+        self.captions: list[str] = []
+        self.first_step: dict[str, Tensor] = {}
+
+    def run(self, image: Tensor, features: Tensor) -> None:
+        """One image."""
+        steps: list[Step] = []
+        rows: list[dict[str, Tensor]] = []
+
+        def on_step(step: Step) -> None:
+            steps.append(step)
+            rows.append(self._step(step))
+
+        generator = torch.Generator().manual_seed(self.config.seed)
+        episode = adapt(
+            self.captioner, self.state, self.objective, features, image, self.config.steps, generator, on_step=on_step
+        )
+        self.texts.append([step.captions for step in steps])
+        self.captions.append(episode.after)
+        for name in rows[0]:
+            self._add(name, _stack([row[name] for row in rows]))
+        self._episode(episode, image, features)
+
+    def result(self) -> dict[str, Any]:
+        """All quantities, images stacked."""
+        return {**self.first_step, **{name: _stack(values) for name, values in self.images.items()}}
+
+    def _add(self, name: str, value: Tensor) -> None:
+        self.images.setdefault(name, []).append(value)
+
+    def _step(self, step: Step) -> dict[str, Tensor]:
+        captioner, reward = self.captioner, self.objective.reward
+        if not self.first_step:
+            with torch.no_grad():
+                logits = captioner.token_logits(step.prefix, step.tokens, step.mask)
+            self.first_step["first_step_logits"] = logits.flatten(0, 1)
+        parameters = dict(captioner.mapper.named_parameters())
+        watched = parameters[self.meta["grad0_param"]]
+        prefix_mask = step.mask.new_ones(len(step.mask), step.prefix.shape[1])
+        return {
+            "sampled_ids": _ids(captioner, step.proposals, self.config.decoding.max_new_tokens),
+            "hyp_scores": torch.tensor([h.score for h in step.proposals], dtype=torch.float64),
+            "reward_tokens": reward.models[0].tokenize(step.captions),
+            "reward_text_features": reward.encode_texts(step.captions)[0],
+            "clipscore": step.rewards, "rewards": step.advantages,
+            "tokens": step.tokens, "attention_mask": torch.cat([prefix_mask, step.mask], dim=1),
+            "token_loss": step.token_losses, "loss": step.loss.detach(),
+            "prefix_embed": step.prefix,
+            "grad_norm": torch.stack([parameters[name].grad.norm() for name in self.meta["param_names"]]),
+            "grad0": watched.grad.clone(), "param0": watched.detach().clone(),
+            "mapper_checksum": torch.stack([checksum(parameters[name]) for name in self.meta["param_names"]]),
+        }  # fmt: skip
+
+    def _episode(self, episode: Episode, image: Tensor, features: Tensor) -> None:
+        with torch.no_grad():
+            self._add("final_prefix_embed", self.captioner.prefix(features)[0])
+        self._add("prefix", features[0])
+        self._add("reward_image_features", self.objective.observe(image)[0][0])
+        best = episode.hypotheses[:1]
+        self._add("final_ids", _ids(self.captioner, best, self.config.decoding.max_new_tokens)[0])
+        self._add("final_hyp_scores", torch.tensor([h.score for h in episode.hypotheses], dtype=torch.float64))
+        names = self.meta["state_names"]
+        self._add("reset_checksum", torch.stack([checksum(self.state.start[name]) for name in names]))
+        if self.config.momentum is not None:
+            self._add("momentum_checksum", torch.stack([checksum(self.state.average[name]) for name in names]))
+        self._add("update_counter", torch.tensor(self.state.num_samples))
+
+
+def in_float64(lm: nn.Module) -> nn.Module:
+    """A language model in float64; transformers 4.45 makes its masks in the default type, which must be wide enough."""
+    lm.register_forward_pre_hook(lambda *_: torch.set_default_dtype(torch.float64))
+    lm.register_forward_hook(lambda *_: torch.set_default_dtype(torch.float32), always_call=True)
+    return lm.double()
+
+
+def tiny_captioner(golden: Golden, meta: dict[str, Any], kind: str) -> Captioner:
+    """The recorded captioner in float64, put together as in a run."""
+    sizes, tokenizer = meta["config"], load_tokenizer(golden.folder / "opt_tokenizer")
+    config = config_like(_mapper_settings(sizes, kind))
+    lm = tiny_opt(golden, sizes, tokenizer)
+    return build_captioner(config, sizes["dim_clip"], lm, tokenizer, weights(golden, f"cap_mapper_{kind}"))
+
+
+def tiny_opt(golden: Golden, sizes: dict[str, Any], tokenizer: Any) -> nn.Module:
+    """The recorded language model in float64."""
+    lm = OPTForCausalLM(
+        OPTConfig(
+            vocab_size=sizes["vocab"], hidden_size=sizes["hidden"], word_embed_proj_dim=sizes["emb"],
+            num_hidden_layers=sizes["layers"], num_attention_heads=sizes["heads"], ffn_dim=sizes["ffn"],
+            max_position_embeddings=sizes["max_pos"], bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        )
+    )  # fmt: skip
+    load_lm(lm, weights(golden, "cap_opt"))
+    return in_float64(lm)
+
+
+def config_like(changes: dict[str, Any]) -> CaptioningConfig:
+    """A zero-shot config with these settings."""
+    roots = {"data_root": "", "pretrained_root": "", "output_root": "", "checkpoint": ""}
+    fixed = {"dataset": "golden", "dataset_files": {"annotations": ""}, "method": "zero_shot"}
+    return CaptioningConfig.model_validate({**fixed, **roots, **changes})
+
+
+def _mapper_settings(sizes: dict[str, Any], kind: str) -> dict[str, Any]:
+    layers = {"mapper_layers": sizes["num_layers"]} if kind == "transformer" else {}
+    return {"mapper": kind, "prefix_length": sizes["prefix_length"], **layers}
+
+
+def _patch_mapper(golden: Golden, sizes: dict[str, Any]) -> TransformerMapper:
+    mapper = TransformerMapper(
+        sizes["dim_clip"], sizes["emb"], sizes["prefix_length"], sizes["num_layers"], patches=True
+    ).double()
+    load_strictly(mapper, weights(golden, "cap_mapper_patch"), "the patch mapper")
+    return mapper
+
+
+def weights(golden: Golden, name: str) -> dict[str, Tensor]:
+    """The recorded weights of a mapper or the language model."""
+    return load_file(golden.folder / f"{name}.safetensors")
+
+
+def _ids(captioner: Captioner, hypotheses: list[Hypothesis], max_new_tokens: int) -> Tensor:
+    """Recorded form of generated ids: start token, caption, stop token if it fits, padding. [sequences, width]"""
+    width = min(max(len(h.tokens) for h in hypotheses) + 1, max_new_tokens) + 1
+    rows = [[captioner.bos, *h.tokens, captioner.stop][:width] for h in hypotheses]
+    return torch.tensor([row + [captioner.tokenizer.pad_token_id] * (width - len(row)) for row in rows])
+
+
+def _stack(tensors: list[Tensor]) -> Tensor:
+    """Stack, filled up at the end to the largest shape: integers with -1, others with 0."""
+    shape = [max(sizes) for sizes in zip(*(t.shape for t in tensors), strict=True)]
+    fill = 0 if tensors[0].is_floating_point() else NO_TOKEN
+    result = tensors[0].new_full((len(tensors), *shape), fill)
+    for row, tensor in zip(result, tensors, strict=True):
+        row[tuple(slice(size) for size in tensor.shape)] = tensor
+    return result
+
+
+REPLAYS_CAPTIONING: list[tuple[str, Replay]] = [
+    ("E_mapper", replay_mapper),
+    ("E_noise", replay_noise),
+    ("E_opt_forward", replay_opt_forward),
+    ("E_train", replay_train),
+    ("E_beam", replay_beam),
+    ("E_tta", replay_adaptation),
+]
