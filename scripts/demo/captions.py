@@ -1,12 +1,14 @@
-"""What the demo's models read: captions of a class in several wordings, as CLIP tokens."""
+"""What the demo's models read: captions of a class or of a scene in several wordings, as CLIP tokens."""
 
 from __future__ import annotations
+
+from functools import cache
 
 import open_clip
 import torch
 from torch import Tensor
 
-from scripts.demo.scenes import CLASS_NAMES
+from scripts.demo.scenes import CLASS_NAMES, Scene
 
 CAPTION_TEMPLATES = (
     "a photo of a {}.",
@@ -24,9 +26,56 @@ CAPTION_TEMPLATES = (
     "the {}.",
     "{}",
 )
+# Of scenes by layout; {0}, {1}, {2} are the digits in reading order, each with its article.
+SCENE_TEMPLATES: dict[str, tuple[str, ...]] = {
+    "row": ("{0} left of {1}", "{1} right of {0}", "{0} with {1} on the right", "{1} with {0} on the left"),
+    "column": ("{0} above {1}", "{1} below {0}", "{0} with {1} at the bottom", "{1} with {0} at the top"),
+    "two above one": (
+        "{0} left of {1} above {2}",
+        "{2} below {1} right of {0}",
+        "{1} right of {0} above {2}",
+        "{2} below {0} left of {1}",
+    ),
+    "one above two": (
+        "{0} above {1} left of {2}",
+        "{2} right of {1} below {0}",
+        "{0} above {2} right of {1}",
+        "{1} left of {2} below {0}",
+    ),
+}
+CAPTIONS_PER_SCENE = 3  # of a test scene
+CONTEXT_LENGTH = 24  # of the training captions' token ids; CLIP's own 77 would be mostly padding
 
 
 def caption_token_ids() -> Tensor:
     """Token ids of every class in every wording: [templates, C, L]."""
     wordings = [[template.format(name) for name in CLASS_NAMES] for template in CAPTION_TEMPLATES]
-    return torch.stack([open_clip.tokenize(texts) for texts in wordings])
+    return torch.stack([open_clip.tokenize(texts, context_length=CONTEXT_LENGTH) for texts in wordings])
+
+
+def captions_of(scene: Scene) -> list[str]:
+    """All true captions of a scene of two or three digits; each names all its digits and their arrangement."""
+    names = [f"a {digit.name}" for digit in scene.digits]
+    return [template.format(*names) for template in SCENE_TEMPLATES[scene.layout]]
+
+
+def chosen_captions(scene: Scene, index: int) -> list[str]:
+    """Three captions of a test scene: its index says with which wording they begin."""
+    captions = captions_of(scene)
+    return [captions[(index + place) % len(captions)] for place in range(CAPTIONS_PER_SCENE)]
+
+
+@cache
+def _word_ids(word: str) -> tuple[int, ...]:
+    ids = open_clip.tokenize(word)[0]
+    return tuple(ids[1 : int(ids.argmax())].tolist())  # without start and end
+
+
+def scene_token_ids(scene: Scene) -> Tensor:
+    """Token ids of a scene's captions, [wordings, L]; equal to open_clip's, and faster as words are looked up once."""
+    start, end = open_clip.tokenize("")[0, :2].tolist()
+    ids = torch.zeros(len(SCENE_TEMPLATES[scene.layout]), CONTEXT_LENGTH, dtype=torch.long)
+    for row, caption in zip(ids, captions_of(scene), strict=True):
+        tokens = [start, *(token for word in caption.split() for token in _word_ids(word)), end]
+        row[: len(tokens)] = torch.tensor(tokens)
+    return ids

@@ -1,11 +1,16 @@
-"""Write the demo's test sets to disk: `python -m scripts.demo.make_data OUT_DIR`, a few seconds, safe to repeat.
+"""Write the demo's test sets to disk: `python -m scripts.demo.make_data OUT_DIR [--with-train]`, safe to repeat.
 
     OUT_DIR/demo/clean/images/<class>/*.png and split_zhou_Demo.json    CoOp's split format, with a test list only
     OUT_DIR/demo/<style>/<class>/*.png and classnames.txt               "<class> <class name>" per line, in label order
-    OUT_DIR/demo/manifest.json                                          severities, and a digest of each style's pixels
+    OUT_DIR/demo_scenes/<style>/images/*.png                            scenes of two or three digits, for retrieval
+    OUT_DIR/demo_scenes/<style>/annotations/test.json                   LAVIS's form, [{"image", "caption": [3 texts]}]
+    OUT_DIR/demo_scenes/clean/train/*.png and annotations/train.json    with --with-train, to learn captioning: COCO's
+                                                                        form, [{"caption", "image", "image_id"}]
+    OUT_DIR/<either>/manifest.json                                      severities, and a digest of each style
 
-Each style has 240 pictures of 24 x 24 pixels, 4 of each of the 60 classes, drawn from test digits only. Class folders
-sort in label order. The folder appears complete or not at all: it is written under another name and renamed.
+Each style of `demo` has 240 pictures of 24 x 24 pixels, 4 of each of the 60 classes; class folders sort in label order.
+Each style of `demo_scenes` has the same 200 scenes. Test pictures show test digits only, training pictures training
+digits only. A folder appears complete or not at all: it is written under another name and renamed.
 """
 
 from __future__ import annotations
@@ -15,19 +20,25 @@ import hashlib
 import json
 import logging
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
+from scripts.demo.arrangements import random_scene
+from scripts.demo.captions import captions_of
 from scripts.demo.scenes import CLASS_NAMES
-from scripts.demo.styles import TEST_SEVERITY, test_pictures
+from scripts.demo.styles import RETRIEVAL_SEVERITY, TEST_SEVERITY, render, retrieval_pictures, test_pictures
 
 log = logging.getLogger(__name__)
 
 SPLIT_FILE = "split_zhou_Demo.json"
 MANIFEST = "manifest.json"
+N_TRAIN_SCENES = 1800
 
 TestSet = tuple[list[Image.Image], list[int]]  # pictures and their classes
+CaptionedSet = tuple[list[Image.Image], list[list[str]]]  # pictures and the captions of each
 
 
 def class_folder(label: int) -> str:
@@ -59,27 +70,43 @@ def write_image_folder(test_set: TestSet, folder: Path) -> None:
     (folder / "classnames.txt").write_text("".join(lines), encoding="utf-8")
 
 
-def manifest_of(test_sets: dict[str, TestSet]) -> str:
-    """Text that identifies the test sets, as JSON."""
+def write_captioned(captioned: CaptionedSet, folder: Path, split: str) -> None:
+    """Pictures and annotations of one split, "test" or "train"; paths in the annotations are relative to `folder`."""
+    (images := folder / ("images" if split == "test" else split)).mkdir(parents=True)
+    entries: list[dict[str, str | list[str]]] = []
+    for number, (picture, captions) in enumerate(zip(*captioned, strict=True)):
+        picture.save(images / f"{number:05d}.png")
+        path = f"{images.name}/{number:05d}.png"
+        if split == "test":
+            entries.append({"image": path, "caption": captions})
+        else:
+            entries += [{"caption": text, "image": path, "image_id": f"demo_{number:05d}"} for text in captions]
+    (folder / "annotations").mkdir(exist_ok=True)
+    (folder / "annotations" / f"{split}.json").write_text(json.dumps(entries, indent=0), encoding="utf-8")
+
+
+def training_set() -> CaptionedSet:
+    """Clean scenes of training digits, with all their captions."""
+    rng = np.random.default_rng(1)
+    scenes = [random_scene("train", rng) for _ in range(N_TRAIN_SCENES)]
+    return [render(scene, seed=index) for index, scene in enumerate(scenes)], [captions_of(scene) for scene in scenes]
+
+
+def manifest_of(sets: dict[str, TestSet] | dict[str, CaptionedSet], severity: dict[str, float]) -> str:
+    """Text that identifies the sets, as JSON; the digest is of the pixels and of what is said about them."""
     digests = {
-        style: hashlib.sha256(b"".join(picture.tobytes() for picture in pictures)).hexdigest()
-        for style, (pictures, _) in test_sets.items()
+        name: hashlib.sha256(b"".join(p.tobytes() for p in pictures) + json.dumps(about).encode()).hexdigest()
+        for name, (pictures, about) in sets.items()
     }
-    return json.dumps({"severity": TEST_SEVERITY, "sha256_of_pixels": digests}, indent=2) + "\n"
+    return json.dumps({"severity": severity, "sha256": digests}, indent=2) + "\n"
 
 
-def make_data(out_dir: Path) -> Path:
-    """Write OUT_DIR/demo; nothing is touched when the same test sets are there already.
-
-    Returns:
-        The demo folder.
+def publish(target: Path, manifest: str, write: Callable[[Path], None]) -> Path:
+    """Have `target` written, whole or not at all; nothing is touched when its manifest is the same already.
 
     Raises:
-        ValueError: OUT_DIR/demo is there but holds no manifest, so this function did not write it.
+        ValueError: the folder is there but holds no manifest, so this function did not write it.
     """
-    target = out_dir / "demo"
-    test_sets = {style: test_pictures(style) for style in TEST_SEVERITY}
-    manifest = manifest_of(test_sets)
     if target.exists():
         if not (target / MANIFEST).is_file():
             raise ValueError(
@@ -87,11 +114,10 @@ def make_data(out_dir: Path) -> Path:
             )
         if (target / MANIFEST).read_text(encoding="utf-8") == manifest:
             return target
-    out_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".demo-", dir=out_dir) as workplace:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".demo-", dir=target.parent) as workplace:
         fresh = Path(workplace) / "new"
-        for style, test_set in test_sets.items():
-            (write_split_format if style == "clean" else write_image_folder)(test_set, fresh / style)
+        write(fresh)
         (fresh / MANIFEST).write_text(manifest, encoding="utf-8")
         if target.exists():
             target.rename(Path(workplace) / "old")
@@ -99,13 +125,52 @@ def make_data(out_dir: Path) -> Path:
     return target
 
 
+def make_classification_data(out_dir: Path) -> Path:
+    """Write OUT_DIR/demo; see `publish` for repeats and errors. Returns the folder."""
+    sets = {style: test_pictures(style) for style in TEST_SEVERITY}
+
+    def write(folder: Path) -> None:
+        for style, test_set in sets.items():
+            (write_split_format if style == "clean" else write_image_folder)(test_set, folder / style)
+
+    return publish(out_dir / "demo", manifest_of(sets, TEST_SEVERITY), write)
+
+
+def make_scene_data(out_dir: Path, with_train: bool = False) -> Path:
+    """Write OUT_DIR/demo_scenes; see `publish` for repeats and errors. Training scenes once written are kept.
+
+    Returns:
+        The folder.
+    """
+    target = out_dir / "demo_scenes"
+    sets = {style: retrieval_pictures(style) for style in RETRIEVAL_SEVERITY}
+    has_train = with_train or (target / "clean" / "annotations" / "train.json").exists()
+    train = {"train": training_set()} if has_train else {}
+
+    def write(folder: Path) -> None:
+        for style, captioned in sets.items():
+            write_captioned(captioned, folder / style, "test")
+        for split, captioned in train.items():
+            write_captioned(captioned, folder / "clean", split)
+
+    return publish(target, manifest_of(sets | train, RETRIEVAL_SEVERITY), write)
+
+
+def make_data(out_dir: Path, with_train: bool = False) -> Path:
+    """Write both folders. Returns OUT_DIR/demo."""
+    make_scene_data(out_dir, with_train)
+    return make_classification_data(out_dir)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out_dir", type=Path, help="data root; the sets go to OUT_DIR/demo")
-    out_dir = parser.parse_args().out_dir
+    parser.add_argument("out_dir", type=Path, help="data root; the sets go to OUT_DIR/demo and OUT_DIR/demo_scenes")
+    parser.add_argument("--with-train", action="store_true", help="write the training scenes too")
+    arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    log.info("demo test sets: %s", make_data(out_dir))
+    log.info("demo test sets: %s", make_classification_data(arguments.out_dir))
+    log.info("demo scenes: %s", make_scene_data(arguments.out_dir, arguments.with_train))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Scenes of coloured handwritten digits, from the 1,797 images that ship with scikit-learn; `styles` draws them.
 
 A scene is a canvas with one or more digits, each a handwritten image in one of six colours. A single-digit scene has
-one of 60 classes (colour x digit, "red seven"). Training and test scenes use disjoint handwritten images.
+one of 60 classes (colour x digit, "red seven"); `arrangements` makes the scenes of two or three digits. Training and
+test scenes use disjoint handwritten images.
 """
 
 from __future__ import annotations
@@ -63,10 +64,22 @@ class Digit:
 
 @dataclass(frozen=True)
 class Scene:
-    """Digits on a square canvas of `canvas` pixels; a later digit is painted over an earlier one."""
+    """Digits on a square canvas; a later digit is painted over an earlier one.
+
+    Attributes:
+        digits: in reading order, rows from the top and each row from the left.
+        canvas: side of the canvas, pixels.
+        layout: how the digits are arranged, a key of arrangements.LAYOUTS; "single" is one digit.
+    """
 
     digits: tuple[Digit, ...]
     canvas: int = CANVAS_PX
+    layout: str = "single"
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """What the scene shows, apart from handwriting and exact places: its layout and the names of its digits."""
+        return self.layout, *(digit.name for digit in self.digits)
 
     @property
     def label(self) -> int:

@@ -1,10 +1,14 @@
 """Train the demo's two CLIP models: `python -m scripts.demo.train_clip [--out FOLDER] [--only policy|reward]`.
 
-The policy sees the clean style only, so the shifted styles are a domain shift for it; the reward model is larger and
-sees all styles at all severities. Both see training digits only, in random crops and flips like those of test time;
-colour is part of the class and is never changed. A file holds an fp16 state dict in OpenAI's layout, on CLIP's own
-vocabulary. Rows of the token embedding that no caption uses are zero, and the archive is deflated, so that a file is
-under 2 MB; `torch.load` reads it, though not with mmap=True.
+Both read single digits and scenes of two or three. The policy sees the clean style only, so the shifted styles are a
+domain shift for it; the reward model is larger and sees all styles, up to the severities of the test sets or
+beyond. Both see training digits only: single digits in random crops and flips like those of test time, scenes almost
+whole and never flipped. Colours are never changed. Heads that name colours and digits are trained beside each model and
+thrown away, see `attribute_heads`.
+
+A file holds an fp16 state dict in OpenAI's layout, on CLIP's own vocabulary. Rows of the token embedding that no
+caption uses are zero, and the archive is deflated, so that a file is under 3 MB; `torch.load` reads it, though not with
+mmap=True.
 """
 
 from __future__ import annotations
@@ -20,32 +24,31 @@ from pathlib import Path
 
 import open_clip
 import torch
-import torch.nn.functional as F
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from clipscore.clip_model import ClipModel
-from scripts.demo.captions import caption_token_ids
-from scripts.demo.evaluate import DEFAULT_FOLDER, MODEL_NAMES, accuracy_table
+from scripts.demo.attribute_heads import PATCH_PX, AttributeHead, PatchHead
+from scripts.demo.evaluate import DEFAULT_FOLDER, MODEL_NAMES, accuracy_table, recall_table
 from scripts.demo.scenes import CANVAS_PX
 from scripts.demo.styles import STYLES
-from scripts.demo.training_pictures import draw_pictures, random_views
+from scripts.demo.training_batches import Diet, prepare, random_batch, random_texts
+from scripts.demo.training_losses import Heads, batch_loss
 
 log = logging.getLogger(__name__)
 
-PATCH_PX = 4
-EMBED_DIM = 64
+CLIP_VOCABULARY = 49408
+EMBED_DIM = 128
 TEXT_WIDTH = 64  # the OpenAI layout has width // 64 text heads, so 64 is the smallest
-TEXT_LAYERS = 2
-BATCH = 128
+TEXT_LAYERS = 3
 WARMUP_STEPS = 50
-TEXT_STEPS = 100
+TEXT_STEPS = 400
 PEAK_LR = 7e-4
 EMBEDDING_LR_FACTOR = 0.1  # token embeddings stay near their first size, 0.02: prompt tuning's steps are as large
 WEIGHT_DECAY = 0.02
 MAX_LOGIT_SCALE = math.log(100)  # as in CLIP
-CLEAN_FIRST = 0.25  # share of the steps on clean pictures only; on all styles at once, digits are not learned for long
+CLEAN_FIRST = 0.3  # share of the steps on clean pictures only; on all styles at once, digits are not learned for long
 
 
 @dataclass(frozen=True)
@@ -60,42 +63,31 @@ class Recipe:
 
 
 RECIPES = {
-    "policy": Recipe(width=64, layers=3, steps=3000, styles=("clean",), seed=0),
-    "reward": Recipe(width=96, layers=4, steps=3200, styles=STYLES, seed=1),
+    "policy": Recipe(width=64, layers=3, steps=5000, styles=("clean",), seed=0),
+    "reward": Recipe(width=96, layers=4, steps=3500, styles=STYLES, seed=1),
 }
 
 
-def build_clip(recipe: Recipe, used_ids: Tensor) -> ClipModel:
-    """A small CLIP in OpenAI's layout, with zero token embeddings but for the ids used."""
+def build_clip(recipe: Recipe, vocabulary: int) -> ClipModel:
+    """A small CLIP in OpenAI's layout, but for its vocabulary."""
     vision = CLIPVisionCfg(layers=recipe.layers, width=recipe.width, patch_size=PATCH_PX, image_size=CANVAS_PX)
-    text = CLIPTextCfg(width=TEXT_WIDTH, heads=TEXT_WIDTH // 64, layers=TEXT_LAYERS)
-    backend = CLIP(EMBED_DIM, vision, text, quick_gelu=True)
-    unused = torch.ones(backend.vocab_size, dtype=torch.bool)
-    unused[used_ids] = False
-    with torch.no_grad():
-        backend.token_embedding.weight[unused] = 0  # without a gradient these rows stay exactly zero
-    return ClipModel(backend, name="demo", sha256="", tokenizer=open_clip.tokenize)
+    text = CLIPTextCfg(width=TEXT_WIDTH, heads=TEXT_WIDTH // 64, layers=TEXT_LAYERS, vocab_size=vocabulary)
+    return ClipModel(CLIP(EMBED_DIM, vision, text, quick_gelu=True), "demo", "", open_clip.tokenize)
 
 
-def caption_loss(features: Tensor, text_features: Tensor, labels: Tensor, logit_scale: Tensor) -> Tensor:
-    """Cross-entropy of finding each feature's caption among one caption per class.
-
-    This is CLIP's image-to-text half. The other half would have to share a caption among the images of its class, and
-    was seen to slow these small models down.
-
-    Args:
-        features: unit length, of images or of other wordings, [B, D].
-        text_features: unit length, in class order, [C, D].
-        labels: class of each feature, [B].
-        logit_scale: what a cosine is multiplied by.
-    """
-    return F.cross_entropy(logit_scale * features @ text_features.T, labels)
+def with_whole_vocabulary(model: ClipModel, used_ids: Tensor) -> ClipModel:
+    """The trained model on CLIP's own vocabulary: the embeddings of tokens that no caption uses are zero."""
+    embedding = torch.zeros(CLIP_VOCABULARY, TEXT_WIDTH)
+    embedding[used_ids] = model.backend.token_embedding.weight.detach()
+    model.backend.token_embedding = nn.Embedding.from_pretrained(embedding)
+    model.backend.vocab_size = CLIP_VOCABULARY
+    return model.eval()
 
 
-def make_optimizer(model: ClipModel) -> torch.optim.AdamW:
+def make_optimizer(model: ClipModel, *heads: nn.Module) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices only and a slower token embedding."""
     embedding = model.backend.token_embedding.weight
-    rest = [p for p in model.parameters() if p is not embedding]
+    rest = [p for module in (model, *heads) for p in module.parameters() if p is not embedding]
     groups = [
         {"params": [p for p in rest if p.ndim >= 2], "weight_decay": WEIGHT_DECAY, "factor": 1.0},
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, "factor": 1.0},
@@ -121,47 +113,40 @@ def update(model: ClipModel, optimizer: torch.optim.Optimizer, loss: Tensor) -> 
         model.backend.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
 
-def random_captions(generator: torch.Generator, token_ids: Tensor) -> Tensor:
-    """One wording per class: [templates, C, L] -> [C, L]."""
-    num_templates, num_classes, _ = token_ids.shape
-    return token_ids[torch.randint(num_templates, (num_classes,), generator=generator), torch.arange(num_classes)]
-
-
-def spread_texts(model: ClipModel, token_ids: Tensor, generator: torch.Generator) -> None:
-    """Teach the text tower alone that two wordings of a class belong together and two classes do not.
+def teach_texts(model: ClipModel, head: AttributeHead, diet: Diet, generator: torch.Generator) -> None:
+    """Teach the text tower alone to name the parts of its captions.
 
     At its random start the tower gives all captions nearly one feature (cosine 0.99), and the vision tower would learn
     nothing about digits for hundreds of steps.
     """
-    optimizer = make_optimizer(model)
-    classes = torch.arange(token_ids.shape[1])
-    for step in range(TEXT_STEPS):
+    optimizer = make_optimizer(model, head)
+    for step in (bar := tqdm(range(TEXT_STEPS), desc="texts", mininterval=1.0)):
         set_learning_rate(optimizer, step, TEXT_STEPS)
-        one, other = (model.encode_token_ids(random_captions(generator, token_ids)) for _ in range(2))
-        update(model, optimizer, caption_loss(one, other, classes, model.logit_scale))
+        texts = random_texts(diet, generator)
+        loss = head.loss(model.encode_token_ids(texts.token_ids), texts.attributes)
+        update(model, optimizer, loss)
+        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
 
 
 def train(name: str) -> ClipModel:
     """Train one model of RECIPES from its seed."""
     recipe = RECIPES[name]
     torch.manual_seed(recipe.seed)  # open_clip initialises from the global generator; nothing else draws from it
-    token_ids = caption_token_ids()
-    model = build_clip(recipe, token_ids.unique())
-    images, labels = draw_pictures(recipe.styles, recipe.seed)
+    diet = prepare(recipe.styles, recipe.seed)
+    model = build_clip(recipe, len(diet.used_ids))
+    heads = Heads(AttributeHead(EMBED_DIM), PatchHead(recipe.width))
     generator = torch.Generator().manual_seed(recipe.seed)
-    spread_texts(model, token_ids, generator)
-    optimizer = make_optimizer(model)
-    num_clean = len(images) // len(recipe.styles)
+    teach_texts(model, heads.features, diet, generator)
+    optimizer = make_optimizer(model, heads.features, heads.patches)
+    model.visual.output_tokens = True
     for step in (bar := tqdm(range(recipe.steps), desc=name, mininterval=1.0)):
         set_learning_rate(optimizer, step, recipe.steps)
-        reach = num_clean if step < CLEAN_FIRST * recipe.steps else len(images)
-        batch = torch.randint(reach, (BATCH,), generator=generator)
-        image_features = model.encode_images(random_views(images[batch], generator))
-        text_features = model.encode_token_ids(random_captions(generator, token_ids))
-        loss = caption_loss(image_features, text_features, labels[batch], model.logit_scale)
+        share = 1 / len(recipe.styles) if step < CLEAN_FIRST * recipe.steps else 1.0
+        loss = batch_loss(model, heads, random_batch(diet, share, generator))
         update(model, optimizer, loss)
         bar.set_postfix(loss=f"{loss.item():.3f}", scale=f"{model.logit_scale.item():.1f}", refresh=False)
-    return model.eval()
+    model.visual.output_tokens = False
+    return with_whole_vocabulary(model, diet.used_ids)
 
 
 def save(model: ClipModel, path: Path) -> None:
@@ -188,7 +173,7 @@ def main() -> None:
         start = time.perf_counter()
         save(train(name), arguments.out / f"{name}.pt")
         log.info("%s: %.1f minutes", name, (time.perf_counter() - start) / 60)
-    log.info("%s", accuracy_table(arguments.out, names))
+    log.info("%s\n\n%s", accuracy_table(arguments.out, names), recall_table(arguments.out, names))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,111 @@
+"""Scenes of two or three digits, side by side or one above the other, on the canvas of the single digits.
+
+A layout gives each digit a cell of half the canvas; where the canvas has room, a digit moves at random in its cell.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scripts.demo.scenes import CANVAS_PX, COLOURS, Digit, Scene, Split, digit_images
+
+DIGIT_PX = CANVAS_PX // 2
+NEAR, MIDDLE, FAR = 0, DIGIT_PX // 2, DIGIT_PX  # left or top edge of a digit, pixels
+JITTER_PX = 3  # to either side of the middle
+
+# Left and top edge of each digit, in reading order.
+LAYOUTS: dict[str, tuple[tuple[int, int], ...]] = {
+    "row": ((NEAR, MIDDLE), (FAR, MIDDLE)),
+    "column": ((MIDDLE, NEAR), (MIDDLE, FAR)),
+    "two above one": ((NEAR, NEAR), (FAR, NEAR), (MIDDLE, FAR)),
+    "one above two": ((MIDDLE, NEAR), (NEAR, FAR), (FAR, FAR)),
+}
+TURNED_LAYOUT = {"row": "column", "column": "row", "two above one": "one above two", "one above two": "two above one"}
+N_SCENES = 200  # of a test set
+
+
+def arrange(layout: str, digits: list[tuple[int, str]], rng: np.random.Generator) -> Scene:
+    """A scene of digits, each a handwritten image and a colour, in reading order."""
+
+    def shift(edge: int) -> int:
+        return edge + int(rng.integers(-JITTER_PX, JITTER_PX + 1)) if edge == MIDDLE else edge
+
+    placed = [
+        Digit(image_index, colour, shift(left), shift(top), DIGIT_PX)
+        for (image_index, colour), (left, top) in zip(digits, LAYOUTS[layout], strict=True)
+    ]
+    return Scene(tuple(placed), layout=layout)
+
+
+def random_scene(split: Split, rng: np.random.Generator) -> Scene:
+    """A scene of any layout with digits of different names."""
+    images = digit_images(split)
+    layout = str(rng.choice(list(LAYOUTS)))
+    names = rng.choice(len(COLOURS) * len(images), size=len(LAYOUTS[layout]), replace=False)
+    colours = list(COLOURS)
+    digits = [(int(rng.choice(images[name % len(images)])), colours[name // len(images)]) for name in names]
+    return arrange(layout, digits, rng)
+
+
+def rearranged(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The same digits elsewhere: their order is moved on by one, and half of the time rows become columns."""
+    layout = TURNED_LAYOUT[scene.layout] if rng.random() < 0.5 else scene.layout
+    digits = [(digit.image_index, digit.colour) for digit in scene.digits]
+    return arrange(layout, digits[1:] + digits[:1], rng)
+
+
+def _with_digit(scene: Scene, place: int, digit: tuple[int, str], rng: np.random.Generator) -> Scene:
+    digits = [(digit.image_index, digit.colour) for digit in scene.digits]
+    return arrange(scene.layout, [*digits[:place], digit, *digits[place + 1 :]], rng)
+
+
+def recoloured(scene: Scene, place: int, rng: np.random.Generator) -> Scene:
+    """The same arrangement with another colour of one digit."""
+    colour = str(rng.choice([colour for colour in COLOURS if colour != scene.digits[place].colour]))
+    return _with_digit(scene, place, (scene.digits[place].image_index, colour), rng)
+
+
+def renumbered(scene: Scene, place: int, split: Split, rng: np.random.Generator) -> Scene:
+    """The same arrangement and colours with another digit at one place."""
+    values = [value for value in digit_images(split) if value != scene.digits[place].value]
+    image_index = int(rng.choice(digit_images(split)[int(rng.choice(values))]))
+    return _with_digit(scene, place, (image_index, scene.digits[place].colour), rng)
+
+
+def retrieval_scenes(seed: int = 0) -> list[Scene]:
+    """The 200 test scenes, all of different content, in pairs that are easily mistaken for one another.
+
+    A random scene is followed by one with another digit at one place, or, in every second pair, by its digits
+    rearranged.
+    """
+    rng = np.random.default_rng(seed)
+    scenes: dict[tuple[str, ...], Scene] = {}
+    while len(scenes) < N_SCENES:
+        place = len(scenes) % 4
+        if place in (0, 2):
+            scene = first = random_scene("test", rng)
+        elif place == 1:
+            scene = renumbered(first, int(rng.integers(len(first.digits))), "test", rng)
+        else:
+            scene = rearranged(first, rng)
+        if len(set(scene.content)) == len(scene.content):  # no two digits of one name
+            scenes.setdefault(scene.content, scene)
+    return list(scenes.values())
+
+
+def similar(scene: Scene, rng: np.random.Generator) -> Scene:
+    """A training scene with the digits rearranged, or one of them recoloured, or another one in its place."""
+    if rng.random() < 0.5:
+        return rearranged(scene, rng)
+    place = int(rng.integers(len(scene.digits)))
+    return recoloured(scene, place, rng) if rng.random() < 0.5 else renumbered(scene, place, "train", rng)
+
+
+def scene_pairs(number: int, seed: int) -> list[Scene]:
+    """Training scenes, 2 x number: each is followed by one that differs little, in arrangement or in one digit."""
+    rng = np.random.default_rng(seed)
+    scenes = []
+    for _ in range(number):
+        scene = random_scene("train", rng)
+        scenes += [scene, similar(scene, rng)]
+    return scenes
