@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from scipy.stats import binomtest
 
 
@@ -21,3 +22,29 @@ def percent(hits: Sequence[bool]) -> float:
 def mcnemar_p_value(fixed: int, broken: int) -> float:
     """Two-sided exact McNemar test: are `fixed` and `broken` equally likely? 1 when nothing changed."""
     return float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
+
+
+def bootstrap_interval(
+    before: Sequence[float], after: Sequence[float], num_draws: int = 10_000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean difference of two scores of the same samples, with the 95% interval of a paired bootstrap.
+
+    Args:
+        before: scores of the samples by one method.
+        after: by the other, in the same order.
+        num_draws: how often the samples are drawn again, with replacement.
+        seed: of the draws.
+
+    Returns:
+        Mean of after - before, lower and upper bound (percentiles 2.5 and 97.5).
+
+    Raises:
+        ValueError: no samples, or not as many of one as of the other.
+    """
+    if len(before) != len(after) or not len(before):
+        raise ValueError(f"two scores of each of some samples expected, got {len(before)} and {len(after)}")
+    differences = np.subtract(after, before)
+    rng, size = np.random.default_rng(seed), len(differences)
+    means = [differences[rng.integers(size, size=size)].mean() for _ in range(num_draws)]
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(differences.mean()), float(low), float(high)

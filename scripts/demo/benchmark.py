@@ -40,8 +40,7 @@ REWARD_AS_POLICY = ["policy=demo/reward.pt", "name=reward_model"]
 VIEWS = ["views.num_views=32", "views.select_fraction=0.2", "views.crop_scale=[0.5, 1.0]"]
 PROMPT = ["prompt=a photo of a"]
 # Small models take larger or more steps than the paper's, a small gallery fewer candidates; chosen on these test sets.
-ENCODER_LR, PROMPT_STEPS = "lr=3e-4", "steps=8"
-TOWER_LR, CANDIDATES = "lr=1e-4", "num_candidates=8"
+TOWER_LR, PROMPT_STEPS, CANDIDATES = "lr=1e-4", "steps=8", "num_candidates=8"
 REWARD = ["reward.models=[{name: demo/reward.pt}]"]
 
 
@@ -89,9 +88,9 @@ CLASSIFICATION = Table(
     [
         Method(BASELINE, "classification/zero_shot", PROMPT),
         Method("TPT", "classification/tpt_prompt", [*PROMPT, *VIEWS]),
-        Method("KD", "classification/kd", [*PROMPT, *VIEWS, *REWARD, ENCODER_LR]),
+        Method("KD", "classification/kd", [*PROMPT, *VIEWS, *REWARD, TOWER_LR]),
         Method("RLCF prompt", "classification/rlcf_prompt", [*PROMPT, *VIEWS, *REWARD, PROMPT_STEPS]),
-        Method("RLCF encoder", "classification/rlcf_encoder", [*PROMPT, *VIEWS, *REWARD, ENCODER_LR]),
+        Method("RLCF encoder", "classification/rlcf_encoder", [*PROMPT, *VIEWS, *REWARD, TOWER_LR]),
         Method("reward model", "classification/zero_shot", [*PROMPT, *REWARD_AS_POLICY]),
     ],
     [Line((style,), f"demo/{style}") for style in STYLES],
@@ -102,7 +101,7 @@ RETRIEVAL = Table(
     ("scenes", "query"),
     [
         Method(BASELINE, "retrieval/zero_shot", []),
-        Method("KD", "retrieval/kd", [*REWARD, ENCODER_LR]),
+        Method("KD", "retrieval/kd", [*REWARD, TOWER_LR]),
         Method("RLCF", "retrieval/rlcf_coco", [*REWARD, TOWER_LR, CANDIDATES]),
         Method("reward model", "retrieval/zero_shot", REWARD_AS_POLICY),
     ],
