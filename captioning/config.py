@@ -61,6 +61,14 @@ class CaptioningConfig(RunConfig):
     )
     reward: RewardConfig | None = None
     momentum: MomentumConfig | None = None
+    caption_before: bool = Field(
+        False, description="also write the caption before adaptation, which costs one more beam search per image"
+    )
+
+    metrics: list[str] | None = Field(
+        None, description="bleu, meteor, rouge_l, cider, spice, clipscore, refclipscore; null: all, spice if installed"
+    )
+    metric_model: str = Field("ViT-B/32", description="the CLIP of CLIPScore and RefCLIPScore")
 
     @field_validator("dataset")
     @classmethod

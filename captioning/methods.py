@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,50 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from captioning.adapt import RlcfObjective
 from captioning.captioner import Captioner, embedding_width
-from captioning.checkpoints import load_mapper
+from captioning.checkpoints import CHECKPOINT, load_lm, load_mapper, read_checkpoint
 from captioning.config import CaptioningConfig
 from clipscore.clip_model import ClipModel
 from clipscore.episodic import EpisodicState
 from clipscore.reward import ClipReward, ensemble_weights, resize_images
+
+
+def find_checkpoint(name: str, roots: Sequence[Path]) -> Path:
+    """The file of a trained mapper.
+
+    Args:
+        name: the file or its folder: absolute, or relative to one of the roots or the working directory.
+        roots: folders of weights and of results.
+
+    Raises:
+        FileNotFoundError: no such file; every path tried is named.
+    """
+    places = [root / Path(name).expanduser() for root in (*roots, Path.cwd())]
+    files = [file for place in places for file in (place, place / CHECKPOINT)]
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        tried = ", ".join(dict.fromkeys(map(str, files)))
+        raise FileNotFoundError(
+            f"checkpoint={name} not found; tried {tried}; give the file that holds the trained mapper, or its folder"
+        )
+    return found
+
+
+def check_language_model(name: str, pretrained_root: Path) -> None:
+    """Refuse the name of a folder that is not there; whether the Hugging Face hub has a model is seen when it loads.
+
+    Raises:
+        FileNotFoundError: every path tried is named.
+    """
+    is_hub_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) is not None
+    beside_others = "/" in name and (pretrained_root / name).parent.is_dir()
+    is_found = any((place / "config.json").is_file() for place in _places(name, pretrained_root))
+    if (beside_others or not is_hub_name) and not is_found:
+        tried = ", ".join(dict.fromkeys(map(str, _places(name, pretrained_root))))
+        raise FileNotFoundError(f"llm={name}: no config.json in any of {tried}; give the language model's folder")
 
 
 def find_language_model(name: str, pretrained_root: Path) -> str:
@@ -42,6 +80,7 @@ def load_language_model(name: str, pretrained_root: Path) -> tuple[nn.Module, An
         FileNotFoundError: no folder, and no such model on the Hugging Face hub or no way to reach it.
     """
     place = find_language_model(name, pretrained_root)
+    disable_progress_bar()  # of reading the file, a second or less
     try:
         lm = AutoModelForCausalLM.from_pretrained(place).float()
         return lm, load_tokenizer(place)
@@ -56,6 +95,40 @@ def load_language_model(name: str, pretrained_root: Path) -> tuple[nn.Module, An
 def load_tokenizer(place: str | Path) -> Any:
     """The tokenizer of a folder or a Hugging Face name; its decoding leaves spaces as they are."""
     return AutoTokenizer.from_pretrained(place, clean_up_tokenization_spaces=False)
+
+
+def load_captioner(
+    config: CaptioningConfig, clip: ClipModel, checkpoint: Path, autocast_dtype: torch.dtype | None = None
+) -> Captioner:
+    """The captioner of a run, on the device of its CLIP.
+
+    Args:
+        config: see `build_captioner`; `llm` and `pretrained_root` are read too.
+        clip: the policy's CLIP.
+        checkpoint: file of the trained mapper. A language model that it holds takes the place of `llm`'s weights.
+        autocast_dtype: see `Captioner`.
+
+    Raises:
+        ValueError, FileNotFoundError: the parts do not fit together, or one is missing.
+    """
+    mapper_state, lm_state = read_checkpoint(checkpoint)
+    lm, tokenizer = load_language_model(config.llm, Path(config.pretrained_root))
+    width = image_features(clip, torch.zeros(1, 3, clip.image_size, clip.image_size, device=clip.device), True).shape[1]
+    try:
+        captioner = build_captioner(config, width, lm.to(clip.device), tokenizer, mapper_state, autocast_dtype)
+        load_lm(captioner.lm, lm_state)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {checkpoint}, policy {clip.name}, llm {config.llm}: {error}") from error
+    return captioner
+
+
+def weights_digest(module: nn.Module) -> str:
+    """sha256 over a module's parameters in the order of their names, wherever they were loaded from."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(module.named_parameters()):
+        digest.update(name.encode())
+        digest.update(parameter.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def build_captioner(

@@ -138,6 +138,10 @@ class ClassificationTask:
             row = record(episode)
         return {"id": sample.id, "label": sample.label, **row, "seconds": round(time.perf_counter() - started, 4)}
 
+    def progress(self, rows: Sequence[dict[str, Any]]) -> float:
+        """Top-1 accuracy so far, in %."""
+        return self.summarize(rows)[self.progress_metric]
+
     def summarize(self, rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
         """See `classification.metrics.summarize`."""
         return metrics.summarize(rows)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections import defaultdict
@@ -29,6 +30,8 @@ from clipscore.caption_layouts import (
 
 if TYPE_CHECKING:
     from clipscore.config import CaptionFiles
+
+log = logging.getLogger(__name__)
 
 _COCO_STEM = re.compile(r"COCO_.+_(\d+)")
 _PROBES = 10  # images looked for under every candidate folder before all are checked under the best one
@@ -98,7 +101,9 @@ def find_captions(
     if files is None:
         if canonical is None:
             raise unknown_name(name)
-        return _built_in_set(canonical, data_root, split)
+        data = _built_in_set(canonical, data_root, split)
+        _warn_of_other_counts(data, split)
+        return data
     if canonical is not None:
         raise ValueError(
             f"data set {name!r} is built in ({canonical}); drop dataset_files, or choose another name for your own data"
@@ -130,6 +135,17 @@ def _built_in_set(name: str, data_root: Path, split: str) -> CaptionedImages:
     own_folder_first = sorted(layout.folders, key=lambda folder: not annotations.is_relative_to(data_root / folder))
     roots = [data_root / folder / images for folder in own_folder_first for images in layout.image_folders]
     return _captioned_set(name, data_root, annotations, form, roots, entries)
+
+
+def _warn_of_other_counts(data: CaptionedImages, split: str) -> None:
+    """Most often a file that was cut to five captions per image."""
+    published = find_layout(data.name).published.get(split)
+    found = len(data.images), sum(len(image.captions) for image in data.images)
+    if published and found != (published.num_images, published.num_captions):
+        log.warning(
+            "%s: %d images and %d captions, published are %d and %d; figures will not be comparable",
+            data.annotations, *found, published.num_images, published.num_captions,
+        )  # fmt: skip
 
 
 def _annotation_file(name: str, layout: CaptionLayout, data_root: Path, split: str) -> Path:

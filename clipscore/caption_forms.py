@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ def read_annotations(path: Path, split: str) -> tuple[str, list[Entry]]:
         raise ValueError(f"{path}: found {_described(content)}, which is no known form; {_FORMS}; convert the file")
     if not entries:
         raise ValueError(f"{path}: the file lists no images; get it again")
-    check_repeated(path, [entry.image for entry in entries])
+    check_repeated(path, [posixpath.normpath(entry.image) for entry in entries])
     return form, entries
 
 

@@ -19,6 +19,7 @@ class RunConfig(StrictModel):
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
         {"limit", "device", "num_workers", "num_threads", "on_error", "name", "cache"}
         | {"data_root", "pretrained_root", "output_root"}
+        | {"metrics", "metric_model"}  # computed from finished rows
     )
 
     task: str

@@ -75,17 +75,18 @@ class EpisodicState:
         """What the next sample depends on: nothing without momentum."""
         if self.momentum is None:
             return {}
-        return {"average": self.average, "start": self.start, "num_samples": self.num_samples}
+        state = {"average": self.average, "num_samples": self.num_samples}
+        # Right after a refresh the start weights follow from the average, and the state is half as large.
+        just_refreshed = self.num_samples == 0 and self.start is not self.source
+        return state if just_refreshed else {**state, "start": self.start}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`."""
         if self.momentum is None:
             return
-        self.average, self.start = (
-            {name: state[key][name].to(tensor.device, copy=True) for name, tensor in self.tensors.items()}
-            for key in ("average", "start")
-        )
         self.num_samples = state["num_samples"]
+        self.average = self._on_device(state["average"])
+        self.start = self._on_device(state["start"]) if "start" in state else self._refreshed(self.momentum)
 
     @torch.no_grad()
     def _load(self, weights: Mapping[str, Tensor]) -> None:
@@ -98,11 +99,17 @@ class EpisodicState:
             average.mul_(momentum.decay).add_(self.tensors[name].to(average.dtype), alpha=1 - momentum.decay)
         self.num_samples += 1
         if self.num_samples == momentum.update_interval:
-            self.start = {
-                name: (1 - momentum.mix) * self.source[name] + momentum.mix * average
-                for name, average in self.average.items()
-            }
+            self.start = self._refreshed(momentum)
             self.num_samples = 0
+
+    def _refreshed(self, momentum: MomentumConfig) -> dict[str, Tensor]:
+        return {
+            name: (1 - momentum.mix) * self.source[name] + momentum.mix * average
+            for name, average in self.average.items()
+        }
+
+    def _on_device(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensors[name].to(tensor.device, copy=True) for name, tensor in self.tensors.items()}
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -131,6 +131,7 @@ def adapt(
         FloatingPointError: a loss, or the answer, is not finite.
     """
     with state.episode():
+        policy.set_adapting(True)
         inputs = policy.prepare(query)
         observed = objective.observe(anchor)
         steps: list[Step] = []
@@ -139,6 +140,7 @@ def adapt(
             state.step(step.loss)
             steps.append(step)
             on_step(step)
+        policy.set_adapting(False)
         with torch.no_grad():
             answer = logits(policy, inputs, gallery)[0]  # [1, G] -> [G]
         losses = [float(step.loss.detach()) for step in steps]

@@ -30,7 +30,7 @@ class RetrievalConfig(RunConfig):
     method: Method
     direction: Direction = Field("image_to_text", description="images look for captions, or captions for images")
     policy: str = Field("ViT-B/16", description="the CLIP that is adapted: a name, open_clip arch/tag, or a file")
-    zero_shot_models: list[str] = Field([], description="more CLIPs whose logits are averaged with the policy's")
+    zero_shot_models: list[str] = Field([], description="more CLIPs whose cosines are averaged with the policy's")
     dataset_files: CaptionFiles | None = None
     cache: bool = Field(True, description="keep the gallery's features under output_root/features")
 

@@ -1,19 +1,24 @@
-"""Features of all images and captions of a data set, made once per model and kept on disk.
+"""Features of all images and captions of a data set, made once per model and kept on disk in blocks.
 
 Source: official retrieval/custom_models.py, which encodes the gallery in front of every run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache as once
 from pathlib import Path
+from typing import Any
 
+import open_clip
 import PIL
 import torch
 import torchvision
@@ -23,14 +28,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from clipscore import clip_model, clip_weights, reward, text_encoder
+from clipscore import images as images_module
 from clipscore.caption_files import CaptionedImage
 from clipscore.clip_model import ClipModel
 from clipscore.images import UnreadableImage, centre_view, normalize, open_image, to_pixels
 from clipscore.reward import resize_images
 from clipscore.text_encoder import encode_texts
 
-IMAGE_BATCH = 64
-TEXT_BATCH = 1024
+IMAGE_BATCH = 32
+IMAGE_BLOCK, TEXT_BLOCK = 1024, 4096  # items of a cache file: what a kill can cost
+LOG_INTERVAL_S = 30.0  # between two lines about the progress, where there is no terminal
 PREPROCESSING = "short side bicubic, centre crop, CLIP mean and deviation; other sizes bicubic from there"
 
 log = logging.getLogger(__name__)
@@ -73,10 +81,14 @@ class FeatureCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_file({"features": features.cpu().contiguous()}, draft, metadata=origin)
+            with open(draft, "rb") as file:
+                os.fsync(file.fileno())
             os.replace(draft, path)
         except (OSError, SafetensorError) as error:
-            draft.unlink(missing_ok=True)
             log.warning("%s cannot be written (%s); the run goes on without", path, error)
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
 
     def _path(self, origin: dict[str, str]) -> Path:
         assert self.folder is not None
@@ -88,7 +100,7 @@ class FeatureCache:
 def image_features(
     models: Sequence[ClipModel], images: Sequence[CaptionedImage], size: int, cache: FeatureCache, num_workers: int
 ) -> list[Tensor]:
-    """Unit-length features of all images by each model.
+    """Unit-length features of all images by each model, block by block: what a kill leaves is used again.
 
     Args:
         models: M CLIPs. One whose input size is not `size` gets the pictures resized from there, as a reward does.
@@ -101,57 +113,83 @@ def image_features(
         M x [I, D], on the models' device.
 
     Raises:
-        UnreadableImage: an image cannot be read.
+        UnreadableImage: images cannot be read; the first are named, after all were tried.
+        ValueError: a model's features are not finite.
     """
-    files = "\n".join(f"{image.id}\t{_stamp(image.path)}" for image in images)
-    origins = [
-        _origin(model, "images", files) | {"preprocessing": f"{PREPROCESSING}; {size} px", "pillow": PIL.__version__}
-        for model in models
-    ]
-    features = [cache.load(origin, len(images)) for origin in origins]
-    missing = [index for index, found in enumerate(features) if found is None]
-    if missing:
-        fresh = _encode_images([models[index] for index in missing], images, size, num_workers)
-        for index, encoded in zip(missing, fresh, strict=True):
-            features[index] = encoded
-            cache.save(origins[index], encoded)
-    return [found.to(model.device, model.dtype) for found, model in zip(features, models, strict=True)]
+    parts: list[list[Tensor]] = [[] for _ in models]
+    unreadable: list[str] = []
+    with _progress(f"{', '.join(model.name for model in models)}: images", len(images)) as advance:
+        for block in _blocks(images, IMAGE_BLOCK):
+            files = "\n".join(f"{image.id}\t{_stamp(image.path)}" for image in block)
+            how = {"preprocessing": f"{PREPROCESSING}; {size} px", "pillow": PIL.__version__}
+            origins = [_origin(model, "images", files) | how for model in models]
+            found = [cache.load(origin, len(block)) for origin in origins]
+            missing = [number for number, features in enumerate(found) if features is None]
+            if missing:
+                pictures = Pictures([image.path for image in block], size)
+                fresh = _encode_images([models[number] for number in missing], pictures, num_workers, unreadable)
+                for number, features in zip(missing, fresh, strict=True):
+                    found[number] = _finite(features, models[number], "images")
+                    if not unreadable:
+                        cache.save(origins[number], features)
+            for features, model, of_model in zip(found, models, parts, strict=True):
+                of_model.append(features.to(model.device, model.dtype))
+            advance(len(block))
+    if unreadable:
+        more = f"; and {len(unreadable) - 1} more: {'; '.join(unreadable[1:4])}" if len(unreadable) > 1 else ""
+        raise UnreadableImage(f"{unreadable[0]}{more}")
+    return [torch.cat(of_model) for of_model in parts]
 
 
 def text_features(model: ClipModel, texts: Sequence[str], cache: FeatureCache) -> Tensor:
-    """Unit-length features of all captions, as they are. T strings -> [T, D]"""
-    origin = _origin(model, "captions", json.dumps(list(texts)))
-    features = cache.load(origin, len(texts))
-    if features is None:
-        with _progress(f"{model.name}: captions", len(texts)) as advance:
-            parts = []
-            for start in range(0, len(texts), TEXT_BATCH):
-                batch = texts[start : start + TEXT_BATCH]
-                parts.append(encode_texts(model, batch))
-                advance(len(batch))
-        features = torch.cat(parts)
-        cache.save(origin, features)
-    return features.to(model.device, model.dtype)
+    """Unit-length features of all captions, as they are. T strings -> [T, D]
+
+    Raises:
+        ValueError: the features are not finite.
+    """
+    parts = []
+    with _progress(f"{model.name}: captions", len(texts)) as advance:
+        for block in _blocks(texts, TEXT_BLOCK):
+            origin = _origin(model, "captions", json.dumps(list(block)))
+            features = cache.load(origin, len(block))
+            if features is None:
+                features = _finite(encode_texts(model, block), model, "captions")
+                cache.save(origin, features)
+            parts.append(features.to(model.device, model.dtype))
+            advance(len(block))
+    return torch.cat(parts)
 
 
 @torch.no_grad()
 def _encode_images(
-    models: Sequence[ClipModel], images: Sequence[CaptionedImage], size: int, num_workers: int
+    models: Sequence[ClipModel], pictures: Pictures, num_workers: int, unreadable: list[str]
 ) -> list[Tensor]:
-    device = models[0].device
-    pictures = Pictures([image.path for image in images], size)
-    loader = DataLoader(pictures, IMAGE_BATCH, num_workers=min(num_workers, len(images)), collate_fn=_stack)
+    """M x [I, D]; sentences about pictures that cannot be read are added to `unreadable`, and those left out."""
+    num_workers = min(num_workers, len(pictures), os.cpu_count() or 1)
     parts: list[list[Tensor]] = [[] for _ in models]
-    title = f"{', '.join(model.name for model in models)}: images"
-    with _progress(title, len(images)) as advance:
-        for batch in loader:
-            if isinstance(batch, str):
-                raise UnreadableImage(batch)
-            batch = batch.to(device, models[0].dtype, non_blocking=True)
-            for model, encoded in zip(models, parts, strict=True):
-                encoded.append(model.encode_images(resize_images(batch, model.image_size)))
-            advance(len(batch))
-    return [torch.cat(encoded) for encoded in parts]
+    for batch, problems in DataLoader(pictures, IMAGE_BATCH, num_workers=num_workers, collate_fn=_stack):
+        unreadable += problems
+        if batch is None:
+            continue
+        for model, encoded in zip(models, parts, strict=True):
+            images = batch.to(model.device, model.dtype, non_blocking=True)
+            encoded.append(model.encode_images(resize_images(images, model.image_size)))
+    return [torch.cat(encoded) if encoded else torch.empty(0, 1) for encoded in parts]
+
+
+def _finite(features: Tensor, model: ClipModel, kind: str) -> Tensor:
+    """The features; a comparison with NaN is false, so that such a score would pass for the first rank."""
+    bad = int((~torch.isfinite(features).all(dim=1)).sum())
+    if bad:
+        raise ValueError(
+            f"{model.name}: the features of {bad} of {len(features)} {kind} are not finite; use precision=fp32, or "
+            "other weights"
+        )
+    return features
+
+
+def _blocks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 class Pictures(Dataset["Tensor | str"]):
@@ -170,16 +208,25 @@ class Pictures(Dataset["Tensor | str"]):
             return str(error)
 
 
-def _stack(pictures: list[Tensor | str]) -> Tensor | str:
-    unreadable = [picture for picture in pictures if isinstance(picture, str)]
-    return unreadable[0] if unreadable else torch.stack(pictures)
+def _stack(pictures: list[Tensor | str]) -> tuple[Tensor | None, list[str]]:
+    readable = [picture for picture in pictures if isinstance(picture, Tensor)]
+    return torch.stack(readable) if readable else None, [text for text in pictures if isinstance(text, str)]
 
 
 @contextmanager
 def _progress(title: str, total: int) -> Iterator[Callable[[int], object]]:
-    log.info("%s: encoding %d", title, total)
-    with tqdm(desc=title, total=total, dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar:
-        yield bar.update
+    hidden, done, shown = not sys.stderr.isatty(), 0, time.monotonic()
+    with tqdm(desc=title, total=total, dynamic_ncols=True, disable=hidden) as bar:
+
+        def advance(number: int) -> None:
+            nonlocal done, shown
+            done += number
+            bar.update(number)
+            if hidden and time.monotonic() - shown > LOG_INTERVAL_S:
+                shown = time.monotonic()
+                log.info("%s: %d of %d", title, done, total)
+
+        yield advance
 
 
 def _origin(model: ClipModel, kind: str, items: str) -> dict[str, str]:
@@ -192,8 +239,16 @@ def _origin(model: ClipModel, kind: str, items: str) -> dict[str, str]:
         "items": hashlib.sha256(items.encode()).hexdigest(),
         "precision": str(model.autocast_dtype or model.dtype),
         "device": torch.cuda.get_device_name(model.device) if on_gpu else "cpu",
-        "libraries": f"torch {torch.__version__}, torchvision {torchvision.__version__}",
+        "libraries": ", ".join(f"{m.__name__} {m.__version__}" for m in (torch, torchvision, open_clip)),
+        "code": _code_digest(),
     }
+
+
+@once
+def _code_digest() -> str:
+    """sha256 of the modules between a file and its feature."""
+    modules = (clip_model, clip_weights, images_module, reward, text_encoder)
+    return hashlib.sha256(b"".join(Path(module.__file__).read_bytes() for module in modules)).hexdigest()
 
 
 def _stamp(path: Path) -> str:

@@ -48,6 +48,19 @@ def build_state(config: RetrievalConfig, policy: Policy, scale_loss: bool = Fals
     return EpisodicState(policy.state, optimizer, config.momentum, scale_loss)
 
 
+def check_tower(clip: ClipModel, direction: str) -> None:
+    """Refuse a text tower that cannot be tuned.
+
+    Raises:
+        ValueError: text-to-image with a text tower that is not CLIP's.
+    """
+    if direction == "text_to_image" and not clip.has_clip_text_tower:
+        raise ValueError(
+            f"{clip.name} has no causal CLIP text tower, which text_to_image tunes; use an OpenAI CLIP or an open_clip "
+            "model with the same text tower"
+        )
+
+
 def check_candidates(config: RetrievalConfig, gallery_size: int) -> None:
     """Refuse more candidates than gallery items.
 

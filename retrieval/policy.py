@@ -26,9 +26,15 @@ class Policy(Protocol):
     def encode(self, inputs: Tensor) -> Tensor:
         """Unit-length feature of the prepared query. [1, ...] -> [1, D]"""
 
+    def set_adapting(self, adapting: bool) -> None:
+        """Switch between adapting and answering."""
+
 
 class ImageTowerPolicy:
     """Image-to-text: all parameters of the image tower are tuned; the captions are the gallery.
+
+    BatchNorm, of ResNet towers, takes the statistics of the one image while adapting, as in the official code, and the
+    running ones, which that has moved, for the answer.
 
     Args:
         clip: the policy's CLIP.
@@ -37,7 +43,9 @@ class ImageTowerPolicy:
     def __init__(self, clip: ClipModel) -> None:
         self.clip = clip
         self.tuned = dict(clip.visual.named_parameters(prefix="visual"))
-        self.state = self.tuned
+        self._norms = [module for module in clip.visual.modules() if isinstance(module, nn.BatchNorm2d)]
+        buffers = {f"visual.{n}": t for n, t in clip.visual.state_dict(keep_vars=True).items()} if self._norms else {}
+        self.state: dict[str, Tensor] = {**buffers, **self.tuned}
         _unfreeze(self.tuned)
 
     def prepare(self, query: Tensor) -> Tensor:
@@ -48,6 +56,11 @@ class ImageTowerPolicy:
         """[1, 3, H, W] -> [1, D]"""
         return self.clip.encode_images(inputs)
 
+    def set_adapting(self, adapting: bool) -> None:
+        """Only BatchNorm differs."""
+        for norm in self._norms:
+            norm.train(adapting)
+
 
 class TextTowerPolicy:
     """Text-to-image: everything that is not the image tower is tuned, embeddings and logit scale included.
@@ -57,16 +70,11 @@ class TextTowerPolicy:
     49,408 rows of optimizer state. With momentum the running average does see it, and the whole table is tuned.
 
     Args:
-        clip: the policy's CLIP.
+        clip: the policy's CLIP, with CLIP's own kind of text tower.
         whole_table: tune the whole token table.
-
-    Raises:
-        ValueError: the text tower is not CLIP's.
     """
 
     def __init__(self, clip: ClipModel, whole_table: bool) -> None:
-        if not clip.has_clip_text_tower:
-            raise ValueError(f"{clip.name} has no causal CLIP text tower; use an OpenAI CLIP or one of the same form")
         self.clip = clip
         parameters = {n: p for n, p in clip.backend.named_parameters() if not n.startswith("visual.")}
         self._table = clip.text.token_embedding.weight
@@ -98,6 +106,8 @@ class TextTowerPolicy:
         table = self._table if self._rows is None else self._rows
         embeddings = nn.functional.embedding(inputs, table)  # [1, T] -> [1, T, W]
         return self.clip.encode_embeddings(embeddings, end_of_text(inputs))
+
+    def set_adapting(self, adapting: bool) -> None: ...  # nothing in CLIP's text tower differs
 
 
 def logits(policy: Policy, inputs: Tensor, gallery: Tensor) -> Tensor:

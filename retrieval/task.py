@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import time
@@ -24,7 +25,7 @@ from retrieval.adapt import Step, adapt
 from retrieval.captions import clean_captions
 from retrieval.config import RetrievalConfig
 from retrieval.gallery import FeatureCache, Pictures, image_features, text_features
-from retrieval.methods import build_objective, build_policy, build_state, check_candidates
+from retrieval.methods import build_objective, build_policy, build_state, check_candidates, check_tower
 
 log = logging.getLogger(__name__)
 
@@ -65,15 +66,14 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Features:
-    """One model's unit-length features of both sides, and its logit scale at the start."""
+    """One model's unit-length features of both sides."""
 
     queries: Tensor  # [Q, D]
     gallery: Tensor  # [G, D]
-    scale: Tensor
 
-    def logits(self, index: int) -> Tensor:
-        """Logits of the gallery for one query. -> [G]"""
-        return self.scale * self.queries[index] @ self.gallery.T
+    def scores(self, number: int) -> Tensor:
+        """Cosine of one query with each gallery item. -> [G]"""
+        return self.gallery @ self.queries[number]
 
 
 class RetrievalTask:
@@ -97,19 +97,24 @@ class RetrievalTask:
         self._numbers = {key: number for number, key in enumerate(self.ids)}
 
         self.clip = self._load(config.policy)
+        if config.method != "zero_shot":
+            check_tower(self.clip, config.direction)
         rewards = [self._load(m.name) for m in config.reward.models] if config.reward else []
         members = [self._load(name) for name in config.zero_shot_models]
         self._token_ids = self.clip.tokenize(self.pairs.texts)
         self._warn_of_long_captions()
         self.source, *others = self._features([self.clip, *rewards, *members])
         self.rewards, self.members = others[: len(rewards)], others[len(rewards) :]
+        for model in [*rewards, *members]:
+            model.cpu()  # done: from here on their features are asked, and of a teacher its logit scale
         if config.method != "zero_shot":
             self.policy = build_policy(config, self.clip)
             self.objective = build_objective(config, rewards, [features.gallery for features in self.rewards])
             self.state = build_state(config, self.policy, scale_loss=self.precision is torch.float16)
 
         self.sequential = config.momentum is not None
-        self.fingerprint = {"data": captions_fingerprint(data), "precision": str(self.precision or torch.float32)}
+        self.fingerprint = {"data": captions_fingerprint(data), "images": files_fingerprint(data)}
+        self.fingerprint["precision"] = str(self.precision or torch.float32)
         for role, models in {"policy": [self.clip], "reward": rewards, "zero_shot": members}.items():
             self.fingerprint |= {f"{role}:{model.name}": model.sha256 for model in models}
         gallery = self.pairs.texts if self.by_image else [image.id for image in data.images]
@@ -119,6 +124,9 @@ class RetrievalTask:
             data.name, len(data.images), len(self.pairs.texts), data.root,
             config.direction, config.method, self.device, self.fingerprint["precision"].removeprefix("torch."),
         )  # fmt: skip
+        ranks = metrics.feature_ranks(self.source.queries, self.source.gallery, self.positives).tolist()
+        found = ", ".join(f"{value:.2f}" for value in metrics.recalls(ranks).values())
+        log.info("%s by itself, on all %d queries: recall at 1, 5 and 10 is %s", self.clip.name, len(ranks), found)
 
     @classmethod
     def check(cls, config: RetrievalConfig) -> None:
@@ -153,22 +161,28 @@ class RetrievalTask:
         """
         started = time.perf_counter()
         number = self._numbers[sample.id]
-        before = self.source.logits(number)
-        steps: list[Step] = []
+        before, steps = self.source.scores(number), []
         if self.config.method == "zero_shot":
-            after = torch.stack([before, *(member.logits(number) for member in self.members)]).mean(dim=0)
+            after = torch.stack([before, *(member.scores(number) for member in self.members)]).mean(dim=0)
         else:
-            anchor = [features.queries[number : number + 1] for features in self.rewards]
-            query = sample.query.to(self.device, non_blocking=True).unsqueeze(0)
-            try:
-                after, steps = adapt(
-                    self.policy, self.state, self.objective, query, anchor, self.source.gallery, self.config.steps
-                )
-            except FloatingPointError as error:
-                raise FloatingPointError(f"query {sample.id}: {error}") from error
+            after, steps = self._adapt(sample, number)
+            if steps and not self.sequential:  # the same as `before`, but not up to the rounding of a batch
+                before = steps[0].logits[0]
         row = record(before, after, self.positives[number], steps)
         text = {} if self.by_image else {"text": self.pairs.texts[number]}
         return {"id": sample.id, **text, **row, "seconds": round(time.perf_counter() - started, 4)}
+
+    def _adapt(self, sample: Sample, number: int) -> tuple[Tensor, list[Step]]:
+        anchor = [features.queries[number : number + 1] for features in self.rewards]
+        query = sample.query.to(self.device, non_blocking=True).unsqueeze(0)
+        try:
+            return adapt(self.policy, self.state, self.objective, query, anchor, self.source.gallery, self.config.steps)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"query {sample.id}: {error}") from error
+
+    def progress(self, rows: Sequence[dict[str, Any]]) -> float:
+        """Recall at 1 so far, in %."""
+        return self.summarize(rows)[self.progress_metric]
 
     def summarize(self, rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
         """See `retrieval.metrics.summarize`."""
@@ -194,7 +208,7 @@ class RetrievalTask:
         for model, of_images in zip(models, pictures, strict=True):
             of_texts = text_features(model, self.pairs.texts, cache)
             queries, gallery = (of_images, of_texts) if self.by_image else (of_texts, of_images)
-            found.append(Features(queries, gallery, model.logit_scale.detach().clone()))
+            found.append(Features(queries, gallery))
         return found
 
     def _warn_of_long_captions(self) -> None:
@@ -214,8 +228,21 @@ def _inputs(config: RetrievalConfig) -> Pairs:
     return pairs
 
 
+def files_fingerprint(data: CaptionedImages) -> str:
+    """sha256 over ids and file sizes: a copy of the data has the same, another picture most likely not."""
+    lines = [f"{image.id}\t{image.path.stat().st_size}" for image in data.images]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 def record(before: Tensor, after: Tensor, positives: Sequence[int], steps: Sequence[Step]) -> dict[str, Any]:
-    """The JSON-able part of an episode: ranks from 1, and gallery indices, best first. [G], [G]"""
+    """The JSON-able part of an episode: ranks from 1, and gallery indices, best first.
+
+    Args:
+        before: scores of the gallery by the policy as it was before any adaptation, momentum's included. [G]
+        after: scores after adaptation. [G]
+        positives: gallery indices of the right answers.
+        steps: the updates.
+    """
     scores = torch.stack([before, after])  # [2, G]
     rank_before, rank = metrics.best_ranks(scores, [positives, positives]).tolist()
     top_before, top = metrics.top_items(scores, NUM_LISTED)

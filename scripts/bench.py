@@ -1,7 +1,7 @@
 """What an episode costs at the paper's sizes, with random weights: `python -m scripts.bench TASK [options]`.
 
-TASK is classification or retrieval; `python -m scripts.bench TASK --help` lists its options. No weights or data are
-needed: what a step costs does not depend on their values.
+TASK is classification, retrieval or captioning; `python -m scripts.bench TASK --help` lists its options. No weights or
+data are needed: what a step costs does not depend on their values.
 """
 
 from __future__ import annotations
@@ -9,9 +9,13 @@ from __future__ import annotations
 import logging
 import sys
 
-from scripts import bench_classification, bench_retrieval
+from scripts import bench_captioning, bench_classification, bench_retrieval
 
-BENCHES = {"classification": bench_classification.main, "retrieval": bench_retrieval.main}
+BENCHES = {
+    "classification": bench_classification.main,
+    "retrieval": bench_retrieval.main,
+    "captioning": bench_captioning.main,
+}
 
 
 def main(words: list[str]) -> int:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from scripts.config import REPOSITORY
 
-CODE_FOLDERS = ["clipscore", "classification", "retrieval"]
+CODE_FOLDERS = ["clipscore", "classification", "retrieval", "captioning"]
 PACKAGES = ["torch", "torchvision", "open_clip_torch", "transformers", "timm", "numpy", "pillow"]
 
 

@@ -36,7 +36,7 @@ class Task(Protocol):
     sequential: bool  # a sample's result depends on the samples before it
     fingerprint: dict[str, str]  # hashes of weights and data
     about: dict[str, Any]  # what a reader of the rows needs to know, e.g. class names
-    progress_metric: str  # the key of `summarize` that the progress bar shows
+    progress_metric: str  # name of the number that `progress` gives
 
     def __init__(self, config: Any) -> None: ...
 
@@ -50,8 +50,11 @@ class Task(Protocol):
     def adapt(self, sample: Sample) -> Row:
         """One sample -> one row that JSON can hold, with "id" and "seconds"."""
 
+    def progress(self, rows: list[Row]) -> float:
+        """The running metric, over rows without errors, at least one; asked for again and again, so it is cheap."""
+
     def summarize(self, rows: list[Row]) -> dict[str, float | int]:
-        """Metrics over rows without errors, at least one."""
+        """Metrics over rows without errors, at least one; asked for once, when all rows are there."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a sequential task carries from sample to sample."""
@@ -68,7 +71,7 @@ class Progress:
     """A progress bar with the running metric on a terminal, now and then a line in the log elsewhere.
 
     Args:
-        task: summarizes the rows.
+        task: gives the running metric of the rows.
         title: shown in front.
         rows: those of earlier sessions.
         total: number of samples of the run.
@@ -104,8 +107,7 @@ class Progress:
             self._show(now)
 
     def _show(self, now: float) -> None:
-        key = self._task.progress_metric
-        metric = f"{key} {self._task.summarize(self._rows)[key]:.2f}"
+        metric = f"{self._task.progress_metric} {self._task.progress(self._rows):.2f}"
         if self._bar.disable:
             rate = self._num_new / (now - self._start)
             log.info("%s: %d of %d samples, %s, %.2f samples/s", self._title, self._done, self._total, metric, rate)

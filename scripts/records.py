@@ -26,6 +26,7 @@ from scripts.identity import check_finite, config_differences, differences, iden
 from scripts.yaml12 import parse_yaml
 
 Row = dict[str, Any]
+SUMMARY_KEYS = ("limit", "metrics", "metric_model")  # no row depends on them, the summary does
 
 
 def run_path(config: RunConfig) -> Path:
@@ -48,8 +49,8 @@ def finished_summary(config: RunConfig) -> Row | None:
     path = run_path(config)
     if not (path / "summary.json").is_file() or not (path / "config.yaml").is_file():
         return None
-    recorded = _read_config(path)
-    same = not config_differences(recorded, config.model_dump(mode="json")) and recorded.get("limit") == config.limit
+    recorded, wanted = _read_config(path), config.model_dump(mode="json")
+    same = not config_differences(recorded, wanted) and all(recorded.get(k) == wanted.get(k) for k in SUMMARY_KEYS)
     summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
     return summary if same and summary["num_errors"] == 0 else None
 

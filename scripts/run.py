@@ -25,6 +25,7 @@ from scripts.environment import (
     prepare_torch,
     signals,
 )
+from scripts.identity import config_differences
 from scripts.loop import SampleError, Task, run_task
 from scripts.records import Row, RunFolder, finished_summary, run_path
 
@@ -32,6 +33,7 @@ from scripts.records import Row, RunFolder, finished_summary, run_path
 TASKS = {
     "classification": ("classification.config", "ClassificationConfig", "classification.task", "ClassificationTask"),
     "retrieval": ("retrieval.config", "RetrievalConfig", "retrieval.task", "RetrievalTask"),
+    "captioning": ("captioning.config", "CaptioningConfig", "captioning.task", "CaptioningTask"),
 }
 
 DONE, SAMPLE_FAILED, REFUSED = 0, 1, 2  # exit codes; a signal gives 128 + its number
@@ -119,7 +121,13 @@ def split_sweeps(listed: Sequence[str], words: Sequence[str]) -> tuple[list[list
             sweeps[key] = values
         else:
             others.append(word)
-    return [[f"{key}={value.strip()}" for value in values.split(",")] for key, values in sweeps.items()], others
+    return [[f"{key}={value}" for value in _values(text)] for key, text in sweeps.items()], others
+
+
+def _values(text: str) -> list[str]:
+    """a,b -> a and b; a value with brackets is one."""
+    values = [text] if set(text) & set("[]{}") else text.split(",")
+    return [value.strip() for value in values if value.strip()]
 
 
 def config_class(task: str) -> type[RunConfig]:
@@ -137,6 +145,7 @@ def config_class(task: str) -> type[RunConfig]:
 
 def run_all(configs: Sequence[RunConfig]) -> list[Row]:
     """One run after the other, then one table; when one fails, the table has those before it."""
+    _check_folders(configs)
     for config in configs:  # whatever a later run lacks is said before the first one starts
         if finished_summary(config) is None:
             RunFolder(config).check()
@@ -149,6 +158,18 @@ def run_all(configs: Sequence[RunConfig]) -> list[Row]:
         if summaries:
             print(summary_table(summaries))
     return summaries
+
+
+def _check_folders(configs: Sequence[RunConfig]) -> None:
+    seen: dict[Path, RunConfig] = {}
+    for config in configs:
+        other = seen.setdefault(run_path(config), config)
+        found = config_differences(other.model_dump(mode="json"), config.model_dump(mode="json"))
+        if found:
+            raise ValueError(
+                f"two of the runs would share the folder {run_path(config)}: {'; '.join(found)}; start them one by "
+                "one, each with a name=... of its own"
+            )
 
 
 def run_one(config: RunConfig) -> Row:

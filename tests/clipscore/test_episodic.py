@@ -65,6 +65,20 @@ def test_state_goes_on_in_another_process():
     assert make()[1].state_dict() == {}
 
 
+def test_right_after_a_refresh_the_state_is_half_as_large():
+    momentum = MomentumConfig(decay=0.7, update_interval=2, mix=0.3)
+    weight, state = make(momentum, start=0.1)
+    sizes = []
+    for adapted in (3.0, 7.0, 2.0):
+        sizes.append(len(state.state_dict()))
+        with state.episode():
+            weight.data.fill_(adapted)
+        _, other = make(momentum, start=0.1)
+        other.load_state_dict(state.state_dict())
+        assert torch.equal(other.start["weight"], state.start["weight"])
+    assert sizes == [3, 3, 2]
+
+
 def test_integer_buffers_are_averaged_as_fractions_and_cut_off_when_loaded():
     count = torch.tensor(0)
     state = EpisodicState({"count": count}, None, MomentumConfig(decay=0.5, update_interval=1))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from clipscore.caption_files import CaptionedImage
@@ -66,7 +67,7 @@ def test_features_are_made_once_for_each_model(tiny_clip, images, cache, encoded
     assert encoded[1:] == ["texts by P"]
 
 
-def test_whatever_changes_the_numbers_makes_them_anew(tiny_clip, images, cache, encoded):
+def test_whatever_changes_the_numbers_makes_them_anew(tiny_clip, images, cache, encoded, monkeypatch):
     policy = tiny_clip("P")
     changes = [
         lambda: setattr(policy, "sha256", "of other weights"),
@@ -82,11 +83,15 @@ def test_whatever_changes_the_numbers_makes_them_anew(tiny_clip, images, cache, 
         assert len(encoded) == number
         image_features([policy], images, 32, cache, 0)
         assert len(encoded) == number
-    image_features([policy], images, 24 + 8, cache, 0)
-    assert len(encoded) == 6
+    image_features([tiny_clip("R1")], images, 32, cache, 0)
+    image_features([tiny_clip("R1")], images, 48, cache, 0)  # the pictures of another policy
+    assert len(encoded) == 8
     text_features(policy, ["a"], cache)
     text_features(policy, ["b"], cache)
-    assert len(encoded) == 8
+    assert len(encoded) == 10
+    monkeypatch.setattr(gallery, "_code_digest", lambda: "of other code")
+    text_features(policy, ["b"], cache)
+    assert len(encoded) == 11
 
 
 def test_without_a_folder_nothing_is_kept(tiny_clip, images, tmp_path, encoded):
@@ -94,6 +99,18 @@ def test_without_a_folder_nothing_is_kept(tiny_clip, images, tmp_path, encoded):
     for _ in range(2):
         image_features([tiny_clip("P")], images, 32, FeatureCache(None), 0)
     assert len(encoded) == 2 and set(tmp_path.rglob("*")) == before
+
+
+def test_what_a_kill_leaves_is_used_again(tiny_clip, images, cache, encoded, monkeypatch):
+    monkeypatch.setattr(gallery, "IMAGE_BLOCK", 2)
+    monkeypatch.setattr(gallery, "TEXT_BLOCK", 2)
+    policy, texts = tiny_clip("P"), ["a", "b", "c"]
+    whole = image_features([policy], images, 32, FeatureCache(None), 0)[0], text_features(policy, texts, cache)
+    image_features([policy], images[:2], 32, cache, 0)  # the first block
+    del encoded[:]
+    assert torch.equal(image_features([policy], images, 32, cache, 0)[0], whole[0])
+    assert torch.equal(text_features(policy, [*texts[:2], "d"], cache)[:2], whole[1][:2])
+    assert encoded == ["images by P", "texts by P"]  # the second block of either
 
 
 @pytest.mark.parametrize("fault", ["truncated", "of other weights", "wrong length"])
@@ -106,8 +123,8 @@ def test_a_file_that_is_not_what_it_should_be_is_replaced(tiny_clip, images, cac
     elif fault == "of other weights":
         save_file({"features": torch.zeros(3, 32)}, file, metadata={"weights": "others"})
     else:
-        origin = gallery._origin(policy, "images", "x")
-        save_file({"features": torch.zeros(2, 32)}, file, metadata=origin)
+        with safe_open(file, framework="pt") as stored:
+            save_file({"features": torch.zeros(2, 32)}, file, metadata=stored.metadata())
     assert torch.equal(image_features([policy], images, 32, cache, 0)[0], expected)
     assert len(encoded) == 2
     assert f"{file} is damaged" in caplog.text or f"{file} was made from other weights" in caplog.text
@@ -126,9 +143,28 @@ def test_an_interrupted_write_leaves_nothing_that_is_read(tiny_clip, images, cac
     assert list(Path(cache.folder).iterdir()) == []
 
 
+def test_a_folder_that_cannot_be_written_costs_the_cache_only(tiny_clip, images, cache, caplog):
+    Path(cache.folder).write_text("a file")
+    assert len(image_features([tiny_clip("P")], images, 32, cache, 0)[0]) == 3
+    assert "cannot be written" in caplog.text
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_an_unreadable_image_is_one_sentence(tiny_clip, images, cache, num_workers):
-    images[1].path.write_bytes(b"")
+def test_unreadable_images_are_one_sentence(tiny_clip, images, cache, num_workers):
+    for image in images[1:]:
+        image.path.write_bytes(b"")
     with pytest.raises(UnreadableImage) as refused:
         image_features([tiny_clip("P")], images, 32, cache, num_workers)
-    assert str(refused.value) == f"{images[1].path}: the file is empty (0 bytes); download the image again"
+    first, second = (f"{image.path}: the file is empty (0 bytes); download the image again" for image in images[1:])
+    assert str(refused.value) == f"{first}; and 1 more: {second}"
+
+
+def test_features_that_are_no_numbers_are_refused_and_not_kept(tiny_clip, images, cache):
+    policy = tiny_clip("P")
+    with torch.no_grad():
+        policy.visual.proj[0, 0] = policy.backend.text_projection[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="P: the features of 3 of 3 images are not finite; use precision=fp32"):
+        image_features([policy], images, 32, cache, 0)
+    with pytest.raises(ValueError, match="features of 2 of 2 captions are not finite"):
+        text_features(policy, ["a", "b"], cache)
+    assert not Path(cache.folder).exists()

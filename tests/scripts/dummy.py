@@ -89,6 +89,9 @@ class DummyTask:
             value = float("nan")
         return {"id": sample.id, "value": value, "seconds": 0.25}
 
+    def progress(self, rows: list[dict]) -> float:
+        return self.summarize(rows)["mean"]
+
     def summarize(self, rows: list[dict]) -> dict[str, float]:
         return {"mean": sum(row["value"] for row in rows) / len(rows)}
 

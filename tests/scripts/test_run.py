@@ -112,6 +112,24 @@ def test_data_sets_are_told_from_overrides() -> None:
     assert run.split_datasets([], []) == ([], [])
 
 
+def test_sweeps_are_told_from_overrides() -> None:
+    words = ["lr=1", "k=a,b,", "seed=3"]
+    assert run.split_sweeps(["k=x", "lr=1,2"], words) == ([["k=a", "k=b"], ["lr=1"]], ["seed=3"])
+    assert run.split_sweeps(["k={a: 1, b: 2}"], []) == ([["k={a: 1, b: 2}"]], [])
+
+
+def test_a_sweep_is_a_run_for_each_value(workspace: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ["--config", str(workspace / "dummy.yaml"), "dataset=ten", "--sweep", "seed=1,2"]
+    assert run.main(words) == 0
+    assert len(list((workspace / "output").glob("dummy__ten__seed[12]/summary.json"))) == 2
+    assert run.main([*words[:3], "--sweep", "lr=1,2"]) == 2
+    shown = capsys.readouterr().err
+    assert "two of the runs would share the folder" in shown and "lr is 1.0 there and 2.0 here" in shown
+    with pytest.raises(SystemExit):
+        run.main([*words[:3], "--sweep", "lr"])
+    assert "expected KEY=VALUE,VALUE, got 'lr'" in capsys.readouterr().err
+
+
 def test_the_limit_may_be_raised_and_lowered(workspace: Path) -> None:
     path = folder(workspace)
     start(workspace, "dataset=d", "limit=4")

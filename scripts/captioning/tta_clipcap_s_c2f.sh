@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# ClipCap + RLCF-S from COCO to Flickr30k, paper Table 3: bash scripts/captioning/tta_clipcap_s_c2f.sh GPU [key=value ...]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../benchmark.sh"
+benchmark configs/captioning/clipcap_s_c2f.yaml flickr30k -- "$@"
