@@ -32,7 +32,7 @@ class RetrievalConfig(RunConfig):
     policy: str = Field("ViT-B/16", description="the CLIP that is adapted: a name, open_clip arch/tag, or a file")
     zero_shot_models: list[str] = Field([], description="more CLIPs whose cosines are averaged with the policy's")
     dataset_files: CaptionFiles | None = None
-    cache: bool = Field(True, description="keep the gallery's features under output_root/features")
+    cache: bool = Field(True, description="keep the gallery's features under output_root/gallery")
 
     steps: int = Field(0, ge=0, description="updates per query")
     lr: float = Field(0.0, ge=0)

@@ -202,7 +202,7 @@ class RetrievalTask:
     def _features(self, models: Sequence[ClipModel]) -> list[Features]:
         """Both sides by each model, from the cache or made now."""
         config, images = self.config, self.pairs.data.images
-        cache = FeatureCache(Path(config.output_root) / "features" if config.cache else None)
+        cache = FeatureCache(Path(config.output_root) / "gallery" if config.cache else None)
         pictures = image_features(models, images, self.clip.image_size, cache, config.num_workers)
         found = []
         for model, of_images in zip(models, pictures, strict=True):

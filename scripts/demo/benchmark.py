@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import multiprocessing
@@ -23,7 +24,8 @@ from clipscore.config import RunConfig
 from clipscore.significance import changes, mcnemar_p_value
 from retrieval import metrics
 from scripts.config import load_config
-from scripts.demo import make_data
+from scripts.demo import caption_table, make_data
+from scripts.demo.caption_table import JUDGE
 from scripts.demo.styles import STYLES
 from scripts.environment import Interrupted, messages, signals
 from scripts.records import Row, run_path
@@ -33,14 +35,15 @@ log = logging.getLogger("scripts.demo.benchmark")  # __name__ is __main__ under 
 
 DATA_FOLDER = "demo_data"  # under the output root: a data root is only ever read
 BASELINE = "zero-shot"
+CAPTION_STYLES = ("noise", "blur")
 RETRIEVAL_STYLES = ("clean", "noise", "blur")  # of RETRIEVAL_SEVERITY; all six would take twice the time
 
 POLICY = ["policy=demo/policy.pt", "device=cpu", "num_threads=1", "num_workers=0"]
 REWARD_AS_POLICY = ["policy=demo/reward.pt", "name=reward_model"]
-VIEWS = ["views.num_views=32", "views.select_fraction=0.2", "views.crop_scale=[0.5, 1.0]"]
+VIEWS = ["views.num_views=16", "views.select_fraction=0.375", "views.crop_scale=[0.5, 1.0]"]  # 6 kept, as in the paper
 PROMPT = ["prompt=a photo of a"]
 # Small models take larger or more steps than the paper's, a small gallery fewer candidates; chosen on these test sets.
-TOWER_LR, PROMPT_STEPS, CANDIDATES = "lr=1e-4", "steps=8", "num_candidates=8"
+TOWER_LR, PROMPT_STEPS, CANDIDATES = "lr=1e-4", "steps=4", "num_candidates=8"
 REWARD = ["reward.models=[{name: demo/reward.pt}]"]
 
 
@@ -114,6 +117,14 @@ RETRIEVAL = Table(
     "recall at 1 / 5 / 10 in %",
 )
 TABLES = [CLASSIFICATION, RETRIEVAL]
+# Each run writes the captions before adaptation too; the table is made from its records.
+DEMO_LM = ["llm=demo/opt", "prefix_length=7", "mapper_layers=2", "decoding.max_new_tokens=24"]
+CAPTIONING = [*DEMO_LM, *REWARD, "lr=3e-4", "caption_before=true", "metrics=[clipscore]", f"metric_model={JUDGE}"]
+CAPTIONERS = [
+    Method("CapDec", "captioning/capdec_c2f", [*CAPTIONING, "checkpoint=demo/capdec"]),
+    Method("ClipCap", "captioning/clipcap_c2f", [*CAPTIONING, "checkpoint=demo/clipcap"]),
+]
+CAPTION_LINES = [Line((style,), f"demo_scenes/{style}") for style in CAPTION_STYLES]
 
 
 def is_right(row: Row) -> bool:
@@ -139,9 +150,8 @@ def run_all(configs: Sequence[RunConfig]) -> None:
         try:
             for future in as_completed([pool.submit(run_one, config) for config in configs]):
                 summary = future.result()
-                bar.set_postfix_str(
-                    f"{summary['name']} on {summary['dataset']}: {summary.get('accuracy', summary.get('r1')):.1f}%"
-                )
+                shown = next(f"{key} {summary[key]:.1f}" for key in ("accuracy", "r1", "clipscore") if key in summary)
+                bar.set_postfix_str(f"{summary['name']} on {summary['dataset']}: {shown}")
                 bar.update()
         except BaseException:
             for process in multiprocessing.active_children():  # every record so far is on the disk
@@ -179,23 +189,39 @@ def render(table: Table, runs: dict[tuple[str, Line], RunConfig]) -> str:
     return "\n".join([*lines, table.legend])
 
 
+def render_captions(runs: dict[tuple[str, Line], RunConfig], data_root: Path) -> str:
+    """The captioning table as Markdown; see `caption_table`."""
+    names = caption_table.columns()
+    heading = [*caption_table.HEADING, *names]
+    lines = ["| " + " | ".join(heading) + " |", "|---|---|" + "---:|" * (len(names) + 1)]
+    for line in CAPTION_LINES:
+        for method in CAPTIONERS:
+            config = runs[method.name, line]
+            rows = list(read_rows(config).values())
+            scores = caption_table.score(rows, data_root / line.dataset, Path(config.pretrained_root))
+            cells = [*line.cells, method.name, str(len(rows)), *caption_table.cells(*scores)]
+            lines.append("| " + " | ".join(cells) + " |")
+    legend = (
+        "before -> after RLCF, times 100; in brackets the mean difference per image, with its 95% bootstrap interval"
+    )
+    return "\n".join([*lines, legend])
+
+
 def main(words: Sequence[str]) -> int:
     """Everything; `words` are overrides for all runs. Returns the exit code."""
     if {"-h", "--help"} & set(words):
         print(f"{__doc__}\nkeys that fit every method: limit, seed, output_root, pretrained_root, device")
         return 0
-    with messages({"classification", "retrieval"}), signals():
+    with messages({"classification", "retrieval", "captioning"}), signals():
         try:
             probe = load_config("configs/classification/zero_shot.yaml", words, config_class, "demo/clean")
             data_root = Path(probe.output_root) / DATA_FOLDER
             make_data.make_data(data_root)
-            runs = {
-                (method.name, line): demo_config(method, line, data_root, words)
-                for table in TABLES
-                for method in table.methods
-                for line in table.lines
-            }
+            every = [(CAPTIONERS, CAPTION_LINES), *((table.methods, table.lines) for table in TABLES)]
+            pairs = [pair for methods, lines in every for pair in itertools.product(methods, lines)]
+            runs = {(method.name, line): demo_config(method, line, data_root, words) for method, line in pairs}
             run_all(list(runs.values()))
+            captions = render_captions(runs, data_root)
         except Interrupted as stop:
             log.error("stopped by %s; the same command goes on from here", stop)
             return 128 + stop.number
@@ -204,6 +230,7 @@ def main(words: Sequence[str]) -> int:
             return 2
     print("\n\n".join(render(table, runs) for table in TABLES))
     print("in brackets the p-value against zero-shot (exact McNemar test of the first answers to the same samples)")
+    print(f"\n{captions}")
     return 0
 
 

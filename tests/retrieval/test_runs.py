@@ -104,7 +104,7 @@ def test_records_are_those_of_the_direction(roots):
             assert len(asked_anew & set(row["top10_before"])) >= 8
         about = json.loads(next(roots.glob(f"output/rlcf_coco*{direction}*/about.json")).read_text())
         assert len(about["gallery"]) == size and about["direction"] == direction
-    assert len(list((roots / "output/features").iterdir())) == 4  # two models, images and captions, made once
+    assert len(list((roots / "output/gallery").iterdir())) == 4  # two models, images and captions, made once
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_own_data(roots, own_data):
     assert start("zero_shot", *own_data, "cache=false") == 0
     assert start("zero_shot", *own_data, "direction=text_to_image", "cache=false") == 0
     assert [len(results(roots, "zero_shot", direction, "mine")[1]) for direction in DIRECTIONS] == [4, 5]
-    assert not (roots / "output/features").exists()
+    assert not (roots / "output/gallery").exists()
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,36 @@ from scripts.demo.make_data import make_data
 from tests.classification import test_runs as classification
 from tests.retrieval import test_runs as retrieval
 
-SCRIPTS = [p for task in ("classification", "retrieval") for p in sorted((REPOSITORY / "scripts" / task).glob("*.sh"))]
+TASKS = {
+    "classification": "*.sh",
+    "retrieval": "*.sh",
+    "captioning": "[te][tv]a*.sh",
+}  # tta_* and eval_*; the others train
+SCRIPTS = [path for task, names in TASKS.items() for path in sorted((REPOSITORY / "scripts" / task).glob(names))]
+CAPTIONER = [
+    "policy=demo/policy.pt",
+    "device=cpu",
+    "num_workers=0",
+    "llm=demo/opt",
+    "prefix_length=7",
+    "mapper_layers=2",
+]
+CAPTIONER += ["decoding.max_new_tokens=8", "metrics=[clipscore]", "metric_model=demo/reward.pt"]
 IMAGENET_C = {"classification/rlcf_imagenet_c": dict(classification.every_config())["rlcf_encoder"]}
 WORDS = {  # script -> what makes a demo run of it
     **{f"classification/{name}": [*classification.QUICK, *words] for name, words in classification.every_config()},
     **{name: [*classification.QUICK, *words] for name, words in IMAGENET_C.items()},
     **{f"retrieval/{name}": [*retrieval.QUICK, *words] for name, words in retrieval.every_config()},
 }
-DATASET = {"classification": "demo/noise", "retrieval": "demo_scenes/noise"}
+for path in SCRIPTS:
+    if path.parent.name == "captioning":
+        reward = [] if path.stem.startswith("eval") else retrieval.ENSEMBLE if "_s_" in path.stem else retrieval.REWARD
+        kind = "clipcap" if "clipcap" in path.stem else "capdec"
+        WORDS[f"captioning/{path.stem}"] = [*CAPTIONER, *reward, f"checkpoint=demo/{kind}"]
+DATASET = {"classification": "demo/noise", "retrieval": "demo_scenes/noise", "captioning": "demo_scenes/noise"}
 KEYS = {
     "classification": ("views.num_views: int",),
+    "captioning": ("num_candidates: int", "metrics: [str]"),
     "retrieval": ("num_candidates.image_to_text: int", "direction=image_to_text,text_to_image"),
 }
 
@@ -56,9 +76,9 @@ def test_script(script, environment):
         assert word in shown
     done = bash(script, environment, "cpu", f"dataset={DATASET[task]}", "limit=1", *WORDS[name_of(script)])
     assert done.returncode == 0, done.stderr
-    columns = [DATASET[task]] if task == "classification" else [f"{DATASET[task]}/{d}" for d in retrieval.DIRECTIONS]
-    table = done.stdout.splitlines()
-    assert [line.split()[0] for line in table] == ["dataset", *columns]
+    columns = [f"{DATASET[task]}/{d}" for d in retrieval.DIRECTIONS] if task == "retrieval" else [DATASET[task]]
+    table = ["dataset", *columns] * (2 if script.stem.startswith("eval") else 1)  # eval_*: CapDec, then ClipCap
+    assert [line.split()[0] for line in done.stdout.splitlines()] == table
 
 
 def test_one_direction_by_itself(environment):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripts.config import REPOSITORY
-from scripts.demo.benchmark import TABLES, accuracy, p_value, recalls
+from scripts.demo.benchmark import CAPTION_LINES, CAPTIONERS, TABLES, accuracy, p_value, recalls
 
 
 def test_ctrl_c_stops_it_and_the_same_command_goes_on(tmp_path: Path) -> None:
@@ -35,7 +35,9 @@ def test_ctrl_c_stops_it_and_the_same_command_goes_on(tmp_path: Path) -> None:
         found, rows = rows[: len(starts)], rows[len(starts) :]
         assert [row[: len(table.heading)] for row in found] == starts
         assert all(len(row) == width for row in found)
-    assert not rows
+    heading, *captions = rows
+    assert heading[:3] == ["scenes", "captioner", "n"]
+    assert [row[:2] for row in captions] == [[*line.cells, m.name] for line in CAPTION_LINES for m in CAPTIONERS]
 
 
 def test_comparison_by_hand() -> None:
