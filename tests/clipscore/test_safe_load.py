@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 
-from clipscore.safe_load import load_tensors
+from clipscore.safe_load import load_pickle, load_tensors
 
 
 class Payload:
@@ -58,3 +61,56 @@ def test_unreadable_file(tmp_path):
     (tmp_path / "x.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match="cannot be read as a PyTorch file"):
         load_tensors(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickled_tensors_and_arrays(tmp_path, protocol):
+    values = {
+        "tensor": torch.arange(12.0).view(3, 4)[1:],
+        "half": torch.ones(2).half(),
+        "array": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "swapped": np.arange(3, dtype=">i4"),
+    }
+    others = {"number": np.float32(3.5), "numbers": [np.int64(3), 2], "texts": np.array(["x", "y"], dtype=object)}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({**values, **others, "none": None, "list": ["a"]}, protocol))
+    loaded = load_pickle(tmp_path / "x.pkl")
+    for key, value in values.items():
+        expected = value if isinstance(value, torch.Tensor) else torch.from_numpy(value.astype(value.dtype.name))
+        assert torch.equal(loaded[key], expected), key
+    assert loaded["number"] == 3.5 and loaded["numbers"] == [3, 2] and loaded["texts"] == ["x", "y"]
+    assert loaded["none"] is None and loaded["list"] == ["a"]
+
+
+@pytest.mark.parametrize("core", ["numpy.core", "numpy._core"])
+def test_arrays_of_numpy_1_and_2(tmp_path, core):
+    pickled = pickle.dumps(np.arange(3), protocol=2)
+    names = [name for name in (b"cnumpy.core.", b"cnumpy._core.") if name in pickled]
+    (tmp_path / "x.pkl").write_bytes(pickled.replace(names[0], f"c{core}.".encode()))
+    assert load_pickle(tmp_path / "x.pkl").tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("value", ["payload", "nested", "objects", "dates", "function"])
+def test_pickles_with_anything_else_are_refused(tmp_path, value):
+    hacked = tmp_path / "hacked"
+    values = {
+        "payload": Payload(hacked),
+        "nested": {"list": ["a", Payload(hacked)]},
+        "objects": np.array([Payload(hacked)], dtype=object),
+        "dates": np.array(["2020-01-01"], dtype="datetime64[D]"),
+        "function": np.load,
+    }
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(values[value]))
+    with pytest.raises(ValueError, match=r"x\.pkl cannot be read as a pickle: UnpicklingError"):
+        load_pickle(tmp_path / "x.pkl")
+    assert not hacked.exists()
+
+
+def test_a_tensor_in_a_pickle_is_read_as_restrictedly(tmp_path):
+    inner = io.BytesIO()
+    torch.save(Payload(tmp_path / "hacked"), inner, _use_new_zipfile_serialization=False)
+    data = inner.getvalue()
+    program = b"ctorch.storage\n_load_from_bytes\n" + b"B" + len(data).to_bytes(4, "little") + data + b"\x85R."
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x03" + program)
+    load_pickle(tmp_path / "x.pkl")
+    assert not (tmp_path / "hacked").exists()

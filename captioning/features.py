@@ -1,0 +1,191 @@
+"""Encode all images and captions of a data set: `python -m captioning.features --dataset coco --split train --out DIR`.
+
+The same command goes on where an earlier one was stopped, and the files are the same in the end: batches never cross
+the border of a shard. Training of mappers reads the result, see `feature_files`.
+
+Source: official caption/extractor_pickle.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from captioning.feature_files import FeatureIndex, Kind, begin_folder, missing_shards, write_shard
+from clipscore.caption_files import CaptionedImages, find_captions
+from clipscore.clip_model import ClipModel, end_of_text
+from clipscore.clip_weights import load_clip
+from clipscore.config import CaptionFiles
+from clipscore.devices import autocast_dtype, choose_device
+from clipscore.images import UnreadableImage, centre_view, normalize, open_image, to_pixels
+from clipscore.text_encoder import length_chunks
+
+SHARD_ROWS = 8192
+REPORT_SHARE = 10  # without a terminal, a tenth of the work between two lines
+
+log = logging.getLogger(__name__)
+
+
+def extract(
+    data: CaptionedImages,
+    split: str,
+    clip: ClipModel,
+    out: Path,
+    batch: int = 64,
+    num_workers: int = 4,
+    shard_rows: int = SHARD_ROWS,
+) -> FeatureIndex:
+    """Write the features of a data set, or what an earlier call left out.
+
+    Args:
+        data: images with their captions.
+        split: for the record.
+        clip: encodes them; on its device and in its precision.
+        out: folder of the result.
+        batch: images at once; captions are batched by their length.
+        num_workers: processes that read images.
+        shard_rows: rows of a file.
+
+    Returns:
+        What the features are of.
+
+    Raises:
+        ValueError: `out` holds other features.
+        UnreadableImage: an image cannot be read.
+    """
+    index = FeatureIndex(
+        dataset=data.name,
+        split=split,
+        policy=clip.name,
+        weights=clip.sha256,
+        precision=str(clip.autocast_dtype or clip.dtype),
+        preprocessing=f"short side bicubic, centre crop, CLIP mean and deviation; {clip.image_size} px",
+        shard_rows=shard_rows,
+        image_ids=[image.image_id for image in data.images],
+        captions=[caption for image in data.images for caption in image.captions],
+        image_index=[row for row, image in enumerate(data.images) for _ in image.captions],
+    )
+    begin_folder(out, index)
+    _write_missing(out, "images", index, _encode_images(data, clip, index, out, batch, num_workers))
+    _write_missing(out, "texts", index, _encode_texts(clip, index, out))
+    return index
+
+
+def _write_missing(out: Path, kind: Kind, index: FeatureIndex, shards: Iterator[tuple[int, Tensor]]) -> None:
+    """Write shards as they come, with a progress bar on a terminal and now and then a line elsewhere."""
+    total = index.count(kind)
+    missing = missing_shards(out, kind, index)
+    done = total - sum(min(index.shard_rows, total - start) for start in missing)
+    hidden = not sys.stderr.isatty()
+    next_report = total // REPORT_SHARE
+    with tqdm(desc=kind, total=total, initial=done, dynamic_ncols=True, disable=hidden) as bar:
+        for start, features in shards:
+            write_shard(out, kind, start, index, features)
+            bar.update(len(features))
+            done += len(features)
+            if hidden and done >= next_report:
+                log.info("%s: %d of %d", kind, done, total)
+                next_report = done + total // REPORT_SHARE
+
+
+@torch.no_grad()
+def _encode_images(
+    data: CaptionedImages, clip: ClipModel, index: FeatureIndex, out: Path, batch: int, num_workers: int
+) -> Iterator[tuple[int, Tensor]]:
+    """The missing shards of images: first row and features [rows, D]."""
+    total, size, missing = index.count("images"), index.shard_rows, missing_shards(out, "images", index)
+    batches = [
+        list(range(first, min(first + batch, start + size, total)))
+        for start in missing
+        for first in range(start, min(start + size, total), batch)
+    ]
+    pictures = _Pictures([image.path for image in data.images], clip.image_size)
+    loader = DataLoader(pictures, batch_sampler=batches, num_workers=min(num_workers, len(batches)), collate_fn=_stack)
+    rows: list[Tensor] = []
+    for numbers, images in zip(batches, loader, strict=True):
+        if isinstance(images, str):
+            raise UnreadableImage(images)
+        rows.append(clip.project_images(images.to(clip.device, clip.dtype, non_blocking=True)).cpu())
+        if numbers[-1] + 1 in (total, (numbers[0] // size + 1) * size):  # the last batch of its shard
+            yield numbers[0] // size * size, torch.cat(rows)
+            rows = []
+
+
+@torch.no_grad()
+def _encode_texts(clip: ClipModel, index: FeatureIndex, out: Path) -> Iterator[tuple[int, Tensor]]:
+    """The missing shards of captions: first row and features [rows, D]."""
+    for start in missing_shards(out, "texts", index):
+        ids = clip.tokenize(index.captions[start : start + index.shard_rows])
+        chunks = length_chunks(end_of_text(ids).cpu())
+        features = torch.cat([clip.project_token_ids(ids[chunk.to(ids.device)]).cpu() for chunk in chunks])
+        yield start, features[torch.cat(chunks).argsort()]
+
+
+class _Pictures(Dataset["Tensor | str"]):
+    """Images at the model's size [3, size, size]; a sentence in place of one that cannot be read."""
+
+    def __init__(self, paths: Sequence[Path], size: int) -> None:
+        self.paths, self.size = list(paths), size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor | str:
+        try:
+            return normalize(to_pixels(centre_view(open_image(self.paths[index]), self.size)))
+        except UnreadableImage as error:  # as a value: raised in a reader process it would come with its traceback
+            return str(error)
+
+
+def _stack(pictures: list[Tensor | str]) -> Tensor | str:
+    unreadable = [picture for picture in pictures if isinstance(picture, str)]
+    return unreadable[0] if unreadable else torch.stack(pictures)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m captioning.features", description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", required=True, help="coco, flickr30k, demo_scenes/clean, or a name of your own")
+    parser.add_argument("--annotations", help="of your own data: a json file with captions")
+    parser.add_argument("--images", help="of your own data: folder of the listed images")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--policy", default="ViT-B/16", help="a CLIP: a name, arch/tag, or a file")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the features")
+    parser.add_argument("--data-root", default=os.environ.get("RLCF_DATA", "data"))
+    parser.add_argument("--pretrained-root", default=os.environ.get("RLCF_PRETRAINED", "pretrained"))
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--precision", default="fp32", help="fp32, fp16 or bf16; official: fp32")
+    parser.add_argument("--batch", type=int, default=64, help="images at once")
+    parser.add_argument("--num-workers", type=int, default=4, help="processes that read images")
+    args = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        files = None
+        if args.annotations:
+            files = CaptionFiles(annotations=args.annotations, images=args.images, split=args.split)
+        data = find_captions(args.dataset, Path(args.data_root), files, args.split)
+        log.info("%s, %s: %s", data.name, args.split, data.layout)
+        device = choose_device(args.device)
+        clip = load_clip(args.policy, args.pretrained_root, device, autocast_dtype(args.precision, device))
+        index = extract(data, args.split, clip, args.out, args.batch, args.num_workers)
+        log.info("%s: %d images, %d captions", args.out, len(index.image_ids), len(index.captions))
+        return 0
+    except (ValueError, OSError, RuntimeError) as error:
+        log.error("error: %s", error)
+        return 2
+    except KeyboardInterrupt:
+        log.error("stopped; the same command goes on from here")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

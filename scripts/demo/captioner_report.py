@@ -1,0 +1,104 @@
+"""How right the demo's captions are without adaptation: `python -m scripts.demo.captioner_report [--folder FOLDER]`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from captioning.captioner import Captioner
+from captioning.checkpoints import read_checkpoint
+from captioning.config import CaptioningConfig
+from captioning.generate import beam_search
+from captioning.methods import build_captioner, image_features, load_language_model
+from clipscore.clip_model import ClipModel
+from clipscore.clip_weights import load_clip
+from clipscore.images import normalize, to_pixels
+from scripts.demo.arrangements import retrieval_scenes
+from scripts.demo.captioner_lm import MAPPER_LAYERS, PREFIX_LENGTH
+from scripts.demo.captions import captions_of
+from scripts.demo.evaluate import DEFAULT_FOLDER
+from scripts.demo.scenes import Scene
+from scripts.demo.styles import RETRIEVAL_SEVERITY, retrieval_pictures
+
+KINDS = ("clipcap", "capdec")
+BATCH = 50
+
+
+def demo_config(kind: str, folder: Path) -> CaptioningConfig:
+    """The settings under which the demo's captioner of a kind is used."""
+    return CaptioningConfig(
+        dataset="demo_scenes/clean",
+        method="zero_shot",
+        policy=str(folder / "policy.pt"),
+        llm=str(folder / "opt"),
+        checkpoint=str(folder / kind),
+        mapper_layers=MAPPER_LAYERS,
+        prefix_length=PREFIX_LENGTH,
+        data_root="",
+        pretrained_root=str(folder),
+        output_root="",
+    )
+
+
+def load_demo_captioner(kind: str, folder: Path = DEFAULT_FOLDER) -> tuple[Captioner, ClipModel]:
+    """The demo's captioner of a kind, "clipcap" or "capdec", and the CLIP whose features it reads."""
+    config = demo_config(kind, folder)
+    clip = load_clip(config.policy, folder)
+    lm, tokenizer = load_language_model(config.llm, folder)
+    mapper, _ = read_checkpoint(Path(config.checkpoint))
+    width = mapper["linear.weight"].shape[1]
+    return build_captioner(config, width, lm, tokenizer, mapper), clip
+
+
+@torch.no_grad()
+def captions_for(captioner: Captioner, clip: ClipModel, pictures: list[Image.Image], num_beams: int = 5) -> list[str]:
+    """The captions of pictures of the demo's size, before any adaptation."""
+    options, captions = demo_config(KINDS[0], Path()).decoding, []
+    for start in range(0, len(pictures), BATCH):
+        images = torch.stack([normalize(to_pixels(picture)) for picture in pictures[start : start + BATCH]])
+        prefix = captioner.prefix(image_features(clip, images, normalize=True))
+        captions += captioner.decode([found[0].tokens for found in beam_search(captioner, prefix, num_beams, options)])
+    return captions
+
+
+def scores(captions: list[str], scenes: list[Scene]) -> tuple[float, float, float]:
+    """Captions that are word for word one of the scene's, and digits named with their colours, in %; CIDEr times 100.
+
+    CIDEr needs no tokenizer here, as captions of scenes are lower-case words; its references are all wordings.
+    """
+    from pycocoevalcap.cider.cider import Cider  # only the figures need it, not the captioners
+
+    exact = [caption in captions_of(scene) for caption, scene in zip(captions, scenes, strict=True)]
+    named = [
+        f"a {digit.name}" in caption for caption, scene in zip(captions, scenes, strict=True) for digit in scene.digits
+    ]
+    references = {number: captions_of(scene) for number, scene in enumerate(scenes)}
+    cider, _ = Cider().compute_score(references, {number: [caption] for number, caption in enumerate(captions)})
+    return 100 * sum(exact) / len(exact), 100 * sum(named) / len(named), 100 * float(cider)
+
+
+def caption_table(folder: Path) -> str:
+    """The scores of both captioners on the scenes of every style, as a Markdown table."""
+    scenes = retrieval_scenes()
+    models = [load_demo_captioner(kind, folder) for kind in KINDS]
+    header = " | ".join(f"{kind}, right | {kind}, digits | {kind}, CIDEr" for kind in KINDS)
+    lines = [f"| style | severity | {header} |", "|---|---|" + "---:|" * 3 * len(KINDS)]
+    for style, severity in RETRIEVAL_SEVERITY.items():
+        pictures, _ = retrieval_pictures(style)
+        cells = [f"{score:.1f}" for model in models for score in scores(captions_for(*model, pictures), scenes)]
+        lines.append(f"| {style} | {severity:g} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help="folder of policy.pt, opt and the mappers")
+    print(caption_table(parser.parse_args().folder))
+
+
+if __name__ == "__main__":
+    main()

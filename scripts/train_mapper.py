@@ -1,0 +1,284 @@
+"""Train a captioner's mapper, or go on with it: `python -m scripts.train_mapper --config configs/... key=value ...`.
+
+The run folder OUTPUT/NAME__DATASET__seedSEED gets, beside config.yaml, env.json, summary.json and log.txt:
+
+    ckpt-latest.pt    the mapper after the last epoch, in the form of the released checkpoints
+    resume.pt         the same with the optimizer, to go on after a kill
+    losses.jsonl      the mean loss of every so many updates
+    losses.png        its curve
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+
+from captioning.checkpoints import CHECKPOINT, LM_KEYS, MAPPER_KEYS
+from captioning.feature_files import CaptionFeatures, load_features
+from captioning.methods import load_language_model
+from captioning.train_config import TrainConfig
+from captioning.train_mapper import Report, Training, fresh_captioner, train
+from clipscore.clip_weights import load_clip
+from clipscore.config import RunConfig
+from clipscore.devices import autocast_dtype, choose_device
+from scripts.config import ConfigError, available_configs, draft_config, load_config
+from scripts.config_fields import describe_fields
+from scripts.environment import Interrupted, describe_environment, log_file, messages, prepare_torch, signals
+from scripts.identity import config_differences
+from scripts.records import RunFolder
+
+TASK = "train_mapper"
+RESUME, LOSSES, CURVE = "resume.pt", "losses.jsonl", "losses.png"
+CURVE_PX = (640, 400)
+MARGIN_PX = 48
+DONE, REFUSED = 0, 2  # exit codes; a signal gives 128 + its number
+USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
+
+log = logging.getLogger("scripts.train_mapper")  # __name__ is __main__ under python -m
+
+
+class TrainingFolder:
+    """The files of one training; each is whole or not there, and resume.pt decides which epochs count.
+
+    Args:
+        path: the folder.
+        config: the training.
+        digest: of the features.
+    """
+
+    def __init__(self, path: Path, config: TrainConfig, digest: str) -> None:
+        self.path, self.save_llm, self.num_epochs = path, config.save_llm, config.epochs
+        keys = {"limit": config.limit, "features": digest}  # what counts is what they hold, not where they lie
+        self.identity = config.model_dump(mode="json", exclude={"features"}) | keys
+
+    def check(self) -> dict[str, Any]:
+        """The state to go on from, empty at first.
+
+        Raises:
+            ValueError: the folder holds another training.
+        """
+        if not (self.path / RESUME).is_file():
+            return {}
+        state = torch.load(self.path / RESUME, map_location="cpu", weights_only=True)
+        found = config_differences(state["identity"], self.identity)
+        if state["identity"]["limit"] != self.identity["limit"]:
+            found.append(f"limit is {state['identity']['limit']} there and {self.identity['limit']} here")
+        if found:
+            raise ValueError(
+                f"{self.path} holds another training: {'; '.join(found)}. Give name=OTHER, or delete the folder"
+            )
+        return state
+
+    def begin(self, training: Training) -> int:
+        """See `captioning.train_mapper.Record`."""
+        state = self.check()
+        with open(self.path / LOSSES, "ab") as file:
+            file.truncate(state.get("bytes", 0))
+        if not state:
+            return 0
+        training.load_state_dict(state["training"])
+        self._publish(state["epoch"], training)  # a kill may have come before it
+        log.info("%s: %d of %d epochs are done already", self.path, state["epoch"], self.num_epochs)
+        return state["epoch"]
+
+    def write(self, report: Report) -> None:
+        """Add one line to losses.jsonl."""
+        with open(self.path / LOSSES, "a", encoding="utf-8") as file:
+            file.write(json.dumps(report) + "\n")
+
+    def finish_epoch(self, epoch: int, training: Training) -> None:
+        """Keep the state, then publish the mapper."""
+        size = (self.path / LOSSES).stat().st_size
+        state = {"identity": self.identity, "epoch": epoch, "bytes": size, "training": training.state_dict()}
+        _save(state, self.path / RESUME)
+        self._publish(epoch, training)
+        log.info("epoch %d of %d: loss %.4f", epoch, self.num_epochs, epoch_losses(self.path)[-1])
+
+    def _publish(self, epoch: int, training: Training) -> None:
+        state = {MAPPER_KEYS + key: tensor for key, tensor in training.captioner.mapper.state_dict().items()}
+        if self.save_llm:
+            state |= {LM_KEYS + key: tensor for key, tensor in training.captioner.lm.state_dict().items()}
+        _save({"epoch": epoch, "state_dict": state}, self.path / CHECKPOINT)
+        draw_losses(self.path)
+
+
+def _save(state: Mapping[str, Any], path: Path) -> None:
+    draft = path.with_name(f"{path.name}.part")
+    with open(draft, "wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def read_losses(folder: Path) -> list[Report]:
+    """The lines of losses.jsonl."""
+    return [json.loads(line) for line in (folder / LOSSES).read_text(encoding="utf-8").splitlines()]
+
+
+def epoch_losses(folder: Path) -> list[float]:
+    """Mean loss of each epoch, nats per token."""
+    totals: dict[int, list[float]] = {}
+    for line in read_losses(folder):
+        total = totals.setdefault(int(line["epoch"]), [0.0, 0.0])
+        total[0] += line["loss"] * line["updates"]
+        total[1] += line["updates"]
+    return [total / count for total, count in totals.values()]
+
+
+def draw_losses(folder: Path) -> None:
+    """Write losses.png: the loss over the updates, from 0 to the highest."""
+    losses = [line["loss"] for line in read_losses(folder)]
+    picture = Image.new("RGB", CURVE_PX, "white")
+    pen = ImageDraw.Draw(picture)
+    right, bottom = CURVE_PX[0] - MARGIN_PX, CURVE_PX[1] - MARGIN_PX
+    highest, steps = max(losses), max(1, len(losses) - 1)
+    pen.line([(MARGIN_PX, MARGIN_PX), (MARGIN_PX, bottom), (right, bottom)], fill="black")
+    points = [
+        (MARGIN_PX + (right - MARGIN_PX) * place / steps, bottom - (bottom - MARGIN_PX) * loss / highest)
+        for place, loss in enumerate(losses)
+    ]
+    pen.line(points, fill="blue", width=2)
+    pen.text((8, MARGIN_PX - 6), f"{highest:.2f}", fill="black")
+    pen.text((8, bottom - 6), "0", fill="black")
+    pen.text((MARGIN_PX, bottom + 8), f"loss per token, nats; last {losses[-1]:.3f}", fill="black")
+    draft = folder / f"{CURVE}.part"
+    picture.save(draft, format="PNG")
+    os.replace(draft, folder / CURVE)
+
+
+def check_policy(config: TrainConfig, features: CaptionFeatures) -> None:
+    """Refuse features of another CLIP than the policy; only warn when the policy's weights are not there.
+
+    Raises:
+        ValueError: other weights, or another width.
+    """
+    try:
+        clip = load_clip(config.policy, config.pretrained_root)
+    except FileNotFoundError:
+        log.warning("the weights of %s are not there, so the features are taken to be its own", config.policy)
+        return
+    if features.weights not in (None, clip.sha256):
+        raise ValueError(
+            f"the features in {config.features} are of a CLIP with sha256 {features.weights}, but policy="
+            f"{config.policy} has {clip.sha256}; set policy to the CLIP that made them, or extract them again"
+        )
+    with torch.no_grad():
+        width = clip.project_images(torch.zeros(1, 3, clip.image_size, clip.image_size)).shape[1]
+    if width != features.width:
+        raise ValueError(
+            f"the features in {config.features} have width {features.width}, but policy={config.policy} makes width "
+            f"{width}; set policy to the CLIP that made them"
+        )
+
+
+def find_features(config: TrainConfig) -> Path:
+    """The features' place: as given, or under output_root or data_root.
+
+    Raises:
+        FileNotFoundError: none of them is there.
+    """
+    given = Path(config.features).expanduser()
+    tried = [given, Path(config.output_root) / given, Path(config.data_root) / given]
+    found = next((path for path in tried if path.exists()), None)
+    if found is None:
+        raise FileNotFoundError(
+            f"no features at {' or '.join(str(path.absolute()) for path in dict.fromkeys(tried))}; make them with "
+            "scripts/captioning/extract_coco.sh, or give features=FILE.pkl, the released pickle"
+        )
+    return found
+
+
+def run_training(config: TrainConfig) -> Path:
+    """One training from its configuration to its summary; returns the folder.
+
+    Raises:
+        FileNotFoundError: no features, or no language model.
+        ValueError: features of another CLIP, and all that `train` refuses.
+    """
+    device = choose_device(config.device)
+    dtype = autocast_dtype(config.precision, device)
+    features = load_features(find_features(config))
+    check_policy(config, features)
+    with RunFolder(config) as folder, log_file(folder.path / "log.txt"):
+        files = TrainingFolder(folder.path, config, features.digest)
+        files.check()
+        prepare_torch(config.num_threads)
+        lm, tokenizer = load_language_model(config.llm, Path(config.pretrained_root))
+        captioner = fresh_captioner(config, features.width, lm.to(device), tokenizer, dtype)
+        folder.begin({"features": features.digest}, describe_environment(), {})
+        train(config, captioner, features, files)
+        folder.finish({"dataset": config.dataset, "name": config.name, "loss": epoch_losses(folder.path)})
+        log.info("wrote %s", folder.path / CHECKPOINT)
+        return folder.path
+
+
+def config_class(task: str) -> type[RunConfig]:
+    """The config class of this command's only task.
+
+    Raises:
+        ValueError: another task.
+    """
+    if task != TASK:
+        raise ValueError(f"{task!r} is started by python -m scripts.run; here task must be {TASK}")
+    return TrainConfig
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.train_mapper", description=__doc__.splitlines()[0], add_help=False
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the configuration")
+    parser.add_argument("--config", metavar="FILE", help="configs/captioning/train_*.yaml")
+    parser.add_argument("-h", "--help", action="store_true", help="show this, and with --config all keys and values")
+    args = parser.parse_intermixed_args(arguments)
+    if args.config is None and not args.help:
+        parser.error(f"--config FILE is missing; there are: {', '.join(_configs())}")
+    with messages({"captioning"}):
+        try:
+            if args.help:
+                print(parser.format_help() + _keys(args.config, args.overrides))
+                return DONE
+            config = load_config(args.config, args.overrides, config_class)
+            assert isinstance(config, TrainConfig)
+            with signals():
+                run_training(config)
+            return DONE
+        except Interrupted as stop:
+            log.error("stopped by %s; the same command goes on from the last whole epoch", stop)
+            return 128 + stop.number
+        except USER_ERRORS as error:
+            log.error("error: %s", error)
+            return REFUSED
+
+
+def _configs() -> list[str]:
+    return [file for file in available_configs() if "/train_" in file]
+
+
+def _keys(path: str | None, words: Sequence[str]) -> str:
+    """Every key of a config file with its type and current value; without a file the names of the files."""
+    if path is None:
+        return "\nconfig files:\n" + "\n".join(f"  {file}" for file in _configs())
+    draft = draft_config(path, words)
+    if draft.problems:
+        raise ConfigError(draft.problems)
+    lines = [f"\nkeys of {path}, with type and current value:"]
+    for key, kind, value, text in describe_fields(TrainConfig, draft.values):
+        shown = value if isinstance(value, str) else json.dumps(value)
+        lines.append(f"  {key}: {kind} = {shown}" + (f"    # {text}" if text else ""))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

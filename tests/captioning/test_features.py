@@ -1,0 +1,197 @@
+"""Feature files: what is written, taken up after a kill, read back, and refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from captioning import features as command
+from captioning.feature_files import INDEX, load_features
+from captioning.methods import image_features
+from clipscore.caption_files import find_captions
+from clipscore.clip_weights import load_clip
+from clipscore.images import normalize, open_image, to_pixels
+from scripts.config import REPOSITORY
+from scripts.demo.train_captioner import DATASET, write_training_scenes
+
+POLICY = REPOSITORY / "pretrained/demo/policy.pt"
+NUM_SCENES = 21
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    write_training_scenes(root, NUM_SCENES)
+    return root
+
+
+def words(data_root: Path, out: Path, *more: str) -> list[str]:
+    given = {"dataset": DATASET, "policy": POLICY, "data-root": data_root, "out": out, "device": "cpu"}
+    pairs = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    return [*pairs, "--num-workers", "0", "--batch", "4", *more]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_the_rows_are_the_clip_features_of_images_and_captions(data_root, tmp_path):
+    assert command.main(words(data_root, tmp_path / "f")) == 0
+    found = load_features(tmp_path / "f")
+    data, clip = find_captions(DATASET, data_root, split="train"), load_clip(str(POLICY), ".")
+    assert found.captions == [text for image in data.images for text in image.captions]
+    assert found.image_ids == [image.image_id for image in data.images] and found.weights == clip.sha256
+    assert found.images.shape == (NUM_SCENES, found.width) and found.texts.shape == (4 * NUM_SCENES, found.width)
+    row = 17
+    pixels = normalize(to_pixels(open_image(data.images[int(found.image_index[row])].path)))[None]
+    expected = image_features(clip, pixels, normalize=False)[0]
+    assert found.captions[row] in data.images[int(found.image_index[row])].captions and abs(expected.norm() - 1) > 0.1
+    torch.testing.assert_close(found.images[int(found.image_index[row])], expected)
+    with torch.no_grad():
+        text = clip.project_token_ids(clip.tokenize([found.captions[row]]))[0]
+    torch.testing.assert_close(found.texts[row], text)
+
+
+def test_a_killed_process_goes_on_and_ends_with_the_same_bytes(data_root, tmp_path):
+    program = (
+        "import sys, time\nfrom captioning import features as f\nwrite = f.write_shard\n"
+        "def slow(*args): write(*args); time.sleep(0.3)\nf.write_shard = slow\n"
+        "f.extract.__defaults__ = (*f.extract.__defaults__[:-1], 8)\nsys.exit(f.main(sys.argv[1:]))"
+    )
+    out = tmp_path / "killed"
+    command_line = [sys.executable, "-c", program, *words(data_root, out)]
+    with subprocess.Popen(command_line, cwd=REPOSITORY, stderr=subprocess.DEVNULL) as child:
+        end = time.monotonic() + 60
+        while not (out / "texts-00001.safetensors").is_file():
+            assert child.poll() is None and time.monotonic() < end
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+    with pytest.raises(ValueError, match="shards of texts; give the command that made it once more"):
+        load_features(out)
+    stamps = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    for folder in (out, tmp_path / "whole"):
+        assert subprocess.run([*command_line[:3], *words(data_root, folder)], cwd=REPOSITORY).returncode == 0
+    assert contents(out) == contents(tmp_path / "whole") and len(contents(out)) == 1 + 3 + 11
+    assert all(out.joinpath(name).stat().st_mtime_ns == stamp for name, stamp in stamps.items())
+    assert len(load_features(out).texts) == 4 * NUM_SCENES
+
+
+def test_a_folder_of_other_features_is_left_alone(data_root, tmp_path, caplog):
+    out = tmp_path / "f"
+    assert command.main(words(data_root, out)) == 0
+    before = contents(out)
+    assert command.main(words(data_root, out, "--policy", str(POLICY.with_name("reward.pt")))) == 2
+    assert "holds features with another policy, weights" in caplog.text and contents(out) == before
+    (tmp_path / "foreign").mkdir()
+    shutil.copy(out / "texts-00000.safetensors", tmp_path / "foreign/images-00000.safetensors")
+    assert command.main(words(data_root, tmp_path / "foreign")) == 2 and f"but no {INDEX}" in caplog.text
+    shutil.copy(out / "images-00000.safetensors", out / "texts-00000.safetensors")
+    with pytest.raises(ValueError, match=r"texts-00000\.safetensors does not belong"):
+        load_features(out)
+    (out / "texts-00000.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="is damaged"):
+        load_features(out)
+    (out / INDEX).write_text("{}")
+    with pytest.raises(ValueError, match=r"features\.json is damaged"):
+        load_features(out)
+
+
+def test_an_unreadable_image_is_named(data_root, tmp_path, caplog):
+    shutil.copytree(data_root, tmp_path / "data")
+    (tmp_path / "data" / DATASET / "train/00003.png").write_bytes(b"no image")
+    assert command.main(words(tmp_path / "data", tmp_path / "f")) == 2
+    assert "00003.png: cannot be read as an image" in caplog.text
+    assert command.main(words(tmp_path / "data", tmp_path / "g", "--annotations", "none.json", "--dataset", "own")) == 2
+    assert "none.json not found" in caplog.text
+
+
+def test_own_annotation_files(data_root, tmp_path):
+    given = {"annotations": data_root / DATASET / "annotations/train.json", "images": data_root / DATASET}
+    pairs = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    assert command.main(words(data_root, tmp_path / "f", "--dataset", "own", *pairs)) == 0
+    assert json.loads((tmp_path / "f" / INDEX).read_text())["dataset"] == "own"
+
+
+def released(**changes) -> dict:
+    texts, images = torch.arange(12.0).view(4, 3), torch.arange(6.0).view(2, 3) - 2
+    content = {"clip_text_embedding": texts, "clip_image_embedding": images, "captions": ["a", "b", "c", "d"]}
+    content |= {"image_ids": [7, 9], "text_index": [0, 1, 2, 3], "image_index": [0, 0, 1, 1]}
+    return content | changes
+
+
+def dump(path: Path, content: object, protocol: int = pickle.DEFAULT_PROTOCOL) -> Path:
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["tensors", "arrays", "half arrays"])
+def test_released_pickles(tmp_path, kind):
+    content = released()
+    if kind != "tensors":
+        dtype = np.float16 if kind == "half arrays" else np.float32
+        arrays = {key: value.numpy().astype(dtype) for key, value in content.items() if isinstance(value, torch.Tensor)}
+        content = released(**arrays, text_index=np.arange(4), image_ids=np.array([7, 9]))
+    found = load_features(dump(tmp_path / "COCO_train.pkl", content))
+    assert torch.equal(found.texts, released()["clip_text_embedding"]) and found.texts.dtype == torch.float32
+    assert torch.equal(found.images, released()["clip_image_embedding"]) and found.image_index.tolist() == [0, 0, 1, 1]
+    assert found.captions == ["a", "b", "c", "d"] and found.image_ids == [7, 9] and found.weights is None
+    other = load_features(dump(tmp_path / "other.pkl", released(captions=["a", "b", "c", "e"])))
+    assert other.digest != found.digest
+
+
+def test_released_pickles_of_captions_alone_and_in_another_order(tmp_path):
+    found = load_features(dump(tmp_path / "x.pkl", released(clip_image_embedding=None, text_index=[3, 2, 1, 0])))
+    assert found.images is None and torch.equal(found.texts, released()["clip_text_embedding"].flip(0))
+
+
+class Code:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"captions": []}, "no pickle of caption features: it has no clip_text_embedding, clip_image_embedding"),
+        ([1], "it has no clip_text_embedding"),
+        (released(clip_text_embedding=[1.0]), "must be tensors or arrays"),
+        (released(captions=["a"]), r"1 captions do not go with 4 entries of image_index and images \[2, 3\]"),
+        (released(captions=["", " ", "", ""]), "has no captions"),
+        (released(text_index=[0, 1, 2, 4]), "text_index points to rows 0 to 4 of 4"),
+        (released(image_index=[0, 0, 1, 2]), "image_index points to rows 0 to 2 of 2"),
+        (released(clip_image_embedding=torch.zeros(2, 5)), "features of one CLIP are of one width"),
+        (released(clip_text_embedding=torch.zeros(0, 3), captions=[], text_index=[], image_index=[]), "no captions"),
+    ],
+)
+def test_faulty_pickles(tmp_path, content, message):
+    with pytest.raises(ValueError, match=message):
+        load_features(dump(tmp_path / "x.pkl", content))
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path):
+    dump(tmp_path / "x.pkl", released(captions=Code(tmp_path / "hacked")))
+    with pytest.raises(ValueError, match=r"refers to \w+\.system, which is no container"):
+        load_features(tmp_path / "x.pkl")
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_nothing_and_something_else(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no features at .*none.*python -m captioning\.features"):
+        load_features(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"holds no features: expected a folder with features\.json, or a \.pkl"):
+        load_features(tmp_path / "empty")

@@ -1,0 +1,244 @@
+"""Training of mappers: what is learned from what, taken up after a kill, written down, and refused."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from captioning.checkpoints import load_lm, load_mapper, read_checkpoint
+from captioning.feature_files import CaptionFeatures
+from captioning.features import extract
+from captioning.methods import load_language_model
+from captioning.train_config import TrainConfig
+from captioning.train_mapper import TrainingSet, fresh_captioner, longest_caption
+from clipscore.caption_files import find_captions
+from clipscore.clip_weights import load_clip
+from scripts import train_mapper
+from scripts.config import REPOSITORY
+from scripts.demo.train_captioner import DATASET, write_training_scenes
+from scripts.train_mapper import epoch_losses, read_losses
+
+PRETRAINED = REPOSITORY / "pretrained/demo"
+NUM_SCENES = 24
+SIZES = ["mapper_layers=1", "prefix_length=4", "epochs=3", "batch=8", "lr=1e-2", "warmup=4", "device=cpu"]
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    write_training_scenes(root, NUM_SCENES)
+    clip = load_clip(str(PRETRAINED / "policy.pt"), ".")
+    extract(find_captions(DATASET, root, split="train"), "train", clip, root / "features", num_workers=0)
+    return root / "features"
+
+
+def words(kind: str, features: Path, output: Path, *more: str) -> list[str]:
+    places = {"features": features, "output_root": output, "pretrained_root": PRETRAINED, "data_root": output}
+    given = [f"{key}={value}" for key, value in places.items()]
+    models = [f"dataset={DATASET}", "policy=policy.pt", "llm=opt", "num_threads=1"]
+    return ["--config", f"configs/captioning/train_{kind}_coco.yaml", *given, *models, *SIZES, *more]
+
+
+def run_folder(output: Path, kind: str = "clipcap") -> Path:
+    return output / f"train_{kind}_coco__demo_scenes-clean__seed0"
+
+
+def mapper_of(folder: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(folder)[0]
+
+
+@pytest.mark.parametrize("kind", ["clipcap", "capdec"])
+def test_a_training_from_the_yaml_to_the_checkpoint(features, tmp_path, kind):
+    assert train_mapper.main(words(kind, features, tmp_path, "epochs=6")) == 0
+    folder = run_folder(tmp_path, kind)
+    losses = epoch_losses(folder)
+    assert len(losses) == 6 and losses[-1] < 0.6 * losses[0]
+    mapper, lm = read_checkpoint(folder)
+    load_mapper("transformer", mapper, 128, 64, prefix_length=4, num_layers=1)
+    assert lm == {}
+    curve = Image.open(folder / "losses.png").convert("RGB")
+    colours = {colour for _, colour in curve.getcolors(1 << 20)}
+    assert (0, 0, 255) in colours and curve.size == (640, 400)
+    before = {name: (folder / name).read_bytes() for name in ("losses.jsonl", "resume.pt", "ckpt-latest.pt")}
+    assert train_mapper.main(words(kind, features, tmp_path, "epochs=6")) == 0
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.parametrize("kind", ["clipcap", "capdec"])
+def test_a_killed_process_goes_on_and_ends_with_the_same_numbers(features, tmp_path, kind):
+    program = (
+        "import sys, time\nimport captioning.train_mapper as t\nfrom scripts import train_mapper as s\n"
+        "t.REPORT_STEPS = 2\nwrite = s.TrainingFolder.write\n"
+        "def slow(*args): write(*args); time.sleep(0.1 * (len(sys.argv) > 1 and 'slow' == sys.argv[1]))\n"
+        "s.TrainingFolder.write = slow\nsys.exit(s.main(sys.argv[2:]))"
+    )
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    losses = run_folder(killed, kind) / "losses.jsonl"
+    command = [sys.executable, "-c", program, "slow", *words(kind, features, killed)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL) as child:
+        end = time.monotonic() + 90
+        while not losses.is_file() or losses.read_bytes().count(b"\n") < 9:  # 6 lines are an epoch
+            assert child.poll() is None and time.monotonic() < end
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+    assert torch.load(losses.with_name("resume.pt"), weights_only=True)["epoch"] == 1
+    for output in (killed, whole):
+        command = [sys.executable, "-c", program, "fast", *words(kind, features, output)]
+        assert subprocess.run(command, cwd=REPOSITORY).returncode == 0
+    assert losses.read_bytes() == (run_folder(whole, kind) / "losses.jsonl").read_bytes()
+    assert len(read_losses(losses.parent)) == 18
+    one, other = mapper_of(run_folder(killed, kind)), mapper_of(run_folder(whole, kind))
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def toy(**changes) -> CaptionFeatures:
+    values = {
+        "images": torch.tensor([[3.0, 4.0], [0.0, 2.0]]),
+        "texts": torch.tensor([[2.0, 0.0], [0.0, 5.0], [1.0, 0.0]]),
+        "captions": ["a red one", "a", "a blue two above a red one"],
+        "image_index": torch.tensor([1, 0, 1]),
+        "image_ids": [5, 6],
+        "weights": None,
+        "digest": "",
+    }
+    return CaptionFeatures(**(values | changes))
+
+
+def config(kind: str = "clipcap", **changes) -> TrainConfig:
+    roots = {"data_root": "", "pretrained_root": "", "output_root": ""}
+    return TrainConfig(kind=kind, dataset="own", features="", prefix_length=4, mapper_layers=1, **roots, **changes)
+
+
+@pytest.fixture
+def demo_lm():
+    return load_language_model("opt", PRETRAINED)
+
+
+def test_what_is_learned_from_what(demo_lm):
+    captioner = fresh_captioner(config(), 2, *demo_lm)
+    chosen = torch.tensor([2, 1])
+    read, tokens, mask = TrainingSet(config(), toy(), captioner).batch(chosen, pad=1)
+    assert torch.allclose(read, torch.tensor([[0.0, 1.0], [0.6, 0.8]]))  # images of captions 2 and 1, unit length
+    assert tokens[1, :2].tolist() == captioner.tokenize(["a"])[0][0].tolist() and mask.sum(dim=1).tolist()[1] == 2
+    assert tokens[0].tolist() == captioner.tokenize([toy().captions[2]])[0][0].tolist() and mask[0].all()
+    read, *_ = TrainingSet(config("capdec"), toy(), captioner).batch(chosen, pad=1)
+    assert read.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    raw = TrainingSet(config("capdec", normalize_prefix=False), toy(), captioner).features
+    assert torch.equal(raw, toy().texts)
+    assert len(TrainingSet(config("capdec", limit=2), toy(), captioner)) == 2
+    with pytest.raises(ValueError, match="kind=clipcap needs image features"):
+        TrainingSet(config(), toy(images=None), captioner)
+
+
+def test_captions_of_unusual_length_are_cut():
+    assert longest_caption([5]) == 5 and longest_caption([3, 4, 5]) == 5
+    lengths = [10] * 999 + [300]
+    numbers = torch.tensor(lengths, dtype=torch.float64)
+    assert longest_caption(lengths) == int(numbers.mean() + 10 * numbers.std()) < 300
+
+
+def test_first_weights_are_the_seeds_and_nothing_global_is_drawn(demo_lm):
+    state = torch.get_rng_state()
+    one, same = (fresh_captioner(config(), 2, *demo_lm).mapper for _ in range(2))
+    other = fresh_captioner(config(seed=1), 2, *demo_lm).mapper
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(one.prefix_const, same.prefix_const) and not torch.equal(one.prefix_const, other.prefix_const)
+    with pytest.raises(ValueError, match="prefix_length=63 is too long: the language model has 64 positions"):
+        fresh_captioner(config().model_copy(update={"prefix_length": 63}), 2, *demo_lm)
+
+
+def test_the_noise_is_capdecs_alone_and_the_seeds(features, tmp_path):
+    losses = {}
+    for name, more in {"a": [], "b": ["seed=1"], "c": ["noise_variance=0.0"]}.items():
+        assert train_mapper.main(words("capdec", features, tmp_path / name, "epochs=1", *more)) == 0
+        losses[name] = epoch_losses(next((tmp_path / name).glob("train_*")))
+    assert len({tuple(values) for values in losses.values()}) == 3
+
+
+def test_the_language_model_goes_along_when_asked_for(features, tmp_path, demo_lm):
+    assert train_mapper.main(words("clipcap", features, tmp_path, "epochs=1", "save_llm=true")) == 0
+    _, state = read_checkpoint(run_folder(tmp_path))
+    load_lm(demo_lm[0], state)
+    assert all(torch.equal(tensor, state[key]) for key, tensor in demo_lm[0].state_dict().items())
+
+
+def pickled(path: Path, width: int = 128, with_images: bool = True) -> Path:
+    images = F.normalize(torch.randn(2, width, generator=torch.Generator().manual_seed(0)), dim=1)
+    content = {"clip_text_embedding": images[[0, 0, 1]], "clip_image_embedding": images if with_images else None}
+    content |= {"captions": toy().captions, "image_ids": [5, 6], "text_index": [0, 1, 2], "image_index": [0, 0, 1]}
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["features=nowhere"], "no features at .*nowhere"),
+        (["features={pretrained}/opt"], "holds no features"),
+        (["policy=reward.pt"], "are of a CLIP with sha256 .* but policy=reward.pt has"),
+        (["features={narrow}"], "have width 5, but policy=policy.pt makes width 128"),
+        (["features={texts}", "batch=1"], "kind=clipcap needs image features"),
+        (["batch=97"], "96 captions are less than one batch of 97"),
+        (["llm=nowhere/opt-none"], "no language model 'nowhere/opt-none'"),
+        (["noise_variance=0.1"], "noise_variance and uniform_ball need kind=capdec"),
+        (["mapper=mlp"], "mapper_layers needs mapper=transformer"),
+        (["epoch=3"], "epoch: unknown key; the nearest valid key is epochs"),
+        (["task=captioning"], "is started by python -m scripts.run"),
+        (["lr=1e9"], "not finite|loss nan"),
+    ],
+)
+def test_bad_input_is_one_sentence(features, tmp_path, caplog, monkeypatch, more, message):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    places = {"pretrained": PRETRAINED, "narrow": pickled(tmp_path / "narrow.pkl", 5)}
+    places["texts"] = pickled(tmp_path / "texts.pkl", with_images=False)
+    filled = [word.format(**places) for word in more]
+    assert train_mapper.main(words("clipcap", features, tmp_path, *filled)) == 2
+    assert re.search(message, caplog.text), caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_a_released_pickle_trains(tmp_path):
+    place = pickled(tmp_path / "COCO_train.pkl")
+    assert train_mapper.main(words("clipcap", place, tmp_path, "batch=3", "epochs=2")) == 0
+    assert len(epoch_losses(run_folder(tmp_path))) == 2
+
+
+def test_another_training_in_the_folder_is_left_alone(features, tmp_path, caplog):
+    assert train_mapper.main(words("clipcap", features, tmp_path, "epochs=1")) == 0
+    before = (run_folder(tmp_path) / "resume.pt").read_bytes()
+    assert train_mapper.main(words("clipcap", features, tmp_path, "epochs=1", "lr=2e-3", "limit=40")) == 2
+    assert "holds another training" in caplog.text and "lr is 0.01 there and 0.002 here" in caplog.text
+    assert "limit is None there and 40 here" in caplog.text
+    assert (run_folder(tmp_path) / "resume.pt").read_bytes() == before
+
+
+def bash(script: str, *arguments: str, output: Path) -> subprocess.CompletedProcess:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "RLCF_USE_ACTIVE_ENV": "1", "RLCF_OUTPUT": str(output)}
+    command = ["bash", str(REPOSITORY / f"scripts/captioning/{script}.sh"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/", timeout=120)
+
+
+def test_the_bash_scripts(tmp_path):
+    write_training_scenes(tmp_path, 12)
+    options = ["--dataset", DATASET, "--policy", str(PRETRAINED / "policy.pt"), "--data-root", str(tmp_path)]
+    done = bash("extract_coco", "cpu", *options, output=tmp_path)
+    assert done.returncode == 0, done.stderr
+    given = words("capdec", Path("features/coco_train_vitb16"), tmp_path, "epochs=1")[2:]
+    done = bash("train_capdec_coco", "cpu", *given, output=tmp_path)
+    assert done.returncode == 0 and (run_folder(tmp_path, "capdec") / "ckpt-latest.pt").is_file(), done.stderr
+    assert "noise_variance: float" in bash("train_capdec_coco", "--help", output=tmp_path).stdout
+    for script in ("extract_coco", "extract_flickr30k", "train_clipcap_coco", "train_capdec_coco"):
+        refused = bash(script, "lr=1", output=tmp_path)
+        assert refused.returncode == 2 and "the first argument is the GPU's number" in refused.stderr
