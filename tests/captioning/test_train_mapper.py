@@ -230,15 +230,16 @@ def bash(script: str, *arguments: str, output: Path) -> subprocess.CompletedProc
     return subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/", timeout=120)
 
 
-def test_the_bash_scripts(tmp_path):
+@pytest.mark.parametrize(("data", "kind"), [("coco", "capdec"), ("flickr30k", "clipcap")])
+def test_the_bash_scripts(tmp_path, data, kind):
     write_training_scenes(tmp_path, 12)
     options = ["--dataset", DATASET, "--policy", str(PRETRAINED / "policy.pt"), "--data-root", str(tmp_path)]
-    done = bash("extract_coco", "cpu", *options, output=tmp_path)
+    done = bash(f"extract_{data}", "cpu", *options, output=tmp_path)
     assert done.returncode == 0, done.stderr
-    given = words("capdec", Path("features/coco_train_vitb16"), tmp_path, "epochs=1")[2:]
-    done = bash("train_capdec_coco", "cpu", *given, output=tmp_path)
-    assert done.returncode == 0 and (run_folder(tmp_path, "capdec") / "ckpt-latest.pt").is_file(), done.stderr
-    assert "noise_variance: float" in bash("train_capdec_coco", "--help", output=tmp_path).stdout
-    for script in ("extract_coco", "extract_flickr30k", "train_clipcap_coco", "train_capdec_coco"):
+    given = words(kind, Path(f"features/{data}_train_vitb16"), tmp_path, "epochs=1")[2:]
+    done = bash(f"train_{kind}_coco", "cpu", *given, output=tmp_path)
+    assert done.returncode == 0 and (run_folder(tmp_path, kind) / "ckpt-latest.pt").is_file(), done.stderr
+    assert "noise_variance: float" in bash(f"train_{kind}_coco", "--help", output=tmp_path).stdout
+    for script in (f"extract_{data}", f"train_{kind}_coco"):
         refused = bash(script, "lr=1", output=tmp_path)
         assert refused.returncode == 2 and "the first argument is the GPU's number" in refused.stderr
