@@ -119,7 +119,15 @@ RETRIEVAL = Table(
 TABLES = [CLASSIFICATION, RETRIEVAL]
 # Each run writes the captions before adaptation too; the table is made from its records.
 DEMO_LM = ["llm=demo/opt", "prefix_length=7", "mapper_layers=2", "decoding.max_new_tokens=24"]
-CAPTIONING = [*DEMO_LM, *REWARD, "lr=3e-4", "caption_before=true", "metrics=[clipscore]", f"metric_model={JUDGE}"]
+CAPTIONING = [
+    *DEMO_LM,
+    *REWARD,
+    "lr=3e-4",
+    "num_candidates=6",
+    "caption_before=true",
+    "metrics=[clipscore]",
+    f"metric_model={JUDGE}",
+]
 CAPTIONERS = [
     Method("CapDec", "captioning/capdec_c2f", [*CAPTIONING, "checkpoint=demo/capdec"]),
     Method("ClipCap", "captioning/clipcap_c2f", [*CAPTIONING, "checkpoint=demo/clipcap"]),
