@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,19 +58,26 @@ def check_language_model(name: str, pretrained_root: Path) -> None:
         raise FileNotFoundError(f"llm={name}: no config.json in any of {tried}; give the language model's folder")
 
 
+UNIMPORTANT = {"transformers_version", "torch_dtype", "dtype", "architectures", "use_cache"}  # for what a model says
+
+
 def find_language_model(name: str, pretrained_root: Path) -> str:
     """The folder of a language model, or its Hugging Face name when no folder is there.
 
     Args:
         name: a folder (absolute, or relative to `pretrained_root` or the working directory), or a Hugging Face name,
-            whose last part may be a folder of `pretrained_root`.
+            of which `facebook/NAME` may be the folder NAME of `pretrained_root`.
         pretrained_root: folder of weights.
     """
     return next((str(place) for place in _places(name, pretrained_root) if (place / "config.json").is_file()), name)
 
 
 def _places(name: str, pretrained_root: Path) -> list[Path]:
-    places = [pretrained_root / name, pretrained_root / Path(name).name, Path(name)]
+    places = [
+        pretrained_root / name,
+        pretrained_root / name.removeprefix("facebook/"),
+        Path(name),
+    ]
     return [place.expanduser() for place in places]
 
 
@@ -129,6 +137,15 @@ def weights_digest(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(parameter.detach().float().cpu().contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def language_model_digest(lm: nn.Module, tokenizer: Any) -> str:
+    """sha256 over a language model's parameters, its configuration, and the words and merges of its tokenizer."""
+    settings = {k: v for k, v in lm.config.to_dict().items() if not k.startswith("_") and k not in UNIMPORTANT}
+    parts = [weights_digest(lm), json.dumps(settings, sort_keys=True, default=str)]
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    parts.append(backend.to_str() if backend else json.dumps(tokenizer.get_vocab(), sort_keys=True))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def build_captioner(

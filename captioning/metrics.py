@@ -31,14 +31,14 @@ def reward_gain(rows: Rows) -> float:
 
 
 def summarize(
-    rows: Rows, images: Mapping[str, Path], metrics: Sequence[str], clip: ClipModel | None, on_error: str
+    rows: Rows, images: Mapping[str, Path], metrics: Sequence[str] | None, clip: ClipModel | None, on_error: str
 ) -> dict[str, float]:
     """Caption metrics of a run, times 100; of the captions before adaptation too where there are any.
 
     Args:
         rows: records with `id`, `caption` and `references`, and all or none of them with `caption_before`.
         images: image id -> file, for every row.
-        metrics: names of `clipscore.caption_metrics.METRICS`.
+        metrics: names of `clipscore.caption_metrics.METRICS`; None: all that can run.
         clip: the model of CLIPScore, needed for clipscore and refclipscore.
         on_error: what an image that can no longer be read does, "stop" or "skip".
 

@@ -25,8 +25,8 @@ from captioning.methods import (
     check_language_model,
     find_checkpoint,
     image_features,
+    language_model_digest,
     load_captioner,
-    weights_digest,
 )
 from clipscore.caption_files import CaptionedImage, CaptionedImages, captions_fingerprint, find_captions
 from clipscore.caption_metrics import CLIP_METRICS, check_captions, check_metrics, default_metrics
@@ -74,7 +74,10 @@ class CaptioningTask:
         self.fingerprint = {"data": captions_fingerprint(self.data), "precision": str(self.precision or torch.float32)}
         for role, models in {"policy": [self.clip], "reward": rewards}.items():
             self.fingerprint |= {f"{role}:{model.name}": model.sha256 for model in models}
-        self.fingerprint |= {"checkpoint": file_sha256(checkpoint), "llm": weights_digest(self.captioner.lm)}
+        self.fingerprint |= {
+            "checkpoint": file_sha256(checkpoint),
+            "llm": language_model_digest(self.captioner.lm, self.captioner.tokenizer),
+        }
         self.about = {"root": str(self.data.root), "layout": self.data.layout, "checkpoint": str(checkpoint)}
         log.info(
             "%s: %d images in %s; %s of %s on %s, %s; metrics: %s",
@@ -126,7 +129,7 @@ class CaptioningTask:
         images = {row["id"]: self._images[row["id"]].path for row in rows}
         clip = self.metric_clip.to(self.device) if self.metric_clip else None
         try:
-            return metrics.summarize(rows, images, self.metrics, clip, self.config.on_error)
+            return metrics.summarize(rows, images, self.config.metrics, clip, self.config.on_error)
         except Exception as error:  # whatever it is: hours of captions lie on the disk, and that must be said
             raise RuntimeError(
                 f"the metrics failed ({type(error).__name__}: {error}), but all captions are in the run folder; the "

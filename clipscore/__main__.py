@@ -66,11 +66,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def find_images(folder: Path, names: Sequence[str]) -> dict[str, Path]:
-    """File of each name, which may lack its suffix. Files that do not exist are noticed when they are opened.
+def find_images(folder: Path, names: Sequence[str], on_error: str) -> dict[str, Path]:
+    """File of each name, which may lack its suffix.
 
     Raises:
-        ValueError: no such folder, or a name fits several files.
+        ValueError: no such folder, a name fits several files, or, unless on_error is "skip", it fits none.
     """
     if not folder.is_dir():
         raise ValueError(f"image folder {folder} is not a folder")
@@ -85,6 +85,10 @@ def find_images(folder: Path, names: Sequence[str]) -> dict[str, Path]:
         if len(fitting) > 1:
             raise ValueError(f"{name} fits several files: {', '.join(map(str, fitting))}; write the whole file name")
         found[name] = fitting[0] if fitting else found[name]
+    missing = [name for name, path in found.items() if not path.is_file()]
+    if missing and on_error == "stop":
+        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise ValueError(f"{len(missing)} of {len(names)} candidates have no image in {folder}: {shown}; restore them")
     return found
 
 
@@ -93,15 +97,16 @@ def score_files(options: argparse.Namespace) -> dict[str, Any]:
     device = choose_device(options.device)
     candidates = read_json(options.candidates, "candidates")
     references = read_json(options.references, "references") if options.references else None
-    metrics = check_metrics(options.metrics.split(",") if options.metrics else default_metrics(references is not None))
+    wanted = options.metrics.split(",") if options.metrics else None
+    metrics = check_metrics(wanted or default_metrics(references is not None))
     check_captions(candidates, references, metrics)
     if not options.output.parent.is_dir() or options.output.is_dir():
         raise ValueError(f"{options.output} cannot be written: name a file in an existing folder with --output")
     clip = images = None
     if any(name in CLIP_METRICS for name in metrics):
-        images = find_images(options.images, list(candidates))
+        images = find_images(options.images, list(candidates), options.on_error)
         clip = load_clip(options.model, options.pretrained, device)
-    scores = score_captions(candidates, references, metrics, clip, images, options.on_error)
+    scores = score_captions(candidates, references, wanted, clip, images, options.on_error)
     model = {"name": clip.name, "sha256": clip.sha256} if clip else None
     return {"means": scores.means, "notes": scores.notes, "model": model, "per_caption": scores.per_caption}
 
@@ -114,7 +119,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("candidates", type=Path, help="json file, image file name -> caption")
     parser.add_argument("images", type=Path, help="folder of the images")
     parser.add_argument("--references", type=Path, help="json file, image file name -> list of captions")
-    parser.add_argument("--metrics", help=f"comma-separated, of {', '.join(METRICS)}; default: all that can run")
+    parser.add_argument(
+        "--metrics", help=f"comma-separated, of {', '.join(METRICS)}; default: all that the references allow"
+    )
     parser.add_argument("--model", default="ViT-B/32", help="CLIP of CLIPScore: a name or a file (default ViT-B/32)")
     parser.add_argument(
         "--pretrained",

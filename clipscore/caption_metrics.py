@@ -104,7 +104,7 @@ def check_metrics(names: Sequence[str]) -> list[str]:
         raise RuntimeError(
             f"{', '.join(java)} need Java (PTB tokenizer, METEOR) and no java command runs: install it with `apt-get "
             "install default-jre-headless` or `conda install -c conda-forge openjdk`, or go without it with "
-            f"metrics=[{', '.join(CLIP_METRICS)}]"
+            f"metrics=[{', '.join(CLIP_METRICS)}] (--metrics {','.join(CLIP_METRICS)})"
         )
     return chosen
 
@@ -135,7 +135,9 @@ def check_captions(
     if not needing:
         return {}, []
     if references is None:
-        raise ValueError(f"{', '.join(needing)} need references; give them, or use metrics=[clipscore]")
+        raise ValueError(
+            f"{', '.join(needing)} need references; give them, or use metrics=[clipscore] (--metrics clipscore)"
+        )
     for key, group in references.items():
         if not isinstance(group, list | tuple) or not all(isinstance(text, str) for text in group):
             raise ValueError(f"the references of {key} must be a list of strings, got {group!r}")
@@ -200,7 +202,7 @@ def score_captions(
     Args:
         candidates: image name -> caption; an empty caption scores 0 against references.
         references: image name -> captions; None allows clipscore alone.
-        metrics: names of METRICS; None stands for `default_metrics`.
+        metrics: names of METRICS; None stands for `default_metrics`, of which SPICE may turn out not to run.
         clip: the model of CLIPScore (ViT-B/32 in the paper), needed for clipscore and refclipscore, like `images`.
         images: image name -> file, for every candidate.
         on_error: "stop" at an image that cannot be read, or "skip": its caption is left out of every metric.
@@ -223,6 +225,8 @@ def score_captions(
     coco = [name for name in names if name in COCO_METRICS]
     if coco:
         found, left_out = coco_scores(captions, groups, coco)
+        if metrics is not None and left_out:  # asked for by name
+            raise RuntimeError(f"{'; '.join(left_out)}; leave spice out of the metrics to go without it")
         columns, notes = columns | found, notes + left_out
     order = [column for name in names for column in METRICS[name] if column in columns]
     return CaptionScores(

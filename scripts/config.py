@@ -136,6 +136,18 @@ def draft_config(path: str | Path, words: Sequence[str], dataset: str | None = N
     return draft
 
 
+def roots() -> dict[str, str]:
+    """The three roots as absolute paths, for commands without a config: environment over configs/paths.yaml."""
+    draft = Draft()
+    draft.read_file(REPOSITORY / "configs/paths.yaml")
+    if draft.problems:
+        raise ConfigError(draft.problems)
+    return {
+        key: str(REPOSITORY / Path(os.environ.get(variable) or draft.values[key]).expanduser())
+        for key, variable in ROOT_VARIABLES.items()
+    }
+
+
 def available_configs() -> list[str]:
     """The YAML files that --config may name, relative to the repository root."""
     files = sorted((REPOSITORY / "configs").rglob("*.yaml"))

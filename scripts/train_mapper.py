@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 
 from captioning.checkpoints import CHECKPOINT, LM_KEYS, MAPPER_KEYS
 from captioning.feature_files import CaptionFeatures, load_features
-from captioning.methods import load_language_model
+from captioning.methods import language_model_digest, load_language_model
 from captioning.train_config import TrainConfig
 from captioning.train_mapper import Report, Training, fresh_captioner, train
 from clipscore.clip_weights import load_clip
@@ -52,12 +52,12 @@ class TrainingFolder:
     Args:
         path: the folder.
         config: the training.
-        digest: of the features.
+        fingerprint: hashes of the features and the language model, and the precision.
     """
 
-    def __init__(self, path: Path, config: TrainConfig, digest: str) -> None:
+    def __init__(self, path: Path, config: TrainConfig, fingerprint: dict[str, str]) -> None:
         self.path, self.save_llm, self.num_epochs = path, config.save_llm, config.epochs
-        keys = {"limit": config.limit, "features": digest}  # what counts is what they hold, not where they lie
+        keys = {"limit": config.limit, **fingerprint}  # of features counts what they hold, not where they lie
         self.identity = config.model_dump(mode="json", exclude={"features"}) | keys
 
     def check(self) -> dict[str, Any]:
@@ -210,12 +210,14 @@ def run_training(config: TrainConfig) -> Path:
     features = load_features(find_features(config))
     check_policy(config, features)
     with RunFolder(config) as folder, log_file(folder.path / "log.txt"):
-        files = TrainingFolder(folder.path, config, features.digest)
-        files.check()
         prepare_torch(config.num_threads)
         lm, tokenizer = load_language_model(config.llm, Path(config.pretrained_root))
+        fingerprint = {"features": features.digest, "language_model": language_model_digest(lm, tokenizer)}
+        fingerprint["computed_in"] = str(dtype or torch.float32)
+        files = TrainingFolder(folder.path, config, fingerprint)
+        files.check()
         captioner = fresh_captioner(config, features.width, lm.to(device), tokenizer, dtype)
-        folder.begin({"features": features.digest}, describe_environment(), {})
+        folder.begin(fingerprint, describe_environment(), {})
         train(config, captioner, features, files)
         folder.finish({"dataset": config.dataset, "name": config.name, "loss": epoch_losses(folder.path)})
         log.info("wrote %s", folder.path / CHECKPOINT)

@@ -13,5 +13,4 @@ source scripts/environment.sh
 if [[ "$gpu" == -* ]]; then exec python -m captioning.features --help; fi
 device=cuda
 if [[ "$gpu" == cpu ]]; then device=cpu; else export CUDA_VISIBLE_DEVICES="$gpu"; fi
-out="${RLCF_OUTPUT:-output}/features"
-python -m captioning.features --dataset flickr30k --split train --policy ViT-B/16 --out "$out/flickr30k_train_vitb16" --device "$device" "$@"
+python -m scripts.extract_features flickr30k_train_vitb16 --dataset flickr30k --split train --policy ViT-B/16 --device "$device" "$@"

@@ -75,6 +75,32 @@ def test_the_image_feature_is_normalised_or_not(tiny_clip):
     torch.testing.assert_close(raw / raw.norm(), unit)
 
 
+def test_the_answer_is_lower_cased_and_what_is_scored_is_not(build, monkeypatch):
+    model, _, objective, run = build()
+    monkeypatch.setattr(model, "decode", lambda tokens: ["A Dog"] * len(tokens))
+    seen: list[str] = []
+    real = objective.reward.encode_texts
+    monkeypatch.setattr(objective.reward, "encode_texts", lambda texts: seen.extend(texts) or real(texts))
+    episode = run(IMAGES[0], with_before=True)
+    assert (episode.before, episode.after) == ("a dog", "a dog")
+    assert set(seen) == {"A Dog"} and episode.steps[0].captions == ["A Dog"] * 3
+
+
+def test_the_mapper_runs_once_for_all_candidates_of_a_step(build):
+    model, _, _, run = build(steps=2)
+    batches: list[int] = []
+    model.mapper.register_forward_hook(lambda module, inputs, output: batches.append(len(inputs[0])))
+    run(IMAGES[0])
+    assert batches == [1, 1, 1]  # two steps and the answer
+
+
+def test_reward_weights_are_rounded_confidences_or_equal(build):
+    models = [{"name": "RC", "weight": 10}, {"name": "R2", "weight": 5}]
+    for weighted, weights in ((True, [0.67, 0.33]), (False, [0.5, 0.5])):
+        _, _, objective, _ = build(reward={"models": models, "weighted": weighted})
+        assert objective.reward.weights == weights
+
+
 def test_captions_with_more_reward_become_more_likely(build, tiny_clip):
     model, _, _, run = build(steps=1, lr=1e-5)
     features, after = image_features(tiny_clip("P"), IMAGES[0], True), []
@@ -147,9 +173,9 @@ def test_language_models_are_found_in_folders(captioner, golden, tmp_path):
     model = captioner()
     model.lm.half().save_pretrained(tmp_path / "opt-tiny")
     model.tokenizer.save_pretrained(tmp_path / "opt-tiny")
-    for name in ("opt-tiny", "someone/opt-tiny", str(tmp_path / "opt-tiny")):
+    for name in ("opt-tiny", "facebook/opt-tiny", str(tmp_path / "opt-tiny")):
         assert find_language_model(name, tmp_path) == str(tmp_path / "opt-tiny")
-    assert find_language_model("someone/opt", tmp_path) == "someone/opt"
+    assert find_language_model("someone/opt-tiny", tmp_path) == "someone/opt-tiny"  # their own, from the hub
     lm, tokenizer = load_language_model("opt-tiny", tmp_path)
     assert {p.dtype for p in lm.parameters()} == {torch.float32}
     assert tokenizer("\n", add_special_tokens=False).input_ids == [model.stop]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from scripts.config import REPOSITORY, load_config
+from scripts.run import config_class
 from tests.parity_captioning import config_like
 
 RLCF = {"method": "rlcf", "steps": 4, "lr": 1e-6, "reward": {"models": ["ViT-L/14"]}}
@@ -34,3 +36,20 @@ def test_defaults_are_the_papers():
 def test_contradictions_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         config_like(changes)
+
+
+# The official scripts: learning rate and K; steps 4, weight decay 0 and eps 1e-6 in all of them.
+TABLE_3 = {"capdec_c2f": (5e-6, 6), "capdec_c2n": (3e-6, 6), "clipcap_c2f": (2e-6, 10), "clipcap_c2n": (2e-6, 10)}
+ENSEMBLE = {"ViT-L/14@336px": 10.0, "RN50x64": 3.0, "ViT-L/14": 5.0}
+
+
+@pytest.mark.parametrize("name", TABLE_3)
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_hyper_parameters_of_table_3(name, ensemble):
+    file = name.replace("_", "_s_") if ensemble else name
+    config = load_config(REPOSITORY / f"configs/captioning/{file}.yaml", [], config_class)
+    assert (config.lr, config.num_candidates, config.steps) == (*TABLE_3[name], 4)
+    assert (config.weight_decay, config.eps, config.pad_in_loss, config.momentum) == (0.0, 1e-6, True, None)
+    assert {m.name: m.weight for m in config.reward.models} == (ENSEMBLE if ensemble else {"ViT-L/14": 1.0})
+    assert (config.policy, config.llm, config.prefix_length) == ("ViT-B/16", "facebook/opt-125m", 40)
+    assert config.checkpoint == f"{name.split('_')[0]}_opt125m_transformer_coco_01"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from captioning.checkpoints import load_lm, load_mapper, read_checkpoint
@@ -221,6 +223,16 @@ def test_another_training_in_the_folder_is_left_alone(features, tmp_path, caplog
     assert "holds another training" in caplog.text and "lr is 0.01 there and 0.002 here" in caplog.text
     assert "limit is None there and 40 here" in caplog.text
     assert (run_folder(tmp_path) / "resume.pt").read_bytes() == before
+
+
+def test_another_language_model_in_the_same_place_is_noticed(features, tmp_path, caplog):
+    shutil.copytree(PRETRAINED / "opt", tmp_path / "opt")
+    given = words("clipcap", features, tmp_path, "epochs=1", f"llm={tmp_path}/opt")
+    assert train_mapper.main(given) == 0
+    weights = load_file(tmp_path / "opt/model.safetensors")
+    save_file({k: t / 2 for k, t in weights.items()}, tmp_path / "opt/model.safetensors", metadata={"format": "pt"})
+    assert train_mapper.main(given) == 2
+    assert "holds another training: language_model is" in caplog.text
 
 
 def bash(script: str, *arguments: str, output: Path) -> subprocess.CompletedProcess:

@@ -158,6 +158,17 @@ def test_spice_is_left_out_where_it_cannot_run(monkeypatch):
     assert "No module named no_such_module" in notes[0]
 
 
+def test_spice_by_name_must_run(monkeypatch):
+    monkeypatch.setattr(
+        caption_metrics, "coco_scores", lambda *rest: ({"rouge_l": (1.0, [1.0])}, ["SPICE is left out"])
+    )
+    monkeypatch.setattr(caption_metrics, "has_java", lambda: True)
+    monkeypatch.setattr(caption_metrics, "default_metrics", lambda has_references: ["rouge_l", "spice"])
+    assert score_captions({"a": "a"}, {"a": ["a"]}).means == {"rouge_l": 100.0}
+    with pytest.raises(RuntimeError, match="SPICE is left out; leave spice out of the metrics"):
+        score_captions({"a": "a"}, {"a": ["a"]}, ["rouge_l", "spice"])
+
+
 def test_spice_reads_what_the_program_writes(monkeypatch, java):
     """The real program needs a download; this one answers in its form, in another order."""
     rows = [
@@ -303,7 +314,7 @@ def test_bad_files(files, capsys):
         ('{"a.png": "x", "a.png": "y"}', "cannot be read: 'a.png' is there twice"),
         ("{}", "there are no candidates"),
         ('{"a.png": 1}', "a candidate must be one string, got 1 for a.png"),
-        ('{"absent.png": "x"}', "absent.png: no such file"),
+        ('{"absent.png": "x"}', "1 of 1 candidates have no image in"),
     ):
         (files / "candidates.json").write_text(text)
         assert complaint in fails(capsys, files)
@@ -319,7 +330,7 @@ def test_bad_options(files, capsys):
     ):
         assert complaint in fails(capsys, files, *words)
     with pytest.raises(ValueError, match=r"image folder .*absent is not a folder"):
-        command.find_images(files / "absent", NAMES)
+        command.find_images(files / "absent", NAMES, "stop")
     Image.new("RGB", (4, 4)).save(files / "images" / "red.jpg")
     with pytest.raises(ValueError, match=r"red fits several files: .*red.jpg, .*red.png; write the whole file name"):
-        command.find_images(files / "images", ["red"])
+        command.find_images(files / "images", ["red"], "stop")
