@@ -228,6 +228,8 @@ def score_captions(
         if metrics is not None and left_out:  # asked for by name
             raise RuntimeError(f"{'; '.join(left_out)}; leave spice out of the metrics to go without it")
         columns, notes = columns | found, notes + left_out
+    if "cider" in names and len(captions) == 1:
+        notes.append("CIDEr of a single image is 0: it weighs a word by how few of the images have it")
     order = [column for name in names for column in METRICS[name] if column in columns]
     return CaptionScores(
         means={column: 100 * columns[column][0] for column in order},
