@@ -7,6 +7,8 @@ from pydantic import ValidationError
 
 from retrieval.captions import clean_caption, clean_captions
 from retrieval.config import RetrievalConfig
+from scripts.config import REPOSITORY, load_config
+from scripts.run import config_class
 
 BASE = {"dataset": "coco", "data_root": "", "pretrained_root": "", "output_root": ""}
 REWARD = {"models": [{"name": "ViT-L/14"}]}
@@ -70,3 +72,26 @@ def test_clean_caption(text, cleaned):
 def test_captions_of_punctuation_only_are_refused():
     with pytest.raises(ValueError, match=r"2 captions are empty .* the first is '!!' of image b.png; remove them"):
         clean_captions([["ok"], ["fine", "!!"], ["."]], ["a.png", "b.png", "c.png"])
+
+
+ENSEMBLE = {"ViT-L/14@336px": 10.0, "RN50x64": 3.0, "ViT-L/14": 5.0}
+
+
+@pytest.mark.parametrize(("dataset", "k"), [("coco", 20), ("flickr30k", 16)])
+@pytest.mark.parametrize(
+    ("name", "models"), [("rlcf", {"ViT-L/14": 1.0}), ("rlcf_s", ENSEMBLE), ("rlcf_s_m", ENSEMBLE)]
+)
+def test_hyper_parameters_of_table_2(dataset, k, name, models):
+    ours = load_config(REPOSITORY / f"configs/retrieval/{name}_{dataset}.yaml", [], config_class)
+    assert (ours.dataset, ours.policy, ours.steps, ours.lr, ours.weight_decay) == (dataset, "ViT-B/16", 8, 1e-6, 5e-4)
+    assert (ours.num_candidates.image_to_text, ours.num_candidates.text_to_image, ours.eps) == (k, 12, 1e-6)
+    assert {model.name: model.weight for model in ours.reward.models} == models
+    momentum = ours.momentum and (ours.momentum.decay, ours.momentum.update_interval, ours.momentum.mix)
+    assert momentum == ((0.9998, 64, 1.0) if name == "rlcf_s_m" else None)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("kd", 3), ("kd_5_steps", 5)])
+def test_hyper_parameters_of_distillation(name, steps):
+    ours = load_config(REPOSITORY / f"configs/retrieval/{name}.yaml", [], config_class)
+    assert (ours.method, ours.steps, ours.lr, ours.weight_decay) == ("kd", steps, 1e-6, 5e-4)
+    assert [model.name for model in ours.reward.models] == ["ViT-L/14"]
