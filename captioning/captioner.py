@@ -9,6 +9,7 @@ Source: official caption/image_llm/models/modules.py, caption/capdec_tta.py.
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ class Captioner(nn.Module):
         self.lm: Any = lm.requires_grad_(False)
         self.mapper: Any = mapper
         self.tokenizer, self.autocast_dtype = tokenizer, autocast_dtype
+        self._can_spare_logits = "logits_to_keep" in inspect.signature(lm.forward).parameters
         self.eval()
         if mapper.lm_width != self.lm_width:
             raise ValueError(
@@ -107,19 +109,26 @@ class Captioner(nn.Module):
         """Token embeddings without positions. [R, L] -> [R, L, W]"""
         return self.lm.get_input_embeddings()(tokens)
 
-    def run(self, embeddings: Tensor, mask: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
+    def run(
+        self, embeddings: Tensor, mask: Tensor, cache: Cache | None = None, last_only: bool = False
+    ) -> tuple[Tensor, Cache]:
         """The language model on embeddings, after what the cache holds.
 
         Args:
             embeddings: [R, L, W]
             mask: 1 where a position is real, the cached ones first. [R, cached + L]
             cache: keys and values of earlier positions; used up by the call.
+            last_only: only the last position's logits are read, so that a model which can spare the others does.
 
         Returns:
-            Logits of the next token after each of the L positions, [R, L, V], and the cache with them included.
+            Logits of the next token after each of the L positions, [R, L, V], or at least after the last one, and the
+            cache with them included.
         """
+        spare = {"logits_to_keep": 1} if last_only and self._can_spare_logits else {}
         with self._autocast():
-            output = self.lm(inputs_embeds=embeddings, attention_mask=mask, past_key_values=cache, use_cache=True)
+            output = self.lm(
+                inputs_embeds=embeddings, attention_mask=mask, past_key_values=cache, use_cache=True, **spare
+            )
         return output.logits.to(self.dtype), output.past_key_values
 
     def token_logits(self, prefix: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -138,8 +147,8 @@ class Captioner(nn.Module):
         """
         rows = torch.arange(len(prefix), device=prefix.device).repeat_interleave(len(tokens) // len(prefix))  # [R]
         seen = mask.new_ones(len(prefix), prefix.shape[1])
-        logits, cache = self.run(prefix, seen, None)
-        first = logits[rows, -1:]  # [B, P, V] -> [R, 1, V]
+        logits, cache = self.run(prefix, seen, None, last_only=True)
+        first = logits[rows, -1:]  # [B, 1 or P, V] -> [R, 1, V]
         if tokens.shape[1] == 1:
             return first
         inputs, mask = self.embed(tokens[:, :-1]), torch.cat([seen[rows], mask[:, :-1]], dim=1)
@@ -168,7 +177,7 @@ class Continuation:
         bos = torch.full((len(prefix), 1), captioner.bos, device=prefix.device)
         embeddings = torch.cat([prefix, captioner.embed(bos)], dim=1)  # [B, P + 1, W]
         self.length = embeddings.shape[1]
-        logits, self._cache = captioner.run(embeddings, bos.new_ones(embeddings.shape[:2]))
+        logits, self._cache = captioner.run(embeddings, bos.new_ones(embeddings.shape[:2]), last_only=True)
         self.logits = logits[:, -1]  # [B, P + 1, V] -> [B, V]
 
     def advance(self, rows: Tensor, tokens: Tensor) -> None:

@@ -8,14 +8,17 @@ import shutil
 import numpy as np
 import pytest
 
+from clipscore.coco_metrics import has_java
 from tests import parity
 from tests.conftest import GOLDEN
 
 
 def test_all_traces_replay(golden):
-    deviations = parity.replay_folder(GOLDEN)
+    needs_java = set() if has_java() else {"F_metrics"}  # the PTB tokenizer and METEOR
+    traces = set(golden.traces()) - needs_java
+    deviations = parity.replay_folder(GOLDEN, ",".join(traces))
     assert [d for d in deviations if not d.ok] == []
-    assert {d.trace for d in deviations} == set(golden.traces()) and len(golden.traces()) == 50
+    assert {d.trace for d in deviations} == traces and len(golden.traces()) == 50
 
 
 @pytest.fixture
