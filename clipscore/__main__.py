@@ -105,7 +105,10 @@ def score_files(options: argparse.Namespace) -> dict[str, Any]:
     clip = images = None
     if any(name in CLIP_METRICS for name in metrics):
         images = find_images(options.images, list(candidates), options.on_error)
-        clip = load_clip(options.model, options.pretrained, device)
+        try:
+            clip = load_clip(options.model, options.pretrained, device)
+        except FileNotFoundError as error:
+            raise ValueError(f"{error}; --model names another CLIP, --metrics the metrics that need none") from error
     scores = score_captions(candidates, references, wanted, clip, images, options.on_error)
     model = {"name": clip.name, "sha256": clip.sha256} if clip else None
     return {"means": scores.means, "notes": scores.notes, "model": model, "per_caption": scores.per_caption}

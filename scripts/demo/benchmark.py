@@ -209,9 +209,8 @@ def render_captions(runs: dict[tuple[str, Line], RunConfig], data_root: Path) ->
             scores = caption_table.score(rows, data_root / line.dataset, Path(config.pretrained_root))
             cells = [*line.cells, method.name, str(len(rows)), *caption_table.cells(*scores)]
             lines.append("| " + " | ".join(cells) + " |")
-    legend = (
-        "before -> after RLCF, times 100; in brackets the mean difference per image, with its 95% bootstrap interval"
-    )
+    legend = "before -> after RLCF, times 100 (BLEU-4 of all captions pooled);"
+    legend += " in brackets the mean difference per image, with its 95% bootstrap interval"
     return "\n".join([*lines, legend])
 
 
