@@ -19,7 +19,7 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from captioning import metrics
 from captioning.mapper import build_mapper
-from captioning.methods import load_tokenizer, weights_digest
+from captioning.methods import language_model_digest, load_language_model, load_tokenizer
 from captioning.task import sampling_seed
 from clipscore import coco_metrics
 from clipscore.caption_layouts import canonical_name
@@ -272,8 +272,13 @@ def test_weights_are_part_of_the_identity(roots, weights, capsys):
     assert start(*words, "llm=tiny/silent") == 2
     assert "llm is 'tiny/opt' there and 'tiny/silent' here" in capsys.readouterr().err
     environment = json.loads((folder_of(roots, "eval_capdec") / "env.json").read_text())
-    lm = OPTForCausalLM.from_pretrained(weights / "tiny/opt")
-    assert environment["fingerprint"]["llm"] == weights_digest(lm)
+    lm, tokenizer = load_language_model("tiny/opt", weights)
+    digest = environment["fingerprint"]["llm"]
+    assert digest == language_model_digest(lm, tokenizer)
+    tokenizer.add_tokens(["zebra"])
+    assert digest != language_model_digest(lm, tokenizer)
+    lm.config.activation_function = "gelu"
+    assert digest != language_model_digest(lm, load_language_model("tiny/opt", weights)[1])
     assert set(environment["fingerprint"]) == {"data", "precision", "policy:demo/policy.pt", "checkpoint", "llm"}
 
 
