@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from captioning.feature_files import FeatureIndex, Kind, begin_folder, missing_shards, write_shard
@@ -26,7 +26,7 @@ from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.clip_weights import load_clip
 from clipscore.config import CaptionFiles
 from clipscore.devices import autocast_dtype, choose_device
-from clipscore.images import UnreadableImage, centre_view, normalize, open_image, to_pixels
+from clipscore.images import Pictures, UnreadableImage
 from clipscore.text_encoder import length_chunks
 
 SHARD_ROWS = 8192
@@ -108,7 +108,7 @@ def _encode_images(
         for start in missing
         for first in range(start, min(start + size, total), batch)
     ]
-    pictures = _Pictures([image.path for image in data.images], clip.image_size)
+    pictures = Pictures([image.path for image in data.images], clip.image_size)
     loader = DataLoader(pictures, batch_sampler=batches, num_workers=min(num_workers, len(batches)), collate_fn=_stack)
     rows: list[Tensor] = []
     for numbers, images in zip(batches, loader, strict=True):
@@ -128,22 +128,6 @@ def _encode_texts(clip: ClipModel, index: FeatureIndex, out: Path) -> Iterator[t
         chunks = length_chunks(end_of_text(ids).cpu())
         features = torch.cat([clip.project_token_ids(ids[chunk.to(ids.device)]).cpu() for chunk in chunks])
         yield start, features[torch.cat(chunks).argsort()]
-
-
-class _Pictures(Dataset["Tensor | str"]):
-    """Images at the model's size [3, size, size]; a sentence in place of one that cannot be read."""
-
-    def __init__(self, paths: Sequence[Path], size: int) -> None:
-        self.paths, self.size = list(paths), size
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Tensor | str:
-        try:
-            return normalize(to_pixels(centre_view(open_image(self.paths[index]), self.size)))
-        except UnreadableImage as error:  # as a value: raised in a reader process it would come with its traceback
-            return str(error)
 
 
 def _stack(pictures: list[Tensor | str]) -> Tensor | str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD
@@ -76,3 +78,19 @@ def to_pixels(image: Image.Image) -> Tensor:
 def normalize(pixels: Tensor) -> Tensor:
     """The arithmetic of ToTensor and Normalize, in their order: 0 to 255, [H, W, 3] -> [3, H, W]."""
     return pixels.permute(2, 0, 1).contiguous().div(255).sub_(_MEAN).div_(_STD)
+
+
+class Pictures(Dataset["Tensor | str"]):
+    """Images at a model's size [3, size, size]; a sentence in place of one that cannot be read."""
+
+    def __init__(self, paths: Sequence[Path], size: int) -> None:
+        self.paths, self.size = list(paths), size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor | str:
+        try:
+            return normalize(to_pixels(centre_view(open_image(self.paths[index]), self.size)))
+        except UnreadableImage as error:  # as a value: raised in a reader process it would come with its traceback
+            return str(error)

@@ -25,14 +25,14 @@ import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from clipscore import clip_model, clip_weights, reward, text_encoder
 from clipscore import images as images_module
 from clipscore.caption_files import CaptionedImage
 from clipscore.clip_model import ClipModel
-from clipscore.images import UnreadableImage, centre_view, normalize, open_image, to_pixels
+from clipscore.images import Pictures, UnreadableImage
 from clipscore.reward import resize_images
 from clipscore.text_encoder import encode_texts
 
@@ -190,22 +190,6 @@ def _finite(features: Tensor, model: ClipModel, kind: str) -> Tensor:
 
 def _blocks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-class Pictures(Dataset["Tensor | str"]):
-    """Images at the policy's size [3, size, size]; a sentence in place of one that cannot be read."""
-
-    def __init__(self, paths: Sequence[Path], size: int) -> None:
-        self.paths, self.size = list(paths), size
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Tensor | str:
-        try:
-            return normalize(to_pixels(centre_view(open_image(self.paths[index]), self.size)))
-        except UnreadableImage as error:  # as a value: raised in a reader process it would come with its traceback
-            return str(error)
 
 
 def _stack(pictures: list[Tensor | str]) -> tuple[Tensor | None, list[str]]:

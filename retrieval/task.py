@@ -20,11 +20,12 @@ from clipscore.caption_files import CaptionedImages, captions_fingerprint, find_
 from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.clip_weights import load_clip
 from clipscore.devices import autocast_dtype, choose_device
+from clipscore.images import Pictures
 from retrieval import metrics
 from retrieval.adapt import Step, adapt
 from retrieval.captions import clean_captions
 from retrieval.config import RetrievalConfig
-from retrieval.gallery import FeatureCache, Pictures, image_features, text_features
+from retrieval.gallery import FeatureCache, image_features, text_features
 from retrieval.methods import build_objective, build_policy, build_state, check_candidates, check_tower
 
 log = logging.getLogger(__name__)
