@@ -17,7 +17,7 @@ class RunConfig(StrictModel):
     """What every run has, whatever its task. Task configs inherit from this class."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
-        {"limit", "device", "num_workers", "num_threads", "on_error", "name", "cache"}
+        {"limit", "partial", "shard", "device", "num_workers", "num_threads", "on_error", "name", "cache"}
         | {"data_root", "pretrained_root", "output_root"}
         | {"metrics", "metric_model"}  # computed from finished rows
     )
@@ -27,6 +27,12 @@ class RunConfig(StrictModel):
     name: str | None = Field(None, description="name of the run folder; the config's file name when null")
     seed: int = Field(0, ge=0, description="draws the random views, nothing else")
     limit: int | None = Field(None, ge=1, description="only the first so many samples")
+    partial: bool = Field(False, description="go on with a data set that is not whole; tables and summaries say so")
+    shard: str | None = Field(
+        None,
+        pattern=r"^\d+/\d+$",
+        description="i/n: every n-th sample from the i-th (0 to n - 1), for several processes",
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         "auto", description="autocast type over fp32 weights; auto: fp16 on CUDA, fp32 on CPU"

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from clipscore.config import RunConfig
 from scripts.config_fields import explain, received
-from scripts.yaml12 import parse_yaml
+from clipscore.yaml12 import parse_yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROOT_VARIABLES = {"data_root": "RLCF_DATA", "pretrained_root": "RLCF_PRETRAINED", "output_root": "RLCF_OUTPUT"}

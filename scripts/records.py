@@ -23,7 +23,7 @@ import yaml
 
 from clipscore.config import RunConfig
 from scripts.identity import check_finite, config_differences, differences, identity
-from scripts.yaml12 import parse_yaml
+from clipscore.yaml12 import parse_yaml
 
 Row = dict[str, Any]
 SUMMARY_KEYS = ("limit", "metrics", "metric_model")  # no row depends on them, the summary does
