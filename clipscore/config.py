@@ -31,7 +31,7 @@ class RunConfig(StrictModel):
     shard: str | None = Field(
         None,
         pattern=r"^\d+/\d+$",
-        description="i/n: every n-th sample from the i-th (0 to n - 1), for several processes",
+        description="i/n: every n-th sample from the i-th (0 to n - 1)",
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(

@@ -17,8 +17,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from clipscore.config import RunConfig
-from scripts.config_fields import explain, received
 from clipscore.yaml12 import parse_yaml
+from scripts.config_fields import explain, received
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROOT_VARIABLES = {"data_root": "RLCF_DATA", "pretrained_root": "RLCF_PRETRAINED", "output_root": "RLCF_OUTPUT"}

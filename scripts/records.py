@@ -22,8 +22,8 @@ from typing import IO, Any
 import yaml
 
 from clipscore.config import RunConfig
-from scripts.identity import check_finite, config_differences, differences, identity
 from clipscore.yaml12 import parse_yaml
+from scripts.identity import check_finite, config_differences, differences, identity
 
 Row = dict[str, Any]
 SUMMARY_KEYS = ("limit", "metrics", "metric_model")  # no row depends on them, the summary does

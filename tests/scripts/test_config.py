@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from clipscore.config import RunConfig
+from clipscore.yaml12 import parse_yaml
 from scripts import run
 from scripts.config import REPOSITORY, ConfigError, load_config
 from scripts.config_fields import describe_fields, nearest, type_name
-from clipscore.yaml12 import parse_yaml
 from tests.scripts.dummy import DummyConfig
 
 
