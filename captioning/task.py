@@ -34,6 +34,7 @@ from clipscore.clip_model import ClipModel
 from clipscore.clip_weights import file_sha256, load_clip
 from clipscore.devices import autocast_dtype, choose_device
 from clipscore.images import UnreadableImage, centre_view, normalize, open_image, to_pixels
+from clipscore.stages import StageTimes
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class CaptioningTask:
         if config.method != "zero_shot":
             self.objective = build_objective(config, rewards)
             self.state = build_state(config, self.captioner, scale_loss=self.precision is torch.float16)
+            self.times = self._watch()
 
         self.ids = [image.id for image in self.data.images]
         self._images = {image.id: image for image in self.data.images}
@@ -110,11 +112,17 @@ class CaptioningTask:
         """
         started = time.perf_counter()
         image = sample.image.to(self.device, non_blocking=True).unsqueeze(0)
+        measured = {}
         try:
+            if self.config.method != "zero_shot":
+                self.times.start()
             row = record(self._images[sample.id], self._episode(sample.id, image), self.config.caption_before)
         except FloatingPointError as error:
             raise FloatingPointError(f"image {sample.id}: {error}") from error
-        return {**row, "seconds": round(time.perf_counter() - started, 4)}
+        if self.config.method != "zero_shot":
+            stages = {stage: round(seconds, 4) for stage, seconds in self.times.take().items()}
+            measured = {"moved": _round(float(self.state.moved)), "seconds_stages": stages}
+        return {**row, **measured, "seconds": round(time.perf_counter() - started, 4)}
 
     def progress(self, rows: Sequence[dict[str, Any]]) -> float:
         """The reward gained so far; without steps to compare, the share of captions that hold anything."""
@@ -154,6 +162,20 @@ class CaptioningTask:
             self.captioner, self.state, self.objective, features, image, config.steps,
             torch.Generator().manual_seed(seed), config.caption_before,
         )  # fmt: skip
+
+    def _watch(self) -> StageTimes:
+        times = StageTimes(self.device)
+        for owner, method, stage in [
+            (self.objective, "propose", "text"),
+            (self.captioner, "prefix", "policy"),
+            (self.captioner, "token_losses", "policy"),
+            (self.objective, "observe", "reward"),
+            (self.objective, "step", "reward"),
+            (self.state, "step", "update"),
+            (self.state, "restore", "reset"),
+        ]:
+            times.watch(owner, method, stage)
+        return times
 
     def _load(self, name: str) -> ClipModel:
         return load_clip(name, self.config.pretrained_root, self.device, self.precision)

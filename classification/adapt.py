@@ -147,9 +147,13 @@ def predict(policy: Policy, centre: Tensor) -> Tensor:
 
 def confident_views(logits: Tensor, num_selected: int) -> Tensor:
     """Views whose prediction has the lowest entropy, in rising order. [N, C] -> [S]"""
+    return entropies(logits).argsort()[:num_selected]
+
+
+def entropies(logits: Tensor) -> Tensor:
+    """Entropy of each view's prediction, nats. [N, C] -> [N]"""
     log_p = logits.log_softmax(dim=1)
-    entropy = -(log_p.exp() * log_p).sum(dim=1)  # [N, C] -> [N]
-    return entropy.argsort()[:num_selected]
+    return -(log_p.exp() * log_p).sum(dim=1)
 
 
 def averaged_entropy(logits: Tensor) -> Tensor:

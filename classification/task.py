@@ -16,17 +16,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from classification import metrics
-from classification.adapt import Episode, adapt, source_logits
+from classification.adapt import Episode, adapt, entropies, source_logits
 from classification.config import ClassificationConfig, ViewsConfig
 from classification.datasets import LabelledImage, LabelledImages, find_dataset
 from classification.methods import build_objective, build_policy, build_state, check_candidates
-from classification.policy import EnsemblePolicy
+from classification.policy import EnsemblePolicy, PromptPolicy
 from classification.prompt_learner import load_prompt_start
 from classification.views import make_views, view_seed
 from clipscore.clip_model import ClipModel
 from clipscore.clip_weights import load_clip
 from clipscore.devices import autocast_dtype, choose_device
 from clipscore.images import UnreadableImage, open_image
+from clipscore.stages import StageTimes
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Sample:
     label: int
     views: Tensor | None
     error: str | None = None
+    seconds_views: float = 0.0  # spent in drawing them, in the background
 
 
 class ClassificationTask:
@@ -64,6 +66,7 @@ class ClassificationTask:
             self.policy = EnsemblePolicy([self.policy, *(build_policy(config, m, names) for m in members)])
         self.objective = build_objective(config, rewards, names) if config.method != "zero_shot" else None
         self.state = build_state(config, self.policy, scale_loss=self.precision is torch.float16)
+        self.times = self._watch()
 
         self.ids = [image.id for image in self.data.images]
         self._images = {image.id: image for image in self.data.images}
@@ -117,11 +120,12 @@ class ClassificationTask:
             FloatingPointError: a loss is not finite; the sample is named.
         """
         started = time.perf_counter()
+        self.times.start()
         views = sample.views.to(self.device, non_blocking=True)
         config = self.config
         if self.objective is None:
             logits = source_logits(self.policy, self.state, views)
-            row = {"top5_before": top_classes(logits), "top5": top_classes(logits)}
+            row = answers(logits, logits, sample.label)
         else:
             try:
                 episode = adapt(
@@ -135,7 +139,9 @@ class ClassificationTask:
                 )
             except FloatingPointError as error:
                 raise FloatingPointError(f"sample {sample.id}: {error}") from error
-            row = record(episode)
+            row = record(episode, sample.label) | {"moved": _rounded(self.state.moved)}
+        stages = {"views": sample.seconds_views, **self.times.take()}
+        row["seconds_stages"] = {stage: round(seconds, 4) for stage, seconds in stages.items()}
         return {"id": sample.id, "label": sample.label, **row, "seconds": round(time.perf_counter() - started, 4)}
 
     def progress(self, rows: Sequence[dict[str, Any]]) -> float:
@@ -154,6 +160,21 @@ class ClassificationTask:
         """Go on from a `state_dict`."""
         self.state.load_state_dict(state)
 
+    def _watch(self) -> StageTimes:
+        times = StageTimes(self.device)
+        for owner, method, stage in [
+            (self.policy, "prepare", "policy"),
+            (self.policy, "logits", "policy"),
+            (self.objective, "observe", "reward"),
+            (self.objective, "step", "reward"),
+            (self.state, "step", "update"),
+            (self.state, "restore", "reset"),
+        ]:
+            times.watch(owner, method, stage)
+        if isinstance(self.policy, PromptPolicy):
+            times.watch(self.policy, "class_features", "text")
+        return times
+
     def _load(self, name: str) -> ClipModel:
         return load_clip(name, self.config.pretrained_root, self.device, self.precision)
 
@@ -168,6 +189,7 @@ class _Views(Dataset[Sample]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
+        started = time.perf_counter()
         image, options = self.images[index], self.views
         try:
             picture = open_image(image.path)
@@ -176,22 +198,31 @@ class _Views(Dataset[Sample]):
         seed = view_seed(self.seed, self.dataset, image.id)
         scale = tuple(options.crop_scale) if options.crop_scale else None
         views = make_views(picture, options.num_views, self.size, seed, options.recipe, scale)
-        return Sample(image.id, image.label, views)
+        return Sample(image.id, image.label, views, seconds_views=time.perf_counter() - started)
 
 
-def record(episode: Episode) -> dict[str, Any]:
+def record(episode: Episode, label: int) -> dict[str, Any]:
     """The JSON-able part of an episode."""
     row: dict[str, Any] = {
-        "top5_before": top_classes(episode.before),
-        "top5": top_classes(episode.after),
-        "confidence_before": _rounded(episode.before.softmax(0).max()),
-        "confidence": _rounded(episode.after.softmax(0).max()),
+        **answers(episode.before, episode.after, label),
         "selected": episode.selected.tolist(),
+        "entropy": [_round(value) for value in entropies(episode.view_logits[episode.selected]).tolist()],
+        "step_top1": [int(step.logits.softmax(1).mean(0).argmax()) for step in episode.steps],
         "loss": [_rounded(step.loss) for step in episode.steps],
     }
     if episode.steps and episode.steps[0].candidates is not None:
         row["candidates"] = [step.candidates.tolist() for step in episode.steps]
         row["rewards"] = [[[_round(r) for r in view] for view in step.rewards.tolist()] for step in episode.steps]
+    return row
+
+
+def answers(before: Tensor, after: Tensor, label: int) -> dict[str, Any]:
+    """The first classes before and after adaptation, how sure the model is of them, and its Brier scores. 2 x [C]"""
+    row: dict[str, Any] = {"top5_before": top_classes(before), "top5": top_classes(after)}
+    for suffix, logits in {"_before": before, "": after}.items():
+        probabilities = logits.double().softmax(0)
+        row[f"confidence{suffix}"] = _rounded(probabilities.max())
+        row[f"brier{suffix}"] = _rounded(probabilities.square().sum() - 2 * probabilities[label] + 1)
     return row
 
 

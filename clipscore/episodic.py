@@ -45,27 +45,35 @@ class EpisodicState:
         self.start = self.source
         self.average = _as_floats(self.source) if momentum else {}
         self.num_samples = 0  # since the last refresh of the start weights
+        self.moved = torch.zeros(())  # how far the last episode moved the tuned parameters, L2 norm
+        self._versions: dict[str, int] | None = None  # of the tensors when they were restored, until the first step
+        self._prepared: dict[str, Tensor] = {}  # what a policy wrote into tuned tensors before the first step
         self.scaler = GradScaler("cuda", init_scale=INIT_LOSS_SCALE, enabled=scale_loss)
         self._scaler_start = self.scaler.state_dict()
 
     @contextmanager
     def episode(self) -> Iterator[None]:
         """Restore weights, optimizer and loss scale on entry; feed the running average on a clean exit only."""
-        self._load(self.start)
+        self.restore(self.start)
         if self.optimizer is not None:
             self.optimizer.state.clear()
         self.scaler.load_state_dict(self._scaler_start)
+        self._versions, self._prepared = {name: tensor._version for name, tensor in self.tensors.items()}, {}
         yield
+        self.moved = self._distance()
         if self.momentum is not None:
             self._follow(self.momentum)
 
     def restore_source(self) -> None:
         """Put back the weights of before any adaptation, whatever the momentum buffer made of the start weights."""
-        self._load(self.source)
+        self.restore(self.source)
 
     def step(self, loss: Tensor) -> None:
         """One update of the tuned parameters that lowers the loss."""
         assert self.optimizer is not None
+        if self._versions is not None:
+            written = [name for name, version in self._versions.items() if self.tensors[name]._version != version]
+            self._prepared, self._versions = _copies({name: self.tensors[name] for name in written}), None
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
@@ -89,9 +97,20 @@ class EpisodicState:
         self.start = self._on_device(state["start"]) if "start" in state else self._refreshed(self.momentum)
 
     @torch.no_grad()
-    def _load(self, weights: Mapping[str, Tensor]) -> None:
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        """Put these weights into the tuned tensors, in place."""
         if self.tensors:
             torch._foreach_copy_(list(self.tensors.values()), [weights[name] for name in self.tensors])
+
+    @torch.no_grad()
+    def _distance(self) -> Tensor:
+        """L2 norm of the change of all tuned parameters by the steps of the episode."""
+        tuned = {name: tensor for name, tensor in self.tensors.items() if tensor.requires_grad}
+        if not tuned or self._versions is not None:  # nothing to tune, or no step was made
+            return torch.zeros(())
+        start = {**self.start, **self._prepared}
+        changes = torch._foreach_sub(list(tuned.values()), [start[name] for name in tuned])
+        return torch.stack(torch._foreach_norm(changes)).norm()
 
     @torch.no_grad()
     def _follow(self, momentum: MomentumConfig) -> None:

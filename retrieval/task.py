@@ -21,6 +21,7 @@ from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.clip_weights import load_clip
 from clipscore.devices import autocast_dtype, choose_device
 from clipscore.images import Pictures
+from clipscore.stages import StageTimes
 from retrieval import metrics
 from retrieval.adapt import Step, adapt
 from retrieval.captions import clean_captions
@@ -112,6 +113,7 @@ class RetrievalTask:
             self.policy = build_policy(config, self.clip)
             self.objective = build_objective(config, rewards, [features.gallery for features in self.rewards])
             self.state = build_state(config, self.policy, scale_loss=self.precision is torch.float16)
+            self.times = self._watch()
 
         self.sequential = config.momentum is not None
         self.fingerprint = {"data": captions_fingerprint(data), "images": files_fingerprint(data)}
@@ -162,14 +164,17 @@ class RetrievalTask:
         """
         started = time.perf_counter()
         number = self._numbers[sample.id]
-        before, steps = self.source.scores(number), []
+        before, steps, measured = self.source.scores(number), [], {}
         if self.config.method == "zero_shot":
             after = torch.stack([before, *(member.scores(number) for member in self.members)]).mean(dim=0)
         else:
+            self.times.start()
             after, steps = self._adapt(sample, number)
+            stages = {stage: round(seconds, 5) for stage, seconds in self.times.take().items()}
+            measured = {"moved": _round(float(self.state.moved)), "seconds_stages": stages}
             if steps and not self.sequential:  # the same as `before`, but not up to the rounding of a batch
                 before = steps[0].logits[0]
-        row = record(before, after, self.positives[number], steps)
+        row = record(before, after, self.positives[number], steps) | measured
         text = {} if self.by_image else {"text": self.pairs.texts[number]}
         return {"id": sample.id, **text, **row, "seconds": round(time.perf_counter() - started, 4)}
 
@@ -196,6 +201,19 @@ class RetrievalTask:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""
         self.state.load_state_dict(state)
+
+    def _watch(self) -> StageTimes:
+        times = StageTimes(self.device)
+        for owner, method, stage in [
+            (self.policy, "prepare", "policy"),
+            (self.policy, "encode", "policy"),
+            (self.objective, "observe", "reward"),
+            (self.objective, "step", "reward"),
+            (self.state, "step", "update"),
+            (self.state, "restore", "reset"),
+        ]:
+            times.watch(owner, method, stage)
+        return times
 
     def _load(self, name: str) -> ClipModel:
         return load_clip(name, self.config.pretrained_root, self.device, self.precision)
@@ -249,6 +267,9 @@ def record(before: Tensor, after: Tensor, positives: Sequence[int], steps: Seque
     top_before, top = metrics.top_items(scores, NUM_LISTED)
     row = {"rank_before": rank_before, "rank": rank, "top10_before": top_before, "top10": top}
     row["loss"] = [_round(float(step.loss.detach())) for step in steps]
+    if steps:
+        logits = torch.cat([step.logits for step in steps])  # S x [1, G] -> [S, G]
+        row["step_rank"] = metrics.best_ranks(logits, [positives] * len(steps)).tolist()
     if steps and steps[0].candidates is not None:
         row["candidates"] = [step.candidates[0].tolist() for step in steps]
         row["rewards"] = [[_round(value) for value in step.rewards[0].tolist()] for step in steps]

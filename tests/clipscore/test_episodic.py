@@ -87,3 +87,21 @@ def test_integer_buffers_are_averaged_as_fractions_and_cut_off_when_loaded():
     assert state.average["count"].item() == 1.5
     with state.episode():
         assert count.item() == 1
+
+
+def test_moved_is_the_norm_of_the_steps_change_alone():
+    weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    filled = torch.nn.Parameter(torch.zeros(2))  # a policy writes the sample's own values into it before the first step
+    buffer = torch.zeros(1)
+    optimizer = torch.optim.SGD([weight, filled], lr=1.0)
+    state = EpisodicState({"weight": weight, "filled": filled, "buffer": buffer}, optimizer)
+    for _ in range(2):
+        with state.episode():
+            with torch.no_grad():
+                filled.copy_(torch.tensor([50.0, 60.0]))
+                buffer += 7
+            state.step((3 * weight[0] + 4 * filled[1]).sum())
+        assert state.moved == 5.0
+    with state.episode(), torch.no_grad():
+        filled.fill_(9.0)
+    assert state.moved == 0.0, "no step, no move"
