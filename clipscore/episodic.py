@@ -109,8 +109,7 @@ class EpisodicState:
         if not tuned or self._versions is not None:  # nothing to tune, or no step was made
             return torch.zeros(())
         start = {**self.start, **self._prepared}
-        changes = torch._foreach_sub(list(tuned.values()), [start[name] for name in tuned])
-        return torch.stack(torch._foreach_norm(changes)).norm()
+        return torch.stack([torch.dist(tensor, start[name]) for name, tensor in tuned.items()]).norm()
 
     @torch.no_grad()
     def _follow(self, momentum: MomentumConfig) -> None:
