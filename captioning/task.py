@@ -178,7 +178,8 @@ class CaptioningTask:
         return times
 
     def _load(self, name: str) -> ClipModel:
-        return load_clip(name, self.config.pretrained_root, self.device, self.precision)
+        clip = load_clip(name, self.config.pretrained_root, self.device, self.precision)
+        return clip.compile_visual() if self.config.compile else clip
 
     def _load_metric_clip(self) -> ClipModel | None:
         """CLIPScore's model, so that it is known to be there when the captions are; kept on the CPU until then."""

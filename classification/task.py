@@ -176,7 +176,8 @@ class ClassificationTask:
         return times
 
     def _load(self, name: str) -> ClipModel:
-        return load_clip(name, self.config.pretrained_root, self.device, self.precision)
+        clip = load_clip(name, self.config.pretrained_root, self.device, self.precision)
+        return clip.compile_visual() if self.config.compile else clip
 
 
 class _Views(Dataset[Sample]):

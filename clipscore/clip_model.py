@@ -87,6 +87,11 @@ class ClipModel(nn.Module):
         pool = getattr(text, "pool_type", getattr(text, "text_pool_type", None))
         return pool == "argmax" and text.attn_mask is not None and getattr(text, "cls_emb", None) is None
 
+    def compile_visual(self) -> ClipModel:
+        """Let torch.compile work on the image tower, for each batch size by itself; results differ in the last digits."""
+        self.visual.compile(dynamic=False)
+        return self
+
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token ids [B, L] on the model's device; a text that is too long is cut and ends with the end token."""
         return self.tokenizer(list(texts)).to(self.device)

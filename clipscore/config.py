@@ -17,8 +17,8 @@ class RunConfig(StrictModel):
     """What every run has, whatever its task. Task configs inherit from this class."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
-        {"limit", "partial", "shard", "device", "num_workers", "num_threads", "on_error", "name", "cache"}
-        | {"data_root", "pretrained_root", "output_root"}
+        {"limit", "partial", "shard", "device", "procs_per_gpu", "num_workers", "num_threads", "on_error"}
+        | {"name", "cache", "data_root", "pretrained_root", "output_root"}
         | {"metrics", "metric_model"}  # computed from finished rows
     )
 
@@ -34,9 +34,11 @@ class RunConfig(StrictModel):
         description="i/n: every n-th sample from the i-th (0 to n - 1)",
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    procs_per_gpu: int = Field(1, ge=1, description="processes of torchrun that share a GPU")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         "auto", description="autocast type over fp32 weights; auto: fp16 on CUDA, fp32 on CPU"
     )
+    compile: bool = Field(False, description="torch.compile the image towers: faster after a minute, other last digits")
     num_workers: int = Field(4, ge=0, description="processes that read images and draw views")
     num_threads: int | None = Field(None, ge=1, description="CPU threads of torch; torch's choice when null")
     on_error: Literal["stop", "skip"] = Field("stop", description="what an unreadable sample does to the run")

@@ -216,7 +216,8 @@ class RetrievalTask:
         return times
 
     def _load(self, name: str) -> ClipModel:
-        return load_clip(name, self.config.pretrained_root, self.device, self.precision)
+        clip = load_clip(name, self.config.pretrained_root, self.device, self.precision)
+        return clip.compile_visual() if self.config.compile else clip
 
     def _features(self, models: Sequence[ClipModel]) -> list[Features]:
         """Both sides by each model, from the cache or made now."""

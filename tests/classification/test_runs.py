@@ -165,3 +165,15 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(roots, capsys, words, 
     errors = capsys.readouterr().err
     assert message in errors and "Traceback" not in errors
     assert not list(roots.glob("output/*/rows.jsonl"))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_compiled_towers_give_the_same_answers(roots):
+    small = [*REWARD, "dataset=demo/noise", "limit=1", "views.num_views=4", "views.select_fraction=0.5", "steps=2"]
+    assert start("rlcf_encoder", *small) == start("rlcf_encoder", *small, "compile=true", "name=compiled") == 0
+    _, [plain] = results(roots, "rlcf_encoder", "demo/noise")
+    _, [compiled] = results(roots, "compiled", "demo/noise")
+    exact = ("top5", "top5_before", "candidates", "selected", "step_top1")
+    assert {key: compiled[key] for key in exact} == {key: plain[key] for key in exact}
+    assert compiled["confidence"] == pytest.approx(plain["confidence"], abs=1e-4)
+    assert compiled["moved"] == pytest.approx(plain["moved"], rel=1e-3) and plain["moved"] > 0
