@@ -35,6 +35,7 @@ from clipscore.clip_weights import file_sha256, load_clip
 from clipscore.devices import autocast_dtype, choose_device
 from clipscore.images import UnreadableImage, centre_view, normalize, open_image, to_pixels
 from clipscore.stages import StageTimes
+from clipscore.weight_files import check_clip
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class CaptioningTask:
             self.times = self._watch()
 
         self.ids = [image.id for image in self.data.images]
+        self.published = self.data.published and self.data.published.num_images
         self._images = {image.id: image for image in self.data.images}
         self.progress_metric = "reward_gain" if config.steps > 1 else "non_empty"
         self.sequential = config.momentum is not None
@@ -89,14 +91,18 @@ class CaptioningTask:
 
     @classmethod
     def check(cls, config: CaptioningConfig) -> None:
-        """Find what is missing without loading a model: device, data, checkpoint, language model, Java.
+        """Find what is missing without loading a model: device, weight files, data, checkpoint, language model, Java.
 
         Raises:
             ValueError, FileNotFoundError, RuntimeError: see `find_captions`, `check_metrics`, `check_captions`,
-                `find_checkpoint`, `check_language_model`.
+                `find_checkpoint`, `check_language_model`, `check_clip`.
         """
         autocast_dtype(config.precision, choose_device(config.device))
-        _inputs(config)
+        rewards = [model.name for model in config.reward.models] if config.reward else []
+        _, names, _ = _inputs(config)
+        judges = [config.metric_model] if set(names) & set(CLIP_METRICS) else []
+        for name in [config.policy, *rewards, *judges]:
+            check_clip(name, config.pretrained_root)
 
     def samples(self, ids: Sequence[str]) -> Iterator[Sample]:
         """These images, in this order, read in the background."""
@@ -199,7 +205,7 @@ def _inputs(config: CaptioningConfig) -> tuple[CaptionedImages, list[str], Path]
     root = Path(config.pretrained_root)
     checkpoint = find_checkpoint(config.checkpoint, [root, Path(config.output_root)])
     check_language_model(config.llm, root)
-    data = find_captions(config.dataset, Path(config.data_root), config.dataset_files)
+    data = find_captions(config.dataset, Path(config.data_root), config.dataset_files, partial=config.partial)
     references = {image.id: image.captions for image in data.images}
     check_captions(dict.fromkeys(references, ""), references, names)
     return data, names, checkpoint

@@ -44,6 +44,7 @@ class PromptLearner(nn.Module):
         context: the tuned vectors. [n_ctx, W]
         eot: position of each prompt's end token, on the CPU. [C]
         token_ids: of the prompts, before the class names are moved. [C, L]
+        num_shared: so many leading positions are the same in all prompts: start token, and context before the name.
 
     Raises:
         ValueError: no context words; a context of another width; an unknown position.
@@ -77,15 +78,19 @@ class PromptLearner(nn.Module):
         before = {"end": self.num_context, "front": 0, "middle": _words_before_name(clip, prompt)}
         if position not in before:
             raise ValueError(f"position must be end, middle or front, got {position!r}")
+        self.num_shared = min(1 + before[position], int(self.eot.min()))
         order = [_token_order(length, self.num_context, name, before[position]) for name in lengths]
         self.register_buffer("order", torch.tensor(order, device=clip.device), persistent=False)  # [C, L]
         words_context = self.embeddings[0, 1 : 1 + self.num_context]
         self.context = nn.Parameter((words_context if context is None else context.to(words_context)).clone())
 
     def build(self, context: Tensor, rows: Tensor) -> Tensor:
-        """Token embeddings of some prompts, cut at the longest of them. [n_ctx, W], [R] -> [R, L, W]"""
-        length = int(self.eot[rows].max()) + 1
-        rows = rows.to(context.device)
+        """Token embeddings of some prompts. [n_ctx, W], [R] -> [R, L, W]
+
+        They are cut at the longest of these prompts; at the longest of all where `rows` are not on the CPU.
+        """
+        length = int(self.eot[rows].max()) + 1 if rows.is_cpu else self.embeddings.shape[1]
+        rows = rows.to(context.device, non_blocking=True)
         embeddings = self.embeddings[rows, :length]  # [R, L, W]
         spread = context.unsqueeze(0).expand(len(rows), -1, -1)  # [n_ctx, W] -> [R, n_ctx, W]
         prompts = torch.cat([embeddings[:, :1], spread, embeddings[:, 1 + self.num_context :]], dim=1)

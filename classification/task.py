@@ -28,6 +28,7 @@ from clipscore.clip_weights import load_clip
 from clipscore.devices import autocast_dtype, choose_device
 from clipscore.images import UnreadableImage, open_image
 from clipscore.stages import StageTimes
+from clipscore.weight_files import check_clip
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class ClassificationTask:
         self.times = self._watch()
 
         self.ids = [image.id for image in self.data.images]
+        self.published = self.data.published
         self._images = {image.id: image for image in self.data.images}
         self.sequential = config.momentum is not None
         self.fingerprint = {"data": data_fingerprint(self.data), "precision": str(self.precision or torch.float32)}
@@ -91,17 +93,20 @@ class ClassificationTask:
 
     @classmethod
     def check(cls, config: ClassificationConfig) -> None:
-        """Find what is missing without loading a model: device, images, class names, prompt file.
+        """Find what is missing without loading a model: device, weight files, images, class names, prompt file.
 
         Raises:
-            ValueError, FileNotFoundError: see `find_dataset`, `load_prompt_start`.
+            ValueError, FileNotFoundError: see `check_clip`, `find_dataset`, `load_prompt_start`.
         """
         autocast_dtype(config.precision, choose_device(config.device))
+        rewards = [model.name for model in config.reward.models] if config.reward else []
+        for name in [config.policy, *rewards, *config.zero_shot_models]:
+            check_clip(name, config.pretrained_root)
         cls._inputs(config)
 
     @staticmethod
     def _inputs(config: ClassificationConfig) -> tuple[LabelledImages, tuple[Tensor, dict[str, Tensor]] | None]:
-        data = find_dataset(config.dataset, Path(config.data_root), config.dataset_files)
+        data = find_dataset(config.dataset, Path(config.data_root), config.dataset_files, config.partial)
         check_candidates(config, len(data.class_names))
         roots = [Path(config.pretrained_root)]
         return data, load_prompt_start(config.prompt_start, roots) if config.prompt_start else None

@@ -11,15 +11,16 @@ from __future__ import annotations
 import json
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from clipscore.data_checks import some
 
 _FORMS = (
     'known forms: a list of {"image", "caption"}, {"images": [{"filename", "split", "sentences"}]}, '
     'and {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}'
 )
-_SHOWN = 3  # names listed in a message; the rest is counted
 _SHOWN_KEYS = 8
 _SHOWN_CHARACTERS = 60  # of a faulty value
 
@@ -197,9 +198,3 @@ def _described(content: Any) -> str:
 def _shown(value: Any) -> str:
     text = repr(value)
     return f"{text[:_SHOWN_CHARACTERS]}{'...' if len(text) > _SHOWN_CHARACTERS else ''} ({type(value).__name__})"
-
-
-def some(names: Iterable[str]) -> str:
-    """The first few names in brackets, or nothing."""
-    shown = list(names)
-    return f" ({', '.join(shown[:_SHOWN])}{', ...' if len(shown) > _SHOWN else ''})"

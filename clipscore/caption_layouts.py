@@ -5,10 +5,18 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 NOCAPS_DOMAINS = ("in-domain", "near-domain", "out-domain")
 NOCAPS_FILE = "nocaps_val_4500_captions.json"
 DEMO_SETS = "demo_scenes"
+
+
+class Counts(NamedTuple):
+    """How many images, and how many captions of them all together."""
+
+    num_images: int
+    num_captions: int
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,10 @@ class Published:
     num_images: int
     num_captions: int
     md5: str | None = None
+
+    @property
+    def counts(self) -> Counts:
+        return Counts(self.num_images, self.num_captions)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clipscore.shared_prefix import SharedPrefix, can_share
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -88,7 +90,7 @@ class ClipModel(nn.Module):
         return pool == "argmax" and text.attn_mask is not None and getattr(text, "cls_emb", None) is None
 
     def compile_visual(self) -> ClipModel:
-        """Let torch.compile work on the image tower, for each batch size by itself; results differ in the last digits."""
+        """Put the image tower through torch.compile, for each batch size by itself; other last digits."""
         self.visual.compile(dynamic=False)
         return self
 
@@ -126,14 +128,16 @@ class ClipModel(nn.Module):
         """Token embeddings without positions. [B, L] -> [B, L, W]"""
         return self.text.token_embedding(ids).to(self.dtype)
 
-    def project_embeddings(self, embeddings: Tensor, eot: Tensor) -> Tensor:
+    def project_embeddings(self, embeddings: Tensor, eot: Tensor, num_shared: int = 0) -> Tensor:
         """Text features before normalisation, from token embeddings.
 
-        The tower is causal, so positions behind the last end token of the batch cannot matter and are cut off.
+        The tower is causal: positions behind the last end token cannot matter, so the caller may leave them out.
 
         Args:
             embeddings: token embeddings without positions. [B, L, W]
             eot: position of each text's end token, int64. [B]
+            num_shared: so many leading positions, all in front of the end tokens, hold the same embeddings in every
+                text; where the tower allows, their work is done once.
 
         Returns:
             [B, D], in the weights' precision.
@@ -146,24 +150,30 @@ class ClipModel(nn.Module):
                 f"{self.name} has no causal CLIP text tower, so prompts cannot be tuned through it; "
                 "use an OpenAI CLIP or an open_clip model with the same text tower"
             )
-        length = int(eot.max()) + 1
-        text = self.text
+        length = embeddings.shape[1]
+        text, mask = self.text, self.text.attn_mask[:length, :length]
+        eot = eot.to(embeddings.device, non_blocking=True)
         with self._autocast():
-            x = embeddings[:, :length] + text.positional_embedding[:length].to(embeddings.dtype)  # [B, L, W]
-            x = text.transformer(x, attn_mask=text.attn_mask[:length, :length])
-            x = text.ln_final(x)[torch.arange(len(x), device=x.device), eot.to(x.device)]  # [B, L, W] -> [B, W]
+            x = embeddings + text.positional_embedding[:length].to(embeddings.dtype)  # [B, L, W]
+            if num_shared and can_share(text.transformer):
+                prefix = SharedPrefix(text.transformer, mask, x[0, :num_shared])
+                x = prefix.read_ends(x[:, num_shared:], eot - num_shared)  # [B, W]
+            else:
+                x = text.transformer(x, attn_mask=mask)[torch.arange(len(x), device=x.device), eot]  # [B, W]
+            x = text.ln_final(x)
             projection = text.text_projection
             x = projection(x) if isinstance(projection, nn.Module) else x @ projection  # [B, W] -> [B, D]
         return x.to(self.dtype)
 
-    def encode_embeddings(self, embeddings: Tensor, eot: Tensor) -> Tensor:
+    def encode_embeddings(self, embeddings: Tensor, eot: Tensor, num_shared: int = 0) -> Tensor:
         """`project_embeddings`, scaled to unit length. [B, L, W], [B] -> [B, D]"""
-        return F.normalize(self.project_embeddings(embeddings, eot), dim=-1)
+        return F.normalize(self.project_embeddings(embeddings, eot, num_shared), dim=-1)
 
     def project_token_ids(self, ids: Tensor) -> Tensor:
         """Text features before normalisation. [B, L] -> [B, D]"""
         if self.has_clip_text_tower:
-            return self.project_embeddings(self.embed_tokens(ids), end_of_text(ids))
+            eot = end_of_text(ids)
+            return self.project_embeddings(self.embed_tokens(ids[:, : int(eot.max()) + 1]), eot)
         with self._autocast():
             return self.backend.encode_text(ids).to(self.dtype)
 

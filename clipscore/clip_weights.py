@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
-import hashlib
-import logging
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import open_clip
 import torch
 from torch import Tensor, nn
 
 from clipscore.clip_model import ClipModel
+from clipscore.weight_files import (
+    FETCH,
+    OPENAI_NAMES,
+    check_clip,
+    check_openai,
+    check_whole,
+    download,
+    file_sha256,
+    is_open_clip_tag,
+    local_file,
+    openai_file,
+    places,
+)
 
-log = logging.getLogger(__name__)
+__all__ = ["OPENAI_NAMES", "build_openai_layout", "check_clip", "file_sha256", "load_clip"]
 
-OPENAI_NAMES = (
-    "RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px",
-)  # fmt: skip
-SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 ARCHIVE_EXTRAS = (
     "input_resolution",
     "context_length",
@@ -51,30 +56,27 @@ def load_clip(
         autocast_dtype: see `ClipModel`.
 
     Raises:
-        ValueError: an unknown name, or a file that holds no CLIP.
+        ValueError: an unknown name, a file that is cut off or holds no CLIP, or one under an OpenAI name whose sha256
+            is another than the listed one.
         FileNotFoundError: no weights, with every path tried.
     """
     root = Path(pretrained_root).expanduser()
-    if name in OPENAI_NAMES:
-        path = _openai_file(name, root)
-        backend = _read_openai_layout(path)
-    elif _is_open_clip_tag(name):
-        path, backend = _open_clip_tag(name, root)
-    elif ":" in name and name.split(":")[0] in open_clip.list_models():
-        arch, file = name.split(":", 1)
-        path = _existing_file(file, root, name)
-        backend = _create(arch, path)
-    else:
-        path = _existing_file(name, root, name)
-        backend = _read_openai_layout(path)
     arch = re.split("[/:]", name)[0]
-    is_open_clip = arch in open_clip.list_models() and name not in OPENAI_NAMES
+    is_open_clip = name not in OPENAI_NAMES and (
+        is_open_clip_tag(name) or (":" in name and arch in open_clip.list_models())
+    )
+    path = _weight_file(name, root)
+    check_whole(path)
+    sha256 = file_sha256(path)
+    if name in OPENAI_NAMES:
+        check_openai(name, path, sha256, root)
+    backend = _create(name, arch, path) if is_open_clip else _read_openai_layout(path)
     tokenizer = (
         open_clip.get_tokenizer(arch)
         if is_open_clip
         else functools.partial(open_clip.tokenize, context_length=backend.context_length)
     )
-    model = ClipModel(backend.float(), name, file_sha256(path), tokenizer, autocast_dtype)
+    model = ClipModel(backend.float(), name, sha256, tokenizer, autocast_dtype)
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -104,82 +106,27 @@ def build_openai_layout(state_dict: dict[str, Tensor], quick_gelu: bool = True) 
     return model
 
 
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(stream)
+def _weight_file(name: str, root: Path) -> Path:
+    found = local_file(name, root)
+    if found:
+        return found
+    if name in OPENAI_NAMES:
+        return openai_file(name, root)
+    tried = ", ".join(map(str, places(name, root)))
+    return download(name, open_clip.get_pretrained_cfg(*name.split("/")), f"Put the checkpoint at one of: {tried}")
 
 
-def _digest(stream: Any) -> str:  # Python 3.10 has no hashlib.file_digest
-    digest = hashlib.sha256()
-    while block := stream.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _openai_file(name: str, root: Path) -> Path:
-    stem = name.replace("/", "-").replace("@", "-")
-    tried = [root / folder / f"{stem}{suffix}" for folder in ("clip", ".") for suffix in SUFFIXES]
-    for path in tried:
-        if path.is_file():
-            return path
-    cfg = open_clip.get_pretrained_cfg(re.sub("@.*", "-336", name).replace("/", "-"), "openai")
-    log.info("%s is not under %s; open_clip downloads it", name, root)
+def _create(name: str, arch: str, path: Path) -> nn.Module:
+    """A model of open_clip. The activation and the normalisation belong to a tag, not to its architecture."""
+    cfg = open_clip.get_pretrained_cfg(*name.split("/")) if is_open_clip_tag(name) else None
+    options = {} if cfg is None else {"force_quick_gelu": cfg.get("quick_gelu", False)}
     try:
-        return Path(open_clip.download_pretrained(cfg, prefer_hf_hub=False))
-    except Exception as error:
-        raise FileNotFoundError(
-            f"no weights for {name} and the download failed ({type(error).__name__}: {error}). "
-            f"Put the OpenAI file from {cfg.get('url')} at {tried[0]}. Tried: {', '.join(map(str, tried))}"
-        ) from error
-
-
-def _is_open_clip_tag(name: str) -> bool:
-    arch, _, tag = name.partition("/")
-    return bool(tag) and (arch, tag) in set(open_clip.list_pretrained())
-
-
-def _open_clip_tag(name: str, root: Path) -> tuple[Path, nn.Module]:
-    arch, tag = name.split("/")
-    cfg = open_clip.get_pretrained_cfg(arch, tag)
-    tried = [root / "open_clip" / f"{arch}-{tag}{suffix}" for suffix in SUFFIXES]
-    path = next((path for path in tried if path.is_file()), None) or _download_tag(name, cfg, tried)
-    # The activation and the normalisation belong to the weights, not to the architecture's name.
-    backend = _create(arch, path, force_quick_gelu=cfg.get("quick_gelu", False))
-    backend.visual.image_mean, backend.visual.image_std = cfg.get("mean"), cfg.get("std")
-    return path, backend
-
-
-def _download_tag(name: str, cfg: dict[str, Any], tried: list[Path]) -> Path:
-    try:
-        return Path(open_clip.download_pretrained(cfg))
-    except Exception as error:
-        raise FileNotFoundError(
-            f"no weights for {name} and the download failed ({type(error).__name__}: {error}). "
-            f"Put the checkpoint at one of: {', '.join(map(str, tried))}"
-        ) from error
-
-
-def _create(arch: str, path: Path, **options: Any) -> nn.Module:
-    try:
-        return open_clip.create_model(arch, pretrained=str(path), **options)
+        backend = open_clip.create_model(arch, pretrained=str(path), **options)
     except (RuntimeError, KeyError, OSError) as error:
         raise ValueError(f"{path} does not fit the architecture {arch}: {' '.join(str(error).split())}") from error
-
-
-def _existing_file(file: str, root: Path, name: str) -> Path:
-    tried = [Path(file).expanduser(), root / file]
-    for path in tried:
-        if path.is_file():
-            return path
-        if path.is_dir():
-            raise ValueError(f"{path} is a folder; name the weight file in it")
-    near = difflib.get_close_matches(name, OPENAI_NAMES, n=1, cutoff=0.3)
-    raise FileNotFoundError(
-        f"no CLIP called {name!r}: it is neither an OpenAI name ({', '.join(OPENAI_NAMES)}), nor an open_clip "
-        f"arch/tag, nor a file (tried {', '.join(str(path.absolute()) for path in tried)})"
-        + (f"; did you mean {near[0]}?" if near else "")
-    )
+    if cfg is not None:
+        backend.visual.image_mean, backend.visual.image_std = cfg.get("mean"), cfg.get("std")
+    return backend
 
 
 def _read_openai_layout(path: Path) -> nn.Module:
@@ -212,7 +159,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         reason = (str(error).splitlines() or ["no reason given"])[0]
         raise ValueError(
             f"{path} ({path.stat().st_size:,} bytes) cannot be read as CLIP weights: {type(error).__name__}: {reason}; "
-            f"expected {FILE_FORMS}. Fetch it again if it is cut off"
+            f"expected {FILE_FORMS}; if it is damaged, {FETCH}"
         ) from error
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from clipscore.weight_files import check_whole
+
 # Exact names: a dotted one could reach anything through a function's globals.
 ALLOWED = frozenset(
     {("collections", "OrderedDict"), ("torch", "Size"), ("torch.storage", "UntypedStorage")}
@@ -46,8 +48,10 @@ def load_tensors(path: Path) -> Any:
     Training checkpoints hold optimizers and schedulers, which `weights_only` loading refuses. Here they are skipped.
 
     Raises:
-        ValueError: the file cannot be read.
+        ValueError: the file is cut off, or cannot be read.
     """
+    if path.is_file():
+        check_whole(path)
     try:
         return _torch_load(path)
     except Exception as error:

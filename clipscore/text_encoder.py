@@ -1,14 +1,16 @@
 """Exact fast text encoding: the numbers of the plain form, without the work that cannot change them.
 
-Two facts are used. CLIP's text tower is causal, so positions behind the end token cannot matter: prompts are sorted by
-length, encoded in chunks, and each chunk is cut at its longest prompt. And a loss that depends on few classes has a
-zero gradient at all others: the forward pass keeps no graph, and the backward pass encodes again, with a graph, only
-the rows whose gradient is not zero. Memory does not grow with the number of classes.
+Three facts are used. CLIP's text tower is causal, so positions behind the end token cannot matter: prompts are sorted by
+length, encoded in chunks, and each chunk is cut at its longest prompt. For the same reason the positions that all
+prompts begin with need to be encoded once only, see `shared_prefix`. And a loss that depends on few classes has a zero
+gradient at all others: the forward pass keeps no graph, and the backward pass encodes again, with a graph, only the
+rows whose gradient is not zero. Memory does not grow with the number of classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,13 +49,30 @@ def encode_texts(clip: ClipModel, texts: Sequence[str]) -> Tensor:
     """Unit-length features of fixed texts, in chunks. C strings -> [C, D]"""
     if not clip.has_clip_text_tower:  # no cut at the end token is possible
         return torch.cat([clip.encode_token_ids(clip.tokenize(texts[i : i + 64])) for i in range(0, len(texts), 64)])
-    ids = clip.tokenize(texts)
-    chunks = length_chunks(end_of_text(ids).cpu())
-    return _in_row_order([clip.encode_token_ids(ids[chunk.to(ids.device)]) for chunk in chunks], chunks)
+    ids = clip.tokenizer(list(texts))
+    eot, num_shared = end_of_text(ids), num_equal_columns(ids)
+    chunks = length_chunks(eot - num_shared)
+    parts = []
+    for rows in chunks:
+        cut = ids[rows, : int(eot[rows].max()) + 1].to(clip.device, non_blocking=True)
+        parts.append(clip.encode_embeddings(clip.embed_tokens(cut), eot[rows], num_shared))
+    return _in_row_order(parts, chunks)
+
+
+def num_equal_columns(ids: Tensor) -> int:
+    """How many leading tokens all texts have in common, the end token not counted. [C, L], on the CPU"""
+    same = (ids == ids[0]).all(dim=0)  # [L]
+    return min(int(same.cumprod(dim=0).sum()), int(end_of_text(ids).min()))
 
 
 def encode_prompts(
-    clip: ClipModel, build: PromptBuilder, context: Tensor, eot: Tensor, known: Tensor | None = None
+    clip: ClipModel,
+    build: PromptBuilder,
+    context: Tensor,
+    eot: Tensor,
+    known: Tensor | None = None,
+    num_shared: int = 0,
+    max_used: int | None = None,
 ) -> Tensor:
     """Unit-length features of all prompts as a differentiable function of their shared context.
 
@@ -63,38 +82,64 @@ def encode_prompts(
         context: tuned context vectors. [n_ctx, W]
         eot: position of the end token of each prompt, on the CPU. [C]
         known: the result, if it was computed before for this very context; the forward pass is then skipped. [C, D]
+        num_shared: so many leading positions are the same in all prompts.
+        max_used: no loss depends on more rows than this. The backward pass then encodes so many, without asking the
+            device which of them have a gradient; None asks, and encodes no more than needed.
 
     Returns:
         [C, D]; its gradient with respect to the context is exact.
     """
-    return _EncodePrompts.apply(context, clip, build, eot, known)
+    return _EncodePrompts.apply(context, _Prompts(clip, build, eot, num_shared), known, max_used)
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    clip: ClipModel
+    build: PromptBuilder
+    eot: Tensor
+    num_shared: int
+
+    def chunks(self, rows: Tensor) -> list[Tensor]:
+        """Rows of similar length; all in one chunk where only the device knows which they are."""
+        if rows.is_cpu:
+            return [rows[chunk] for chunk in length_chunks(self.eot[rows] - self.num_shared)]
+        return [rows]
+
+    def encode(self, context: Tensor, rows: Tensor) -> Tensor:
+        """[n_ctx, W], [R] -> [R, D]"""
+        eot = self.eot.to(rows.device, non_blocking=True)[rows]
+        return self.clip.encode_embeddings(self.build(context, rows), eot, self.num_shared)
 
 
 class _EncodePrompts(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, context: Tensor, clip: ClipModel, build: PromptBuilder, eot: Tensor, known: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, context: Tensor, prompts: _Prompts, known: Tensor | None, max_used: int | None) -> Tensor:
         ctx.save_for_backward(context)
-        ctx.clip, ctx.build, ctx.eot = clip, build, eot
+        ctx.prompts, ctx.max_used = prompts, max_used
         if known is not None:
             return known.clone()
-        chunks = length_chunks(eot)
-        return _in_row_order([clip.encode_embeddings(build(context, rows), eot[rows]) for rows in chunks], chunks)
+        chunks = prompts.chunks(torch.arange(len(prompts.eot)))
+        return _in_row_order([prompts.encode(context, rows) for rows in chunks], chunks)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         context = ctx.saved_tensors[0].detach().requires_grad_()
-        used = grad.any(dim=1).nonzero().squeeze(1).cpu()  # [C, D] -> [R]
         total = torch.zeros_like(context)
-        for chunk in length_chunks(ctx.eot[used]):
-            rows = used[chunk]
+        for rows in ctx.prompts.chunks(_used_rows(grad, ctx.max_used)):
             with torch.enable_grad():
-                features = ctx.clip.encode_embeddings(ctx.build(context, rows), ctx.eot[rows])
+                features = ctx.prompts.encode(context, rows)
             total += torch.autograd.grad(features, context, grad[rows.to(grad.device)])[0]
-        return total, None, None, None, None
+        return total, None, None, None
+
+
+def _used_rows(grad: Tensor, max_used: int | None) -> Tensor:
+    """Numbers of all rows with a gradient; with `max_used`, of so many rows, on the gradient's device. [C, D] -> [R]"""
+    used = grad.any(dim=1)
+    if max_used is None:
+        return used.nonzero().squeeze(1).cpu()
+    return used.float().topk(min(max_used, len(used))).indices
 
 
 def _in_row_order(parts: list[Tensor], chunks: list[Tensor]) -> Tensor:
     joined = torch.cat(parts)
-    return joined[torch.cat(chunks).argsort().to(joined.device)]
+    return joined[torch.cat(chunks).argsort().to(joined.device, non_blocking=True)]

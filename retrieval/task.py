@@ -22,6 +22,7 @@ from clipscore.clip_weights import load_clip
 from clipscore.devices import autocast_dtype, choose_device
 from clipscore.images import Pictures
 from clipscore.stages import StageTimes
+from clipscore.weight_files import check_clip
 from retrieval import metrics
 from retrieval.adapt import Step, adapt
 from retrieval.captions import clean_captions
@@ -96,6 +97,8 @@ class RetrievalTask:
         self.by_image = config.direction == "image_to_text"
         self.positives = self.pairs.captions_of if self.by_image else [[owner] for owner in self.pairs.owners]
         self.ids = [image.id for image in data.images] if self.by_image else self.pairs.caption_ids
+        whole = data.published
+        self.published = whole and (whole.num_images if self.by_image else whole.num_captions)
         self._numbers = {key: number for number, key in enumerate(self.ids)}
 
         self.clip = self._load(config.policy)
@@ -133,12 +136,15 @@ class RetrievalTask:
 
     @classmethod
     def check(cls, config: RetrievalConfig) -> None:
-        """Find what is missing without loading a model: device, annotation file, images, captions.
+        """Find what is missing without loading a model: device, weight files, annotation file, images, captions.
 
         Raises:
-            ValueError, FileNotFoundError: see `find_captions`, `clean_captions`, `check_candidates`.
+            ValueError, FileNotFoundError: see `check_clip`, `find_captions`, `clean_captions`, `check_candidates`.
         """
         autocast_dtype(config.precision, choose_device(config.device))
+        rewards = [model.name for model in config.reward.models] if config.reward else []
+        for name in [config.policy, *rewards, *config.zero_shot_models]:
+            check_clip(name, config.pretrained_root)
         _inputs(config)
 
     def samples(self, ids: Sequence[str]) -> Iterator[Sample]:
@@ -239,7 +245,7 @@ class RetrievalTask:
 
 
 def _inputs(config: RetrievalConfig) -> Pairs:
-    data = find_captions(config.dataset, Path(config.data_root), config.dataset_files)
+    data = find_captions(config.dataset, Path(config.data_root), config.dataset_files, partial=config.partial)
     names = [image.id for image in data.images]
     cleaned = clean_captions([image.captions for image in data.images], names)
     owners = [number for number, texts in enumerate(cleaned) for _ in texts]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ from classification.datasets import LabelledImages, find_dataset
 from clipscore.images import UnreadableImage, open_image
 
 V2 = "imagenetv2-matched-frequency-format-val"
+GO_ON = "; or partial=true to go on with what is there$"
+find_part = functools.partial(find_dataset, partial=True)
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ IMAGENET_LAYOUTS = [
 def test_every_imagenet_layout_is_found(tmp_path, trees, name, alias, root, tree):
     (tmp_path / root).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / root).symlink_to(trees[tree])
-    data = find_dataset(alias, tmp_path)
+    data = find_part(alias, tmp_path)
     assert data.name == name
     assert data.layout.startswith(root + " (")
     assert data.class_names == class_names(name)
@@ -98,7 +102,7 @@ def test_every_imagenet_layout_is_found(tmp_path, trees, name, alias, root, tree
 
 def test_v2_folders_sort_as_strings_and_the_label_is_the_number(tmp_path, trees):
     (tmp_path / V2).symlink_to(trees["labels"])
-    data = find_dataset("imagenet_v2", tmp_path)
+    data = find_part("imagenet_v2", tmp_path)
     assert [image.label for image in data.images[::2]][:5] == [0, 1, 10, 100, 101]
     assert "folders named by label" in data.layout
 
@@ -157,7 +161,7 @@ def test_every_split_layout_is_found_in_file_order(tmp_path, name, alias, folder
     split_file = tmp_path / folder / LAYOUTS[name].split_file
     write_split(split_file, [[file, label, names[label]] for file, label in files], train=[["gone.jpg", 0, "x"]])
     touch(tmp_path / folder / image_folder, *(file for file, _ in files))
-    data = find_dataset(alias, tmp_path)
+    data = find_part(alias, tmp_path)
     assert (data.name, data.class_names, listed(data)) == (name, names, files)
     assert data.root == tmp_path / folder / image_folder
     assert data.layout == f"{(Path(folder) / image_folder).as_posix()} + {folder}/{split_file.name}"
@@ -169,21 +173,21 @@ def test_aircraft_labels_are_the_lines_of_variants(tmp_path, folder):
     touch(tmp_path / folder, "images/1514522.jpg", "images/0747566.jpg")
     (tmp_path / folder / "variants.txt").write_text("\n".join(names) + "\n")
     (tmp_path / folder / "images_variant_test.txt").write_text("1514522 BAE 146-200\n0747566 707-320\n")
-    data = find_dataset("Aircraft", tmp_path)
+    data = find_part("Aircraft", tmp_path)
     assert listed(data) == [("1514522.jpg", names.index("BAE 146-200")), ("0747566.jpg", 0)]
 
     (tmp_path / folder / "variants.txt").write_text("\n".join(reversed(names)))
     with pytest.raises(ValueError, match=r"1514522\.jpg has label .* class name 'BAE 146-200', expected '"):
-        find_dataset("aircraft", tmp_path)
+        find_part("aircraft", tmp_path)
     (tmp_path / folder / "variants.txt").write_text("707-320\n")
     with pytest.raises(ValueError, match=r"variant 'BAE 146-200' of image '1514522' is not in .*variants\.txt"):
-        find_dataset("aircraft", tmp_path)
+        find_part("aircraft", tmp_path)
     (tmp_path / folder / "images_variant_test.txt").write_text("\n")
     with pytest.raises(ValueError, match="lists no images"):
-        find_dataset("aircraft", tmp_path)
+        find_part("aircraft", tmp_path)
     (tmp_path / folder / "variants.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"variants\.txt; it comes with images_variant_test"):
-        find_dataset("aircraft", tmp_path)
+        find_part("aircraft", tmp_path)
 
 
 # ----------------------------------------------------------------------------------------- demo, the user's own
@@ -376,6 +380,157 @@ def test_unusable_split_files(tmp_path):
     write_split(split_file, [], dev=[["a.jpg", 0, "bee"], ["b.jpg", 2, "cat"]])
     with pytest.raises(ValueError, match=r"2 labels, expected 0 to 1, got \[0, 2\]"):
         find_dataset("mine", tmp_path, files)
+
+
+# ------------------------------------------------------------------------------------------ whole and partial sets
+
+
+@pytest.fixture
+def eurosat(tmp_path, monkeypatch) -> Path:
+    """All of EuroSAT as it would be with one test image per class."""
+    names = class_names("eurosat")
+    write_split(tmp_path / "eurosat/split_zhou_EuroSAT.json", [[f"{n}/1.jpg", i, n] for i, n in enumerate(names)])
+    touch(tmp_path / "eurosat/2750", *(f"{name}/1.jpg" for name in names))
+    monkeypatch.setitem(LAYOUTS, "eurosat", replace(LAYOUTS["eurosat"], num_images=10))
+    return tmp_path
+
+
+@pytest.fixture
+def imagenet_a(tmp_path, monkeypatch) -> Path:
+    """All of ImageNet-A as it would be with two images per class."""
+    make_folders(tmp_path / "imagenet-a", wnids("imagenet_a"))
+    monkeypatch.setitem(LAYOUTS, "imagenet_a", replace(LAYOUTS["imagenet_a"], num_images=400))
+    return tmp_path
+
+
+def test_whole_sets_say_how_many_images_are_published(eurosat, imagenet_a):
+    for name, published in (("eurosat", 10), ("imagenet_a", 400)):
+        data = find_dataset(name, imagenet_a)
+        assert (len(data.images), data.published, data.faults) == (published, published, ())
+    make_folders(imagenet_a / "mine", ["n1"])
+    assert find_dataset("mine", imagenet_a, Files("mine")).published is None
+
+
+def test_partial_leaves_out_what_is_missing_and_keeps_the_labels(imagenet_a, caplog):
+    folders = wnids("imagenet_a")
+    for folder in (folders[0], folders[2]):
+        for file in (imagenet_a / "imagenet-a" / folder).iterdir():
+            file.unlink()
+    (imagenet_a / "imagenet-a" / folders[0]).rmdir()
+    missing = rf"expected 200, found 199; 1 missing \({folders[0]}\); 0 surplus; unpack the data again"
+    empty = rf"1 of 199 class folders hold no images \({folders[2]}\); images must lie directly .*unpack the data again"
+    with pytest.raises(ValueError, match=f"{missing}\n.*{empty}{GO_ON}"):
+        find_dataset("imagenet_a", imagenet_a)
+    data = find_part("imagenet_a", imagenet_a)
+    assert [image.label for image in data.images] == [1, 1, *(label for label in range(3, 200) for _ in "ab")]
+    assert (data.class_names, data.published) == (class_names("imagenet_a"), 400)
+    assert re.search(missing, str(data.faults[0])) and re.search(empty, str(data.faults[1]))
+    assert re.search(missing, caplog.text) and re.search(empty, caplog.text)
+
+
+def test_another_number_of_images_than_the_published_one(imagenet_a, monkeypatch):
+    touch(imagenet_a / "imagenet-a" / wnids("imagenet_a")[0], "copy.jpg")
+    said = rf"imagenet-a: 401 images, published are 400; unpack the original archive again \(https://.*\){GO_ON}"
+    with pytest.raises(ValueError, match=said):
+        find_dataset("imagenet_a", imagenet_a)
+    assert len(find_part("imagenet_a", imagenet_a).images) == 401
+
+
+def test_split_entries_without_images_and_another_count(eurosat):
+    split_file = eurosat / "eurosat/split_zhou_EuroSAT.json"
+    entries = json.loads(split_file.read_text())["test"]
+    (eurosat / "eurosat/2750/Forest/1.jpg").unlink()
+    (eurosat / "eurosat/2750/River/1.jpg").unlink()
+    (eurosat / "eurosat/2750/River/1.jpg").mkdir()
+    missing = r"2 of 10 listed images are missing in .*2750 \(Forest/1\.jpg, River/1\.jpg\); unpack the images again"
+    with pytest.raises(FileNotFoundError, match=missing + GO_ON):
+        find_dataset("eurosat", eurosat)
+    assert listed(find_part("eurosat", eurosat)) == [(p, i) for p, i, n in entries if n not in ("Forest", "River")]
+    write_split(split_file, entries[:-3])
+    counted = "lists 7 test images, published are 10; get the original file as told in https.*"
+    with pytest.raises(FileNotFoundError, match=f"{missing.replace('10', '7')}\n.*{counted}{GO_ON}"):
+        find_dataset("eurosat", eurosat)
+    assert len(find_part("eurosat", eurosat).images) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "folders", "said"),
+    [
+        ("imagenet", range(1000), r"1000 class folders are named by number \(0, 1, 2, \.\.\.\), expected wnids \(n01440764, "
+         r"\.\.\.\); .*unpack the original archive of imagenet here, or give each folder the wnid of its class"),
+        ("imagenet_a", range(200), r"200 class folders are named by number .*expected wnids \(n01498041"),
+        ("imagenet_v2", range(1, 1001), "numbered from 1 to 1000, expected 0 to 999, .*unpack the original archive, or "
+         "rename each folder to its number less 1"),
+        ("imagenet_v2", [*range(999), "n15075141"], r"1 class folders are named by wnid \(n15075141\) and 999 by number "
+         r"\(0, 1, 10, \.\.\.\); .*unpack imagenet_v2 into one of its own"),
+        ("imagenet", ["n01440764", "7"], r"1 class folders are named by wnid .* and 1 by number \(7\)"),
+        ("imagenet_v2", range(1001), r"expected 1000, found 1001; 0 missing; 1 surplus \(1000\); .*move what does not be"),
+        ("imagenet_r", [*wnids("imagenet_r"), "n01440764x"], r"0 missing; 1 surplus \(n01440764x\); unpack the data again, "
+         "or move what does not belong there"),
+        ("imagenet_r", [*wnids("imagenet_r"), "N01443537"], r"expected 200, found 201; .*surplus \(N01443537\)"),
+    ],
+)  # fmt: skip
+def test_class_folders_of_another_kind_stay_errors(tmp_path, name, folders, said):
+    make_folders(tmp_path / LAYOUTS[name].roots[0], list(map(str, folders)), files=("a.jpg",))
+    for find in (find_dataset, find_part):
+        with pytest.raises(ValueError, match=said):
+            find(name, tmp_path)
+
+
+def test_incomplete_v2_folders_are_named_by_their_own_kind(tmp_path):
+    make_folders(tmp_path / V2, list(map(str, range(998))))
+    with pytest.raises(
+        ValueError, match=rf"found 998; 2 missing \(998, 999\); 0 surplus; unpack the data again{GO_ON}"
+    ):
+        find_dataset("imagenet_v2", tmp_path)
+    make_folders(tmp_path / "other" / V2, wnids("imagenet")[1:])
+    with pytest.raises(ValueError, match=r"found 999; 1 missing \(n01440764\)"):
+        find_dataset("imagenet_v2", tmp_path / "other")
+
+
+def test_class_folders_in_capitals_are_the_same_classes(tmp_path):
+    make_folders(tmp_path / "imagenet-a", [wnid.upper() for wnid in wnids("imagenet_a")], files=("A.JPEG",))
+    data = find_part("imagenet_a", tmp_path)
+    assert listed(data) == [(f"{wnid.upper()}/A.JPEG", label) for label, wnid in enumerate(wnids("imagenet_a"))]
+
+
+def test_folders_and_files_in_each_others_place(tmp_path):
+    touch(tmp_path, "imagenet-r", "food-101", "file")
+    with pytest.raises(
+        FileNotFoundError, match=r"imagenet-r \(a file, expected a folder\)\n(.*\n)*get the data from http"
+    ):
+        find_dataset("imagenet_r", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"split_zhou_Food101\.json \(a file, expected a folder\)"):
+        find_dataset("food101", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"the data root .*/file is a file, expected a folder; get the images"):
+        find_dataset("food101", tmp_path / "file")
+    (tmp_path / "dtd/split_zhou_DescribableTextures.json").mkdir(parents=True)
+    with pytest.raises(
+        FileNotFoundError, match=r"dtd/split_zhou_\w+\.json \(a folder, expected a file\)\n(.*\n)*get the im"
+    ):
+        find_dataset("dtd", tmp_path)
+    write_split(tmp_path / "eurosat/split_zhou_EuroSAT.json", [["a/1.jpg", 1, "Forest"]])
+    touch(tmp_path, "eurosat/2750")
+    with pytest.raises(
+        FileNotFoundError, match=r"2750/a/1\.jpg \(a file, expected a folder\)\n(.*\n)*unpack the images"
+    ):
+        find_dataset("eurosat", tmp_path)
+    make_folders(tmp_path / "imagenet-a", wnids("imagenet_a")[1:])
+    touch(tmp_path / "imagenet-a", wnids("imagenet_a")[0])
+    with pytest.raises(ValueError, match=r"1 missing \(n01498041: a file, expected a folder\)"):
+        find_dataset("imagenet_a", tmp_path)
+    with pytest.raises(ValueError, match="split_file: expected a json file, got the folder"):
+        find_dataset("mine", tmp_path, Files("imagenet-a", split_file="imagenet-a"))
+
+
+def test_links_that_lead_nowhere_are_named(tmp_path, eurosat):
+    (tmp_path / "imagenet-a").symlink_to(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match=r"imagenet-a \(a link to .*/gone, which is not there\)"):
+        find_dataset("imagenet_a", tmp_path)
+    (eurosat / "eurosat/2750/Forest/1.jpg").unlink()
+    (eurosat / "eurosat/2750/Forest/1.jpg").symlink_to(tmp_path / "gone.jpg")
+    with pytest.raises(FileNotFoundError, match=r"1 of 10 listed images are missing .*Forest/1\.jpg"):
+        find_dataset("eurosat", eurosat)
 
 
 # ------------------------------------------------------------------------------------------------------- images

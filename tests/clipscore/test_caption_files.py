@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,11 @@ import pytest
 from pydantic import ValidationError
 
 from clipscore.caption_files import CaptionedImages, captions_fingerprint, find_captions
-from clipscore.caption_layouts import LAYOUTS, canonical_name, find_layout
+from clipscore.caption_layouts import LAYOUTS, Published, canonical_name, find_layout
 from clipscore.config import CaptionFiles
 
+GO_ON = "; or partial=true to go on with what is there$"
+find_part = functools.partial(find_captions, partial=True)
 COCO_A, COCO_B = "val2014/COCO_val2014_000000391895.jpg", "train2014/COCO_train2014_000000000009.jpg"
 COCO_LIST = [{"image": COCO_A, "caption": [" A man. ", "a dog\n"]}, {"image": COCO_B, "caption": ["Ä cat"] * 6}]
 COCO_FOUND = [(COCO_A, (" A man. ", "a dog\n"), 391895, None), (COCO_B, ("Ä cat",) * 6, 9, None)]
@@ -88,7 +93,7 @@ def own(tmp_path: Path, content: Any, *files: str, **keys: str) -> CaptionedImag
 def test_coco_lists(tmp_path, annotations, images, split):
     write(tmp_path / annotations.format(split), COCO_LIST)
     touch(tmp_path / images, COCO_A, COCO_B)
-    data = find_captions("MSCOCO", tmp_path, split=split)
+    data = find_part("MSCOCO", tmp_path, split=split)
     assert (data.name, data.root, data.annotations) == ("coco", tmp_path / images, tmp_path / annotations.format(split))
     assert listed(data) == COCO_FOUND
     assert data.layout == f"{annotations.format(split)} (caption lists), images in {images}"
@@ -99,7 +104,7 @@ def test_train_lists_are_grouped_by_image(tmp_path):
     entries = [{"caption": caption, "image": image, "image_id": key} for image, caption, key in order]
     write(tmp_path / "coco2014/coco_karpathy_train.json", entries)
     touch(tmp_path / "coco2014", COCO_A, COCO_B)
-    data = find_captions("coco", tmp_path, split="train")
+    data = find_part("coco", tmp_path, split="train")
     assert listed(data) == [(COCO_B, ("b1", "b2"), 9, None), (COCO_A, ("a1", "a1"), 391895, None)]
     assert "one entry per caption" in data.layout
 
@@ -114,15 +119,15 @@ def test_the_original_karpathy_file_of_coco(tmp_path, place):
     ]
     write(tmp_path / place / "dataset_coco.json", karpathy(*rows))
     touch(tmp_path / "coco/images", *(f"{folder}/{file}" for _, folder, file, _ in rows))
-    data = find_captions("coco", tmp_path)
+    data = find_part("coco", tmp_path)
     assert listed(data) == [("val2014/COCO_val2014_2.jpg", ("x ", "y"), 101, None)]
     assert data.layout == f"{place}dataset_coco.json (Karpathy's form, split test), images in coco/images"
-    train = find_captions("coco", tmp_path, split="train")
+    train = find_part("coco", tmp_path, split="train")
     assert [(image.id, image.image_id) for image in train.images] == [
         ("val2014/COCO_val2014_1.jpg", 100),
         ("train2014/COCO_train2014_3.jpg", 102),
     ]
-    assert [image.captions for image in find_captions("coco", tmp_path, split="val").images] == [("v",)]
+    assert [image.captions for image in find_part("coco", tmp_path, split="val").images] == [("v",)]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +151,7 @@ def test_flickr30k(tmp_path, annotations, prefix, images, note):
         content = karpathy(("train", "", "0.jpg", ["t"]), *rows)
     write(tmp_path / "flickr30k" / annotations, content)
     touch(tmp_path / "flickr30k" / images, *captions)
-    data = find_captions("F30K", tmp_path)
+    data = find_part("F30K", tmp_path)
     assert data.name == "flickr30k"
     assert listed(data) == [(prefix + file, tuple(texts), file[:-4], None) for file, texts in captions.items()]
     assert {image.path for image in data.images} == {tmp_path / "flickr30k" / images / file for file in captions}
@@ -163,7 +168,7 @@ def test_the_official_nocaps_file(tmp_path, images, place):
     content["annotations"].reverse()
     write(tmp_path / "nocaps" / place / NOCAPS, content)
     touch(tmp_path / "nocaps" / images, "a.jpg", "b.jpg", "c.jpg")
-    data = find_captions("nocaps", tmp_path)
+    data = find_part("nocaps", tmp_path)
     a, b, c = (
         ("a.jpg", ("a2", "a1"), 0, "near-domain"),
         ("b.jpg", ("b1",), 1, "in-domain"),
@@ -171,10 +176,10 @@ def test_the_official_nocaps_file(tmp_path, images, place):
     )
     assert listed(data) == [a, b, c]
     assert data.layout.startswith(f"nocaps/{place}{NOCAPS} (COCO's form), images in nocaps")
-    assert listed(find_captions("nocaps/in", tmp_path, split="val")) == [b]
-    assert listed(find_captions("NoCaps_near-domain", tmp_path)) == [a, c]
+    assert listed(find_part("nocaps/in", tmp_path, split="val")) == [b]
+    assert listed(find_part("NoCaps_near-domain", tmp_path)) == [a, c]
     with pytest.raises(ValueError, match=r"no image has the domain 'out-domain', found: in-domain, near-domain"):
-        find_captions("nocaps/out", tmp_path)
+        find_part("nocaps/out", tmp_path)
 
 
 def test_the_converted_nocaps_lists(tmp_path):
@@ -183,8 +188,8 @@ def test_the_converted_nocaps_lists(tmp_path):
         write(tmp_path / "nocaps" / file, entries)
         touch(tmp_path / "nocaps/val", f"{domain}.jpg")
     found = [(f"{d}.jpg", ("x", d), 10 + number, d) for number, d in enumerate(NOCAPS_LISTS)]
-    assert listed(find_captions("nocaps/near-domain", tmp_path)) == [found[1]]
-    data = find_captions("nocaps", tmp_path)
+    assert listed(find_part("nocaps/near-domain", tmp_path)) == [found[1]]
+    data = find_part("nocaps", tmp_path)
     assert listed(data) == found
     assert (data.root, data.annotations) == (tmp_path / "nocaps/val", tmp_path / "nocaps")
     assert all(file in data.layout for file in NOCAPS_LISTS.values())
@@ -193,12 +198,12 @@ def test_the_converted_nocaps_lists(tmp_path):
     repeated = [{"image": "near-domain.jpg", "caption": ["x"], "image_id": 10}]
     write(tmp_path / "nocaps" / NOCAPS_LISTS["in-domain"], repeated)
     with pytest.raises(ValueError, match=r"nocaps: 1 images are listed more than once \(near-domain\.jpg\)"):
-        find_captions("nocaps", tmp_path)
+        find_part("nocaps", tmp_path)
     (tmp_path / "nocaps" / NOCAPS_LISTS["out-domain"]).unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"nocaps/out-domain, split test: no annotation file; tried: .*1413_out"
+        FileNotFoundError, match=r"nocaps/out-domain, split test: no annotation file; tried:(.*\n)* .*1413_out"
     ):
-        find_captions("nocaps", tmp_path)
+        find_part("nocaps", tmp_path)
 
 
 def test_demo_scenes(tmp_path):
@@ -209,7 +214,9 @@ def test_demo_scenes(tmp_path):
         data = find_captions("Demo-Scenes/low-light", tmp_path, split=split)
         assert (data.name, data.root) == ("demo_scenes/low-light", tmp_path / "demo_scenes/low-light")
         assert listed(data) == [(f"images/{split}.png", (split,), split, None)]
-    with pytest.raises(FileNotFoundError, match=r"clean/annotations/test\.json; styles there: low-light; .*quickstart"):
+    with pytest.raises(
+        FileNotFoundError, match=r"clean/annotations/test\.json; \n(.*\n)*styles there: low-light; .*quickstart"
+    ):
         find_captions("demo_scenes/clean", tmp_path)
     with pytest.raises(ValueError, match="has no split 'val'; choose one of test, train"):
         find_captions("demo_scenes/low-light", tmp_path, split="val")
@@ -221,11 +228,11 @@ def test_the_first_layout_wins_and_its_own_images_come_first(tmp_path):
     write(tmp_path / "coco/annotations/coco_karpathy_test.json", COCO_LIST[:1])
     touch(tmp_path / "coco/images", COCO_A)
     touch(tmp_path / "coco2014", COCO_A)
-    assert find_captions("coco", tmp_path).root == tmp_path / "coco/images"
+    assert find_part("coco", tmp_path).root == tmp_path / "coco/images"
     write(tmp_path / "coco2014/dataset_coco.json", karpathy(("test", "val2014", COCO_A[8:], ["k"])))
-    assert find_captions("coco", tmp_path).images[0].captions == ("k",)
+    assert find_part("coco", tmp_path).images[0].captions == ("k",)
     write(tmp_path / "coco2014/coco_karpathy_test.json", [{"image": COCO_A, "caption": ["list"]}])
-    assert find_captions("coco", tmp_path).images[0].captions == ("list",)
+    assert find_part("coco", tmp_path).images[0].captions == ("list",)
 
 
 # -------------------------------------------------------------------------------------------------- the user's own
@@ -290,7 +297,7 @@ def test_equal_file_names_are_never_taken_for_one_image(tmp_path):
     content = [{"image": f"{folder}/1.jpg", "caption": [folder]} for folder in "ab"]
     with pytest.raises(
         FileNotFoundError,
-        match=r"lists 2 images, none of 2 looked for is on disk; tried, for example: .*pictures/a/1\.jpg;",
+        match=r"lists 2 images, none of them is on disk; tried, for example:\n .*pictures/a/1\.jpg\nunpack",
     ):
         own(tmp_path, content, "1.jpg")
     assert [image.path.parent.name for image in own(tmp_path, content, "a/1.jpg", "b/1.jpg").images] == ["a", "b"]
@@ -485,7 +492,7 @@ def test_missing_images_are_counted_and_named(tmp_path):
     content = [{"image": name, "caption": ["x"]} for name in names]
     gone = ["a/01.jpg", "a/19.jpg", "b/07.jpg", "b/08.jpg"]
     with pytest.raises(
-        FileNotFoundError, match=r"lists 40 images, none of 10 looked for is on disk; tried.*pictures/a/00\.jpg"
+        FileNotFoundError, match=r"lists 40 images, none of them is on disk; tried.*\n.*pictures/a/00\.jpg"
     ):
         own(tmp_path, content)
     shown = (
@@ -502,7 +509,7 @@ def test_missing_images_are_counted_and_named(tmp_path):
 
 def test_missing_images_name_every_root(tmp_path):
     write(tmp_path / "coco/annotations/coco_karpathy_test.json", COCO_LIST)
-    with pytest.raises(FileNotFoundError, match="lists 2 images, none of 2 looked for") as error:
+    with pytest.raises(FileNotFoundError, match="lists 2 images, none of them") as error:
         find_captions("coco", tmp_path)
     assert all(str(tmp_path / root / COCO_A) in str(error.value) for root in ("coco", "coco/images", "coco2014"))
     touch(tmp_path / "coco/images", COCO_B)
@@ -536,7 +543,7 @@ def test_a_read_only_data_root_is_left_as_it_is(tmp_path):
     for folder in folders:
         folder.chmod(0o555)
     try:
-        assert listed(find_captions("coco", tmp_path)) == COCO_FOUND
+        assert listed(find_part("coco", tmp_path)) == COCO_FOUND
     finally:
         for folder in folders:
             folder.chmod(0o755)
@@ -552,13 +559,73 @@ def test_all_25010_captions_of_a_full_test_set_count(tmp_path, monkeypatch, capl
     for name in names:
         os.close(os.open(tmp_path / "coco2014" / name, os.O_CREAT))
     listings = []
-    list_folder = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda folder: listings.append(folder) or list_folder(folder))
+    list_folder = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: listings.append(folder) or list_folder(folder))
+    whole = LAYOUTS["coco"].published["test"]
+    digest = hashlib.md5((tmp_path / "coco2014/coco_karpathy_test.json").read_bytes()).hexdigest()
+    monkeypatch.setitem(LAYOUTS["coco"].published, "test", replace(whole, md5=digest))
     data = find_captions("coco", tmp_path)
     assert listings == [tmp_path / "coco2014/val2014"]  # once for the folder, not once for each image
-    assert (len(data.images), sum(len(image.captions) for image in data.images)) == (5000, 25_010)
+    assert data.counts == data.published == (5000, 25_010) == (whole.num_images, whole.num_captions)
     assert (data.images[1].image_id, data.images[4500].captions[5]) == (1, "4500 5")
-    assert caplog.text == ""
+    assert (caplog.text, data.faults) == ("", ())
     write(tmp_path / "coco2014/coco_karpathy_test.json", [item | {"caption": item["caption"][:5]} for item in content])
-    find_captions("coco", tmp_path)
-    assert "5000 images and 25000 captions, published are 5000 and 25010; figures will not be comp" in caplog.text
+    counted = (
+        r"lists 5,000 images and 25,000 captions, published are 5,000 and 25,010; get the original file from https.*"
+    )
+    changed = rf"coco_karpathy_test\.json: its md5 is [0-9a-f]{{32}}, the published file's is {digest}; get the orig.*"
+    with pytest.raises(ValueError, match=f"{counted}\n.*{changed}{GO_ON}"):
+        find_captions("coco", tmp_path)
+    partial = find_part("coco", tmp_path)
+    assert (partial.counts, partial.published) == ((5000, 25_000), (5000, 25_010))
+    assert "published are 5,000 and 25,010" in caplog.text and "its md5 is" in caplog.text
+
+
+def test_a_changed_file_of_the_right_size_is_named_by_its_md5(tmp_path, monkeypatch):
+    monkeypatch.setitem(LAYOUTS["coco"].published, "test", Published(2, 8, "0" * 32))
+    for file in ("coco2014/coco_karpathy_test.json", "coco2014/dataset_coco.json"):
+        content = COCO_LIST
+        if file.endswith("dataset_coco.json"):  # it holds all splits: another file, of which no md5 is known
+            rows = [("test", *entry["image"].split("/"), entry["caption"]) for entry in COCO_LIST]
+            content = karpathy(*rows)
+            (tmp_path / "coco2014/coco_karpathy_test.json").unlink()
+        path = write(tmp_path / file, content)
+        touch(tmp_path / "coco2014", COCO_A, COCO_B)
+        if content is COCO_LIST:
+            found = hashlib.md5(path.read_bytes()).hexdigest()
+            said = f"coco_karpathy_test.json: its md5 is {found}, the published file's is 0+; get the original file"
+            with pytest.raises(ValueError, match=said):
+                find_captions("coco", tmp_path)
+            assert find_part("coco", tmp_path).counts == (2, 8)
+        else:
+            assert find_captions("coco", tmp_path).faults == ()
+
+
+def test_partial_leaves_out_missing_images(tmp_path, monkeypatch, caplog):
+    rows = [("test", "", f"{number}.jpg", ["a", "b"]) for number in range(6)]
+    write(tmp_path / "flickr30k/dataset_flickr30k.json", karpathy(*rows))
+    touch(tmp_path / "flickr30k/images", "1.jpg", "4.jpg")
+    (tmp_path / "flickr30k/images/3.jpg").mkdir()
+    (tmp_path / "flickr30k/images/2.jpg").symlink_to(tmp_path / "gone.jpg")
+    monkeypatch.setitem(LAYOUTS["flickr30k"].published, "test", Published(6, 12))
+    missing = r"4 of 6 listed images are missing on disk \(0\.jpg, 2\.jpg, 3\.jpg, \.\.\.\).*unpack the images again"
+    with pytest.raises(FileNotFoundError, match=missing + GO_ON):
+        find_captions("flickr30k", tmp_path)
+    data = find_part("flickr30k", tmp_path)
+    assert listed(data) == [(f"{number}.jpg", ("a", "b"), 100 + number, None) for number in (1, 4)]
+    assert (data.counts, data.published, len(data.faults)) == ((2, 4), (6, 12), 1)
+    assert "4 of 6 listed images are missing" in caplog.text
+
+
+def test_folders_and_files_in_each_others_place(tmp_path):
+    (tmp_path / "coco2014/coco_karpathy_test.json").mkdir(parents=True)
+    with pytest.raises(
+        FileNotFoundError, match=r"test\.json \(a folder, expected a file\)\n(.*\n)*get the data from http"
+    ):
+        find_captions("coco", tmp_path)
+    touch(tmp_path, "file", "flickr30k/images")
+    with pytest.raises(FileNotFoundError, match=r"the data root .*/file is a file, expected a folder; get the data"):
+        find_captions("coco", tmp_path / "file")
+    write(tmp_path / "flickr30k/test.json", [{"image": "a.jpg", "caption": ["x"]}])
+    with pytest.raises(FileNotFoundError, match=r"images/a\.jpg \(a file, expected a folder\)\nunpack the images"):
+        find_captions("flickr30k", tmp_path)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from clipscore import clip_weights
-from clipscore.clip_weights import build_openai_layout, load_clip
+from clipscore.clip_weights import build_openai_layout, check_clip, file_sha256, load_clip
 from clipscore.devices import autocast_dtype
 from clipscore.text_encoder import encode_texts
 
@@ -44,8 +47,76 @@ def assert_loads(name, root, expected):
 def test_openai_archive_by_name(tmp_path, weights, expected):
     (tmp_path / "clip").mkdir()
     model = build_openai_layout(weights)
-    torch.jit.trace(model, (IMAGES, open_clip.tokenize(TEXTS)), check_trace=False).save(tmp_path / "clip/ViT-B-16.pt")
+    file = tmp_path / "clip/ViT-B-16.pt"
+    torch.jit.trace(model, (IMAGES, open_clip.tokenize(TEXTS)), check_trace=False).save(file)
+    (tmp_path / "checksums.sha256").write_text(f"{file_sha256(file)}  clip/ViT-B-16.pt\n")
     assert_loads("ViT-B/16", tmp_path, expected)
+
+
+def test_another_file_under_an_openai_name_is_refused(tmp_path, weights):
+    (tmp_path / "clip").mkdir()
+    file = tmp_path / "clip/ViT-B-16.pt"
+    torch.save(weights, file)
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    for listed, source in [("5806e77cd80f", "pretrained/checksums.sha256"), ("00ff" * 16, f"{tmp_path}/checksums")]:
+        said = rf"{file} \({file.stat().st_size:,} bytes\) is not OpenAI's ViT-B/16: its sha256 is {found}, expected "
+        said += rf"{listed}.*{source}.*bash scripts/fetch_pretrained\.sh\), or name your own file by its path"
+        with pytest.raises(ValueError, match=said):
+            load_clip("ViT-B/16", tmp_path)
+        (tmp_path / "checksums.sha256").write_text(f"{'00FF' * 16} *clip/ViT-B-16.pt\n")
+    assert load_clip("clip/ViT-B-16.pt", tmp_path).sha256 == found  # by its path it is the user's own
+    (tmp_path / "checksums.sha256").write_text(f"{'00ff' * 16}  clip/RN50.pt\n")
+    assert load_clip("ViT-B/16", tmp_path).sha256 == found  # what is not listed is not checked
+
+
+def test_a_file_is_read_once_for_its_sha256(tmp_path, weights, monkeypatch):
+    digests = []
+    monkeypatch.setattr(clip_weights, "file_sha256", lambda path: digests.append(path) or "0" * 64)
+    torch.save(weights, tmp_path / "tiny.pt")
+    load_clip("tiny.pt", tmp_path)
+    assert digests == [tmp_path / "tiny.pt"]
+
+
+def cut(file: Path, size: int) -> None:
+    file.write_bytes(file.read_bytes()[:size])
+
+
+def test_truncated_files_are_named_before_anything_is_built(tmp_path, weights, monkeypatch):
+    (tmp_path / "clip").mkdir()
+    torch.save(weights, tmp_path / "clip/ViT-B-16.pt")
+    torch.save(weights, tmp_path / "whole.pt")
+    save_file(weights, tmp_path / "own.safetensors")
+    for name in ("ViT-B/16", "whole.pt", "own.safetensors", "ViT-B-16:whole.pt"):
+        check_clip(name, tmp_path)
+    cut(tmp_path / "clip/ViT-B-16.pt", -9)
+    cut(tmp_path / "own.safetensors", -1)
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "text.pt").write_text("no zip")
+    monkeypatch.setattr(clip_weights.torch, "load", None)
+    for name, file, reason in [
+        ("ViT-B/16", "clip/ViT-B-16.pt", "the end of its zip archive is missing"),
+        ("own.safetensors", "own.safetensors", r"its head promises [\d,]+ bytes"),
+        ("ViT-B-16:empty.pt", "empty.pt", "it is empty"),
+    ]:
+        path = tmp_path / file
+        said = (
+            rf"{path} \({path.stat().st_size:,} bytes\) is truncated: {reason}; fetch it again \(bash scripts/f"
+        )
+        for check in (check_clip, load_clip):
+            with pytest.raises(ValueError, match=said):
+                check(name, tmp_path)
+    check_clip("text.pt", tmp_path)  # not cut off; what it is, the reader will say
+
+
+def test_the_quick_check_downloads_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(open_clip, "download_pretrained", None)
+    check_clip("ViT-L/14@336px", tmp_path)
+    check_clip("ViT-B-32/laion2b_s34b_b79k", tmp_path)
+    with pytest.raises(FileNotFoundError, match="did you mean ViT-B/16"):
+        check_clip("ViT-B-16", tmp_path)
+    (tmp_path / "clip/ViT-L-14-336px.pt").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"clip/ViT-L-14-336px\.pt is a folder, expected a weight file"):
+        check_clip("ViT-L/14@336px", tmp_path)
 
 
 def test_state_dict_and_safetensors(tmp_path, weights, expected):
@@ -100,9 +171,9 @@ def test_bad_names_and_files(tmp_path, weights, monkeypatch):
     with pytest.raises(ValueError, match="is a folder"):
         load_clip(str(tmp_path), tmp_path)
     torch.save(weights, tmp_path / "whole.pt")
-    (tmp_path / "cut.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:5000])
-    with pytest.raises(ValueError, match=r"cut.pt \(5,000 bytes\) cannot be read.*Fetch it again"):
-        load_clip("cut.pt", tmp_path)
+    (tmp_path / "text.pt").write_text("no weights")
+    with pytest.raises(ValueError, match=r"text.pt \(10 bytes\) cannot be read.*if it is damaged, fetch it again"):
+        load_clip("text.pt", tmp_path)
     torch.save({"ctx": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="holds no CLIP in OpenAI layout"):
         load_clip("other.pt", tmp_path)

@@ -1,0 +1,202 @@
+"""RLCF on a picture of your own: `python -m classification.predict --image photo.jpg --classes "cat,dog,..."`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from classification.adapt import Episode, adapt, entropies
+from classification.class_names import class_names
+from classification.config import ClassificationConfig
+from classification.dataset_layouts import LAYOUTS, canonical_name
+from classification.methods import build_objective, build_policy, build_state, check_candidates
+from classification.prompt_learner import load_prompt_start
+from classification.views import make_views, view_seed
+from clipscore.clip_weights import load_clip
+from clipscore.devices import autocast_dtype, choose_device
+from clipscore.prediction import columns, command_parser, describe, open_picture, read_settings, rounded, run_command
+
+NUM_ANSWERS = 5
+NUM_SHOWN = 6  # views in the text; the JSON has all
+
+EXAMPLE = """\
+  python -m scripts.demo.make_data output/demo_data
+  python -m classification.predict --image output/demo_data/demo/sketch/05_red_five/022.png \\
+    --classes "red zero,red one,red two,red three,red four,red five,red six,red seven,red eight,red nine" \\
+    policy=demo/policy.pt reward.models=demo/reward.pt steps=4 \\
+    views.num_views=16 views.select_fraction=0.375 views.crop_scale=[0.5,1.0]
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = command_parser(
+        "classification",
+        "configs/classification/rlcf_prompt.yaml",
+        "Classify one picture before and after adapting to it, and show what the reward says on the way.",
+        EXAMPLE,
+    )
+    parser.add_argument("--image", required=True, metavar="FILE", help="the picture")
+    parser.add_argument(
+        "--classes",
+        required=True,
+        metavar="LIST",
+        help="names separated by commas, a file with one name per line, or the classes of a data set (imagenet, ...)",
+    )
+    return run_command(parser, predict, show, arguments)
+
+
+def predict(args: argparse.Namespace) -> dict[str, Any]:
+    """Adapt to the picture of a command line; a JSON-able result.
+
+    Raises:
+        ValueError, FileNotFoundError, FloatingPointError: whatever is missing or does not fit.
+    """
+    config = read_settings(args, ClassificationConfig)
+    names = read_classes(args.classes)
+    check_number(config, len(names))
+    picture = open_picture(args.image, "--image")
+    episode = classify(config, names, picture, Path(args.image).name)
+    return {"image": args.image, "method": describe(config), "num_classes": len(names), **result(episode, names)}
+
+
+def classify(config: ClassificationConfig, names: Sequence[str], picture: Image.Image, file_name: str) -> Episode:
+    """Build what the config describes, and adapt it to one picture.
+
+    Args:
+        config: as of a run; the views depend on its seed and data set.
+        names: C class names.
+        picture: RGB.
+        file_name: what the views depend on besides.
+    """
+    device = choose_device(config.device)
+    precision = autocast_dtype(config.precision, device)
+    root, views = Path(config.pretrained_root), config.views
+    start = load_prompt_start(config.prompt_start, [root]) if config.prompt_start else None
+    models = [config.policy, *(model.name for model in config.reward.models)] if config.reward else [config.policy]
+    clip, *rewards = [load_clip(name, root, device, precision) for name in models]
+    policy = build_policy(config, clip, names, start)
+    objective = build_objective(config, rewards, names)
+    state = build_state(config, policy, scale_loss=precision is torch.float16)
+    seed = view_seed(config.seed, config.dataset, file_name)
+    crop_scale = tuple(views.crop_scale) if views.crop_scale else None
+    drawn = make_views(picture, views.num_views, clip.image_size, seed, views.recipe, crop_scale).to(device)
+    return adapt(policy, state, objective, drawn, views.num_selected, config.steps, config.entropy_weight)
+
+
+def read_classes(text: str) -> list[str]:
+    """The class names that --classes stands for, in their order.
+
+    Args:
+        text: a file with one name per line, names separated by commas, or the name of a built-in data set.
+
+    Raises:
+        ValueError: fewer than two names, or one that is there twice.
+    """
+    if os.path.isfile(text):
+        given = Path(text).read_text(encoding="utf-8-sig").splitlines()
+    elif "," in text:
+        given = text.split(",")
+    else:
+        dataset = canonical_name(text)
+        if dataset is not None and dataset.split("/")[0] in LAYOUTS:
+            return class_names(dataset)
+        given = [text]
+    names = [name.strip() for name in given if name.strip()]
+    if len(names) < 2:
+        found = f"one class, {names[0]!r}" if names else "no class"
+        raise ValueError(
+            f'--classes {text}: {found}; give at least two, separated by commas ("cat,dog"), a file with one name per '
+            f"line, or a data set: {', '.join(LAYOUTS)}"
+        )
+    counts = Counter(name.replace("_", " ") for name in names)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if repeated:
+        raise ValueError(f"--classes {text}: {repeated[0]!r} is there twice; give each class once")
+    return names
+
+
+def check_number(config: ClassificationConfig, num_classes: int) -> None:
+    """Refuse more candidates than classes.
+
+    Raises:
+        ValueError: K > C, with what to type.
+    """
+    try:
+        check_candidates(config.model_copy(update={"dataset": "--classes"}), num_classes)
+    except ValueError as error:
+        raise ValueError(f"{error}: add num_candidates={num_classes} to the command") from None
+
+
+def result(episode: Episode, names: Sequence[str]) -> dict[str, Any]:
+    """The JSON-able part of an episode: numbers as in a run's record, classes by name."""
+    selected = episode.selected.tolist()
+    steps: list[dict[str, Any]] = []
+    for step in episode.steps:
+        shown: dict[str, Any] = {"loss": rounded(float(step.loss.detach()))}
+        if step.candidates is not None:
+            shown["views"] = [
+                {
+                    "view": view,
+                    "candidates": [
+                        {"class": names[label], "reward": rounded(reward)}
+                        for label, reward in zip(labels, rewards, strict=True)
+                    ],
+                }
+                for view, labels, rewards in zip(selected, step.candidates.tolist(), step.rewards.tolist(), strict=True)
+            ]
+        steps.append(shown)
+    return {
+        "num_views": len(episode.view_logits),
+        "selected": selected,
+        "entropy": [rounded(value) for value in entropies(episode.view_logits[episode.selected]).tolist()],
+        "steps": steps,
+        "before": answers(episode.before, names),
+        "after": answers(episode.after, names),
+    }
+
+
+def answers(logits: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The most likely classes, best first. [C]"""
+    top = logits.double().softmax(0).topk(min(NUM_ANSWERS, len(names)))
+    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    return [{"class": names[label], "probability": rounded(probability)} for label, probability in pairs]
+
+
+def show(found: dict[str, Any]) -> str:
+    """A result as text."""
+    selected = found["selected"]
+    lines = [f"{found['image']}: {found['num_classes']} classes", found["method"], ""]
+    lines += [f"{len(selected)} of {found['num_views']} views are kept (0 is the centre view), entropy in nats"]
+    kept = zip(selected, found["entropy"], strict=True)
+    lines += columns([[f"view {view}", f"{entropy:.4f}"] for view, entropy in list(kept)[:NUM_SHOWN]])
+    for number, step in enumerate(found["steps"], start=1):
+        lines += ["", f"step {number}: loss {step['loss']:.6g}" + (", candidates and rewards" * ("views" in step))]
+        lines += columns(
+            [
+                [
+                    f"view {view['view']}",
+                    *(cell for c in view["candidates"] for cell in (c["class"], f"{c['reward']:.4f} ")),
+                ]
+                for view in step.get("views", [])[:NUM_SHOWN]
+            ]
+        )
+    if len(selected) > NUM_SHOWN:
+        lines += ["", f"{len(selected) - NUM_SHOWN} more views are in --json"]
+    rows = [["before", "", "after", ""]]
+    for before, after in zip(found["before"], found["after"], strict=True):
+        rows.append([text for a in (before, after) for text in (f"{a['probability']:7.2%}", f"{a['class']}  ")])
+    return "\n".join([*lines, "", *columns(rows, indent="")])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
