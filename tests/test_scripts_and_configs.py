@@ -1,0 +1,73 @@
+"""Every benchmark script names a config, data sets and models that exist: looked up on miniatures of all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts import run
+from scripts.config import REPOSITORY, available_configs
+from tests import miniatures
+
+TASK_FOLDERS = ("classification", "retrieval", "captioning")
+SCRIPTS = sorted(path for task in TASK_FOLDERS for path in (REPOSITORY / "scripts" / task).glob("*.sh"))
+RUNS = [path for path in SCRIPTS if not path.stem.startswith(("extract", "train"))]  # those have tests of their own
+TRAINING = {"configs/captioning/train_capdec_coco.yaml", "configs/captioning/train_clipcap_coco.yaml"}
+STUB = """#!{python}
+import json, os, sys
+if sys.argv[1:3] == ["-m", "scripts.run"]:
+    print(json.dumps(sys.argv[3:]))
+else:
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+"""
+
+
+@pytest.fixture(scope="module")
+def miniature(tmp_path_factory) -> Path:
+    return miniatures.build(tmp_path_factory.mktemp("miniature"))
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory) -> dict[str, list[list[str]]]:
+    """What each script gives to `python -m scripts.run`, taken down by a stand-in for python."""
+    folder = tmp_path_factory.mktemp("bin")
+    (folder / "python").write_text(STUB.format(python=sys.executable))
+    (folder / "python").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "RLCF_USE_ACTIVE_ENV": "1"}
+    environment.pop("NPROC", None)
+    found = {}
+    for script in RUNS:
+        done = subprocess.run(["bash", script, "cpu"], env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        found[script.relative_to(REPOSITORY).as_posix()] = [json.loads(line) for line in done.stdout.splitlines()]
+    return found
+
+
+def test_every_config_is_run_by_a_script(commands):
+    used = {words[words.index("--config") + 1] for calls in commands.values() for words in calls}
+    assert used | TRAINING == set(available_configs())
+
+
+@pytest.mark.parametrize("script", RUNS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_data_and_models_of_a_script_are_found(script, commands, miniature, tmp_path, monkeypatch):
+    if script.parent.name == "captioning" and shutil.which("java") is None:
+        pytest.skip("caption metrics need Java")
+    for variable, folder in {"RLCF_DATA": "data", "RLCF_PRETRAINED": "pretrained"}.items():
+        monkeypatch.setenv(variable, str(miniature / folder))
+    monkeypatch.setenv("RLCF_OUTPUT", str(tmp_path))
+    checked = []
+    for words in commands[script.relative_to(REPOSITORY).as_posix()]:
+        args = run._parser().parse_intermixed_args([*words, "partial=true"])
+        datasets, others = run.split_datasets(args.datasets or [], args.overrides)
+        sweeps, others = run.split_sweeps(args.sweep or [], others)
+        for config in run._load_all(args.config, others, datasets, sweeps):
+            run._task_class(config).check(config)
+            checked.append(config.column)
+    assert checked
+    assert not list(tmp_path.iterdir()), "a check writes nothing"
