@@ -22,7 +22,7 @@ OPENAI_NAMES = (
 )  # fmt: skip
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 CHECKSUMS = "checksums.sha256"
-FETCH = "fetch it again (bash scripts/fetch_pretrained.sh)"
+FETCH = "move it away and fetch it again (bash scripts/fetch_pretrained.sh)"
 _OWN_CHECKSUMS = Path(__file__).resolve().parent.parent / "pretrained" / CHECKSUMS
 _ZIP_START = b"PK\x03\x04"
 _BLOCK = 1 << 20

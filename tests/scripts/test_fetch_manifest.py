@@ -1,0 +1,124 @@
+"""The manifest, DATA.md, the weights page, checksums.sha256 and the layouts that runs look for say the same."""
+
+from __future__ import annotations
+
+import re
+
+import open_clip.pretrained
+import pytest
+
+from captioning.config import CaptioningConfig
+from classification.dataset_layouts import LAYOUTS as IMAGE_LAYOUTS
+from classification.dataset_layouts import FolderLayout, SplitLayout
+from clipscore.caption_layouts import LAYOUTS as CAPTION_LAYOUTS
+from clipscore.yaml12 import parse_yaml
+from scripts.config import REPOSITORY
+from scripts.fetch_manifest import FILES, RemoteFile
+
+DATA_PAGE = (REPOSITORY / "DATA.md").read_text(encoding="utf-8")
+WEIGHTS_PAGE = (REPOSITORY / "pretrained/README.md").read_text(encoding="utf-8")
+CHECKSUMS = dict(
+    reversed(line.split()) for line in (REPOSITORY / "pretrained/checksums.sha256").read_text().splitlines()
+)
+NEEDED = [file for file in FILES if file.needed_by]
+
+
+def path_of(file: RemoteFile) -> str:
+    return file.path
+
+
+def rows(page: str, cell: str) -> list[list[str]]:
+    """The table rows of a page that have this cell."""
+    lines = [[part.strip() for part in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"]
+    return [cells for cells in lines if f"`{cell}`" in cells]
+
+
+@pytest.mark.parametrize("file", NEEDED, ids=path_of)
+def test_each_file_has_its_row_in_the_data_page(file):
+    if file.group == "nocaps":  # a sentence instead of a table
+        assert f"`{file.path}`, from <{file.address}>" in DATA_PAGE
+        return
+    [cells] = rows(DATA_PAGE, file.path)
+    assert (f"<{file.address}>" in cells) if file.address else (f"({file.page})" in cells[1])
+    size = "-" if file.size is None else f"{file.size:,}"
+    assert file.is_annotation or size in cells
+    assert file.group == "splits" or (file.checksum or "-").replace(":", " ") in cells
+
+
+def test_no_other_weights_and_checksums_are_on_the_pages():
+    section = DATA_PAGE[DATA_PAGE.index("## Weights") : DATA_PAGE.index("## ImageNet")]
+    paths = set(re.findall(r"^\| `([^`]+)`", section, re.MULTILINE))
+    assert paths == {file.path for file in NEEDED if not file.is_annotation}
+    for checksum in re.findall(r"\| (sha256|md5) ([0-9a-f]+) \|", DATA_PAGE):
+        assert len(checksum[1]) == {"sha256": 64, "md5": 32}[checksum[0]]
+    sha256 = {file.path: file.checksum.split(":")[1] for file in FILES if (file.checksum or "").startswith("sha256")}
+    assert sha256 == CHECKSUMS
+
+
+@pytest.mark.parametrize("name", IMAGE_LAYOUTS)
+def test_each_data_set_is_in_the_data_page_with_its_folder_and_count(name):
+    layout = IMAGE_LAYOUTS[name]
+    if name == "imagenet_c":
+        assert "`$DATA/imagenet-c/<corruption>/<severity>/<wnid>/`" in DATA_PAGE and "50,000 images each" in DATA_PAGE
+        return
+    [cells] = rows(DATA_PAGE, name)
+    assert cells[1] == f"{layout.num_images:,}"
+    if isinstance(layout, FolderLayout):
+        folder = re.fullmatch(r"`\$DATA/(.+?)/<.*>/`", cells[2])
+        assert folder and folder[1] in layout.roots
+    else:
+        folder = cells[2].strip("`/")
+        images = [f"{layout.folders[0]}/{inner or 'cars_test'}" for inner in layout.image_folders]
+        assert folder in images
+
+
+def test_annotation_files_go_where_runs_look_for_them():
+    for file in FILES:
+        if file.group in CAPTION_LAYOUTS:
+            layout = CAPTION_LAYOUTS[file.group]
+            split = re.sub(r".*_(\w+)\.json", r"\1", file.path)
+            looked_for = {
+                f"{at}/{name.format(split=split)}" for at in layout.folders for name in layout.annotation_files
+            }
+            assert {file.path, *file.other_paths} <= looked_for
+    splits = {file.path for file in FILES if file.group == "splits"}
+    layouts = [layout for layout in IMAGE_LAYOUTS.values() if isinstance(layout, SplitLayout)]
+    assert splits == {f"{at.folders[0]}/{at.split_file}" for at in layouts if at.split_file.endswith(".json")}
+
+
+def test_published_counts_of_captions():
+    for split, published in CAPTION_LAYOUTS["coco"].published.items():
+        [cells] = rows(DATA_PAGE, f"coco2014/annotations/coco_karpathy_{split}.json")
+        assert cells[1:3] == [f"{published.num_images:,}", f"{published.num_captions:,}"]
+    for domain, count in [("in-domain", "417"), ("near-domain", "2,670"), ("out-domain", "1,413")]:
+        assert re.search(rf"`nocaps/{domain}`\s+{count}", DATA_PAGE)
+
+
+def test_every_weight_that_a_config_names_is_in_the_manifest():
+    paths = {path for file in NEEDED for path in (file.path, *file.other_paths)}
+    for config in sorted((REPOSITORY / "configs").rglob("*.yaml")):
+        values, _ = parse_yaml(config.read_text(encoding="utf-8"))
+        models = values.get("reward", {}).get("models", []) if isinstance(values.get("reward"), dict) else []
+        models = [models] if isinstance(models, str) else models
+        names = [model if isinstance(model, str) else model["name"] for model in models]
+        for name in filter(None, [values.get("policy"), *names]):
+            assert f"clip/{name.replace('/', '-').replace('@', '-')}.pt" in paths, config
+        if values.get("checkpoint"):
+            assert f"{values['checkpoint']}/ckpt-latest.pt" in paths, config
+        if str(values.get("prompt_start", "")).startswith("co"):
+            assert values["prompt_start"] in paths, config
+    assert CaptioningConfig.model_fields["metric_model"].default == "ViT-B/32" and "clip/ViT-B-32.pt" in paths
+
+
+def test_openai_addresses_are_those_of_open_clip():
+    known = {config["url"] for tags in open_clip.pretrained._PRETRAINED.values() for config in tags.values()}
+    ours = {file.address for file in FILES if file.group == "clip"}
+    assert ours == {url for url in known if "openaipublic" in url}
+
+
+def test_the_weights_page_names_every_folder_and_size():
+    for file in (file for file in NEEDED if not file.is_annotation):
+        folder = file.path.split("/prompt_learner")[0].split("/ckpt-latest")[0]
+        assert f"`{'opt-125m/' if file.group == 'opt' else folder}" in WEIGHTS_PAGE
+        big = file.size is not None and file.size > 1_000
+        assert not big or f"{file.size:,}" in WEIGHTS_PAGE
