@@ -21,9 +21,18 @@ from classification.dataset_layouts import LAYOUTS, canonical_name
 from classification.methods import build_objective, build_policy, build_state, check_candidates
 from classification.prompt_learner import load_prompt_start
 from classification.views import make_views, view_seed
-from clipscore.clip_weights import load_clip
 from clipscore.devices import autocast_dtype, choose_device
-from clipscore.prediction import columns, command_parser, describe, open_picture, read_settings, rounded, run_command
+from clipscore.prediction import (
+    columns,
+    command_parser,
+    describe,
+    load_models,
+    open_picture,
+    read_lines,
+    read_settings,
+    rounded,
+    run_command,
+)
 
 NUM_ANSWERS = 5
 NUM_SHOWN = 6  # views in the text; the JSON has all
@@ -80,10 +89,9 @@ def classify(config: ClassificationConfig, names: Sequence[str], picture: Image.
     """
     device = choose_device(config.device)
     precision = autocast_dtype(config.precision, device)
-    root, views = Path(config.pretrained_root), config.views
-    start = load_prompt_start(config.prompt_start, [root]) if config.prompt_start else None
-    models = [config.policy, *(model.name for model in config.reward.models)] if config.reward else [config.policy]
-    clip, *rewards = [load_clip(name, root, device, precision) for name in models]
+    views = config.views
+    start = load_prompt_start(config.prompt_start, [Path(config.pretrained_root)]) if config.prompt_start else None
+    clip, *rewards = load_models(config, device, precision)
     policy = build_policy(config, clip, names, start)
     objective = build_objective(config, rewards, names)
     state = build_state(config, policy, scale_loss=precision is torch.float16)
@@ -103,7 +111,7 @@ def read_classes(text: str) -> list[str]:
         ValueError: fewer than two names, or one that is there twice.
     """
     if os.path.isfile(text):
-        given = Path(text).read_text(encoding="utf-8-sig").splitlines()
+        given = read_lines(text, "--classes")
     elif "," in text:
         given = text.split(",")
     else:

@@ -12,9 +12,12 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 
+from clipscore.clip_model import ClipModel
+from clipscore.clip_weights import load_clip
 from clipscore.config import RunConfig
 from clipscore.images import open_image
 from clipscore.settings import REPOSITORY, load_config
+from clipscore.weight_files import check_clip
 
 DONE, REFUSED = 0, 2  # exit codes
 USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
@@ -112,6 +115,19 @@ def read_settings(args: argparse.Namespace, config_class: type[Config], *words: 
     return config
 
 
+def load_models(config: RunConfig, device: torch.device, precision: torch.dtype | None) -> list[ClipModel]:
+    """The policy's CLIP and the reward models; every file is looked at before the first is read.
+
+    Raises:
+        ValueError, FileNotFoundError: see `check_clip`, `load_clip`.
+    """
+    names = [config.policy, *(model.name for model in config.reward.models)] if config.reward else [config.policy]
+    for name in names:
+        check_clip(name, config.pretrained_root)
+    models = [load_clip(name, config.pretrained_root, device, precision) for name in names]
+    return [model.compile_visual() for model in models] if config.compile else models
+
+
 def open_picture(path: str | Path, option: str) -> Image.Image:
     """The user's picture as RGB.
 
@@ -123,6 +139,21 @@ def open_picture(path: str | Path, option: str) -> Image.Image:
         kind = "this is a folder" if Path(path).is_dir() else "there is no such file"
         raise FileNotFoundError(f"{option} {path}: {kind}; give the path of a picture")
     return open_image(Path(path))
+
+
+def read_lines(path: str | Path, option: str) -> list[str]:
+    """The lines of the user's text file, empty ones included.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not UTF-8.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{option} {path}: there is no such file; give a text file")
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{option} {path}: not a text file in UTF-8 ({error.reason}); save it as such") from error
 
 
 def rounded(value: float) -> float:

@@ -21,7 +21,7 @@ from scripts.demo.styles import test_pictures as drawn_pictures
 
 CLASSES = ["red zero", "blue five", "green seven", "red eight"]
 MODELS = ["policy=demo/policy.pt", "reward.models=demo/reward.pt", "device=cpu"]
-QUICK = [*MODELS, "views.num_views=4", "views.select_fraction=0.5", "steps=2", "num_candidates=2", "num_workers=0"]
+QUICK = [*MODELS, "views.num_views=4", "views.select_fraction=1.0", "steps=2", "num_candidates=2", "num_workers=0"]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,7 @@ def test_prints_what_a_run_records(pictures, roots, capsys, name):
     assert [answer["class"] for answer in found["after"]] == [CLASSES[label] for label in row["top5"]]
     assert found["before"][0]["probability"] == pytest.approx(row["confidence_before"], rel=1e-4)
     assert found["after"][0]["probability"] == pytest.approx(row["confidence"], rel=1e-4)
+    assert row["selected"] != sorted(row["selected"])  # so that an order which is lost is seen
     assert found["selected"] == row["selected"] and found["entropy"] == pytest.approx(row["entropy"], rel=1e-4)
     assert [step["loss"] for step in found["steps"]] == pytest.approx(row["loss"], rel=1e-4)
     for step, candidates, rewards in zip(found["steps"], row["candidates"], row["rewards"], strict=True):

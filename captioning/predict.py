@@ -1,0 +1,122 @@
+"""RLCF on a picture of your own: `python -m captioning.predict --image photo.jpg`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from captioning.adapt import Episode, adapt
+from captioning.config import CaptioningConfig
+from captioning.methods import (
+    build_objective,
+    build_state,
+    check_language_model,
+    find_checkpoint,
+    image_features,
+    load_captioner,
+)
+from captioning.task import sampling_seed
+from clipscore.devices import autocast_dtype, choose_device
+from clipscore.images import centre_view, normalize, to_pixels
+from clipscore.prediction import (
+    columns,
+    command_parser,
+    describe,
+    load_models,
+    open_picture,
+    read_settings,
+    rounded,
+    run_command,
+)
+
+EXAMPLE = """\
+  python -m scripts.demo.make_data output/demo_data
+  python -m captioning.predict --image output/demo_data/demo_scenes/noise/images/00014.png \\
+    llm=demo/opt checkpoint=demo/clipcap prefix_length=7 mapper_layers=2 decoding.max_new_tokens=24 \\
+    policy=demo/policy.pt reward.models=demo/reward.pt num_candidates=6 lr=3e-4
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = command_parser(
+        "captioning",
+        "configs/captioning/clipcap_c2f.yaml",
+        "Caption one picture before and after adapting to it, and show what the reward says on the way.",
+        EXAMPLE,
+    )
+    parser.add_argument("--image", required=True, metavar="FILE", help="the picture")
+    return run_command(parser, predict, show, arguments)
+
+
+def predict(args: argparse.Namespace) -> dict[str, Any]:
+    """Adapt to the picture of a command line; a JSON-able result.
+
+    Raises:
+        ValueError, FileNotFoundError, FloatingPointError: whatever is missing or does not fit.
+    """
+    config = read_settings(args, CaptioningConfig)
+    picture = open_picture(args.image, "--image")
+    episode = caption(config, picture, Path(args.image).name)
+    return {"image": args.image, "method": describe(config), "checkpoint": config.checkpoint, **result(episode)}
+
+
+def caption(config: CaptioningConfig, picture: Image.Image, file_name: str) -> Episode:
+    """Build what the config describes, and adapt it to one picture.
+
+    Args:
+        config: as of a run; sampled captions depend on its seed and data set.
+        picture: RGB.
+        file_name: what sampled captions depend on besides.
+    """
+    device = choose_device(config.device)
+    precision = autocast_dtype(config.precision, device)
+    root = Path(config.pretrained_root)
+    checkpoint = find_checkpoint(config.checkpoint, [root, Path(config.output_root)])
+    check_language_model(config.llm, root)
+    clip, *rewards = load_models(config, device, precision)
+    captioner = load_captioner(config, clip, checkpoint, precision)
+    objective = build_objective(config, rewards)
+    state = build_state(config, captioner, scale_loss=precision is torch.float16)
+    image = normalize(to_pixels(centre_view(picture, clip.image_size))).to(device).unsqueeze(0)
+    features = image_features(clip, image, config.normalize_prefix)  # [1, D]
+    generator = torch.Generator().manual_seed(sampling_seed(config.seed, config.dataset, file_name))
+    return adapt(captioner, state, objective, features, image, config.steps, generator, with_before=True)
+
+
+def result(episode: Episode) -> dict[str, Any]:
+    """The JSON-able part of an episode; numbers as in a run's record."""
+    return {
+        "caption_before": episode.before,
+        "steps": [
+            {
+                "loss": rounded(float(step.loss.detach())),
+                "candidates": [
+                    {"caption": text, "reward": rounded(reward)}
+                    for text, reward in zip(step.captions, step.rewards.tolist(), strict=True)
+                ],
+            }
+            for step in episode.steps
+        ],
+        "caption": episode.after,
+    }
+
+
+def show(found: dict[str, Any]) -> str:
+    """A result as text."""
+    lines = [found["image"], f"{found['method']}, captioner {found['checkpoint']}"]
+    for number, step in enumerate(found["steps"], start=1):
+        lines += ["", f"step {number}: loss {step['loss']:.6g}, rewards of the candidates"]
+        lines += columns([[f"{c['reward']:.4f}", c["caption"] or "(empty)"] for c in step["candidates"]])
+    answers = [[name, found[key] or "(empty)"] for name, key in [("before", "caption_before"), ("after", "caption")]]
+    return "\n".join([*lines, "", *columns(answers, indent="")])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""RLCF on pictures of your own: `python -m retrieval.predict --images folder --query "a dog"`, or the reverse."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipscore.caption_files import CaptionedImage
+from clipscore.clip_model import ClipModel
+from clipscore.devices import autocast_dtype, choose_device
+from clipscore.images import Pictures
+from clipscore.prediction import (
+    columns,
+    command_parser,
+    describe,
+    load_models,
+    open_picture,
+    read_lines,
+    read_settings,
+    rounded,
+    run_command,
+)
+from retrieval.adapt import Step, adapt
+from retrieval.captions import clean_caption
+from retrieval.config import RetrievalConfig
+from retrieval.gallery import FeatureCache, image_features, text_features
+from retrieval.methods import build_objective, build_policy, build_state, check_candidates, check_tower
+from retrieval.metrics import top_items
+
+NUM_ANSWERS = 5
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+EXAMPLE = """\
+  python -m scripts.demo.make_data output/demo_data
+  python -m retrieval.predict --images output/demo_data/demo_scenes/noise/images \\
+    --query "a purple five left of a purple three" \\
+    policy=demo/policy.pt reward.models=demo/reward.pt lr=1e-4 num_candidates=8
+"""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is looked for, and where: a text among images, or an image among texts."""
+
+    query: str  # a cleaned text, or the path of a picture
+    images: list[CaptionedImage]  # the gallery, or the one picture
+    texts: list[str]  # the one text, or the gallery; cleaned
+    by_image: bool
+
+    @property
+    def items(self) -> list[str]:
+        """The gallery's items by name."""
+        return self.texts if self.by_image else [image.id for image in self.images]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Cosines of the gallery before and after adaptation, each [G], and the updates."""
+
+    before: Tensor
+    after: Tensor
+    steps: list[Step]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = command_parser(
+        "retrieval",
+        "configs/retrieval/rlcf_coco.yaml",
+        "Look for a text among pictures, or for a picture among texts, before and after adapting to the query.",
+        EXAMPLE,
+    )
+    query = parser.add_mutually_exclusive_group(required=True)
+    query.add_argument("--query", metavar="TEXT", help="a text to look for in --images")
+    query.add_argument("--query-image", metavar="FILE", help="a picture to look for in --texts")
+    parser.add_argument("--images", metavar="FOLDER", help="the pictures to search, those of sub-folders included")
+    parser.add_argument("--texts", metavar="FILE", help="the texts to search, one per line")
+    return run_command(parser, predict, show, arguments)
+
+
+def predict(args: argparse.Namespace) -> dict[str, Any]:
+    """Adapt to the query of a command line; a JSON-able result.
+
+    Raises:
+        ValueError, FileNotFoundError, FloatingPointError: whatever is missing or does not fit.
+    """
+    direction = "text_to_image" if args.query is not None else "image_to_text"
+    config = read_settings(args, RetrievalConfig, f"direction={direction}")
+    question = read_question(args)
+    check_number(config, len(question.items))
+    found = search(config, question)
+    about = {"query": question.query, "direction": direction, "method": describe(config)}
+    return {**about, "gallery_size": len(question.items), **result(found, question.items)}
+
+
+def read_question(args: argparse.Namespace) -> Question:
+    """Query and gallery of a command line.
+
+    Raises:
+        ValueError, FileNotFoundError: half of the pair is not given, or is empty, or is not there.
+    """
+    by_image = args.query_image is not None
+    needed, other = ("texts", "images") if by_image else ("images", "texts")
+    if getattr(args, needed) is None or getattr(args, other) is not None:
+        pair = "--query-image FILE goes with --texts FILE" if by_image else "--query TEXT goes with --images FOLDER"
+        raise ValueError(f"{pair}, and not with --{other}")
+    if by_image:
+        open_picture(args.query_image, "--query-image")
+        picture = Path(args.query_image)
+        return Question(args.query_image, [_listed(picture, picture.name)], read_texts(args.texts), True)
+    text = clean_caption(args.query)
+    if not text:
+        raise ValueError(f"--query {args.query!r}: no word is left without punctuation; say what to look for")
+    return Question(text, list_pictures(Path(args.images)), [text], False)
+
+
+def list_pictures(folder: Path) -> list[CaptionedImage]:
+    """The pictures of a folder and of its sub-folders, sorted by their paths in it.
+
+    Raises:
+        FileNotFoundError: no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"--images {folder}: there is no such folder; give the folder of the pictures")
+    paths = (Path(place) / name for place, _, names in os.walk(folder, followlinks=True) for name in names)
+    found = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+    if not found:
+        raise FileNotFoundError(f"--images {folder}: no picture is in it; they end in {' '.join(IMAGE_SUFFIXES)}")
+    return [_listed(path, path.relative_to(folder).as_posix()) for path in sorted(found)]
+
+
+def read_texts(path: str) -> list[str]:
+    """The texts of a file, one per line, as the models read them; empty lines are left out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no text, or a line without a word; see also `read_lines`.
+    """
+    lines = read_lines(path, "--texts")
+    texts = {number: clean_caption(line) for number, line in enumerate(lines, start=1) if line.strip()}
+    for number, text in texts.items():
+        if not text:
+            raise ValueError(f"--texts {path}: no word is left of line {number}, {lines[number - 1]!r}; remove it")
+    if not texts:
+        raise ValueError(f"--texts {path}: the file is empty; write a text on each line")
+    return list(texts.values())
+
+
+def check_number(config: RetrievalConfig, gallery_size: int) -> None:
+    """Refuse more candidates than gallery items.
+
+    Raises:
+        ValueError: K > G, with what to type.
+    """
+    place = "--texts" if config.direction == "image_to_text" else "--images"
+    try:
+        check_candidates(config.model_copy(update={"dataset": place}), gallery_size)
+    except ValueError as error:
+        raise ValueError(f"{error}: add num_candidates={gallery_size} to the command") from None
+
+
+def search(config: RetrievalConfig, question: Question) -> Found:
+    """Build what the config describes, encode the gallery, and adapt to the query."""
+    device = choose_device(config.device)
+    precision = autocast_dtype(config.precision, device)
+    clip, *rewards = load_models(config, device, precision)
+    check_tower(clip, config.direction)
+    cache = FeatureCache(None)
+    pictures = image_features([clip, *rewards], question.images, clip.image_size, cache, config.num_workers)
+    texts = [text_features(model, question.texts, cache) for model in [clip, *rewards]]
+    queries, galleries = (pictures, texts) if question.by_image else (texts, pictures)
+    query = _query(clip, question).to(device)
+    policy = build_policy(config, clip)
+    objective = build_objective(config, rewards, galleries[1:])
+    state = build_state(config, policy, scale_loss=precision is torch.float16)
+    source_scale = clip.logit_scale.detach()
+    answer, steps = adapt(policy, state, objective, query, queries[1:], galleries[0], config.steps)
+    before = steps[0].logits[0] if steps else answer
+    return Found(before / source_scale, answer / clip.logit_scale.detach(), steps)  # the scale may have been tuned
+
+
+def result(found: Found, items: Sequence[str]) -> dict[str, Any]:
+    """The JSON-able part of an episode: numbers as in a run's record, gallery items by name."""
+    steps: list[dict[str, Any]] = []
+    for step in found.steps:
+        shown: dict[str, Any] = {"loss": rounded(float(step.loss.detach()))}
+        if step.candidates is not None:
+            pairs = zip(step.candidates[0].tolist(), step.rewards[0].tolist(), strict=True)
+            shown["candidates"] = [{"item": items[number], "reward": rounded(reward)} for number, reward in pairs]
+        steps.append(shown)
+    return {"steps": steps, "before": answers(found.before, items), "after": answers(found.after, items)}
+
+
+def answers(cosines: Tensor, items: Sequence[str]) -> list[dict[str, Any]]:
+    """The items that rank first. [G]"""
+    top = top_items(cosines[None], NUM_ANSWERS)[0]
+    return [{"item": items[number], "cosine": rounded(float(cosines[number]))} for number in top]
+
+
+def show(found: dict[str, Any]) -> str:
+    """A result as text."""
+    kind = "pictures" if found["direction"] == "text_to_image" else "texts"
+    lines = [f"{found['query']}: looked for in {found['gallery_size']} {kind}", found["method"]]
+    for number, step in enumerate(found["steps"], start=1):
+        candidates = step.get("candidates", [])
+        lines += ["", f"step {number}: loss {step['loss']:.6g}" + (", rewards of the candidates" * bool(candidates))]
+        lines += columns([[f"{candidate['reward']:.4f}", candidate["item"]] for candidate in candidates])
+    for moment in ("before", "after"):
+        lines += ["", f"{moment}: cosine"]
+        lines += columns([[f"{answer['cosine']:.4f}", answer["item"]] for answer in found[moment]])
+    return "\n".join(lines)
+
+
+def _query(clip: ClipModel, question: Question) -> Tensor:
+    """What the policy's tower reads: the picture [1, 3, H, W], or token ids [1, L]."""
+    if not question.by_image:
+        return clip.tokenize(question.texts)
+    return Pictures([question.images[0].path], clip.image_size)[0].unsqueeze(0)
+
+
+def _listed(path: Path, name: str) -> CaptionedImage:
+    return CaptionedImage(name, path, (), name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""`python -m captioning.predict` on drawn scenes: it prints what a run records, and says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from captioning.predict import EXAMPLE, main
+from clipscore.settings import REPOSITORY
+from scripts import run
+from scripts.demo.make_data import write_captioned
+from scripts.demo.styles import retrieval_pictures
+
+MODELS = ["llm=demo/opt", "checkpoint=demo/clipcap", "prefix_length=7", "mapper_layers=2", "policy=demo/policy.pt"]
+MODELS += ["reward.models=demo/reward.pt", "device=cpu", "num_workers=0"]
+QUICK = [*MODELS, "decoding.max_new_tokens=16", "num_candidates=3", "steps=2", "lr=3e-4"]
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    """A scene, 00002.png, with an annotation file beside it."""
+    folder = tmp_path_factory.mktemp("scenes")
+    pictures, captions = retrieval_pictures("noise")
+    pictures[2].save(folder / "00002.png")
+    (folder / "test.json").write_text(json.dumps([{"image": "00002.png", "caption": captions[2]}]))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def roots(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("RLCF_PRETRAINED", str(REPOSITORY / "pretrained"))
+    monkeypatch.setenv("RLCF_OUTPUT", str(tmp_path / "output"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("sampling", ["beam", "nucleus"])
+def test_prints_what_a_run_records(scenes, roots, capsys, sampling):
+    words = [*QUICK, "dataset=photos", f"dataset_files.annotations={scenes / 'test.json'}", f"sampling={sampling}"]
+    words += ["caption_before=true", "metrics=[clipscore]", "metric_model=demo/reward.pt"]
+    assert run.main(["--config", "configs/captioning/clipcap_c2f.yaml", *words]) == 0
+    (row,) = map(json.loads, (roots / "output/clipcap_c2f__photos__seed0/rows.jsonl").read_text().splitlines())
+    capsys.readouterr()
+
+    assert main(["--image", str(scenes / "00002.png"), *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["caption_before"], found["caption"]) == (row["caption_before"], row["caption"])
+    assert [step["loss"] for step in found["steps"]] == pytest.approx(row["loss"], rel=1e-3)
+    for step, captions, rewards in zip(found["steps"], row["captions"], row["rewards"], strict=True):
+        assert [candidate["caption"] for candidate in step["candidates"]] == captions
+        assert [candidate["reward"] for candidate in step["candidates"]] == pytest.approx(rewards, rel=1e-4)
+
+    assert main(["--image", str(scenes / "00002.png"), *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for step in found["steps"]:
+        assert {f"  {c['reward']:.4f}  {c['caption']}".rstrip() for c in step["candidates"]} <= set(lines)
+    assert lines[-2:] == [f"before  {row['caption_before']}", f"after   {row['caption']}"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--image", "none.png"], "--image none.png: there is no such file"),
+        (["--image", "{scenes}/test.json"], "test.json: cannot be read as an image"),
+        (["checkpoint=demo/none"], "checkpoint=demo/none not found; tried .*ckpt-latest.pt"),
+        (["llm=demo/none"], "llm=demo/none: no config.json in any of"),
+        (["reward.models=demo/none.pt"], "none.pt"),
+        (["prefix_length=8"], "checkpoint .*clipcap.*prefix_length=7, not 8; set it so"),
+        (["--config", "configs/captioning/eval_clipcap.yaml"], "method=zero_shot"),
+        (["--config", "configs/captioning/none.yaml"], "no config file .*none.yaml; there are: "),
+    ],
+)
+def test_bad_input_is_one_sentence(scenes, caplog, words, message):
+    words = [word.format(scenes=scenes) for word in words]
+    assert main(["--image", str(scenes / "00002.png"), *QUICK, *words]) == 2
+    (found,) = [entry for entry in caplog.records if entry.levelname == "ERROR"]
+    assert re.search(message, found.getMessage()) and not found.exc_info
+
+
+def test_the_example_of_the_help_works(tmp_path):
+    write_captioned(tuple(found[:15] for found in retrieval_pictures("noise")), tmp_path / "demo_scenes/noise", "test")
+    _, line = EXAMPLE.replace("\\\n", " ").replace("output/demo_data", str(tmp_path)).strip().splitlines()
+    words = [sys.executable, *shlex.split(line)[1:]]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    before, after = done.stdout.splitlines()[-2:]
+    assert before.startswith("before  a green three") and after.startswith("after   a green three") and before != after
+    assert "step 4: loss " in done.stdout and not done.stderr
