@@ -78,6 +78,9 @@ class EpisodicState:
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:  # torch's fused optimizers leave out this note of a write
+                torch.autograd.graph.increment_version(parameter)
 
     def state_dict(self) -> dict[str, Any]:
         """What the next sample depends on: nothing without momentum."""

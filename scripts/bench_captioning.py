@@ -1,20 +1,13 @@
-"""The plain form of one captioning step against ours, at the paper's sizes: `python -m scripts.bench captioning`.
+"""Captioning: one adapted image, by the official schedule of work and by ours.
 
-The plain form does the official code's schedule of work: the beam search computes the whole sequence of all K beams
-again for every token, the mapper runs on K copies of one feature, the K captions go through the language model with
-their prefixes, and its weights get gradients that nobody reads. Both forms have the same random weights, see the same
-images in turn, and are given the same rewards; the order changes.
+Both forms are given the same rewards: the reward's CLIPs run alike in both, and are left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
-import logging
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,22 +16,21 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import OPTConfig, OPTForCausalLM
 
-from captioning.adapt import RlcfObjective, caption_nll
+from captioning.adapt import RlcfObjective
 from captioning.captioner import Captioner
 from captioning.config import CaptioningConfig
-from captioning.generate import beam_search
 from captioning.mapper import build_mapper
 from captioning.methods import build_state
-from clipscore.episodic import EpisodicState
-from clipscore.policy_gradient import reinforce_loss
-from clipscore.reward import subtract_baseline
-
-log = logging.getLogger(__name__)
+from clipscore.devices import autocast_dtype, choose_device
+from clipscore.images import centre_view, normalize, open_image, to_pixels
+from clipscore.stages import StageTimes
+from scripts.bench_models import DEMO, Pictures
+from scripts.bench_plain_captioning import Answer, PlainStep
+from scripts.bench_timing import Form
+from scripts.demo.captioner_report import load_demo_captioner
 
 CLIP_WIDTH = 512  # of ViT-B/16
 STOP = 50118  # OPT's newline
-
-Answer = tuple[list[str], float]  # the K captions that were proposed, and the loss
 
 
 class NumberTokenizer:
@@ -56,7 +48,7 @@ class NumberTokenizer:
 
 
 class FixedReward:
-    """Stands for the reward's CLIPs, which both forms run alike. Official and ours: max(2.5 * cos, 0), about 0.5."""
+    """Stands for the reward's CLIPs. Official and ours: max(2.5 * cos, 0), about 0.5."""
 
     def __init__(self, rewards: Tensor) -> None:
         self.rewards = rewards  # [K]
@@ -70,169 +62,109 @@ class FixedReward:
         return self.rewards[None]
 
 
-class PlainStep:
-    """One update by the official schedule of work.
+class CaptioningBench:
+    """See `scripts.bench_timing.Bench`. One case: the updates of one image, without the caption at the end."""
 
-    Args:
-        captioner: one of its own; the language model's weights get gradients.
-        state: restores the mapper.
-        config: of the run.
-        rewards: of the K captions. [K]
-    """
+    task = "captioning"
+    memory_steps = {"plain": 1, "fast": 1}
+    defaults = {"demo": {"images": 5}, "B16": {"images": 5}}
 
-    def __init__(self, captioner: Captioner, state: EpisodicState, config: CaptioningConfig, rewards: Tensor) -> None:
-        self.captioner, self.state, self.config, self.rewards = captioner, state, config, rewards
-        self.bos, self.stop = captioner.bos, captioner.stop
-        captioner.lm.requires_grad_(True)
+    def __init__(self, options: argparse.Namespace) -> None:
+        torch.manual_seed(0)
+        self.options, self.device = options, choose_device(options.device)
+        self.config = self._config()
+        is_demo = options.size == "demo"
+        self.captioner, self.clip = load_demo_captioner("clipcap", DEMO) if is_demo else (_random(options), None)
+        self.captioner.to(self.device).autocast_dtype = autocast_dtype(options.precision, self.device)
+        self.rate_dtype = self.captioner.autocast_dtype or self.captioner.dtype
+        self.rewards = (0.5 + 0.1 * torch.randn(options.candidates)).to(self.device)
+        self.pictures = Pictures(options.size)
 
-    def __call__(self, features: Tensor) -> Answer:
-        """Captions of one image and the loss of its update. [1, D]"""
-        captioner, k = self.captioner, self.config.num_candidates
-        with self.state.episode():
-            copies = features.repeat(k, 1)  # [1, D] -> [K, D]
-            with torch.no_grad():
-                proposals = beam_search(self, captioner.prefix(copies)[:1], k, self.config.decoding)[0]
-            captions = captioner.decode([proposal.tokens for proposal in proposals])
-            tokens, mask = captioner.tokenize(captions)  # [K, T]
-            prefix = captioner.prefix(copies)  # [K, P, W]
-            losses = self._token_losses(prefix, tokens, mask)
-            loss = reinforce_loss(caption_nll(losses, mask, True)[None], subtract_baseline(self.rewards[None]))
-            captioner.lm.zero_grad(set_to_none=True)
-            self.state.step(loss)
-        return captions, float(loss.detach())
+    @staticmethod
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        """The command line's options for this task alone."""
+        parser.add_argument("--candidates", type=int, default=10, help="K")
+        parser.add_argument("--tokens", type=int, default=12, help="of each caption, at most")
+        parser.add_argument("--steps", type=int, default=1)
+        parser.add_argument("--prefix", type=int, default=40, help="P, of size B16")
+        parser.add_argument("--layers", type=int, default=12, help="of the language model, of size B16")
+        parser.add_argument("--width", type=int, default=768, help="of the language model, of size B16")
+        parser.add_argument("--mapper-layers", type=int, default=8, help="of size B16")
 
-    def start(self, prefix: Tensor) -> PlainContinuation:
-        """Begin to write all K beams. [1, P, W]"""
-        return PlainContinuation(self.captioner, prefix.repeat(self.config.num_candidates, 1, 1))
+    def cases(self) -> list[str]:
+        """For example "1 step, K 10, 12 tokens"."""
+        options = self.options
+        return [f"{options.steps} step{'s' * (options.steps > 1)}, K {options.candidates}, {options.tokens} tokens"]
 
-    def _token_losses(self, prefix: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """[K, P, W], [K, T], [K, T] -> [K, T]"""
-        whole = torch.cat([prefix, self.captioner.embed(tokens)], dim=1)  # [K, P + T, W]
-        seen = torch.cat([mask.new_ones(prefix.shape[:2]), mask], dim=1)
-        logits = self.captioner.lm(inputs_embeds=whole, attention_mask=seen, use_cache=False).logits
-        logits = logits[:, prefix.shape[1] - 1 : -1]  # [K, P + T, V] -> [K, T, V]
-        return F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
+    def growth(self, case: str) -> float:
+        """The plain form always runs whole."""
+        return 1.0
 
+    @torch.no_grad()
+    def sample(self, case: str, number: int, small: bool = False) -> tuple[Tensor, dict[str, float]]:
+        """The policy's feature of a picture, [1, D]; without a policy a random one."""
+        if self.clip is None:
+            generator = torch.Generator().manual_seed(number)
+            return F.normalize(torch.randn(1, CLIP_WIDTH, generator=generator), dim=1).to(self.device), {}
+        path, times = self.pictures.path(number), StageTimes(torch.device("cpu"))
+        with times.stage("data"):
+            image = normalize(to_pixels(centre_view(open_image(path), self.clip.image_size)))
+        return self.clip.encode_images(image[None]).to(self.device), {"data": times.take()["data"]}
 
-class PlainContinuation:
-    """Texts in the making without kept keys and values: every token computes all positions of all beams."""
+    def form(self, case: str, which: str, alone: bool = False) -> Form:
+        """The plain or the fast form; alone it takes the bench's captioner, otherwise a copy."""
+        captioner, times = self.captioner if alone else copy.deepcopy(self.captioner), StageTimes(self.device)
+        state = build_state(self.config, captioner, scale_loss=captioner.autocast_dtype is torch.float16)
+        times.watch(state, "restore", "reset")
+        if which == "plain":
+            return Form(PlainStep(captioner, state, self.config, self.rewards, times).run, times)
+        objective, generator = RlcfObjective(FixedReward(self.rewards), self.config), torch.Generator()
+        for owner, method, stage in [
+            (captioner, "prefix", "policy"), (captioner, "token_losses", "policy"), (objective, "propose", "text"),
+            (state, "step", "update"),
+        ]:  # fmt: skip
+            times.watch(owner, method, stage)
 
-    def __init__(self, captioner: Captioner, prefix: Tensor) -> None:
-        self.captioner, self.prefix = captioner, prefix
-        self.tokens = torch.full((len(prefix), 1), captioner.bos, device=prefix.device)  # [K, 1]
-        self.logits = self._next()[:1]  # the beams are still one text
+        def run(features: Tensor, steps: int) -> Answer:
+            captions, losses = [], []
+            with state.episode():
+                for _ in range(steps):
+                    update = objective.step(captioner, features, [], generator)
+                    state.step(update.loss)
+                    captions.append(update.captions)
+                    losses.append(float(update.loss.detach()))
+            return Answer(captions, losses, captioner.mapper)
 
-    def advance(self, rows: Tensor, tokens: Tensor) -> None:
-        """Go on with these texts, each with one more token. int64 [K], [K]"""
-        self.tokens = torch.cat([self.tokens[rows], tokens[:, None]], dim=1)
-        self.logits = self._next()
+        return Form(run, times)
 
-    def _next(self) -> Tensor:
-        whole = torch.cat([self.prefix, self.captioner.embed(self.tokens)], dim=1)  # [K, P + T, W]
-        mask = self.tokens.new_ones(whole.shape[:2])
-        return self.captioner.lm(inputs_embeds=whole, attention_mask=mask, use_cache=False).logits[:, -1]  # [K, V]
+    def compare(self, case: str, plain: Answer, fast: Answer) -> dict[str, bool | float]:
+        """Captions and losses of all steps, and the last gradients, relative to their norm."""
+        theirs, ours = (
+            torch.cat([p.grad.flatten() for p in answer.mapper.parameters() if p.grad is not None])
+            for answer in (plain, fast)
+        )
+        return {
+            "captions": plain.captions == fast.captions,
+            "losses": max(abs(slow - quick) for slow, quick in zip(plain.losses, fast.losses, strict=True)),
+            "gradients": float((ours - theirs).norm() / theirs.norm()),
+        }
 
+    def details(self, case: str, fast: Form, rate: float) -> dict[str, Any]:
+        """None."""
+        return {}
 
-def main(arguments: list[str]) -> int:
-    """Time both forms; print and write what was measured."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.bench captioning",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--candidates", type=int, default=10, help="K")
-    parser.add_argument("--tokens", type=int, default=12, help="of each caption")
-    parser.add_argument("--prefix", type=int, default=40, help="P")
-    parser.add_argument("--layers", type=int, default=12, help="of the language model; OPT-125m has 12")
-    parser.add_argument("--width", type=int, default=768, help="of the language model; OPT-125m has 768")
-    parser.add_argument("--mapper-layers", type=int, default=8)
-    parser.add_argument("--images", type=int, default=5, help="timed images, after one to warm up")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", help="also write the figures to this file")
-    options = parser.parse_args(arguments)
-    result = bench(options)
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({"torch": torch.__version__, "threads": torch.get_num_threads(), **result}, file, indent=1)
-    return 0
-
-
-def bench(options: argparse.Namespace) -> dict[str, float]:
-    """Median times of one step, and how far the two losses are apart."""
-    torch.manual_seed(0)
-    config = _config(options)
-    captioner = _captioner(options)
-    rewards = (0.5 + 0.1 * torch.randn(config.num_candidates)).to(captioner.device)
-    plain = copy.deepcopy(captioner)
-    plain_step = PlainStep(plain, build_state(config, plain), config, rewards)
-    forms = [_our_step(captioner, config, rewards), plain_step]
-    seconds: list[tuple[float, float]] = []
-    apart, gradients_apart, same_captions = 0.0, 0.0, True
-    for number in range(options.images + 1):
-        generator = torch.Generator().manual_seed(number)
-        features = F.normalize(torch.randn(1, CLIP_WIDTH, generator=generator), dim=1).to(captioner.device)
-        answers: dict[int, tuple[Answer, float]] = {}
-        for which in (0, 1) if number % 2 else (1, 0):
-            answers[which] = _timed(forms[which], features)
-        (ours, fast), (theirs, slow) = answers[0], answers[1]
-        apart, same_captions = max(apart, abs(ours[1] - theirs[1])), same_captions and ours[0] == theirs[0]
-        gradients_apart = max(gradients_apart, _gradients_apart(captioner, plain))
-        if number:
-            seconds.append((fast, slow))
-            log.info("ours %.2f s, plain %.2f s", fast, slow)
-    fast, slow = (statistics.median(times) for times in zip(*seconds, strict=True))
-    ratio = statistics.median(slow_one / fast_one for fast_one, slow_one in seconds)
-    log.info(
-        "one step, K %d, %d tokens after a prefix of %d: ours %.2f s, plain %.2f s, median ratio %.2f",
-        config.num_candidates, options.tokens, options.prefix, fast, slow, ratio,
-    )  # fmt: skip
-    log.info(
-        "losses at most %.1e and the mapper's gradients %.1e (relative) apart, captions %s",
-        apart, gradients_apart, "equal" if same_captions else "DIFFER",
-    )  # fmt: skip
-    return {
-        "seconds": fast, "seconds_plain": slow, "ratio": ratio,
-        "apart": apart, "gradients_apart": gradients_apart, "same_captions": float(same_captions),
-    }  # fmt: skip
+    def _config(self) -> CaptioningConfig:
+        return CaptioningConfig.model_validate(
+            {"dataset": "random", "dataset_files": {"annotations": ""}, "data_root": "", "pretrained_root": ""}
+            | {"output_root": "", "checkpoint": "", "method": "rlcf", "steps": self.options.steps, "lr": 2e-6}
+            | {"reward": {"models": ["random"]}, "num_candidates": self.options.candidates}
+            | {"decoding": {"max_new_tokens": self.options.tokens}}
+        )
 
 
-def _config(options: argparse.Namespace) -> CaptioningConfig:
-    return CaptioningConfig.model_validate(
-        {"dataset": "random", "dataset_files": {"annotations": ""}, "data_root": "", "pretrained_root": ""}
-        | {"output_root": "", "checkpoint": "", "method": "rlcf", "steps": 1, "lr": 2e-6}
-        | {"reward": {"models": ["random"]}, "num_candidates": options.candidates}
-        | {"decoding": {"max_new_tokens": options.tokens}}
-    )
-
-
-def _captioner(options: argparse.Namespace) -> Captioner:
+def _random(options: argparse.Namespace) -> Captioner:
     """OPT-125m by default, with random weights, and a random mapper."""
     sizes = {"hidden_size": options.width, "word_embed_proj_dim": options.width, "ffn_dim": 4 * options.width}
     lm = OPTForCausalLM(OPTConfig(**sizes, num_hidden_layers=options.layers, num_attention_heads=options.width // 64))
     mapper = build_mapper("transformer", CLIP_WIDTH, options.width, options.prefix, options.mapper_layers)
-    return Captioner(lm, NumberTokenizer(), mapper).to(options.device)
-
-
-def _our_step(captioner: Captioner, config: CaptioningConfig, rewards: Tensor) -> Callable[[Tensor], Answer]:
-    state, generator = build_state(config, captioner), torch.Generator()
-    objective = RlcfObjective(FixedReward(rewards), config)
-
-    def step(features: Tensor) -> Answer:
-        with state.episode():
-            update = objective.step(captioner, features, [], generator)
-            state.step(update.loss)
-        return update.captions, float(update.loss.detach())
-
-    return step
-
-
-def _gradients_apart(captioner: Captioner, plain: Captioner) -> float:
-    """Norm of the difference of the mappers' gradients, relative to the plain form's."""
-    ours, theirs = (torch.cat([p.grad.flatten() for p in form.mapper.parameters()]) for form in (captioner, plain))
-    return float((ours - theirs).norm() / theirs.norm())
-
-
-def _timed(form: Callable[[Tensor], Answer], features: Tensor) -> tuple[Answer, float]:
-    started = time.perf_counter()
-    answer = form(features)  # a number at its end waits for the device
-    return answer, time.perf_counter() - started
+    return Captioner(lm, NumberTokenizer(), mapper)

@@ -1,50 +1,64 @@
-"""The plain form of a retrieval episode against ours, at the paper's sizes: `python -m scripts.bench retrieval`.
+"""Retrieval: one adapted query, by the official schedule of work and by ours.
 
-The plain form does the official code's schedule of work: captions at all 77 positions, every row of the token table
-under AdamW, the loss over the softmax of the whole gallery, and a reset that loads the whole model and the optimizer's
-first state again. Both forms adapt the same random-weights model to the same queries in turn; the order changes.
+The plain form reads captions at all 77 positions, has every row of the token table under AdamW, takes the loss over the
+softmax of the whole gallery, and puts the whole model and the optimizer's first state back from copies.
+Source: official retrieval/clip_ret_policy.py, retrieval/custom_models.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
-import logging
-import statistics
-import time
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.amp import GradScaler
 from torch.nn import functional as F
 
 from clipscore.clip_model import ClipModel
+from clipscore.devices import choose_device
+from clipscore.episodic import INIT_LOSS_SCALE
+from clipscore.images import centre_view, normalize, open_image, to_pixels
 from clipscore.reward import ClipReward, subtract_baseline
+from clipscore.stages import StageTimes
 from retrieval.adapt import RlcfObjective, adapt
 from retrieval.config import RetrievalConfig
 from retrieval.methods import build_policy, build_state
-from scripts.bench_models import random_clip
-
-log = logging.getLogger(__name__)
+from scripts.bench_models import Pictures, bench_clip
+from scripts.bench_timing import Form
 
 WORDS = ("man", "dog", "red", "street", "table", "sitting", "the", "with", "two", "on", "a", "holding", "large", "tree")
 CAPTION_WORDS = 11  # COCO's captions have 10 to 11 words
+TOP = 10
 
-Answer = tuple[Tensor, float]  # logits of the gallery after adaptation [G], and seconds
+Query = tuple[Tensor, Tensor]  # image [1, 3, H, W] or token ids [1, L], and the reward's feature of it [1, D]
+
+
+@dataclass
+class Answer:
+    """Adapted logits of the gallery [G], and the candidates of each step [K]."""
+
+    logits: Tensor
+    candidates: list[Tensor]
 
 
 class PlainEpisode:
     """One tower adapted by the official schedule of work.
 
     Args:
-        clip: the policy; its weights are restored after each query.
+        clip: the policy; its weights are restored for each query.
         config: of the run.
         objective: scores the candidates; its features are used.
+        gallery: the policy's features of it. [G, D]
+        times: clocks of the stages.
     """
 
-    def __init__(self, clip: ClipModel, config: RetrievalConfig, objective: RlcfObjective) -> None:
-        self.clip, self.config, self.objective = clip, config, objective
+    def __init__(
+        self, clip: ClipModel, config: RetrievalConfig, objective: RlcfObjective, gallery: Tensor, times: StageTimes
+    ) -> None:
+        self.clip, self.config, self.objective, self.gallery, self.times = clip, config, objective, gallery, times
         by_image = config.direction == "image_to_text"
         named = dict(clip.backend.named_parameters())
         tuned = [p.requires_grad_(True) for name, p in named.items() if name.startswith("visual.") == by_image]
@@ -52,112 +66,135 @@ class PlainEpisode:
         self.source = copy.deepcopy(clip.backend.state_dict())
         self.first_state = copy.deepcopy(self.optimizer.state_dict())
 
-    def __call__(self, query: Tensor, anchor: list[Tensor], gallery: Tensor) -> Tensor:
-        """Adapt to one query; logits of the gallery. -> [G]"""
-        config = self.config
-        for _ in range(config.steps):
-            logits = self._logits(query, gallery)
-            candidates = logits.topk(config.k, dim=1).indices
-            rewards = self.objective.reward.score(anchor, [f[candidates] for f in self.objective.gallery])
-            nll = F.cross_entropy(logits.repeat(config.k, 1), candidates[0], reduction="none")
-            loss = (subtract_baseline(rewards)[0] * nll).mean()
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+    def run(self, sample: Query, steps: int) -> Answer:
+        """Adapt to one query; score the gallery."""
+        query, anchor = sample
+        half = self.clip.autocast_dtype is torch.float16
+        scaler = GradScaler("cuda", init_scale=INIT_LOSS_SCALE, enabled=half)
+        proposed = []
+        for _ in range(steps):
+            logits = self._logits(query)
+            with self.times.stage("reward"):
+                loss, candidates = self._loss(logits, anchor)
+            proposed.append(candidates)
+            with self.times.stage("update"):
+                self.optimizer.zero_grad()
+                scaler.scale(loss).backward()
+                scaler.step(self.optimizer)
+                scaler.update()
         with torch.no_grad():
-            answer = self._logits(query, gallery)[0]
-        self.clip.backend.load_state_dict(self.source)
-        self.optimizer.load_state_dict(copy.deepcopy(self.first_state))
-        return answer
+            answer = self._logits(query)[0]
+        with self.times.stage("reset"):
+            self.clip.backend.load_state_dict(self.source)
+            self.optimizer.load_state_dict(copy.deepcopy(self.first_state))
+        return Answer(answer, proposed)
 
-    def _logits(self, query: Tensor, gallery: Tensor) -> Tensor:
-        if self.config.direction == "image_to_text":
-            features = self.clip.encode_images(query)
+    def _loss(self, logits: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
+        """[1, G], [1, D] -> scalar, [K]"""
+        candidates = logits.topk(self.config.k, dim=1).indices  # [1, K]
+        rewards = self.objective.reward.score([anchor], [f[candidates] for f in self.objective.gallery])
+        nll = F.cross_entropy(logits.repeat(self.config.k, 1), candidates[0], reduction="none")
+        return (subtract_baseline(rewards)[0] * nll).mean(), candidates[0]
+
+    def _logits(self, query: Tensor) -> Tensor:
+        with self.times.stage("policy"):
+            if self.config.direction == "image_to_text":
+                features = self.clip.encode_images(query)
+            else:
+                dtype = self.clip.autocast_dtype
+                with torch.autocast(query.device.type, dtype=dtype, enabled=dtype is not None):
+                    features = self.clip.backend.encode_text(query)  # all 77 positions
+                features = F.normalize(features.to(self.clip.dtype), dim=-1)
+            return self.clip.logit_scale * features @ self.gallery.T
+
+
+class RetrievalBench:
+    """See `scripts.bench_timing.Bench`. A case is a direction and the size of the gallery, of random features."""
+
+    task = "retrieval"
+    memory_steps = {"plain": 2, "fast": 2}  # from the second step on the optimizer has its state
+    defaults = {"demo": {"policy": "policy", "gallery": 200, "images": 5}}
+    defaults["B16"] = {"policy": "ViT-B-16", "gallery": 5000, "images": 5}
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        torch.manual_seed(0)
+        self.options, self.device = options, choose_device(options.device)
+        self.clip = bench_clip(options.policy, self.device, options.precision)
+        self.rate_dtype = self.clip.autocast_dtype or self.clip.dtype
+        self.pictures = Pictures(options.size)
+        self.width = self.clip.encode_token_ids(self.clip.tokenize(["a"])).shape[1]
+        self.gallery, self.reward_gallery = (self._features(options.gallery) for _ in range(2))
+
+    @staticmethod
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        """The command line's options for this task alone."""
+        parser.add_argument("--policy", help="open_clip architecture")
+        parser.add_argument("--gallery", type=int, help="number of gallery items")
+        parser.add_argument("--steps", type=int, default=8)
+        parser.add_argument("--directions", nargs="+", default=["text_to_image", "image_to_text"])
+
+    def cases(self) -> list[str]:
+        """For example "text_to_image, gallery of 5000"."""
+        return [f"{direction}, gallery of {self.options.gallery}" for direction in self.options.directions]
+
+    def growth(self, case: str) -> float:
+        """The plain form always runs whole."""
+        return 1.0
+
+    def sample(self, case: str, number: int, small: bool = False) -> tuple[Query, dict[str, float]]:
+        """A picture, or a caption; none is smaller than others."""
+        generator, times = torch.Generator().manual_seed(number), StageTimes(torch.device("cpu"))
+        if case.startswith("image_to_text"):
+            path = self.pictures.path(number)
+            with times.stage("data"):
+                query = normalize(to_pixels(centre_view(open_image(path), self.clip.image_size)))[None]
         else:
-            features = F.normalize(self.clip.backend.encode_text(query), dim=-1)  # all 77 positions
-        return self.clip.logit_scale * features @ gallery.T
+            words = [WORDS[i] for i in torch.randint(len(WORDS), (CAPTION_WORDS,), generator=generator).tolist()]
+            with times.stage("data"):
+                query = self.clip.tokenize([" ".join(words)])
+        anchor = F.normalize(torch.randn(1, self.width, generator=generator), dim=1)
+        return (query.to(self.device), anchor.to(self.device)), {"data": times.take()["data"]}
 
+    def form(self, case: str, which: str, alone: bool = False) -> Form:
+        """The plain or the fast form; alone it takes the bench's policy, otherwise a copy."""
+        config, times = self._config(case.split(",")[0]), StageTimes(self.device)
+        clip = self.clip if alone else copy.deepcopy(self.clip)
+        objective = RlcfObjective(ClipReward([clip], [1.0]), [self.reward_gallery], config.k, config.reward)
+        if which == "plain":
+            return Form(PlainEpisode(clip, config, objective, self.gallery, times).run, times)
+        policy = build_policy(config, clip)
+        state = build_state(config, policy, scale_loss=clip.autocast_dtype is torch.float16)
+        for owner, method, stage in [
+            (policy, "prepare", "policy"), (policy, "encode", "policy"), (objective, "step", "reward"),
+            (state, "step", "update"), (state, "restore", "reset"),
+        ]:  # fmt: skip
+            times.watch(owner, method, stage)
 
-def main(arguments: list[str]) -> int:
-    """Time both forms in both directions; print and write what was measured."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.bench retrieval",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--policy", default="ViT-B-16", help="open_clip architecture")
-    parser.add_argument("--gallery", type=int, default=5000, help="number of gallery items")
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--queries", type=int, default=5, help="timed queries per direction, after one to warm up")
-    parser.add_argument("--directions", nargs="+", default=["text_to_image", "image_to_text"])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", help="also write the figures to this file")
-    options = parser.parse_args(arguments)
-    results = {direction: bench(direction, options) for direction in options.directions}
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({"torch": torch.__version__, "threads": torch.get_num_threads(), **results}, file, indent=1)
-    return 0
+        def run(sample: Query, steps: int) -> Answer:
+            logits, done = adapt(policy, state, objective, sample[0], [sample[1]], self.gallery, steps)
+            return Answer(logits, [step.candidates[0] for step in done])
 
+        return Form(run, times)
 
-def bench(direction: str, options: argparse.Namespace) -> dict[str, float]:
-    """Median times of one direction, and how far the two answers are apart."""
-    torch.manual_seed(0)
-    device = torch.device(options.device)
-    config = _config(direction, options)
-    ours, plain = (random_clip(options.policy, device, "fp32") for _ in range(2))
-    plain.load_state_dict(ours.state_dict())
-    dim = ours.encode_token_ids(ours.tokenize(["a"])).shape[1]
-    gallery, reward_gallery = (F.normalize(torch.randn(options.gallery, dim, device=device), dim=1) for _ in range(2))
-    objective = RlcfObjective(ClipReward([ours], [1.0]), [reward_gallery], config.k, config.reward)
-    policy = build_policy(config, ours)
-    state = build_state(config, policy)
-    forms: list[Callable[[Tensor, list[Tensor]], Tensor]] = [
-        lambda query, anchor: adapt(policy, state, objective, query, anchor, gallery, config.steps)[0],
-    ]
-    plain_episode = PlainEpisode(plain, config, objective)
-    forms.append(lambda query, anchor: plain_episode(query, anchor, gallery))
-    seconds: list[tuple[float, float]] = []
-    apart, same_top10 = 0.0, True
-    for number in range(options.queries + 1):
-        query = _query(direction, ours, number)
-        anchor = [F.normalize(torch.randn(1, dim, device=device), dim=1)]
-        answers: dict[int, Answer] = {}
-        for which in (0, 1) if number % 2 else (1, 0):
-            answers[which] = _timed(forms[which], query, anchor)
-        apart = max(apart, float((answers[0][0] - answers[1][0]).abs().max()))
-        same_top10 &= torch.equal(*(answers[which][0].topk(10).indices for which in (0, 1)))
-        if number:
-            seconds.append((answers[0][1], answers[1][1]))
-            log.info("%s: ours %.2f s, plain %.2f s", direction, *seconds[-1])
-    fast, slow = (statistics.median(times) for times in zip(*seconds, strict=True))
-    ratio = statistics.median(slow_one / fast_one for fast_one, slow_one in seconds)
-    log.info(
-        "%s, gallery %d, %d steps, K %d: ours %.2f s, plain %.2f s, median ratio %.2f",
-        direction, options.gallery, config.steps, config.k, fast, slow, ratio,
-    )  # fmt: skip
-    log.info("logits at most %.1e apart, the first ten items %s", apart, "equal" if same_top10 else "DIFFER")
-    return {"seconds": fast, "seconds_plain": slow, "ratio": ratio, "apart": apart, "same_top10": float(same_top10)}
+    def compare(self, case: str, plain: Answer, fast: Answer) -> dict[str, bool | float]:
+        """The first ten items, the candidates of all steps, and adapted logits."""
+        top = min(TOP, self.options.gallery)
+        return {
+            f"top-{top}": torch.equal(plain.logits.topk(top).indices, fast.logits.topk(top).indices),
+            "candidates": all(map(torch.equal, plain.candidates, fast.candidates)),
+            "logits": float((plain.logits - fast.logits).abs().max()),
+        }
 
+    def details(self, case: str, fast: Form, rate: float) -> dict[str, Any]:
+        """None."""
+        return {}
 
-def _config(direction: str, options: argparse.Namespace) -> RetrievalConfig:
-    return RetrievalConfig.model_validate(
-        {"dataset": "random", "dataset_files": {"annotations": ""}, "data_root": "", "pretrained_root": ""}
-        | {"output_root": "", "method": "rlcf", "direction": direction, "policy": options.policy}
-        | {"steps": options.steps, "lr": 1e-6, "reward": {"models": [{"name": "random"}]}}
-    )
+    def _features(self, number: int) -> Tensor:
+        return F.normalize(torch.randn(number, self.width), dim=1).to(self.device)
 
-
-def _query(direction: str, clip: ClipModel, number: int) -> Tensor:
-    generator = torch.Generator().manual_seed(number)
-    if direction == "image_to_text":
-        return torch.randn(1, 3, clip.image_size, clip.image_size, generator=generator).to(clip.device)
-    words = [WORDS[i] for i in torch.randint(len(WORDS), (CAPTION_WORDS,), generator=generator).tolist()]
-    return clip.tokenize([" ".join(words)])
-
-
-def _timed(form: Callable[[Tensor, list[Tensor]], Tensor], query: Tensor, anchor: list[Tensor]) -> Answer:
-    started = time.perf_counter()
-    answer = form(query, anchor)
-    float(answer[0])  # waits for the device
-    return answer, time.perf_counter() - started
+    def _config(self, direction: str) -> RetrievalConfig:
+        return RetrievalConfig.model_validate(
+            {"dataset": "random", "dataset_files": {"annotations": ""}, "data_root": "", "pretrained_root": ""}
+            | {"output_root": "", "method": "rlcf", "direction": direction, "policy": self.options.policy}
+            | {"steps": self.options.steps, "lr": 1e-6, "reward": {"models": [{"name": "random"}]}}
+        )

@@ -1,5 +1,7 @@
 # Sourced by the benchmark scripts: benchmark CONFIG DATASET... [KEY=A,B ...] -- GPU [key=value ...]
-# Runs one config on each data set, and with each value of the keys given before the --, on one GPU. Hyper-parameters are in the config, paths in configs/paths.yaml.
+# Runs one config on each data set, and with each value of the keys given before the --. Hyper-parameters are in the
+# config, paths in configs/paths.yaml. GPU: number of the CUDA device, several (0,1), or cpu. NPROC=N: in N processes,
+# shared out over the GPUs; without it one per GPU.
 
 benchmark() {
   local config="$1" script="bash ${0#"$PWD"/}" datasets=() sweeps=()
@@ -12,7 +14,8 @@ benchmark() {
   cd "$(dirname "${BASH_SOURCE[0]}")/.."
   if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
     source scripts/environment.sh
-    echo "usage: $script GPU [key=value ...]     GPU: number of the CUDA device, or cpu"
+    echo "usage: [NPROC=N] $script GPU [key=value ...]"
+    echo "GPU: number of the CUDA device, several (0,1), or cpu; NPROC: how many processes share the samples"
     echo "paths in overrides are relative to the repository's root"
     echo "data sets: ${datasets[*]} (others: dataset=a,b)"
     if ((${#sweeps[@]})); then echo "one run for each: ${sweeps[*]#--sweep} (one of them: KEY=VALUE)"; fi
@@ -20,14 +23,27 @@ benchmark() {
     return
   fi
   local gpu="${1:-}"
-  if [[ ! "$gpu" =~ ^(cpu|[0-9]+)$ ]]; then
-    echo "error: the first argument is the GPU's number, or cpu; got '$gpu'" >&2
+  if [[ ! "$gpu" =~ ^(cpu|[0-9]+(,[0-9]+)*)$ ]]; then
+    echo "error: the first argument is the GPU's number, several like 0,1, or cpu; got '$gpu'" >&2
     echo "usage: $script GPU [key=value ...]; --help lists the keys" >&2
     return 2
   fi
   shift
+  local commas="${gpu//[^,]/}"
+  local num_gpus=$((${#commas} + 1))
+  local num_procs="${NPROC:-$num_gpus}"
+  if [[ ! "$num_procs" =~ ^[1-9][0-9]*$ ]]; then
+    echo "error: NPROC is the number of processes, 1 or more; got '$num_procs'" >&2
+    return 2
+  fi
   source scripts/environment.sh
-  local device=cuda
-  if [[ "$gpu" == cpu ]]; then device=cpu; else export CUDA_VISIBLE_DEVICES="$gpu"; fi
-  python -m scripts.run --config "$config" --datasets "${datasets[@]}" "${sweeps[@]}" device="$device" "$@"
+  local words=(device=cuda)
+  if [[ "$gpu" == cpu ]]; then words=(device=cpu); else export CUDA_VISIBLE_DEVICES="$gpu"; fi
+  local start=(python -m scripts.run)
+  if ((num_procs > 1)); then
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # torchrun's own choice, made without its warning
+    start=(python -m scripts.torchrun --standalone --nproc-per-node="$num_procs" -m scripts.run)
+    words+=(procs_per_gpu=$(((num_procs + num_gpus - 1) / num_gpus)))
+  fi
+  "${start[@]}" --config "$config" --datasets "${datasets[@]}" "${sweeps[@]}" "${words[@]}" "$@"
 }

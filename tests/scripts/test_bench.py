@@ -1,0 +1,177 @@
+"""The benchmarks: real commands with the demo's models, what they write, and what a wrong fast path makes them say."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from classification import policy
+from scripts import bench
+from scripts.bench_agreement import disagreements, merge
+from scripts.bench_arithmetic import count_flops
+from scripts.bench_memory import peak_memory
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ["--size", "demo", "--images", "1"]
+CLASSIFICATION = ["classification", *TINY, "--views", "12", "--steps", "2", "--classes", "12", "40"]
+CLASSIFICATION += ["--plain-classes", "12"]
+
+
+def run(*words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.bench", *words], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def classification(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What the command printed, and the file that it wrote."""
+    file = tmp_path_factory.mktemp("bench") / "classification.json"
+    return run(*CLASSIFICATION, "--json", str(file)), file
+
+
+def test_both_forms_of_classification_answer_alike(classification: tuple[str, Path]) -> None:
+    printed, file = classification
+    cases = json.loads(file.read_text())["cases"]
+    assert [case["case"] for case in cases] == ["prompt, 12 classes", "prompt, 40 classes", "encoder, 12 classes"]
+    assert list(cases[0]["agreement"]) == ["top-1", "views", "candidates", "logits"]
+    assert not disagreements(cases[0]["agreement"]) and not disagreements(cases[2]["agreement"])
+    assert "top-1 equal, views equal, candidates equal, logits equal" in printed and "DIFFER" not in printed
+
+
+def test_the_plain_form_of_many_classes_is_estimated_and_says_so(classification: tuple[str, Path]) -> None:
+    printed, file = classification
+    whole, estimated, _ = json.loads(file.read_text())["cases"]
+    assert (whole["plain_estimated"], estimated["plain_estimated"]) == (False, True)
+    assert estimated["agreement"] == {} and "(estimated), fast" in printed
+    few, all_of_them = whole["plain"]["stages"], estimated["plain"]["stages"]
+    assert all_of_them["text"] > 1.5 * few["text"]  # of 3 classes, times 40/3; the other case has 12
+    step = estimated["text_step"]
+    assert (step["classes"], step["plain_classes"]) == (40, 3)
+    assert step["ratio"] == pytest.approx(step["plain_seconds"] / step["fast_seconds"])
+
+
+def test_the_file_holds_everything_that_was_measured(classification: tuple[str, Path]) -> None:
+    result = json.loads(classification[1].read_text())
+    assert result["machine"]["threads"] == torch.get_num_threads() and result["machine"]["torch"] == torch.__version__
+    assert (result["size"], result["device"]) == ("demo", "cpu")
+    for case in result["cases"]:
+        assert case["ratio"] == pytest.approx(case["plain"]["median"] / case["fast"]["median"])  # of one image
+        assert case["reading"].keys() == {"data", "views"}
+        for which in ("plain", "fast"):
+            stages, seconds = case[which]["stages"], case[which]["median"]
+            assert {"policy", "reward", "update", "reset"} <= stages.keys()
+            assert ("text" in stages) == case["case"].startswith("prompt")
+            assert sum(stages.values()) == pytest.approx(seconds, rel=0.05)
+        floor = case["floor"]
+        assert floor["times"] == pytest.approx(case["fast"]["median"] * floor["flops_per_second"] / floor["flops"])
+        assert floor["times"] > 1
+    step = result["cases"][2]["tower_step"]
+    assert step["views"] == 6 and 0 < step["share_of_rate"] < 1 and sum(step["operators"].values()) <= 1.000001
+
+
+def test_the_table_is_made_from_the_files(classification: tuple[str, Path]) -> None:
+    lines = run("table", str(classification[1])).splitlines()
+    cases = json.loads(classification[1].read_text())["cases"]
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
+    assert lines[2].startswith("| classification: prompt, 12 classes (demo) |") and lines[2].endswith("| yes |")
+    assert f"| about {cases[1]['ratio']:.2f} |" in lines[3] and lines[3].endswith("| not compared |")
+    assert lines[-1].endswith(json.loads(classification[1].read_text())["machine"]["date"])
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "num_cases"),
+    [("retrieval", ["--gallery", "50", "--steps", "2"], 2), ("captioning", ["--candidates", "4", "--tokens", "5"], 1)],
+)
+def test_both_forms_of_the_other_tasks_answer_alike(
+    task: str, options: list[str], num_cases: int, tmp_path: Path
+) -> None:
+    cases = measure([task, *TINY, *options, "--check"], tmp_path)
+    assert len(cases) == num_cases
+    for case in cases:
+        assert case["agreement"] and not disagreements(case["agreement"])
+        assert "floor" not in case  # --check only compares
+
+
+def test_a_wrong_fast_path_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The start's class features at every step: as if the context had never moved."""
+    start = policy.PromptPolicy.class_features
+    kept: dict[int, torch.Tensor] = {}
+
+    def frozen(self: policy.PromptPolicy) -> torch.Tensor:
+        features = start(self)
+        return features - features.detach() + kept.setdefault(id(self), features.detach().clone())
+
+    monkeypatch.setattr(policy.PromptPolicy, "class_features", frozen)
+    words = ["classification", *TINY, "--tune", "prompt", "--views", "12", "--check"]
+    with caplog.at_level(logging.INFO, "scripts"):
+        (case,) = measure(words, tmp_path)
+    assert "logits" in disagreements(case["agreement"]) and "logits DIFFER" in caplog.text
+    assert "logits DIFFER" in bench.tables([{**RESULT, "cases": [case]}])
+
+
+RESULT: dict[str, Any] = {"size": "demo", "precision": "auto", "machine": {"gpu": None, "cpu": "a", "threads": 1}}
+RESULT["machine"] |= {"torch": "2", "date": "2000-01-01"}
+
+
+def measure(words: list[str], folder: Path) -> list[dict[str, Any]]:
+    """What a command in this process wrote."""
+    file = folder / "bench.json"
+    assert bench.main([*words, "--json", str(file)]) == 0
+    return json.loads(file.read_text())["cases"]
+
+
+def test_peak_memory_is_that_of_another_process() -> None:
+    ballast = torch.zeros(400 * 2**18)  # 400 MiB in this process
+    small, large = (peak_memory(Ballast, Namespace(steps=1000), "", which) for which in ("plain", "fast"))
+    assert 0.25 < large - small < 0.36 and len(ballast)
+
+
+class Ballast:
+    """A bench whose fast form needs 300 MiB more than its plain form."""
+
+    device = torch.device("cpu")
+    memory_steps = {"plain": 1, "fast": 300}
+
+    def __init__(self, options: Namespace) -> None: ...
+
+    def form(self, case: str, which: str, alone: bool) -> Ballast:
+        return self
+
+    def sample(self, case: str, number: int) -> tuple[None, dict[str, float]]:
+        return None, {}
+
+    def run(self, sample: None, steps: int) -> None:
+        torch.ones(steps * 2**18)
+
+
+def test_attention_is_counted_as_the_products_that_it_replaces() -> None:
+    length, width = 50, 64
+    attention = torch.nn.MultiheadAttention(width, 4, batch_first=True).eval()
+    x = torch.randn(2, length, width)
+    with torch.no_grad():
+        counted = count_flops(lambda: attention(x, x, x, need_weights=False))
+    assert counted == 2 * 2 * length * width * 4 * width + 2 * 2 * length * length * width * 2
+
+
+def test_one_sample_that_differs_is_enough() -> None:
+    agreement = merge(merge({}, {"top-1": False, "logits": 1e-5}), {"top-1": True, "logits": float("nan")})
+    assert disagreements(agreement) == ["top-1", "logits"]
+    assert disagreements({"top-1": True, "logits": 1e-3}) == []
+
+
+def test_an_unknown_task_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["classify"]) == 2
+    assert "unknown task 'classify'; valid: classification, retrieval, captioning" in capsys.readouterr().err
