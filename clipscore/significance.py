@@ -48,3 +48,26 @@ def bootstrap_interval(
     means = [differences[rng.integers(size, size=size)].mean() for _ in range(num_draws)]
     low, high = np.percentile(means, (2.5, 97.5))
     return float(differences.mean()), float(low), float(high)
+
+
+def share_interval(fixed: int, broken: int, total: int, num_draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
+    """95% interval of the paired bootstrap of (fixed - broken) / total: the difference of two shares of right answers.
+
+    Drawing samples again with replacement draws the three kinds, fixed, broken and neither, from a multinomial.
+
+    Args:
+        fixed: samples that only the second answer has right.
+        broken: samples that only the first has right.
+        total: number of samples.
+        num_draws: how often they are drawn again.
+        seed: of the draws.
+
+    Raises:
+        ValueError: more samples changed than there are.
+    """
+    if not 0 < total >= fixed + broken:
+        raise ValueError(f"fixed + broken must be at most the number of samples, got {fixed} + {broken} of {total}")
+    shares = np.array([fixed, broken, total - fixed - broken]) / total
+    drawn = np.random.default_rng(seed).multinomial(total, shares, size=num_draws)  # [num_draws, 3]
+    low, high = np.percentile((drawn[:, 0] - drawn[:, 1]) / total, (2.5, 97.5))
+    return float(low), float(high)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from clipscore.significance import bootstrap_interval, changes, mcnemar_p_value, percent
+from clipscore.significance import bootstrap_interval, changes, mcnemar_p_value, percent, share_interval
 
 
 def test_mcnemar_by_hand():
@@ -16,16 +16,38 @@ def test_mcnemar_by_hand():
     assert percent([True, False, False]) == 33.333
 
 
+@pytest.mark.parametrize(("fixed", "broken"), [(30, 12), (12, 30), (7, 7), (0, 5), (1, 2), (400, 340)])
+def test_mcnemar_agrees_with_scipys_binomial_test(fixed, broken):
+    expected = stats.binomtest(fixed, fixed + broken).pvalue
+    assert mcnemar_p_value(fixed, broken) == pytest.approx(expected, rel=1e-9)
+
+
 def test_bootstrap_agrees_with_scipy():
     rng = np.random.default_rng(1)
     before = rng.normal(size=80)
     after = before + rng.normal(0.3, 0.5, size=80)
     mean, low, high = bootstrap_interval(before.tolist(), after.tolist())
-    expected = stats.bootstrap((after - before,), np.mean, method="percentile", n_resamples=10_000)
+    expected = stats.bootstrap(
+        (before, after), lambda b, a, axis: np.mean(a - b, axis=axis), paired=True, method="percentile",
+        n_resamples=10_000, vectorized=True, rng=np.random.default_rng(2),
+    ).confidence_interval  # fmt: skip
     assert mean == pytest.approx((after - before).mean())
-    assert (low, high) == pytest.approx(tuple(expected.confidence_interval), abs=0.01)
+    assert (low, high) == pytest.approx(tuple(expected), abs=0.01)
     assert low < mean < high
     assert bootstrap_interval(before.tolist(), after.tolist()) == (mean, low, high)  # the same draws
     assert bootstrap_interval([1.0, 2.0], [2.0, 3.0]) == (1, 1, 1)
     with pytest.raises(ValueError, match="got 1 and 2"):
         bootstrap_interval([1.0], [1.0, 2.0])
+
+
+def test_interval_of_a_difference_of_shares_agrees_with_the_bootstrap():
+    fixed, broken, total = 40, 15, 300
+    after = np.array([1] * fixed + [0] * broken + [1] * (total - fixed - broken))
+    before = np.array([0] * fixed + [1] * broken + [1] * (total - fixed - broken))
+    mean, *expected = bootstrap_interval(before.tolist(), after.tolist())
+    low, high = share_interval(fixed, broken, total)
+    assert mean == pytest.approx(25 / 300)
+    assert (low, high) == pytest.approx(tuple(expected), abs=0.004)  # a draw more or less of 300
+    assert share_interval(0, 0, 5) == (0, 0)
+    with pytest.raises(ValueError, match="got 4 \\+ 2 of 5"):
+        share_interval(4, 2, 5)

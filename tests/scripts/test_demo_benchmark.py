@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from scripts.config import REPOSITORY
-from scripts.demo.benchmark import CAPTION_LINES, CAPTIONERS, TABLES, accuracy, p_value, recalls
+from scripts.demo.demo_runs import CAPTION_LINES, CAPTIONERS, TABLES, accuracy, demo_runs, recalls
+from scripts.demo.demo_tables import demo_tables, p_value
+from tests.scripts.synthetic_runs import write_folder
 
 
 def test_ctrl_c_stops_it_and_the_same_command_goes_on(tmp_path: Path) -> None:
@@ -38,6 +41,20 @@ def test_ctrl_c_stops_it_and_the_same_command_goes_on(tmp_path: Path) -> None:
     heading, *captions = rows
     assert heading[:3] == ["scenes", "captioner", "n"]
     assert [row[:2] for row in captions] == [[*line.cells, m.name] for line in CAPTION_LINES for m in CAPTIONERS]
+
+
+def test_tables_of_a_benchmark_that_is_not_finished(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no run of the demo in .*; `bash scripts/quickstart.sh` makes them"):
+        demo_tables([f"output_root={tmp_path}"])
+    names = {"demo_zero_shot": [1, 0], "demo_KD": [0, 0], "demo_TPT": [0]}
+    for (_, line), config in demo_runs([f"output_root={tmp_path}"]).items():
+        if line.dataset == "demo/noise" and config.name in names:
+            rows = [{"id": str(i), "label": 0, "top5": [top]} for i, top in enumerate(names[config.name])]
+            write_folder(config, map(json.dumps, rows))
+    (found,) = [
+        line for line in demo_tables([f"output_root={tmp_path}"]).splitlines() if line.startswith("| noise | 2 ")
+    ]
+    assert found == "| noise | 2 | 50.0 | - | 100.0 (p 1) | - | - | - |"
 
 
 def test_comparison_by_hand() -> None:

@@ -1,0 +1,84 @@
+"""The demo's tables, made from the records of its runs.
+
+`python -m scripts.demo.benchmark` makes the runs and prints the tables; `python -m scripts.tables demo` prints them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipscore.config import RunConfig
+from clipscore.significance import changes, mcnemar_p_value
+from scripts.demo import caption_table
+from scripts.demo.demo_runs import CAPTION_LINES, CAPTIONERS, TABLES, Runs, Table, demo_runs
+from scripts.reader import Row, open_run
+from scripts.records import run_path
+from scripts.tables.figures import is_right
+from scripts.tables.grid import Grid, comma_separated, latex, markdown
+
+P_LEGEND = "in brackets the p-value against zero-shot (exact McNemar test of the first answers to the same samples)"
+
+
+def read_rows(config: RunConfig) -> dict[str, Row]:
+    """The good records of a run, by sample id; none when it has not begun."""
+    path = run_path(config)
+    return open_run(path).collect(lambda row: row) if (path / "config.yaml").is_file() else {}
+
+
+def p_value(before: dict[str, Row], after: dict[str, Row]) -> float:
+    """Whether the difference of two runs on the same samples is chance (exact McNemar test of the first answers)."""
+    assert before.keys() == after.keys(), "the runs saw the same samples"
+    was, now = ([is_right(rows[key]) for key in before] for rows in (before, after))
+    return mcnemar_p_value(*changes(was, now))
+
+
+def table_grid(table: Table, runs: Runs) -> Grid:
+    """A table; the p-value against the first method in brackets, "-" for runs on other samples or none."""
+    names = [method.name for method in table.methods]
+    lines = []
+    for line in table.lines:
+        base, *others = (read_rows(runs[method.name, line]) for method in table.methods)
+        cells = [*line.cells, str(len(base)), table.show(list(base.values())) if base else "-"]
+        for rows in others:
+            same = base and rows.keys() == base.keys()
+            cells.append(f"{table.show(list(rows.values()))} (p {p_value(base, rows):.1g})" if same else "-")
+        lines.append(cells)
+    return Grid([*table.heading, "n", *names], lines, len(table.heading), notes=[table.legend])
+
+
+def caption_grid(runs: Runs) -> Grid:
+    """The captioning table; see `caption_table`."""
+    names = caption_table.columns()
+    lines = []
+    for line, method in itertools.product(CAPTION_LINES, CAPTIONERS):
+        config = runs[method.name, line]
+        rows = list(read_rows(config).values())
+        images, pretrained = Path(config.data_root) / line.dataset, Path(config.pretrained_root)
+        shown = caption_table.cells(*caption_table.score(rows, images, pretrained)) if rows else ["-"] * len(names)
+        lines.append([*line.cells, method.name, str(len(rows)), *shown])
+    legend = "before -> after RLCF, times 100 (BLEU-4 of all captions pooled);"
+    legend += " in brackets the mean difference per image, with its 95% bootstrap interval"
+    return Grid([*caption_table.HEADING, *names], lines, 2, notes=[legend])
+
+
+def demo_tables(words: Sequence[str], form: str = "markdown") -> str:
+    """The three tables, from the records that are there.
+
+    Args:
+        words: the overrides that the runs were made with.
+        form: "markdown", "csv" or "latex".
+
+    Raises:
+        FileNotFoundError: no run has begun.
+    """
+    runs = demo_runs(words)
+    folders = list(map(run_path, runs.values()))
+    if not any(map(Path.is_dir, folders)):
+        raise FileNotFoundError(f"no run of the demo in {folders[0].parent}; `bash scripts/quickstart.sh` makes them")
+    *grids, last = [*(table_grid(table, runs) for table in TABLES), caption_grid(runs)]
+    if form == "csv":
+        return "\n\n".join(comma_separated(grid.heading, grid.rows) for grid in (*grids, last))
+    write = latex if form == "latex" else markdown
+    return "\n\n".join(map(write, grids)) + f"\n{'% ' if form == 'latex' else ''}{P_LEGEND}\n\n{write(last)}"

@@ -1,0 +1,87 @@
+"""The paper's tables against ours, the demo's table, and runs against each other: `python -m scripts.tables TABLE`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.config import roots
+from scripts.tables import layout
+from scripts.tables.cells import TOLERANCE
+from scripts.tables.fill import fill_table
+from scripts.tables.grid import Grid, comma_separated, latex, markdown
+from scripts.tables.paper import PaperTable, paper_tables
+
+DONE, REFUSED = 0, 2  # exit codes
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    tables = paper_tables()
+    args = _parser().parse_args(arguments)
+    try:
+        if args.output_root is not None and not Path(args.output_root).is_dir():
+            raise FileNotFoundError(f"--output-root {args.output_root} is no folder; run folders are looked for in it")
+        root = Path(args.output_root or roots()["output_root"])
+        first = args.what[0]
+        if first not in {*tables, "demo"}:
+            from scripts.tables.compare import compare  # it reads captions, and needs their metrics
+
+            print(compare(args.what, root, args.format, args.json))
+        elif len(args.what) > 1:
+            raise ValueError(f"one table at a time, or runs without a table; got {' '.join(args.what)}")
+        elif first == "demo":
+            from scripts.demo.demo_tables import demo_tables  # it imports torch
+
+            print(demo_tables([f"output_root={root}"], args.format))
+        else:
+            print(_paper_table(tables[first], root, args))
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return REFUSED
+    return DONE
+
+
+def _paper_table(table: PaperTable, root: Path, args: argparse.Namespace) -> str:
+    rows = fill_table(table, root, args.tolerance)
+    cells = [cell for row in rows for cell in row]
+    if not any(cell.num_samples for cell in cells):
+        print(
+            f"no run of {table.key} in {root} (--output-root, RLCF_OUTPUT or configs/paths.yaml name another folder); "
+            f"`bash scripts/tables/{table.key}.sh 0` runs all of it, one cell: `{cells[0].command}`",
+            file=sys.stderr,
+        )
+    records = [layout.record(table, cell) for cell in cells]
+    if args.json:
+        return json.dumps(records, indent=1, ensure_ascii=False)
+    if args.format == "csv":
+        return comma_separated(layout.LONG, [list(record.values()) for record in records])
+    grid = (layout.long if args.long else layout.compact)(table, rows, args.tolerance)
+    return written(grid, args.format, table.title)
+
+
+def written(grid: Grid, form: str, title: str) -> str:
+    """A grid under its title, as Markdown or LaTeX."""
+    return f"% {title}\n{latex(grid)}" if form == "latex" else f"{title}\n\n{markdown(grid, aligned=True)}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.tables",
+        description="A table of the paper beside ours; the demo's tables; or runs compared with the first of them.",
+        epilog=f"Everything is computed from the records of the run folders. Of a table: {TOLERANCE}.",
+    )
+    parser.add_argument("what", nargs="+", metavar="TABLE|RUN", help="table1, table2, table3, demo, or run folders")
+    parser.add_argument("--output-root", metavar="DIR", help="where the run folders are, if not in output_root")
+    parser.add_argument("--format", choices=("markdown", "csv", "latex"), default="markdown")
+    parser.add_argument("--json", action="store_true", help="everything that is known about each cell, as JSON")
+    parser.add_argument("--long", action="store_true", help="one line per cell, with all its fields (CSV always)")
+    parser.add_argument("--tolerance", type=float, metavar="POINTS", help="how large a difference may be")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""One cell of a table of the paper: the paper's figure, ours, and whether the difference is more than chance.
+
+A difference is taken in the digits that the paper prints; it is 0 when no other number of right samples comes nearer.
+The tolerance is half a unit of the paper's last digit, plus
+
+* accuracy and recall after adaptation: 1.96 sqrt(p (1 - p) / n (1 + 1 / seeds)), p being the paper's figure. Random
+  views and rounding on a GPU make each sample right with some probability of its own; the variance of a mean of n such
+  samples is at most p (1 - p) / n. It counts once for the paper's run and once, divided by the seeds, for ours.
+* zero-shot, where nothing is drawn: 0.1 points, for half precision and image decoders.
+* caption metrics, for which there is no such formula: 1% of the paper's figure.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from scripts.tables.figures import Figures
+from scripts.tables.paper import Column, PaperTable
+
+TOLERANCE = (
+    "tolerance: half a unit of the paper's last digit plus, after adaptation, the 95% bound on what random views and "
+    "rounding can change, 1.96 sqrt(p(1-p)/n (1 + 1/seeds)); zero-shot 0.1 points; caption metrics 1% of the figure"
+)
+QUANTILE = 1.96  # of the normal distribution: 95% of it are within
+ZERO_SHOT_POINTS = 0.1
+CAPTION_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell, with all that is known about it; figures and differences in points of % (caption metrics times 100).
+
+    Attributes:
+        paper, ours: None where there is no figure. `ours` is the mean over the seeds.
+        by_seed: our figure by seed.
+        difference: ours - paper in the paper's digits.
+        tolerance: how large a difference may be.
+        num_samples, published: samples per seed, and how many the column has.
+        adapts: whether the run adapts; false for zero-shot.
+        verdict: "reproduced", "off by +1.23", "partial, 200 of 7,500", "no run", or what is missing.
+        settings: where our configuration differs from the row's.
+        command: fills the cell; empty for methods that are not in this repository.
+    """
+
+    group: str
+    row: str
+    column: Column
+    paper: float | None
+    ours: float | None = None
+    by_seed: dict[int, float] = field(default_factory=dict)
+    difference: float | None = None
+    tolerance: float | None = None
+    num_samples: int = 0
+    published: int | None = None
+    adapts: bool = True
+    verdict: str = ""
+    settings: tuple[str, ...] = ()
+    command: str = ""
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over the seeds (n - 1); None for fewer than two."""
+        return statistics.stdev(self.by_seed.values()) if len(self.by_seed) > 1 else None
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it has another number of samples than the paper's column."""
+        return self.num_samples != self.published
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the difference is beyond the tolerance, over all samples."""
+        return self.verdict.startswith("off")
+
+
+def figure_cell(cell: Cell, table: PaperTable, found: Sequence[Figures], given: float | None) -> Cell:
+    """Fill the cell of a data set's column.
+
+    Args:
+        cell: with the paper's figure.
+        table: its table.
+        found: its runs, one for each seed, at least one. Those that are whole count; if none is, the largest.
+        given: the tolerance, in points; None: the one of this module.
+    """
+    taken = [figures for figures in found if figures.is_whole] or [max(found, key=lambda one: one.num_samples)]
+    first, metric = taken[0], cell.column.metric
+    values = {int(one.run.config["seed"]): one.values[metric] for one in taken if metric in one.values}
+    adapts = first.run.config.get("method") != "zero_shot"
+    cell = replace(cell, num_samples=first.num_samples, published=first.published, adapts=adapts)
+    if len(values) < len(taken):
+        partial = [_partial(cell)] if cell.is_partial else []
+        return replace(cell, verdict="; ".join([*partial, first.missing or f"no {metric} in the summary"]))
+    cell = replace(cell, ours=statistics.fmean(values.values()), by_seed=values)
+    if cell.paper is None:
+        return cell
+    half = 0.5 * 10**-table.decimals
+    if table.task == "captioning":
+        return judge(cell, table.decimals, half, half + CAPTION_SHARE * cell.paper if given is None else given)
+    chance = QUANTILE * math.sqrt(_variance(cell)) if adapts else ZERO_SHOT_POINTS
+    return judge(cell, table.decimals, _grid(cell, half), half + chance if given is None else given)
+
+
+def mean_cell(cell: Cell, table: PaperTable, parts: Sequence[Cell], given: float | None) -> Cell:
+    """Fill the cell of a column that is the mean of others; it stays empty as long as one of them has no figure."""
+    without = [part.column.label for part in parts if part.ours is None]
+    if without:
+        return replace(cell, verdict="no run" if len(without) == len(parts) else f"without {', '.join(without)}")
+    seeds = sorted(set.intersection(*(set(part.by_seed) for part in parts)))
+    cell = replace(
+        cell, ours=statistics.fmean(part.ours for part in parts), adapts=parts[0].adapts,
+        by_seed={seed: statistics.fmean(part.by_seed[seed] for part in parts) for seed in seeds},
+        num_samples=sum(part.num_samples for part in parts), published=sum(part.published for part in parts),
+        settings=tuple(dict.fromkeys(setting for part in parts for setting in part.settings)),
+    )  # fmt: skip
+    half = 0.5 * 10**-table.decimals
+    chance = QUANTILE * math.sqrt(sum(map(_variance, parts))) / len(parts) if cell.adapts else ZERO_SHOT_POINTS
+    nearest = half + statistics.fmean(_grid(part, half) for part in parts)  # its own rounding, and that of its parts
+    return judge(cell, table.decimals, nearest, half + chance if given is None else given)
+
+
+def judge(cell: Cell, decimals: int, nearest: float, tolerance: float) -> Cell:
+    """The difference of a cell that has both figures, and what it means.
+
+    Args:
+        cell: with `paper` and `ours`.
+        decimals: digits after the point that the paper prints.
+        nearest: a difference up to here is 0.
+        tolerance: how large a difference may be, in points.
+    """
+    exact = cell.ours - cell.paper
+    difference = 0.0 if abs(exact) <= nearest + 1e-9 else round(exact, decimals)  # 1e-9: 69.965 is not a float
+    if cell.is_partial:
+        verdict = _partial(cell)
+    else:
+        verdict = "reproduced" if abs(difference) <= tolerance else f"off by {difference:+.{decimals}f}"
+    return replace(cell, difference=difference, tolerance=tolerance, verdict=verdict)
+
+
+def _partial(cell: Cell) -> str:
+    return f"partial, {cell.num_samples:,} of {cell.published:,}"
+
+
+def _grid(cell: Cell, half: float) -> float:
+    """How far the nearest share of n samples may be from the paper's figure: half a digit, or half a sample."""
+    return half if cell.is_partial else max(half, 50 / cell.num_samples)
+
+
+def _variance(cell: Cell) -> float:
+    """Bound on the variance of the difference of two runs over the same samples, in points squared."""
+    share = cell.paper / 100
+    return 100**2 * share * (1 - share) / cell.num_samples * (1 + 1 / max(1, len(cell.by_seed)))

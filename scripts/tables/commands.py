@@ -1,0 +1,48 @@
+"""The commands that fill a table: `python3 -m scripts.tables.commands table1 GPU [key=value ...]`, one per line.
+
+Nothing but the standard library is needed, so that a list does not wait for an installation.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from scripts.tables.paper import PaperTable, paper_tables
+
+
+def table_commands(table: PaperTable, gpu: str, words: Sequence[str] = ()) -> list[str]:
+    """Shell commands that run every row and column of a table, in the order of its rows.
+
+    Args:
+        table: one of the paper's.
+        gpu: number of the CUDA device, several (0,1), or cpu.
+        words: `key=value` overrides for all of them.
+
+    Raises:
+        ValueError: an override that would take the runs out of the table.
+    """
+    renamed = [word for word in words if word.startswith("name=")]
+    if renamed:
+        raise ValueError(f"{renamed[0]}: a table finds its runs by their names; output_root=DIR keeps runs apart")
+    commands = []
+    for run in (run for row in table.rows for run in row.runs):
+        command = shlex.join(["bash", run.script, gpu, *run.overrides, *words])
+        commands.append(f"NPROC=1 {command}" if run.sequential else command)
+    return list(dict.fromkeys(commands))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the commands; returns the exit code."""
+    key, gpu, *words = arguments
+    try:
+        print("\n".join(table_commands(paper_tables()[key], gpu, words)))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

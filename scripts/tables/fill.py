@@ -1,0 +1,90 @@
+"""All cells of a table of the paper, from the run folders under an output root."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from scripts.config import load_config
+from scripts.identity import ABSENT, config_differences
+from scripts.reader import Run, find_runs
+from scripts.run import config_class
+from scripts.tables.cells import Cell, figure_cell, mean_cell
+from scripts.tables.figures import Figures, measure
+from scripts.tables.paper import PaperRun, PaperTable, Row
+
+Key = tuple[str, str | None]  # data set and direction
+
+
+def fill_table(table: PaperTable, output_root: Path, tolerance: float | None = None) -> list[list[Cell]]:
+    """The cells of a table, row by row.
+
+    Args:
+        table: one of the paper's.
+        output_root: folder of the run folders.
+        tolerance: how large a difference may be, in points; None: as `cells` says.
+
+    Raises:
+        ValueError: a run folder is damaged.
+    """
+    runs = [run for run in find_runs(output_root) if run.config.get("task") == table.task]
+    return [_fill_row(table, row, runs, tolerance) for row in table.rows]
+
+
+def _fill_row(table: PaperTable, row: Row, runs: Sequence[Run], tolerance: float | None) -> list[Cell]:
+    figures: dict[Key, list[Figures]] = {}  # the metrics of a data set share one reading of its records
+    cells: dict[str, Cell] = {}
+    for column in table.columns:
+        cell = Cell(row.group, row.label, column, row.paper[column.key])
+        wanted = row.run_for(column.dataset) if column.dataset else None
+        if column.mean_of:
+            cell = replace(cell, command=cell_command(row.runs[0], ",".join(column.mean_of), None))
+            cells[column.key] = mean_cell(cell, table, [cells[key] for key in column.mean_of], tolerance)
+        elif wanted:
+            key = (str(column.dataset), column.direction)
+            if key not in figures:
+                figures[key] = _measure(wanted, key, runs)
+            cells[column.key] = _fill_cell(cell, table, wanted, figures[key], tolerance)
+        else:
+            cells[column.key] = replace(cell, verdict="not in this repository")
+    return list(cells.values())
+
+
+def _fill_cell(cell: Cell, table: PaperTable, wanted: PaperRun, found: list[Figures], tolerance: float | None) -> Cell:
+    cell = replace(
+        cell, command=cell_command(wanted, str(cell.column.dataset), cell.column.direction), verdict="no run"
+    )
+    if not found:
+        return cell
+    settings = dict.fromkeys(text for figures in found for text in other_settings(wanted, figures.run))
+    return replace(figure_cell(cell, table, found, tolerance), settings=tuple(settings))
+
+
+def _measure(wanted: PaperRun, key: Key, runs: Sequence[Run]) -> list[Figures]:
+    """The runs of a cell, one for each seed: the one with the most records."""
+    by_seed: dict[int, Figures] = {}
+    for run in runs:
+        if (run.name, run.config["dataset"], run.config.get("direction")) == (wanted.name, *key):
+            figures = measure(run)
+            known = by_seed.setdefault(int(run.config["seed"]), figures)
+            if figures.num_samples > known.num_samples:
+                by_seed[int(run.config["seed"])] = figures
+    return [by_seed[seed] for seed in sorted(by_seed) if by_seed[seed].num_samples]
+
+
+def cell_command(wanted: PaperRun, datasets: str, direction: str | None) -> str:
+    """The command that fills a cell, for the first GPU."""
+    directions = [f"direction={direction}"] if direction else []
+    return shlex.join(["bash", wanted.script, "0", *wanted.overrides, f"dataset={datasets}", *directions])
+
+
+def other_settings(wanted: PaperRun, run: Run) -> list[str]:
+    """Where a run's configuration differs from the row's, the seed aside: "lr is 0.001 (the row: 1e-05)"."""
+    words = [*wanted.overrides, *([f"direction={run.config['direction']}"] if "direction" in run.config else [])]
+    config = load_config(wanted.config, words, config_class, str(run.config["dataset"])).model_dump(mode="json")
+    config["seed"] = run.config["seed"]
+    found = config_differences(run.config, config)
+    known = [text for text in found if f"is {ABSENT!r} there" not in text]  # others are newer than the run
+    return [text.replace(" there and ", " (the row: ").removesuffix(" here") + ")" for text in known]

@@ -1,0 +1,109 @@
+"""The cells of a paper's table laid out for the eye: three lines per row, or one line per cell with everything."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from scripts.tables.cells import TOLERANCE, Cell
+from scripts.tables.grid import Grid
+from scripts.tables.paper import PaperTable
+
+LONG = (
+    "table", "group", "row", "column", "dataset", "direction", "metric", "paper", "ours", "deviation", "seeds",
+    "difference", "tolerance", "samples", "published", "verdict", "settings", "command",
+)  # fmt: skip
+NUM_SHOWN = 12  # cells named under a table
+
+
+def compact(table: PaperTable, rows: Sequence[Sequence[Cell]], given: float | None = None) -> Grid:
+    """For each row the paper's figures, ours and the difference; the latter two where there is a run."""
+    lines: list[list[str]] = []
+    breaks = set()
+    for number, cells in enumerate(rows):
+        if not number or cells[0].group != rows[number - 1][0].group:
+            breaks.add(len(lines))
+        lines.append([cells[0].row, "paper", *(_figure(cell.paper, table.decimals) for cell in cells)])
+        if any(cell.num_samples for cell in cells):
+            lines.append(["", "ours", *(_ours(cell, table.decimals) for cell in cells)])
+            lines.append(["", "difference", *(_difference(cell, table.decimals) for cell in cells)])
+    heading = ["run", "", *_headings([column.label for column in table.columns])]
+    return Grid(heading, lines, 2, frozenset(breaks), _notes([cell for row in rows for cell in row], given))
+
+
+def long(table: PaperTable, rows: Sequence[Sequence[Cell]], given: float | None = None) -> Grid:
+    """One line per cell with every field."""
+    cells = [cell for row in rows for cell in row]
+    lines = [["-" if value in (None, "") else str(value) for value in record(table, cell).values()] for cell in cells]
+    return Grid(LONG, lines, len(LONG), notes=_notes(cells, given))
+
+
+def record(table: PaperTable, cell: Cell) -> dict[str, Any]:
+    """A cell as the fields of LONG; None where there is nothing."""
+    column, digits = cell.column, table.decimals + 2
+    numbers = {name: getattr(cell, name) for name in ("ours", "deviation", "tolerance")}
+    numbers = {name: None if value is None else round(value, digits) for name, value in numbers.items()}
+    values = {
+        "table": table.key, "group": cell.group, "row": cell.row, "column": column.label,
+        "dataset": column.dataset or "+".join(column.mean_of), "direction": column.direction,
+        "metric": column.metric or "mean", "paper": cell.paper, "difference": cell.difference, **numbers,
+        "seeds": " ".join(map(str, cell.by_seed)) or None, "samples": cell.num_samples, "published": cell.published,
+        "verdict": cell.verdict, "settings": "; ".join(cell.settings), "command": cell.command,
+    }  # fmt: skip
+    return {name: values[name] for name in LONG}
+
+
+def _headings(labels: Sequence[str]) -> list[str]:
+    """COCO t2i R@1, COCO t2i R@5 -> COCO t2i R@1, R@5: without the words that the label before starts with, too."""
+    shown = [labels[0]]
+    for before, label in itertools.pairwise(map(str.split, labels)):
+        shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(before, label, strict=False))
+        shown.append(" ".join(label[len(list(shared)) :]))
+    return shown
+
+
+def _figure(value: float | None, decimals: int) -> str:
+    return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def _ours(cell: Cell, decimals: int) -> str:
+    shown = _figure(cell.ours, decimals)
+    return shown if cell.deviation is None else f"{shown} ± {cell.deviation:.{decimals}f}"
+
+
+def _difference(cell: Cell, decimals: int) -> str:
+    if cell.difference is None:
+        return "-"
+    shown = f"{cell.difference:+.{decimals}f}" if cell.difference else _figure(0.0, decimals)
+    shown += f" of {cell.num_samples:,}" if cell.is_partial else ""
+    return f"**{shown}**" if cell.is_off else shown + ("*" if cell.settings else "")
+
+
+def _notes(cells: Sequence[Cell], given: float | None) -> list[str]:
+    """What the marks mean, how many cells say what, and which ones want attention."""
+    with_paper = [cell for cell in cells if cell.paper is not None and cell.verdict != "not in this repository"]
+    counts = Counter(_kind(cell) for cell in with_paper)
+    notes = ["", ", ".join(f"{count} {kind}" for kind, count in counts.items()) + f", of {len(with_paper)} cells"]
+    named = [cell for cell in with_paper if _kind(cell) in ("off", "partial", "without figures") or cell.settings]
+    for cell in named[:NUM_SHOWN]:
+        with_settings = f"; other settings: {'; '.join(cell.settings)}" if cell.settings else ""
+        wanted = "" if cell.is_off or cell.verdict == "reproduced" else f" ({cell.command})"
+        notes.append(f"- {cell.row}, {cell.column.label}: {cell.verdict}{with_settings}{wanted}")
+    if len(named) > NUM_SHOWN:
+        notes.append(f"- and {len(named) - NUM_SHOWN} more: --long")
+    notes.append(TOLERANCE if given is None else f"tolerance: {given:g} points, as asked for")
+    return [
+        *notes,
+        "bold: beyond the tolerance; *: other settings than the row's; ±: standard deviation over the seeds",
+    ]
+
+
+def _kind(cell: Cell) -> str:
+    """The verdict in one word or two."""
+    if cell.verdict in ("reproduced", "no run"):
+        return cell.verdict
+    if cell.is_off:
+        return "off"
+    return "partial" if cell.verdict.startswith("partial") else "without figures"

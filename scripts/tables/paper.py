@@ -1,0 +1,89 @@
+"""The paper's Tables 1 to 3: their numbers, and which run of ours belongs to each cell (scripts/paper_tables.json)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PAPER_FILE = Path(__file__).parent.parent / "paper_tables.json"
+
+
+@dataclass(frozen=True)
+class PaperRun:
+    """What fills the cells of a row, or some of them.
+
+    Attributes:
+        script: the benchmark script that runs them.
+        config: the YAML file that it runs.
+        overrides: `key=value` words that the row needs.
+        datasets: the data sets whose columns it fills.
+        sequential: a sample's result depends on those before it (momentum), so that one process does them all.
+    """
+
+    script: str
+    config: str
+    overrides: tuple[str, ...]
+    datasets: tuple[str, ...]
+    sequential: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of its run folders: `name=...`, else that of the config file."""
+        given = [word.removeprefix("name=") for word in self.overrides if word.startswith("name=")]
+        return given[-1] if given else self.config.rpartition("/")[2].removesuffix(".yaml")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: a metric on a data set (in retrieval in one direction), or the mean of other columns."""
+
+    key: str
+    label: str
+    dataset: str | None = None
+    direction: str | None = None
+    metric: str | None = None
+    mean_of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method: its runs (none for methods that are not in this repository) and the paper's figures by column key."""
+
+    group: str
+    label: str
+    runs: tuple[PaperRun, ...]
+    paper: dict[str, float | None]
+
+    def run_for(self, dataset: str) -> PaperRun | None:
+        """The run that fills the columns of a data set."""
+        return next((run for run in self.runs if dataset in run.datasets), None)
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One table of the paper; `decimals` is how many digits after the point it prints."""
+
+    key: str
+    title: str
+    task: str
+    decimals: int
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+def paper_tables() -> dict[str, PaperTable]:
+    """The tables by their key: table1, table2, table3."""
+    raw = json.loads(PAPER_FILE.read_text(encoding="utf-8"))
+    return {key: _table(key, value) for key, value in raw.items()}
+
+
+def _table(key: str, raw: dict[str, Any]) -> PaperTable:
+    columns = tuple(Column(**{**column, "mean_of": tuple(column.get("mean_of", ()))}) for column in raw["columns"])
+    rows = tuple(Row(row["group"], row["label"], tuple(map(_run, row["runs"])), row["paper"]) for row in raw["rows"])
+    return PaperTable(key, raw["title"], raw["task"], raw["decimals"], columns, rows)
+
+
+def _run(raw: dict[str, Any]) -> PaperRun:
+    return PaperRun(**{**raw, "overrides": tuple(raw["overrides"]), "datasets": tuple(raw["datasets"])})

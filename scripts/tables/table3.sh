@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# All of the paper's Table 3, captioning: bash scripts/tables/table3.sh GPU [--list] [key=value ...]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/run_table.sh"
+run_table table3 -- "$@"

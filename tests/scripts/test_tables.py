@@ -1,0 +1,253 @@
+"""The paper's tables on records that have exactly the paper's numbers, and on records that have not."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.config import REPOSITORY, load_config
+from scripts.run import config_class
+from scripts.tables import layout
+from scripts.tables.__main__ import main
+from scripts.tables.cells import Cell
+from scripts.tables.fill import fill_table
+from scripts.tables.grid import Grid, latex
+from scripts.tables.paper import PaperTable, Row, paper_tables
+from tests.scripts.synthetic_runs import answers, captions, fill_column, fill_row, write_run
+
+TABLES = paper_tables()
+
+
+def row_of(table: PaperTable, label: str) -> Row:
+    return next(row for row in table.rows if row.label == label)
+
+
+def cell_of(table: PaperTable, root: Path, label: str, key: str, tolerance: float | None = None) -> Cell:
+    rows = fill_table(table, root, tolerance)
+    return next(cell for cells in rows for cell in cells if (cell.row, cell.column.key) == (label, key))
+
+
+@pytest.fixture
+def one_column(tmp_path):
+    """Writes the run of RLCF (encoder) on ImageNet-V2, shifted by some points, and reads its cell."""
+    table, row = TABLES["table1"], row_of(TABLES["table1"], "RLCF, encoder")
+
+    def write(shift: float, *words: str, tolerance: float | None = None) -> Cell:
+        fill_column(tmp_path, table, row, row.runs[0], "imagenet_v2", shift=shift, words=words)
+        return cell_of(table, tmp_path, row.label, "imagenet_v2", tolerance)
+
+    return write
+
+
+@pytest.mark.parametrize("key", TABLES)
+def test_the_papers_own_numbers_have_a_difference_of_0_in_every_cell(key, tmp_path):
+    table = TABLES[key]
+    for row in table.rows:
+        fill_row(tmp_path, table, row)
+    cells = [cell for cells in fill_table(table, tmp_path) for cell in cells]
+    assert len(cells) == len(table.rows) * len(table.columns)
+    with_runs = [cell for cell in cells if cell.command]
+    assert len(with_runs) == {"table1": 17 * 6, "table2": 9 * 12, "table3": 6 * 13}[key]
+    assert {(cell.difference, cell.verdict, cell.settings) for cell in with_runs} == {(0, "reproduced", ())}
+    assert all(cell.ours == pytest.approx(cell.paper, abs=0.05) for cell in with_runs)
+    assert {cell.ours for cell in cells if not cell.command} <= {None}  # MAGIC and DeCap
+
+
+def test_the_readme_has_the_same_numbers():
+    readme = (REPOSITORY / "README.md").read_text()
+    for table in TABLES.values():
+        for row in table.rows:
+            figures = [row.paper[column.key] for column in table.columns]
+            if row.runs:
+                assert " | ".join(f"{figure:.{table.decimals}f}" for figure in figures) in readme, row.label
+
+
+def test_every_row_names_the_script_that_runs_its_config_on_its_data_sets():
+    for table in TABLES.values():
+        assert len({(run.name, dataset) for row in table.rows for run in row.runs for dataset in run.datasets}) == sum(
+            len(run.datasets) for row in table.rows for run in row.runs
+        )  # two rows never share a run folder
+        for row in table.rows:
+            for run in row.runs:
+                config = load_config(run.config, run.overrides, config_class)
+                assert (config.name, getattr(config, "momentum", None) is not None) == (run.name, run.sequential)
+                text = (REPOSITORY / run.script).read_text().replace("\\\n", "")
+                (command,) = [line for line in text.splitlines() if line.startswith(f"benchmark {run.config} ")]
+                words = shlex.split(command)
+                assert words[2 : words.index("--")] == [
+                    *run.datasets, *(["direction=image_to_text,text_to_image"] if table.key == "table2" else [])
+                ]  # fmt: skip
+            assert all(row.run_for(column.dataset) for column in table.columns if column.dataset) or not row.runs
+
+
+def test_a_shifted_cell_is_flagged_beyond_the_tolerance_only(one_column, tmp_path):
+    cell = one_column(-1.4)  # p = 0.6977, n = 10,000: 0.005 + 196 sqrt(0.6977 * 0.3023 / 10,000 * 2)
+    assert cell.tolerance == pytest.approx(0.005 + 1.2730, abs=1e-3)
+    assert (cell.difference, cell.verdict) == (-1.4, "off by -1.40")
+    assert cell_of(TABLES["table1"], tmp_path, cell.row, "imagenet_v2", 1.5).verdict == "reproduced"
+    shown = layout.compact(TABLES["table1"], fill_table(TABLES["table1"], tmp_path))
+    assert shown.rows[-3][2:] == ["-", "-", "**-1.40**", "-", "-", "-"]
+    assert "- RLCF, encoder, -V2: off by -1.40" in shown.notes
+
+
+def test_a_small_shift_is_shown_and_reproduced_but_not_for_zero_shot(one_column, tmp_path):
+    cell = one_column(0.2)
+    assert (cell.difference, cell.verdict) == (0.2, "reproduced")
+    table, row = TABLES["table1"], row_of(TABLES["table1"], "CLIP-ViT-B/16, zero-shot")
+    fill_row(tmp_path, table, row, shift=0.2)
+    cells = next(cells for cells in fill_table(table, tmp_path) if cells[0].row == row.label)
+    assert {cell.verdict for cell in cells if cell.column.key != "imagenet_a"} == {"off by +0.20"}
+    assert cells[1].verdict == "off by +0.20" and cells[-1].column.key == "ood"  # the mean of the four is off, too
+
+
+def test_seeds_by_hand(one_column):
+    one_column(0.0)
+    one_column(0.3, "seed=1")
+    cell = one_column(0.9, "seed=5")
+    assert cell.ours == pytest.approx(69.77 + 0.4) and list(cell.by_seed) == [0, 1, 5]
+    assert cell.settings == ()  # another seed is no other setting
+    assert cell.deviation == pytest.approx(statistics.stdev([0, 0.3, 0.9]))
+    assert cell.tolerance == pytest.approx(0.005 + 1.2730 * ((1 + 1 / 3) / 2) ** 0.5, abs=1e-3)
+    assert layout._ours(cell, 2) == "70.17 ± 0.46"
+
+
+def test_partial_runs_are_said_to_be_partial(tmp_path):
+    table = TABLES["table1"]
+    rlcf = "configs/classification/rlcf_encoder.yaml"
+    error = json.dumps({"id": "x", "error": "cannot be read"})
+    write_run(tmp_path, rlcf, ["limit=200"], "imagenet_a", [*answers(200, 100), error], {"num_samples": 200})
+    write_run(tmp_path, rlcf, [], "imagenet_r", [])
+    rows = fill_table(table, tmp_path)
+    cells = {cell.column.key: cell for cell in rows[14]}
+    assert cells["imagenet_a"].verdict == "partial, 200 of 7,500"
+    assert (cells["imagenet_a"].ours, cells["imagenet_a"].difference) == (50, -23.71)
+    assert cells["imagenet_r"].verdict == cells["imagenet"].verdict == "no run"
+    assert cells["ood"].verdict == "without -V2, -R, -Sketch" and cells["ood"].ours is None
+    assert "-23.71 of 200" in layout.compact(table, rows).rows[-3]
+    write_run(tmp_path, rlcf, ["seed=1"], "imagenet_a", answers(7500, 5528), {"num_samples": 7500})
+    cell = cell_of(table, tmp_path, "RLCF, encoder", "imagenet_a")
+    assert (cell.verdict, list(cell.by_seed)) == ("reproduced", [1])  # the whole run alone counts
+
+
+def test_caption_metrics_are_taken_only_for_the_captions_that_are_there(tmp_path):
+    table, config = TABLES["table3"], "configs/captioning/capdec_c2f.yaml"
+    figures = {"bleu_4": 20.3, "cider": 41.9, "spice": 12.7}
+    path = write_run(tmp_path, config, [], "flickr30k", captions(1000), {"num_samples": 1000} | figures)
+
+    def verdict(metric: str) -> str:
+        return cell_of(table, tmp_path, "CapDec + RLCF", f"flickr30k_{metric}").verdict
+
+    assert verdict("cider") == "reproduced" and verdict("refclipscore") == "no refclipscore in the summary"
+    (path / "summary.json").write_text(json.dumps({"num_samples": 400} | figures))
+    assert verdict("cider") == "the caption metrics are of 400 captions, the records of 1000"
+    (path / "summary.json").unlink()
+    (path / "rows.jsonl").write_text("\n".join(captions(30)) + "\n")
+    assert verdict("cider") == "partial, 30 of 1,000; caption metrics come with the last caption"
+
+
+def test_other_settings_are_named(one_column, tmp_path):
+    cell = one_column(0.0, "lr=1e-4", "views.num_views=32", "num_workers=1")
+    assert cell.settings == ("views.num_views is 32 (the row: 64)", "lr is 0.0001 (the row: 1e-05)")
+    shown = layout.compact(TABLES["table1"], fill_table(TABLES["table1"], tmp_path))
+    assert "0.00*" in shown.rows[-3] and any("lr is 0.0001" in note for note in shown.notes)
+
+
+def test_csv_json_and_latex_can_be_parsed(one_column, tmp_path, capsys):
+    one_column(-3.0)
+    assert main(["table1", "--output-root", str(tmp_path), "--format", "csv"]) == 0
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(lines) == 17 * 6 and list(lines[0]) == list(layout.LONG)
+    (found,) = [line for line in lines if line["samples"] == "10000"]
+    assert (found["row"], found["dataset"], found["ours"]) == ("RLCF, encoder", "imagenet_v2", "66.77")
+    assert main(["table1", "--output-root", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[14 * 6 + 2]["difference"] == -3
+    assert main(["table1", "--output-root", str(tmp_path), "--format", "latex"]) == 0
+    out = capsys.readouterr().out
+    body = [line for line in out.splitlines() if line.endswith(r" \\")]
+    assert {line.count(" & ") for line in body} == {7} and r"\textbf{-3.00}" in out
+    assert out.index(r"\toprule") < out.index(r"\midrule") < out.index(r"\bottomrule")
+
+
+def test_latex_is_escaped():
+    text = latex(Grid(["a_b"], [["100% & #1 ~ ^ {x} \\ $"], ["**1 -> 2 ±**"]]))
+    assert r"a\_b \\" in text and r"\textbf{1 $\to$ 2 $\pm$} \\" in text
+    assert r"100\% \& \#1 \textasciitilde{} \textasciicircum{} \{x\} \textbackslash{} \$ \\" in text
+
+
+def test_bad_input_and_nothing_found(tmp_path, capsys):
+    assert main(["table2", "--output-root", str(tmp_path)]) == 0
+    errors = capsys.readouterr().err
+    assert f"no run of table2 in {tmp_path}" in errors and "bash scripts/tables/table2.sh 0" in errors
+    for words, message in [
+        (["table1", "--output-root", str(tmp_path / "no")], "is no folder"),
+        (["table1", "table2"], "one table at a time"),
+        (["some_run", "--output-root", str(tmp_path)], "some_run is no folder"),
+        (["demo", "--output-root", str(tmp_path)], "no run of the demo in"),
+    ]:
+        assert main(words) == 2
+        assert message in capsys.readouterr().err
+    shown = subprocess.run([sys.executable, "-m", "scripts.tables", "--help"], capture_output=True, cwd=REPOSITORY)
+    assert shown.returncode == 0 and b"--tolerance" in shown.stdout
+
+
+STAND_IN = """#!/usr/bin/env bash
+case "$*" in
+  *"scripts.run "*--help*) exit 0 ;;
+  *"scripts.run "*) echo "$NPROC $*" >>"$CALLS"; [[ "$*" != *rlcf_s_flickr30k* ]] ;;
+  *) exec "$REAL_PYTHON" "$@" ;;
+esac
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path) -> dict[str, str]:
+    """An environment in which `python -m scripts.run` only notes its words, and fails for one config."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").write_text(STAND_IN)
+    (tmp_path / "bin/python").chmod(0o755)
+    own = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "NPROC": "2"}
+    own |= {"REAL_PYTHON": sys.executable, "RLCF_USE_ACTIVE_ENV": "1", "RLCF_OUTPUT": str(tmp_path)}
+    return os.environ | own
+
+
+def table_script(number: int, environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    script = REPOSITORY / f"scripts/tables/table{number}.sh"
+    return subprocess.run(["bash", script, *words], env=environment, capture_output=True, text=True, cwd="/")
+
+
+def test_the_script_of_a_table_goes_on_after_a_failure_and_prints_the_table(stand_in, tmp_path):
+    done = table_script(2, stand_in, "cpu", "limit=3", f"output_root={tmp_path}")
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert len(calls) == 6 + 3 * 2 and all("limit=3" in call and "device=cpu" in call for call in calls)
+    assert any("policy=ViT-L/14@336px name=zero_shot_l14_336" in call for call in calls)
+    assert all(call.startswith("1 " if "rlcf_s_m" in call else "2 ") for call in calls)  # NPROC
+    assert done.returncode == 1 and "| RLCF-S-M " in done.stdout
+    errors = done.stderr[done.stderr.index("error: 1 of 12 rows failed") :]
+    assert errors.splitlines()[1] == f"  bash scripts/retrieval/rlcf_s_flickr30k.sh cpu limit=3 output_root={tmp_path}"
+
+
+def test_the_script_of_a_table_lists_its_commands(stand_in, tmp_path):
+    listed = {
+        number: table_script(number, stand_in, "1", "--list", "seed=2").stdout.splitlines() for number in (1, 2, 3)
+    }
+    assert [len(lines) for lines in listed.values()] == [17, 12, 10]  # eval_*.sh is for CapDec and ClipCap alike
+    assert listed[1][1] == "bash scripts/classification/zero_shot.sh 1 policy=ViT-L/14 name=zero_shot_l14 seed=2"
+    assert "usage: [NPROC=N] bash " in table_script(1, stand_in, "--help").stdout
+    for words, message in [
+        (["7b"], "got '7b'"),
+        (["1,"], "got '1,'"),
+        (["1", "lr"], "got 'lr'"),
+        (["1", "name=x"], "by their names"),
+    ]:
+        refused = table_script(1, stand_in, *words)
+        assert refused.returncode == 2 and message in refused.stderr
+    assert not (tmp_path / "calls").exists()
