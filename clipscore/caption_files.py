@@ -89,7 +89,7 @@ def _built_in_set(name: str, data_root: Path, split: str) -> CaptionedImages:
     if published is None:
         return data
     faults = _unlike_published(annotations, layout, split, entries)
-    return replace(data, published=published.counts, faults=(*faults, *data.faults))
+    return replace(data, published=published.counts, faults=(*data.faults, *faults))
 
 
 def _unlike_published(
@@ -103,16 +103,17 @@ def _unlike_published(
             f"{annotations}: lists {found.num_images:,} images and {found.num_captions:,} captions, published are "
             f"{published.num_images:,} and {published.num_captions:,}"
         )
-    if published.md5 and annotations.name in _own_files(layout, split):
-        md5 = hashlib.md5(annotations.read_bytes(), usedforsecurity=False).hexdigest()
-        if md5 != published.md5:
-            faults.append(f"{annotations}: its md5 is {md5}, the published file's is {published.md5}")
+    expected = published_md5(annotations, layout, split)
+    md5 = hashlib.md5(annotations.read_bytes(), usedforsecurity=False).hexdigest() if expected else None
+    if md5 != expected:
+        faults.append(f"{annotations}: its md5 is {md5}, the published file's is {expected}")
     return [ValueError(f"{fault}; get the original file from {layout.source}") for fault in faults]
 
 
-def _own_files(layout: CaptionLayout, split: str) -> set[str]:
-    """Names of the files that hold this split alone."""
-    return {Path(file.format(split=split)).name for file in layout.annotation_files if "{split}" in file}
+def published_md5(annotations: Path, layout: CaptionLayout, split: str) -> str | None:
+    """The md5 of an annotation file, when it is a published one that holds this split alone."""
+    names = {Path(file.format(split=split)).name for file in layout.annotation_files if "{split}" in file}
+    return layout.published[split].md5 if split in layout.published and annotations.name in names else None
 
 
 def _annotation_file(name: str, layout: CaptionLayout, data_root: Path, split: str) -> Path:

@@ -214,9 +214,7 @@ def test_demo_scenes(tmp_path):
         data = find_captions("Demo-Scenes/low-light", tmp_path, split=split)
         assert (data.name, data.root) == ("demo_scenes/low-light", tmp_path / "demo_scenes/low-light")
         assert listed(data) == [(f"images/{split}.png", (split,), split, None)]
-    with pytest.raises(
-        FileNotFoundError, match=r"clean/annotations/test\.json; \n(.*\n)*styles there: low-light; .*quickstart"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"clean/annotations/test\.json\nstyles there: low-light; .*quickstart"):
         find_captions("demo_scenes/clean", tmp_path)
     with pytest.raises(ValueError, match="has no split 'val'; choose one of test, train"):
         find_captions("demo_scenes/low-light", tmp_path, split="val")
@@ -366,7 +364,7 @@ def test_published_sizes_add_up():
 
 @pytest.mark.parametrize("name", ["coco", "flickr30k", "nocaps", "nocaps/in-domain"])
 def test_a_missing_annotation_file_names_every_path_tried(tmp_path, name):
-    with pytest.raises(FileNotFoundError, match=f"data set {name}, split test: no annotation file; tried: ") as error:
+    with pytest.raises(FileNotFoundError, match=f"data set {name}, split test: no annotation file; tried:\n") as error:
         find_captions(name, tmp_path)
     layout = LAYOUTS[name]
     tried = [f"{folder}/{file.format(split='test')}" for folder in layout.folders for file in layout.annotation_files]
@@ -571,7 +569,7 @@ def test_all_25010_captions_of_a_full_test_set_count(tmp_path, monkeypatch, capl
     assert (caplog.text, data.faults) == ("", ())
     write(tmp_path / "coco2014/coco_karpathy_test.json", [item | {"caption": item["caption"][:5]} for item in content])
     counted = (
-        r"lists 5,000 images and 25,000 captions, published are 5,000 and 25,010; get the original file from https.*"
+        r"lists 5,000 images and 25,000 captions, published are 5,000 and 25,010; get the original file from htt.*"
     )
     changed = rf"coco_karpathy_test\.json: its md5 is [0-9a-f]{{32}}, the published file's is {digest}; get the orig.*"
     with pytest.raises(ValueError, match=f"{counted}\n.*{changed}{GO_ON}"):
@@ -612,16 +610,14 @@ def test_partial_leaves_out_missing_images(tmp_path, monkeypatch, caplog):
     with pytest.raises(FileNotFoundError, match=missing + GO_ON):
         find_captions("flickr30k", tmp_path)
     data = find_part("flickr30k", tmp_path)
-    assert listed(data) == [(f"{number}.jpg", ("a", "b"), 100 + number, None) for number in (1, 4)]
+    assert listed(data) == [(f"{number}.jpg", ("a", "b"), str(number), None) for number in (1, 4)]
     assert (data.counts, data.published, len(data.faults)) == ((2, 4), (6, 12), 1)
     assert "4 of 6 listed images are missing" in caplog.text
 
 
 def test_folders_and_files_in_each_others_place(tmp_path):
     (tmp_path / "coco2014/coco_karpathy_test.json").mkdir(parents=True)
-    with pytest.raises(
-        FileNotFoundError, match=r"test\.json \(a folder, expected a file\)\n(.*\n)*get the data from http"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"test\.json \(a folder, expected a file\)\n(.*\n)*get the data"):
         find_captions("coco", tmp_path)
     touch(tmp_path, "file", "flickr30k/images")
     with pytest.raises(FileNotFoundError, match=r"the data root .*/file is a file, expected a folder; get the data"):

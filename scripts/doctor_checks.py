@@ -1,0 +1,72 @@
+"""What the doctor found: a tree of checks, as text or as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+State = Literal["ok", "wrong", "note"]
+TICKS: dict[str, str] = {"ok": "✓", "wrong": "✗", "note": "–"}
+_INDENT = 4
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        title: one line.
+        state: ok, wrong, or a note that does not count.
+        lines: more about it: what is wrong, and what to do.
+        parts: what it consists of.
+    """
+
+    title: str
+    state: State = "ok"
+    lines: tuple[str, ...] = ()
+    parts: tuple[Check, ...] = field(default=())
+
+    @property
+    def passed(self) -> bool:
+        """Nothing in it is wrong."""
+        return self.state != "wrong" and all(part.passed for part in self.parts)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same tree in JSON's types."""
+        return {
+            "title": self.title,
+            "state": _shown(self),
+            "lines": list(self.lines),
+            "parts": [part.as_json() for part in self.parts],
+        }
+
+    def as_text(self, depth: int = 0) -> Iterator[str]:
+        """Its lines, with ticks, indented."""
+        margin = " " * (_INDENT * depth)
+        yield f"{margin}{TICKS[_shown(self)]} {self.title}"
+        for line in self.lines:
+            yield from (f"{margin}  {text}" for text in line.splitlines())
+        for part in self.parts:
+            yield from part.as_text(depth + 1)
+
+
+def branch(title: str, parts: Sequence[Check], lines: Sequence[str] = ()) -> Check:
+    """A check of several parts, or a note when all of them are."""
+    state: State = "note" if parts and all(part.state == "note" for part in parts) else "ok"
+    return Check(title, state, tuple(lines), tuple(parts))
+
+
+def wrong(title: str, *lines: object) -> Check:
+    """A fault, with what is said about it."""
+    return Check(title, "wrong", tuple(map(str, lines)))
+
+
+def as_note(check: Check) -> Check:
+    """The same tree where no fault counts, for what was not asked for."""
+    state: State = "note" if check.state == "wrong" else check.state
+    return replace(check, state=state, parts=tuple(map(as_note, check.parts)))
+
+
+def _shown(check: Check) -> State:
+    return check.state if check.passed else "wrong"

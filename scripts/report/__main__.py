@@ -1,0 +1,68 @@
+"""A page to look at runs: `python -m scripts.report RUN [RUN ...] [--output report.html] [--samples 60]`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.environment import messages
+from scripts.reader import open_run
+from scripts.report.figures import read_figures
+from scripts.report.page import render
+
+DONE, REFUSED = 0, 2
+NUM_SAMPLES = 60
+
+log = logging.getLogger("scripts.report")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    args = _parser().parse_args(arguments)
+    with messages(()):
+        try:
+            write_report(args.runs, args.output, args.samples)
+            return DONE
+        except (ValueError, OSError) as error:
+            log.error("error: %s", error)
+            return REFUSED
+
+
+def write_report(folders: Sequence[Path], output: Path, num_samples: int = NUM_SAMPLES) -> None:
+    """Write the page of these run folders.
+
+    Args:
+        folders: of the runs, finished or not; those on the same data are compared with the first of them.
+        output: the file; it is there whole or not at all.
+        num_samples: how many samples of each run are shown at most.
+
+    Raises:
+        FileNotFoundError: a folder holds no run.
+        ValueError: a record is damaged, or num_samples is negative.
+    """
+    if num_samples < 0:
+        raise ValueError(f"--samples must be 0 or more, got {num_samples}")
+    runs = [read_figures(open_run(folder)) for folder in folders]
+    page = render(runs, num_samples)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    draft = output.with_name(output.name + ".part")
+    draft.write_text(page, encoding="utf-8")
+    os.replace(draft, output)
+    total = sum(len(run.samples) for run in runs)
+    log.info("wrote %s: %d runs, %d records, %.1f MB", output, len(runs), total, len(page) / 1e6)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m scripts.report", description=(__doc__ or "").partition(":")[0])
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--output", type=Path, default=Path("report.html"), help="default: report.html")
+    parser.add_argument("--samples", type=int, default=NUM_SAMPLES, help="shown of each run (default: %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

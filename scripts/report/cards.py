@@ -1,0 +1,162 @@
+"""The gallery's cards: what the page shows of one sample, the same shape for the three tasks.
+
+A card is a dict that JSON can hold; page.js draws it, every text as text. Pictures are places in `Pictures.uris`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.reader import Row, Run
+from scripts.report.pictures import ITEM_SIDE, SIDE, Pictures
+from scripts.report.samples import OUTCOMES, project
+
+Card = dict[str, Any]
+NUM_ANSWERS = 3  # of the answers that a record holds, best first
+
+
+class Cards:
+    """Makes the cards of a run.
+
+    Args:
+        run: gives the class names or the gallery, and where the pictures are.
+        pictures: takes the pictures in.
+    """
+
+    def __init__(self, run: Run, pictures: Pictures) -> None:
+        self.run, self.pictures = run, pictures
+        self.root = Path(run.about.get("root", run.path))
+        self.names: list[str] = run.about.get("class_names", [])
+        self.gallery: list[str] = run.about.get("gallery", [])
+        self.shows_items = run.config.get("direction") == "text_to_image"
+
+    def card(self, row: Row) -> Card:
+        """The card of a record."""
+        sample = project(row)
+        task = {"classification": self._classification, "retrieval": self._retrieval, "captioning": self._captioning}
+        return {
+            "id": row["id"],
+            "outcome": sample.outcome,
+            "badge": OUTCOMES[sample.outcome],
+            "losses": list(sample.losses),
+            "rewards": list(sample.rewards),
+            "moved": sample.moved,
+            **task[self.run.config["task"]](row),
+        }
+
+    def _classification(self, row: Row) -> Card:
+        truth, adapted = self._name(row["label"]), bool(row.get("loss"))
+        sides = [("Before", "_before"), ("After", "")] if adapted else [("Answer", "")]
+        return {
+            "picture": self.pictures.file(self.root / row["id"], SIDE),
+            "alt": f"Sample {row['id']}, labelled {truth}",
+            "facts": [["label", truth]],
+            "sides": [self._answers(name, row, ending) for name, ending in sides],
+            "views": self._views(row),
+            "candidates": self._class_candidates(row),
+        }
+
+    def _answers(self, name: str, row: Row, ending: str) -> Card:
+        first, *others = row[f"top5{ending}"][:NUM_ANSWERS]
+        confidence = row.get(f"confidence{ending}")
+        items = [{"text": self._name(first), "right": first == row["label"], "share": confidence}]
+        items += [{"text": self._name(number), "right": number == row["label"]} for number in others]
+        return {"name": name, "right": first == row["label"], "items": items}
+
+    def _views(self, row: Row) -> list[Card]:
+        numbers = row.get("selected", [])
+        entropies = row.get("entropy", [None] * len(numbers))
+        drawn = self.pictures.views(self.run.config, self.root, row["id"], numbers) if numbers else []
+        pairs = zip(numbers, entropies, drawn, strict=True)
+        return [{"number": number, "entropy": entropy, "picture": picture} for number, entropy, picture in pairs]
+
+    def _class_candidates(self, row: Row) -> list[Card]:
+        """A class has a reward for each view that proposed it: its mean, and its mean distance from the view's mean."""
+        found: dict[int, list[list[tuple[float, float]]]] = {}
+        steps = row.get("candidates", [])
+        for step, (views, rewards) in enumerate(zip(steps, row.get("rewards", []), strict=True)):
+            for numbers, values in zip(views, rewards, strict=True):
+                mean = sum(values) / len(values)
+                for number, value in zip(numbers, values, strict=True):
+                    found.setdefault(number, [[] for _ in steps])[step].append((value, value - mean))
+        cards = [
+            {"text": self._name(number), "right": number == row["label"], "steps": [_cell(pairs) for pairs in by_step]}
+            for number, by_step in found.items()
+        ]
+        return sorted(cards, key=_weight, reverse=True)
+
+    def _retrieval(self, row: Row) -> Card:
+        right = {
+            top[rank - 1]
+            for top, rank in ((row["top10_before"], row["rank_before"]), (row["top10"], row["rank"]))
+            if rank <= len(top)
+        }
+        sides = [("Before", "_before"), ("After", "")] if row.get("loss") else [("Answer", "")]
+        card: Card = {"sides": [self._ranking(name, row, ending, right) for name, ending in sides]}
+        card["candidates"] = self._candidates(row, lambda number: self._item(number, right))
+        if "text" in row:
+            image = row["id"].rpartition("#")[0]
+            card |= {"query": row["text"], "picture": self.pictures.file(self.root / image, SIDE)}
+            card |= {"alt": f"The right answer, {image}", "under": "the right answer"}
+        else:
+            card |= {"picture": self.pictures.file(self.root / row["id"], SIDE), "alt": f"Query image {row['id']}"}
+        return card
+
+    def _ranking(self, name: str, row: Row, ending: str, right: set[int]) -> Card:
+        rank = row[f"rank{ending}"]
+        items = [self._item(number, right) for number in row[f"top10{ending}"][:NUM_ANSWERS]]
+        return {"name": name, "right": rank == 1, "note": f"the right answer is at rank {rank:,}", "items": items}
+
+    def _item(self, number: int, right: set[int]) -> Card:
+        text = self.gallery[number] if number < len(self.gallery) else f"item {number}"
+        picture = {"picture": self.pictures.file(self.root / text, ITEM_SIDE)} if self.shows_items else {}
+        return {"text": text, "right": number in right, **picture}
+
+    def _captioning(self, row: Row) -> Card:
+        before = [] if "caption_before" not in row else [("Before", row["caption_before"])]
+        sides = [*before, ("After" if row.get("loss") else "Caption", row["caption"])]
+        return {
+            "picture": self.pictures.file(self.root / row["id"], SIDE),
+            "alt": f"Image {row['id']}",
+            "sides": [{"name": name, "right": None, "items": [{"text": text}]} for name, text in sides],
+            "references": row.get("references", []),
+            "candidates": self._candidates({**row, "candidates": row.get("captions", [])}, lambda text: {"text": text}),
+        }
+
+    def _candidates(self, row: Row, show: Any) -> list[Card]:
+        """Gallery items or captions with their reward at each step that proposed them."""
+        steps = row.get("candidates", [])
+        found: dict[Any, list[list[tuple[float, float]]]] = {}
+        for step, (items, rewards) in enumerate(zip(steps, row.get("rewards", []), strict=True)):
+            mean = sum(rewards) / len(rewards)
+            for item, reward in zip(items, rewards, strict=True):
+                found.setdefault(item, [[] for _ in steps])[step].append((reward, reward - mean))
+        cards = [{**show(item), "steps": [_cell(pairs) for pairs in by_step]} for item, by_step in found.items()]
+        return sorted(cards, key=_weight, reverse=True)
+
+    def _name(self, number: int) -> str:
+        return self.names[number] if number < len(self.names) else f"class {number}"
+
+
+def _cell(pairs: Sequence[tuple[float, float]]) -> list[float] | None:
+    """[mean reward, mean distance from the mean of its competitors, how often proposed]; None if it was not."""
+    if not pairs:
+        return None
+    reward, lift = (sum(pair[side] for pair in pairs) / len(pairs) for side in (0, 1))
+    return [round(reward, 4), round(lift, 4), len(pairs)]
+
+
+def _weight(card: Card) -> tuple[int, float]:
+    """How often a candidate was proposed, then its reward: the first ones are shown first."""
+    cells = [cell for cell in card["steps"] if cell]
+    return sum(cell[2] for cell in cells), sum(cell[0] for cell in cells) / len(cells)
+
+
+def gallery(run: Run, keys: Sequence[str], pictures: Pictures) -> list[Card]:
+    """The cards of these samples, in this order; the records are read one at a time."""
+    wanted = set(keys)
+    rows = {row["id"]: row for row in run.records() if row["id"] in wanted and "error" not in row}
+    cards = Cards(run, pictures)
+    return [cards.card(rows[key]) for key in keys]

@@ -1,0 +1,192 @@
+"""Charts as inline SVG. Colours are classes of page.css, so that they follow the theme; every mark has a title."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from clipscore.calibration import Bin
+from scripts.report.numbers import labels, number, short, ticks
+
+WIDTH, HEIGHT = 420, 250
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 40
+HISTOGRAM_BINS = 24
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart: its name, CSS class and points; `band` is a shaded range around it."""
+
+    name: str
+    style: str
+    points: Sequence[tuple[float, float]]
+    band: Sequence[tuple[float, float]] = ()
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Maps data to the drawing."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Data -> pixels."""
+        (x0, x1), (y0, y1) = self.x, self.y
+        across = (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
+        up = (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
+        return round(LEFT + across, 1), round(HEIGHT - BOTTOM - up, 1)
+
+
+def line_chart(lines: Sequence[Line], x_label: str, y_label: str, x_ticks: Sequence[int]) -> str:
+    """Lines over steps.
+
+    Args:
+        lines: what is drawn; a band's bounds belong to the points of its line.
+        x_label: under the x axis.
+        y_label: for the chart's description.
+        x_ticks: where the x axis is marked, at two places or more.
+    """
+    values = [y for line in lines for _, y in line.points] + [y for line in lines for pair in line.band for y in pair]
+    marks = ticks(min(values), max(values))
+    margin = 0.04 * (x_ticks[-1] - x_ticks[0])
+    axes = Axes((x_ticks[0] - margin, x_ticks[-1] + margin), (marks[0], marks[-1]))
+    parts = [_grid(axes, marks, labels(marks)), _x_axis(axes, x_ticks, [str(x) for x in x_ticks], x_label)]
+    for line in lines:
+        parts += [_band(axes, line), _polyline(axes, line)]
+    said = "; ".join(f"{line.name}: {', '.join(short(y) for _, y in line.points)}" for line in lines)
+    return _svg(f"{y_label} by {x_label}. {said}", parts)
+
+
+def reliability_chart(bins: Sequence[Bin], name: str) -> str:
+    """Accuracy by confidence; below the diagonal is overconfidence. The strip at the foot shows how many there are."""
+    axes = Axes((0.0, 1.0), (0.0, 1.0))
+    most, said = max(b.count for b in bins), []
+    quarters = [0, 0.25, 0.5, 0.75, 1]
+    percents = [number(100 * share, 0) for share in quarters]
+    parts = [_grid(axes, quarters, percents), _x_axis(axes, quarters, percents, "confidence, %")]
+    for b in bins:
+        if b.accuracy is None or b.confidence is None:
+            continue
+        (x0, y0), (x1, y1) = axes.place(b.low, 0), axes.place(b.high, b.accuracy)
+        title = f"confidence {100 * b.confidence:.1f}%, accuracy {100 * b.accuracy:.1f}%, {b.count:,} samples"
+        said.append(title)
+        shape = f'x="{x0 + 1:.1f}" y="{y1}" width="{x1 - x0 - 2:.1f}" height="{max(y0 - y1, 1):.1f}"'
+        parts.append(f'<rect class="bar" {shape}>{_title(title)}</rect>')
+        gap_top, gap_foot = sorted((axes.place(0, b.confidence)[1], y1))
+        shape = f'x="{x0 + 1:.1f}" y="{gap_top}" width="{x1 - x0 - 2:.1f}" height="{gap_foot - gap_top:.1f}"'
+        parts.append(f'<rect class="gap" {shape}/>')
+        share = 3 + 9 * b.count / most
+        parts.append(
+            f'<circle class="dot" cx="{(x0 + x1) / 2:.1f}" cy="{y1}" r="{share / 2:.1f}">{_title(title)}</circle>'
+        )
+    (x0, y0), (x1, y1) = axes.place(0, 0), axes.place(1, 1)
+    parts.append(f'<line class="ideal" x1="{x0}" y1="{y0}" x2="{x1}" y2="{y1}"/>')
+    return _svg(f"Reliability diagram {name}: {'; '.join(said)}", parts)
+
+
+def histogram(values: Sequence[float], x_label: str) -> str:
+    """How often each range of a quantity occurs."""
+    marks = ticks(min(values), max(values))
+    low, high = marks[0], marks[-1]
+    counts = [0] * HISTOGRAM_BINS
+    for value in values:
+        counts[min(int((value - low) / (high - low) * HISTOGRAM_BINS), HISTOGRAM_BINS - 1)] += 1
+    y_marks = ticks(0, max(counts))
+    axes, width = Axes((low, high), (0, y_marks[-1])), (high - low) / HISTOGRAM_BINS
+    parts = [_grid(axes, y_marks, labels(y_marks)), _x_axis(axes, marks, labels(marks), x_label)]
+    for index, count in enumerate(counts):
+        if count:
+            (x0, y1), (x1, y0) = axes.place(low + index * width, count), axes.place(low + (index + 1) * width, 0)
+            title = f"{short(low + index * width)} to {short(low + (index + 1) * width)}: {count:,} samples"
+            shape = f'x="{x0 + 0.5:.1f}" y="{y1}" width="{x1 - x0 - 1:.1f}" height="{max(y0 - y1, 1):.1f}"'
+            parts.append(f'<rect class="bar" {shape}>{_title(title)}</rect>')
+    said = f"{short(min(values))} to {short(max(values))}, mean {short(sum(values) / len(values))}"
+    return _svg(f"Histogram of {x_label}: {said}", parts)
+
+
+def stacked_bar(shares: Sequence[tuple[str, str, float]]) -> str:
+    """One bar cut into shares: (CSS class, title, share of 1)."""
+    parts, start = [], 0.0
+    for style, title, share in shares:
+        shape = f'x="{start * WIDTH:.2f}" width="{max(share * WIDTH - 1, 0.2):.2f}" y="0" height="22"'
+        parts.append(f'<rect class="{style}" {shape}>{_title(title)}</rect>')
+        start += share
+    return _svg("Time by stage: " + "; ".join(title for _, title, _ in shares), parts, height=22, shape="none")
+
+
+def dumbbells(rows: Sequence[tuple[str, float | None, float]], unit: str) -> str:
+    """A line for each run from what it was before to what it is after: (name, before, after)."""
+    values = [value for _, before, after in rows for value in (before, after) if value is not None]
+    marks, step = ticks(min(values), max(values)), 40
+    height = TOP + step * len(rows) + BOTTOM
+    axes = Axes((marks[0], marks[-1]), (0, 1))
+    foot, parts = height - BOTTOM, []
+    for mark, label in zip(marks, labels(marks), strict=True):
+        x, _ = axes.place(mark, 0)
+        parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{TOP}" y2="{foot}"/>')
+        parts.append(f'<text x="{x}" y="{foot + 16}" text-anchor="middle">{label}</text>')
+    for index, (name, before, after) in enumerate(rows):
+        y, (x1, _) = TOP + step * index + 28, axes.place(after, 0)
+        parts.append(f'<text class="name" x="{LEFT}" y="{y - 12}">{escape(name)}</text>')
+        if before is not None:
+            x0, _ = axes.place(before, 0)
+            parts.append(f'<line class="link" x1="{x0}" x2="{x1}" y1="{y}" y2="{y}"/>')
+            parts.append(
+                f'<circle class="before" cx="{x0}" cy="{y}" r="5">{_title(f"before: {short(before)}")}</circle>'
+            )
+        parts.append(f'<circle class="after" cx="{x1}" cy="{y}" r="5.5">{_title(f"after: {short(after)}")}</circle>')
+    parts.append(_label(unit, height))
+    said = "; ".join(f"{name}: {'' if b is None else short(b) + ' to '}{short(a)}" for name, b, a in rows)
+    return _svg(f"Before and after, {unit}. {said}", parts, height=height)
+
+
+def _grid(axes: Axes, marks: Sequence[float], names: Sequence[str]) -> str:
+    parts = []
+    for mark, name in zip(marks, names, strict=True):
+        _, y = axes.place(axes.x[0], mark)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text x="{LEFT - 7}" y="{y + 4}" text-anchor="end">{name}</text>')
+    return "".join(parts)
+
+
+def _x_axis(axes: Axes, marks: Sequence[float], names: Sequence[str], label: str) -> str:
+    places = [axes.place(mark, 0)[0] for mark in marks]
+    foot = HEIGHT - BOTTOM + 16
+    texts = [f'<text x="{x}" y="{foot}" text-anchor="middle">{n}</text>' for x, n in zip(places, names, strict=True)]
+    return "".join(texts) + _label(label, HEIGHT)
+
+
+def _label(text: str, height: int) -> str:
+    centre = (LEFT + WIDTH - RIGHT) / 2
+    return f'<text x="{centre}" y="{height - 6}" text-anchor="middle">{escape(text)}</text>'
+
+
+def _polyline(axes: Axes, line: Line) -> str:
+    places = [axes.place(x, y) for x, y in line.points]
+    path = " ".join(f"{x},{y}" for x, y in places)
+    dots = [
+        f'<circle class="{line.style}" cx="{px}" cy="{py}" r="4">{_title(f"{line.name}, {x:g}: {short(y)}")}</circle>'
+        for (px, py), (x, y) in zip(places, line.points, strict=True)
+    ]
+    return f'<polyline class="{line.style}" points="{path}"/>' + "".join(dots)
+
+
+def _band(axes: Axes, line: Line) -> str:
+    if not line.band:
+        return ""
+    xs = [x for x, _ in line.points]
+    lower = [axes.place(x, low) for x, (low, _) in zip(xs, line.band, strict=True)]
+    upper = [axes.place(x, high) for x, (_, high) in zip(xs, line.band, strict=True)]
+    return f'<polygon class="band" points="{" ".join(f"{x},{y}" for x, y in [*lower, *reversed(upper)])}"/>'
+
+
+def _title(text: str) -> str:
+    return f"<title>{escape(text)}</title>"
+
+
+def _svg(description: str, parts: Sequence[str], height: int = HEIGHT, shape: str = "xMidYMid") -> str:
+    box = f'viewBox="0 0 {WIDTH} {height}" preserveAspectRatio="{shape}"'
+    head = f'<svg {box} role="img" aria-label="{escape(description)}">'
+    return head + "".join(parts) + "</svg>"

@@ -1,0 +1,90 @@
+"""Small pictures inside the page: samples, gallery items, and the views that a sample was adapted on, drawn again."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from classification.views import make_views, view_seed
+from clipscore.clip_model import CLIP_MEAN, CLIP_STD
+from clipscore.images import UnreadableImage, open_image
+
+SIDE, VIEW_SIDE, ITEM_SIDE = 200, 72, 112  # longest sides in pixels; shown a little smaller, for dense screens
+DRAWN_SIDE = 224  # at which views are drawn before they are made small
+QUALITY = 80
+PREFIX = "data:image/jpeg;base64,"
+
+
+class Pictures:
+    """Data URIs, each once; a picture is named by its place in `uris`."""
+
+    def __init__(self) -> None:
+        self.uris: list[str] = []
+        self._places: dict[Any, int | None] = {}
+
+    def file(self, path: Path, side: int) -> int | None:
+        """A picture file, made small; None when it cannot be read."""
+        key = (str(path), side)
+        if key not in self._places:
+            try:
+                self._places[key] = self._add(open_image(path), side)
+            except UnreadableImage:
+                self._places[key] = None
+        return self._places[key]
+
+    def views(self, config: dict[str, Any], root: Path, sample_id: str, numbers: Sequence[int]) -> list[int | None]:
+        """Views of a sample by their numbers, as its run drew them; all None when the picture cannot be read.
+
+        Args:
+            config: of the run.
+            root: folder that the id starts from.
+            sample_id: the sample's.
+            numbers: of the wanted views; 0 is the centre view.
+        """
+        key = (str(root), sample_id, str(config["views"]), config["seed"])
+        try:
+            missing = [number for number in numbers if (key, number) not in self._places]
+            if missing:
+                drawn = draw_views(config, open_image(root / sample_id), sample_id, missing)
+                for number, picture in zip(missing, drawn, strict=True):
+                    self._places[key, number] = self._add(picture, VIEW_SIDE)
+        except UnreadableImage:
+            return [None] * len(numbers)
+        return [self._places[key, number] for number in numbers]
+
+    def _add(self, picture: Image.Image, side: int) -> int:
+        self.uris.append(data_uri(picture, side))
+        return len(self.uris) - 1
+
+
+def draw_views(
+    config: dict[str, Any], picture: Image.Image, sample_id: str, numbers: Sequence[int]
+) -> list[Image.Image]:
+    """The views of a picture that a run saw, by number: the same seed draws the same ones."""
+    options = config["views"]
+    seed, scale = view_seed(config["seed"], config["dataset"], sample_id), options["crop_scale"]
+    num_views = max(numbers) + 1
+    views = make_views(picture, num_views, DRAWN_SIDE, seed, options["recipe"], tuple(scale) if scale else None)
+    return [_picture(views[number]) for number in numbers]
+
+
+def _picture(view: Tensor) -> Image.Image:
+    """A CLIP-normalised view [3, H, W] as a picture again."""
+    mean, std = (view.new_tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    pixels = (view * std + mean).mul(255).round().clamp(0, 255).byte()  # [3, H, W]
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def data_uri(picture: Image.Image, side: int) -> str:
+    """A picture as a small JPEG inside an address."""
+    picture = picture.copy()
+    picture.thumbnail((side, side))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    return PREFIX + base64.b64encode(buffer.getvalue()).decode()

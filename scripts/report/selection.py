@@ -1,0 +1,30 @@
+"""Which samples the gallery shows: the same ones every time, of each outcome as many as of the others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Mapping
+
+from scripts.report.samples import OUTCOMES
+
+
+def choose(outcomes: Mapping[str, str], count: int) -> list[str]:
+    """Sample ids, at most `count`, balanced over the outcomes.
+
+    Inside an outcome the order is that of the ids' hashes: it looks random, favours no class, does not depend on the
+    order of the records, and is the same for two runs on the same data.
+
+    Args:
+        outcomes: sample id -> outcome.
+        count: how many are wanted.
+    """
+    waiting: dict[str, deque[str]] = {}
+    for key in sorted(outcomes, key=lambda key: hashlib.sha256(key.encode()).digest()):
+        waiting.setdefault(outcomes[key], deque()).append(key)
+    chosen: list[str] = []
+    while len(chosen) < min(count, len(outcomes)):
+        for name in OUTCOMES:
+            if waiting.get(name) and len(chosen) < count:
+                chosen.append(waiting[name].popleft())
+    return chosen

@@ -1,0 +1,262 @@
+"""Tiny copies, in their real forms and places, of every data set and weight file that the tables need.
+
+    root = miniatures.build(tmp_path)      # root/data and root/pretrained, in about a second
+
+Every class has one image, every caption set 24 images; the images are eight colours of 8 x 8 pixels, linked wherever
+one is needed. The models are random. A run on them needs partial=true, or `as_published`, because they are not whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from classification import dataset_layouts
+from classification.class_names import class_names, wnids
+from classification.dataset_layouts import CORRUPTIONS, SEVERITIES, FolderLayout, SplitLayout
+from clipscore import caption_layouts
+from clipscore.caption_layouts import NOCAPS_DOMAINS, NOCAPS_FILE, Published
+from tests import miniature_weights
+
+NUM_IMAGES = 24  # of each split with captions: more than any K of the retrieval configs
+NUM_CAPTIONS = 5 * NUM_IMAGES + 1  # one image has six
+COLOURS = ("red", "green", "blue", "white", "black", "yellow", "cyan", "magenta")
+_FIRST_C = f"{CORRUPTIONS[0]}/{SEVERITIES[0]}"
+_FOLDERS_IN = {"stanford_cars": "cars_test/", "caltech101": "folder/"}  # what listed paths begin with, in some sets
+
+Maker = Callable[[Path], None]
+
+
+def build(root: Path) -> Path:
+    """Everything in the first of its layouts: `root/data`, and `root/pretrained` with its own checksums.sha256."""
+    for name in dataset_layouts.LAYOUTS:
+        next(layouts(name))[1](root / "data")
+    for name in ("coco", "flickr30k", "nocaps"):
+        next(layouts(name))[1](root / "data")
+    miniature_weights.build(root / "pretrained")
+    return root
+
+
+def layouts(name: str) -> Iterator[tuple[str, Maker]]:
+    """Every layout of a data set: a word for it, and what makes it under a data root.
+
+    Args:
+        name: a built-in id; `imagenet_c` and `nocaps` without their parts.
+    """
+    if name in CAPTION_SETS:
+        yield from CAPTION_SETS[name]()
+        return
+    layout = dataset_layouts.LAYOUTS[name]
+    if isinstance(layout, FolderLayout):
+        folders = {"": wnids(name)}
+        if name == "imagenet_v2":
+            folders = {"": [str(label) for label in range(layout.num_classes)], ", wnids": wnids(name)}
+        for words, names in folders.items():
+            for place in layout.roots[:1] if words else layout.roots:
+                make = _every_corruption if name == "imagenet_c" else _class_folders
+                yield place + words, partial(make, place, names)
+    elif name == "aircraft":
+        for folder in layout.folders:
+            yield folder, partial(_aircraft, folder)
+    else:
+        for folder in layout.folders:
+            for images in layout.image_folders:
+                yield f"{folder}/{images}", partial(_split_set, name, layout, folder, images)
+
+
+def as_published(monkeypatch: pytest.MonkeyPatch, data_root: Path | None = None) -> None:
+    """Let the miniatures count as whole, in this process.
+
+    Args:
+        monkeypatch: takes it back.
+        data_root: where COCO's annotation files are, whose md5 is then theirs; None where it does not matter.
+    """
+    for name, layout in dataset_layouts.LAYOUTS.items():
+        monkeypatch.setitem(dataset_layouts.LAYOUTS, name, replace(layout, num_images=layout.num_classes))
+    for name, layout in caption_layouts.LAYOUTS.items():
+        share = NUM_IMAGES // 3 if name.startswith("nocaps/") else NUM_IMAGES
+        captions = 10 * share if name.startswith("nocaps") else NUM_CAPTIONS
+        for split in layout.published:
+            files = sorted(data_root.glob(f"coco*/**/coco_karpathy_{split}.json")) if data_root else []
+            md5 = hashlib.md5(files[0].read_bytes()).hexdigest() if files and name == "coco" else None
+            monkeypatch.setitem(layout.published, split, Published(share, captions, md5))
+
+
+# ----------------------------------------------------------------------------------------------------- pictures
+
+
+def _pictures(data_root: Path) -> list[Path]:
+    """The eight pictures that all others are links to; they lie beside the data root."""
+    folder = data_root.parent / "pictures"
+    files = [folder / f"{colour}.jpg" for colour in COLOURS]
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        for colour, file in zip(COLOURS, files, strict=True):
+            Image.new("RGB", (8, 8), colour).save(file)
+    return files
+
+
+def _link(data_root: Path, files: Sequence[Path]) -> None:
+    pictures = _pictures(data_root)
+    for folder in {file.parent for file in files}:
+        folder.mkdir(parents=True, exist_ok=True)
+    for number, file in enumerate(files):
+        os.link(pictures[number % len(pictures)], file)
+
+
+def _write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------ classification
+
+
+def _class_folders(place: str, folders: Sequence[str], data_root: Path) -> None:
+    _link(data_root, [data_root / place / folder / f"{folder}_1.JPEG" for folder in folders])
+
+
+def _every_corruption(place: str, folders: Sequence[str], data_root: Path) -> None:
+    """One of ImageNet-C's corruptions and severities; the others are links to it."""
+    first = data_root / place.format(corruption=CORRUPTIONS[0], severity=SEVERITIES[0])
+    _class_folders(str(first.relative_to(data_root)), folders, data_root)
+    for corruption in CORRUPTIONS:
+        for severity in SEVERITIES:
+            other = data_root / place.format(corruption=corruption, severity=severity)
+            if other != first:
+                other.parent.mkdir(exist_ok=True)
+                other.symlink_to(first)
+
+
+def _split_set(name: str, layout: SplitLayout, folder: str, images: str, data_root: Path) -> None:
+    start = _FOLDERS_IN.get(name, "")
+    entries = [[f"{start}image_{label}.jpg", label, words] for label, words in enumerate(class_names(name))]
+    unseen = [[f"{start}unseen_{label}.jpg", label, words] for label, words in enumerate(class_names(name))]
+    _write(data_root / folder / layout.split_file, {"train": unseen, "val": [], "test": entries})
+    _link(data_root, [data_root / folder / images / path for path, *_ in entries])
+
+
+def _aircraft(folder: str, data_root: Path) -> None:
+    names = class_names("aircraft")
+    numbers = [f"{label:07}" for label in range(len(names))]
+    _link(data_root, [data_root / folder / "images" / f"{number}.jpg" for number in numbers])
+    lines = [f"{number} {name}\n" for number, name in zip(numbers, names, strict=True)]
+    (data_root / folder / "images_variant_test.txt").write_text("".join(lines))
+    (data_root / folder / "variants.txt").write_text("\n".join(names) + "\n")
+
+
+# ------------------------------------------------------------------------------------------------------ captions
+
+
+def _captions(number: int, count: int = 5) -> list[str]:
+    colour = COLOURS[number % len(COLOURS)]
+    return [f"A {colour} picture, number {number}, in words {words}." for words in range(count)]
+
+
+def _coco_images(split: str) -> list[str]:
+    folder, start = ("train2014", 0) if split == "train" else ("val2014", 1000 if split == "val" else 2000)
+    return [f"{folder}/COCO_{folder}_{start + number:012}.jpg" for number in range(NUM_IMAGES)]
+
+
+def _flickr_images(split: str) -> list[str]:
+    start = {"train": 10_000, "val": 20_000, "test": 30_000}[split]
+    return [f"{start + number}.jpg" for number in range(NUM_IMAGES)]
+
+
+def _lists(file: str, prefix: str, images: Callable[[str], list[str]], root: str, data_root: Path) -> None:
+    """BLIP's and LAVIS's files: one entry per caption in the training list, one per image in the others."""
+    for split in ("train", "val", "test"):
+        named = [(image, _captions(number, 6 if number == 0 else 5)) for number, image in enumerate(images(split))]
+        content: list[dict] = [{"image": prefix + image, "caption": texts} for image, texts in named]
+        if split == "train":
+            content = [
+                {"caption": text, "image": prefix + image, "image_id": f"coco_{int(Path(image).stem[-5:])}"}
+                for image, texts in named
+                for text in texts
+            ]
+        _write(data_root / file.format(split=split), content)
+        _link(data_root, [data_root / root / image for image, _ in named])
+
+
+def _karpathy(file: str, images: Callable[[str], list[str]], root: str, data_root: Path) -> None:
+    entries = []
+    for split in ("train", "val", "test"):
+        for number, image in enumerate(images(split)):
+            folder, _, name = image.rpartition("/")
+            sentences = [{"raw": text, "tokens": text.split()} for text in _captions(number, 5 if number else 6)]
+            entry = {"filename": name, "split": split, "sentences": sentences, "imgid": len(entries)}
+            entries.append(entry | ({"filepath": folder, "cocoid": int(name[-9:-4])} if folder else {}))
+        _link(data_root, [data_root / root / image for image in images(split)])
+    _write(data_root / file, {"images": entries, "dataset": Path(file).stem})
+
+
+def _nocaps_images() -> list[tuple[str, str]]:
+    return [(f"{number:016x}.jpg", NOCAPS_DOMAINS[number % 3]) for number in range(NUM_IMAGES)]
+
+
+def _nocaps_official(place: str, images: str, data_root: Path) -> None:
+    rows = list(enumerate(_nocaps_images()))
+    content = {
+        "images": [{"id": number, "file_name": name, "domain": domain} for number, (name, domain) in rows],
+        "annotations": [
+            {"id": 10 * number + k, "image_id": number, "caption": text}
+            for number, _ in rows
+            for k, text in enumerate(_captions(number, 10))
+        ],
+    }
+    _write(data_root / "nocaps" / place / NOCAPS_FILE, content)
+    _link(data_root, [data_root / "nocaps" / images / name for _, (name, _) in rows])
+
+
+def _nocaps_lists(place: str, images: str, data_root: Path) -> None:
+    published = {"in-domain": 417, "near-domain": 2670, "out-domain": 1413}
+    for domain, size in published.items():
+        content = [
+            {"image": name, "caption": _captions(number, 10), "image_id": number}
+            for number, (name, found) in enumerate(_nocaps_images())
+            if found == domain
+        ]
+        _write(data_root / "nocaps" / place / f"nocaps_val_{size}_{domain}.json", content)
+    _link(data_root, [data_root / "nocaps" / images / name for name, _ in _nocaps_images()])
+
+
+def _coco() -> Iterator[tuple[str, Maker]]:
+    for folder, root in [
+        ("coco2014", "coco2014"), ("coco2014/annotations", "coco2014"), ("coco/annotations", "coco/images"),
+        ("coco/annotations", "coco2014"),
+    ]:  # fmt: skip
+        file = f"{folder}/coco_karpathy_{{split}}.json"
+        yield f"{file}, {root}", partial(_lists, file, "", _coco_images, root)
+    for folder, root in [("coco2014", "coco2014"), ("coco/annotations", "coco/images")]:
+        yield f"{folder}/dataset_coco.json", partial(_karpathy, f"{folder}/dataset_coco.json", _coco_images, root)
+
+
+def _flickr30k() -> Iterator[tuple[str, Maker]]:
+    for file, root in [
+        ("annotations/flickr30k_{split}.json", "flickr30k-images"), ("flickr30k_{split}.json", "flickr30k-images"),
+        ("annotations/{split}.json", "images"), ("annotations/{split}.json", "images/flickr30k-images"),
+    ]:  # fmt: skip
+        make = partial(_lists, f"flickr30k/{file}", "flickr30k-images/", _flickr_images, f"flickr30k/{root}")
+        yield f"flickr30k/{file}, {root}", make
+    for folder in ("", "annotations/"):
+        file = f"flickr30k/{folder}dataset_flickr30k.json"
+        yield file, partial(_karpathy, file, _flickr_images, "flickr30k/flickr30k-images")
+
+
+def _nocaps() -> Iterator[tuple[str, Maker]]:
+    for make in (_nocaps_official, _nocaps_lists):
+        for place in ("", "annotations"):
+            for images in ("val", "images", "images/val", ""):
+                yield f"{make.__name__} {place or 'nocaps'}, {images or 'nocaps'}", partial(make, place, images)
+
+
+CAPTION_SETS = {"coco": _coco, "flickr30k": _flickr30k, "nocaps": _nocaps}

@@ -1,0 +1,373 @@
+"""The doctor on miniatures of everything: what is whole, what is not, and what it says about each fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from classification.class_names import class_names, wnids
+from classification.datasets import find_dataset
+from clipscore.caption_files import find_captions
+from scripts import doctor, doctor_machine
+from scripts.config import REPOSITORY
+from tests import miniature_weights, miniatures
+from tests.test_miniatures import listing
+
+FULL_VAL, FULL_COCO = 50_000, (5_000, 25_010)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    return miniatures.build(tmp_path_factory.mktemp("doctor"))
+
+
+@pytest.fixture
+def whole(built, monkeypatch) -> Path:
+    """Everything, as if its sizes were published, under the three roots."""
+    miniatures.as_published(monkeypatch, built / "data")
+    set_roots(monkeypatch, built)
+    monkeypatch.setattr(doctor_machine, "has_java", lambda: True)
+    monkeypatch.setattr(doctor_machine, "ENOUGH_BYTES", 1)
+    return built
+
+
+@pytest.fixture
+def broken(whole, tmp_path, monkeypatch) -> Path:
+    """A copy of the weights, and an empty data root, to break."""
+    shutil.copytree(whole / "pretrained", tmp_path / "pretrained")
+    (tmp_path / "data").mkdir()
+    set_roots(monkeypatch, tmp_path)
+    return tmp_path
+
+
+def set_roots(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    for variable, folder in (("RLCF_DATA", "data"), ("RLCF_PRETRAINED", "pretrained"), ("RLCF_OUTPUT", "output")):
+        monkeypatch.setenv(variable, str(root / folder))
+
+
+def ask(capsys, *words: str) -> tuple[int, str]:
+    code = doctor.main(list(words))
+    return code, capsys.readouterr().out
+
+
+def test_everything_whole(whole, capsys):
+    before = listing(whole)
+    code, text = ask(capsys)
+    assert code == 0, text
+    assert "✗" not in text and text.endswith("complete\n")
+    for name in ("imagenet", "imagenet_a", "imagenet_v2", "imagenet_r", "imagenet_sketch"):
+        assert f"✓ {name}, for Table 1\n      found: " in text
+    assert "✓ coco, for Table 2\n" in text and "✓ flickr30k, for Table 2 and Table 3\n" in text
+    assert "✓ nocaps/out-domain, for Table 3\n" in text
+    assert "✓ classes with images: 1,000 of 1,000" in text and "✓ images: 200 of 200" in text
+    assert "✓ class names: 1000 (tench, goldfish, great white shark, ...)" in text
+    assert "✓ captions: 121 of 121" in text and "✓ md5 of coco_karpathy_test.json: expected" in text
+    assert text.count("sha256 as expected") == 5 and text.count("context [4, 512]") == 2
+    assert text.count("fits ViT-B/16 and width 64") == 2 and "width 64, 206 tokens" in text
+    assert listing(whole) == before
+
+
+def test_json_is_the_same_tree(whole, capsys):
+    (code, text), (_, dumped) = ask(capsys, "table2"), ask(capsys, "table2", "--json")
+    tree = json.loads(dumped)
+    assert (code, tree["complete"]) == (0, True)
+    data, weights, _ = tree["checks"]
+    assert [part["title"] for part in data["parts"]] == ["coco, for Table 2", "flickr30k, for Table 2 and Table 3"]
+    assert [part["title"].split(",")[0] for part in weights["parts"]] == [
+        "ViT-B/16", "ViT-L/14", "ViT-L/14@336px", "RN50x64"
+    ]  # fmt: skip
+    assert all(part["title"] in text for check in tree["checks"] for part in check["parts"])
+
+
+def test_only_what_is_asked_for_counts(broken, capsys, monkeypatch):
+    monkeypatch.setattr(doctor_machine, "has_java", lambda: False)
+    next(miniatures.layouts("dtd"))[1](broken / "data")
+    monkeypatch.setattr(doctor_machine, "ENOUGH_BYTES", 1e30)
+    assert ask(capsys, "DTD")[0] == 0  # no Java, no room on the disk, no other data set, no weights
+    assert ask(capsys, "table2")[1].count("✗ disk: ") == 1
+    monkeypatch.setattr(doctor_machine, "ENOUGH_BYTES", 1)
+    assert ask(capsys, "weights")[0] == 1  # Table 3 needs Java
+    assert ask(capsys, "table1")[0] == 1
+    assert ask(capsys, "dtd", "pets")[0] == 1
+    monkeypatch.setattr(doctor_machine, "has_java", lambda: True)
+    assert ask(capsys, "weights")[0] == 0
+    with pytest.raises(SystemExit) as stopped:
+        doctor.main(["dtt"])
+    assert stopped.value.code == 2
+    assert "nearest: 'dtd'" in capsys.readouterr().err
+
+
+def test_a_missing_set_has_its_place_its_source_and_its_tables(broken, capsys):
+    data = broken / "data"
+    code, text = ask(capsys)
+    assert code == 1
+    for name, table, place, source in [
+        ("imagenet_a", "Table 1", f"{data}/imagenet-a\n", "natural-adv-examples"),
+        (
+            "coco",
+            "Table 2",
+            f"{data}/coco2014/annotations/coco_karpathy_test.json and {data}/coco2014/val2014\n",
+            "BLIP",
+        ),
+        ("nocaps/in-domain", "Table 3", f"{data}/nocaps/annotations/nocaps_val_4500_captions.json and", "nocaps.org"),
+    ]:
+        part = text.split(f"✗ {name}, for {table}\n")[1].split("\n    ✗ ")[0]
+        assert f"place: {place}" in part and source in part.split("from: ")[1]
+        with pytest.raises(FileNotFoundError) as error:
+            (find_dataset if table == "Table 1" else find_captions)(name, data)
+        assert all(line.strip() in part for line in str(error.value).splitlines())  # as a run says it
+    assert "– dtd, for the fine-grained rows: not there" in text
+
+
+def remove(pattern: str) -> Callable[[Path], None]:
+    """What takes the first match of a pattern away, a file or a folder."""
+
+    def take(data: Path) -> None:
+        path = min(data.rglob(pattern))
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return take
+
+
+def flatten(data: Path) -> None:
+    for number, folder in enumerate(sorted((data / "imagenet-a").iterdir())):
+        os.rename(min(folder.iterdir()), data / f"imagenet-a/{number}.JPEG")
+        folder.rmdir()
+
+
+def renumber(folder: str, start: int) -> Callable[[Path], None]:
+    def rename(data: Path) -> None:
+        for label, path in enumerate(sorted((data / folder).iterdir(), key=lambda path: path.name)):
+            path.rename(data / folder / f"_{label + start}")
+        for path in list((data / folder).iterdir()):
+            path.rename(path.with_name(path.name[1:]))
+
+    return rename
+
+
+def folder_for(pattern: str) -> Callable[[Path], None]:
+    """What puts a folder in the place of a file."""
+
+    def swap(data: Path) -> None:
+        path = min(data.rglob(pattern))
+        path.unlink()
+        path.mkdir()
+
+    return swap
+
+
+def one_wnid(data: Path) -> None:
+    (data / V2 / "0").rename(data / V2 / "n01440764")
+
+
+def one_more(data: Path) -> None:
+    shutil.copytree(data / "imagenet-a/n01498041", data / "imagenet-a/n99999999")
+
+
+def one_picture_more(data: Path) -> None:
+    folder = data / "imagenet-a/n01498041"
+    shutil.copy(min(folder.iterdir()), folder / "more.png")
+
+
+def no_root(data: Path) -> None:
+    shutil.rmtree(data)
+
+
+def another_spelling(data: Path) -> None:
+    file = data / "coco2014/coco_karpathy_test.json"
+    file.write_text(file.read_text().replace("red", "Red"))
+
+
+V2 = "imagenetv2-matched-frequency-format-val"
+NOWHERE = ("the data root {data} itself does not exist", "set data_root to the folder that holds your data sets")
+FAULTS = {
+    "missing root": ("imagenet_a", no_root, *NOWHERE),
+    "missing root of captions": ("coco", no_root, *NOWHERE),
+    "missing class folder": ("imagenet_a", remove("n01498041"), "1 missing (n01498041)", "unpack the data again"),
+    "surplus class folder": ("imagenet_a", one_more, "1 surplus (n99999999)", "move what does not belong there"),
+    "numbers for wnids": ("imagenet_a", renumber("imagenet-a", 0), "named by number", "unpack the original archive"),
+    "numbers from one": ("imagenet_v2", renumber(V2, 1), "numbered from 1 to 1000", "its number less 1"),
+    "wnids among numbers": ("imagenet_v2", one_wnid, "1 class folders are named by wnid (n01440764) and 999", "unpack"),
+    "flat": ("imagenet_a", flatten, "200 images lie flat", "sort them into class folders"),
+    "missing split file": ("eurosat", remove("split*"), "split_zhou_EuroSAT.json (its folder is there)", "get the im"),
+    "split entry without image": ("eurosat", remove("image_3.jpg"), "1 of 10 listed", "unpack the images again"),
+    "listed image of captions": ("flickr30k", remove("30003.jpg"), "1 of 24 listed", "unpack the images again"),
+    "wrong count": ("imagenet_a", one_picture_more, "201 images, published are 200", "unpack the original archive"),
+    "wrong md5": ("coco", another_spelling, "its md5 is ", "get the original file from"),
+    "folder for a split file": (
+        "eurosat",
+        folder_for("split*"),
+        "(a folder, expected a file)",
+        "get the images and split",
+    ),
+    "folder for annotations": ("nocaps", folder_for("nocaps_val*"), "(a folder, expected a file)", "get the data from"),
+}
+
+
+@pytest.mark.parametrize(("name", "spoil_data", "fault", "mend"), FAULTS.values(), ids=list(FAULTS))
+def test_the_doctor_says_fault_and_mend_as_a_run_does(broken, monkeypatch, capsys, name, spoil_data, fault, mend):
+    data = broken / "data"
+    next(miniatures.layouts(name))[1](data)
+    miniatures.as_published(monkeypatch, data)
+    assert ask(capsys, name)[0] == 0
+    spoil_data(data)
+    code, text = ask(capsys, name)
+    assert code == 1
+    find = find_captions if name in miniatures.CAPTION_SETS else find_dataset
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        find(name, data)
+    said = str(error.value).removesuffix("; or partial=true to go on with what is there")
+    assert fault.format(data=data) in said and mend in said
+    assert all(line.strip() in text for line in said.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        (
+            "clip/ViT-B-16.pt",
+            "ViT-B-16.pt ({} bytes) is truncated: the end of its zip archive is missing; move it a",
+        ),
+        (miniature_weights.COOP, "model.pth.tar-50 ({} bytes) is truncated"),
+        (miniature_weights.COCOOP, "model.pth.tar-10 ({} bytes) is truncated"),
+        (miniature_weights.MAPPERS[0], "ckpt-latest.pt ({} bytes) is truncated"),
+        ("opt-125m/pytorch_model.bin", "pytorch_model.bin ({} bytes) is truncated"),
+    ],
+)
+def test_truncated_weights(broken, capsys, file, said):
+    path = broken / "pretrained" / file
+    path.write_bytes(path.read_bytes()[:-30])
+    code, text = ask(capsys, "weights")
+    assert code == 1 and text.count("\n    ✗") == 1
+    assert said.format(f"{(broken / 'pretrained' / file).stat().st_size:,}") in text
+    assert f"place: {broken}/pretrained/{file.replace('pytorch_model.bin', 'config.json')}\n      from: " in text
+
+
+def test_weights_of_other_content_and_shapes(broken, capsys):
+    root = broken / "pretrained"
+    shutil.copy(root / "clip/RN50x64.pt", root / "clip/ViT-L-14.pt")
+    (root / "clip/ViT-B-32.pt").unlink()
+    (root / "clip/ViT-B-32.pt").mkdir()
+    torch.save({"state_dict": {"ctx": torch.zeros(16, 512)}}, root / miniature_weights.COOP)
+    shutil.copy(root / miniature_weights.COOP, root / miniature_weights.COCOOP)
+    mapper = root / miniature_weights.MAPPERS[1]
+    state = torch.load(mapper)["state_dict"]
+    state["clip_project.prefix_const"] = torch.zeros(10, 64)
+    torch.save({"state_dict": state}, mapper)
+    config = json.loads((root / "opt-125m/config.json").read_text())
+    (root / "opt-125m/config.json").write_text(json.dumps(config | {"vocab_size": 7}))
+    code, text = ask(capsys, "weights")
+    assert code == 1 and text.count("\n    ✗") == 6
+    for said in [
+        "is not OpenAI's ViT-L/14: its sha256 is ", "(bash scripts/fetch_pretrained.sh), or name your own file by its",
+        "ViT-B-32.pt is a folder, expected a weight file", "holds a context [16, 512], expected [4, 512]",
+        "the mapper has prefix_length=10, not 40", "embed_tokens.weight is [206, 64], config.json says [7, 64]",
+    ]:  # fmt: skip
+        assert said in text, said
+
+
+def test_faults_of_a_data_set_are_listed_together(broken, capsys):
+    next(miniatures.layouts("coco"))[1](broken / "data")
+    file = broken / "data/coco2014/coco_karpathy_test.json"
+    entries = json.loads(file.read_text())
+    file.write_text(json.dumps([entry | {"caption": entry["caption"][:5]} for entry in entries]))
+    (broken / "data/coco2014" / entries[3]["image"]).unlink()
+    code, text = ask(capsys, "coco")
+    assert code == 1
+    for said in [
+        "found: coco2014/coco_karpathy_test.json (caption lists), images in coco2014, in", "✗ images: 23 of 24",
+        "✗ captions: 115 of 121", "✗ md5 of coco_karpathy_test.json: expected ",
+        f"1 of 24 listed images are missing on disk ({entries[3]['image']})",
+        "lists 24 images and 120 captions, published are 24 and 121; get the original file", "its md5 is ",
+    ]:  # fmt: skip
+        assert said in text, said
+
+
+def test_deep_names_every_unreadable_image(broken, capsys):
+    next(miniatures.layouts("eurosat"))[1](broken / "data")
+    images = broken / "data/eurosat/2750"
+    damaged, empty = images / "image_3.jpg", images / "image_7.jpg"
+    for path, content in ((damaged, damaged.read_bytes()[:200]), (empty, b"")):
+        path.unlink()  # the others are links to the same file
+        path.write_bytes(content)
+    before = listing(broken)
+    assert ask(capsys, "eurosat")[0] == 0
+    code, text = ask(capsys, "eurosat", "--deep")
+    assert code == 1
+    assert "✗ decoded: 2 of 10 images are unreadable" in text
+    assert f"{damaged}: cannot be read as an image" in text and f"{empty}: the file is empty (0 bytes)" in text
+    assert "✓ decoded: all 10 images" not in text
+    assert listing(broken) == before
+
+
+def test_links_and_a_read_only_mount(broken, capsys):
+    """A data root of links to a folder that cannot be written to."""
+    next(miniatures.layouts("dtd"))[1](broken / "real")
+    (broken / "data/dtd").symlink_to(broken / "real/dtd")
+    mount = f"mount --bind {broken}/real {broken}/real && mount -o remount,ro,bind {broken}/real"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode:
+        pytest.skip("needs mounts")
+    script = f"{mount} && ! touch {broken}/real/x && {sys.executable} -m scripts.doctor dtd --deep --json"
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    tree = json.loads(done.stdout)["checks"][0]["parts"][0]
+    assert "found: dtd/images + dtd/split_zhou" in tree["lines"][0]
+    assert tree["parts"][-2]["title"].endswith(
+        "lists 47 test images, published are 1,692; get the original file as told in "
+        "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
+    )
+    assert tree["parts"][-1]["title"] == "decoded: all 47 images"
+
+
+def test_the_bash_script_on_all_of_dtd(tmp_path):
+    names = class_names("dtd")
+    entries = [[f"{label}/{number}.jpg", label, name] for label, name in enumerate(names) for number in range(36)]
+    for label in range(len(names)):
+        (tmp_path / f"dtd/images/{label}").mkdir(parents=True)
+    for path, *_ in entries:
+        (tmp_path / "dtd/images" / path).touch()
+    (tmp_path / "dtd/split_zhou_DescribableTextures.json").write_text(json.dumps({"test": entries}))
+    environment = {**os.environ, "RLCF_DATA": str(tmp_path), "RLCF_USE_ACTIVE_ENV": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    command = ["bash", str(REPOSITORY / "scripts/doctor.sh"), "dtd"]
+    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "✓ images: 1,692 of 1,692" in done.stdout and done.stdout.endswith("complete\n")
+
+
+def test_full_size_in_seconds(tmp_path, monkeypatch):
+    """All of ImageNet's validation images and COCO's test set, empty: seconds of CPU, whatever else is running."""
+    for wnid in wnids("imagenet"):
+        folder = tmp_path / "ImageNet/val" / wnid
+        folder.mkdir(parents=True)
+        for number in range(FULL_VAL // 1000):
+            os.mknod(folder / f"{number}.JPEG")
+    names = [f"val2014/COCO_val2014_{number:012}.jpg" for number in range(FULL_COCO[0])]
+    (tmp_path / "coco2014/val2014").mkdir(parents=True)
+    for name in names:
+        os.mknod(tmp_path / "coco2014" / name)
+    captions = [[f"caption {k} of picture {number}" for k in range(6 if number < 10 else 5)] for number in range(5000)]
+    content = [{"image": name, "caption": texts} for name, texts in zip(names, captions, strict=True)]
+    (tmp_path / "coco2014/coco_karpathy_test.json").write_text(json.dumps(content))
+    monkeypatch.setenv("RLCF_DATA", str(tmp_path))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "scripts.doctor", "imagenet", "coco", "--json"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 1
+    imagenet, coco = json.loads(done.stdout)["checks"][0]["parts"]
+    assert [part["state"] for part in imagenet["parts"]] == ["ok"] * 3
+    assert "images: 50,000 of 50,000" in imagenet["parts"][1]["title"]
+    assert [part["title"] for part in coco["parts"]][:2] == ["images: 5,000 of 5,000", "captions: 25,010 of 25,010"]
+    assert [part["state"] for part in coco["parts"]] == ["ok", "ok", "wrong", "wrong"]  # its md5 is another, of course
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10

@@ -1,0 +1,90 @@
+"""The miniatures: found in every layout, whole when their sizes count as published, read by every loader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from captioning.checkpoints import load_mapper, read_checkpoint
+from captioning.methods import load_language_model
+from classification import dataset_layouts
+from classification.class_names import class_names
+from classification.datasets import find_dataset
+from classification.prompt_learner import load_prompt_start
+from clipscore.caption_files import find_captions
+from clipscore.caption_layouts import NOCAPS_DOMAINS
+from clipscore.clip_weights import OPENAI_NAMES, check_clip, load_clip
+from clipscore.images import open_image
+from tests import miniature_weights, miniatures
+
+CLASSIFICATION = [(name, words, make) for name in dataset_layouts.LAYOUTS for words, make in miniatures.layouts(name)]
+CAPTIONS = [(name, words, make) for name in miniatures.CAPTION_SETS for words, make in miniatures.layouts(name)]
+
+
+def ids(cases: list[tuple]) -> list[str]:
+    return [f"{name}-{words}" for name, words, _ in cases]
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory) -> Path:
+    return miniatures.build(tmp_path_factory.mktemp("miniatures"))
+
+
+def listing(root: Path) -> dict[str, tuple[int, int]]:
+    """Every file and folder with its size and time of change."""
+    stats = {str(path): path.lstat() for path in [root, *root.rglob("*")]}
+    return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
+
+
+@pytest.mark.parametrize(("name", "words", "make"), CLASSIFICATION, ids=ids(CLASSIFICATION))
+def test_every_layout_of_a_classification_set(tmp_path, monkeypatch, name, words, make):
+    make(tmp_path / "data")
+    before = listing(tmp_path)
+    miniatures.as_published(monkeypatch)
+    for part in ("/fog/3", "/gaussian_noise/1") if name == "imagenet_c" else ("",):
+        data = find_dataset((name + part).upper(), tmp_path / "data")
+        assert sorted(image.label for image in data.images) == list(range(len(class_names(name))))
+        assert (len(data.images), data.faults) == (data.published, ())
+        assert open_image(data.images[-1].path).size == (8, 8)
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize(("name", "words", "make"), CAPTIONS, ids=ids(CAPTIONS))
+def test_every_layout_of_a_caption_set(tmp_path, monkeypatch, name, words, make):
+    make(tmp_path / "data")
+    before = listing(tmp_path)
+    miniatures.as_published(monkeypatch, tmp_path / "data")
+    names = [name, *(f"{name}/{domain}" for domain in NOCAPS_DOMAINS if name == "nocaps")]
+    for part in names:
+        for split in ("test", "val") if name == "nocaps" else ("test", "val", "train"):
+            data = find_captions(part.upper(), tmp_path / "data", split=split)
+            assert (data.counts, data.faults) == (data.published, ())
+            assert all(image.path.is_file() for image in data.images)
+    assert listing(tmp_path) == before
+
+
+def test_everything_lies_in_its_first_layout(everything, monkeypatch):
+    miniatures.as_published(monkeypatch, everything / "data")
+    for name in dataset_layouts.LAYOUTS:
+        find_dataset(name + "/snow/5" * (name == "imagenet_c"), everything / "data")
+    for name in miniatures.CAPTION_SETS:
+        find_captions(name, everything / "data")
+
+
+def test_every_weight_file_is_read_by_its_loader(everything):
+    weights = everything / "pretrained"
+    sizes = {"ViT-B/16": 32, "ViT-L/14": 28, "ViT-L/14@336px": 42, "ViT-B/32": 64, "RN50x64": 64}
+    for name, size in sizes.items():
+        assert name in OPENAI_NAMES
+        check_clip(name, weights)
+        clip = load_clip(name, weights)
+        assert clip.image_size == size
+        assert len({tuple(row.tolist()) for row in clip.backend.token_embedding.weight[:50]}) == 50
+    for file, linear in ((miniature_weights.COOP, 0), (miniature_weights.COCOOP, 4)):
+        context, meta_net = load_prompt_start(Path(file).parent.parent, [weights])
+        assert (context.shape, len(meta_net)) == ((4, 512), linear)
+    lm, tokenizer = load_language_model("facebook/opt-125m", weights)
+    assert lm.config.hidden_size == 64 and len(tokenizer) == lm.config.vocab_size
+    for file in miniature_weights.MAPPERS:
+        load_mapper("transformer", read_checkpoint(weights / file)[0], 512, 64, 40, 8)
