@@ -33,7 +33,7 @@ WORDS = ("man", "dog", "red", "street", "table", "sitting", "the", "with", "two"
 CAPTION_WORDS = 11  # COCO's captions have 10 to 11 words
 TOP = 10
 
-Query = tuple[Tensor, Tensor]  # image [1, 3, H, W] or token ids [1, L], and the reward's feature of it [1, D]
+Query = tuple[Tensor, list[Tensor]]  # image [1, 3, H, W] or token ids [1, L], and the rewards' features M x [1, D]
 
 
 @dataclass
@@ -89,10 +89,10 @@ class PlainEpisode:
             self.optimizer.load_state_dict(copy.deepcopy(self.first_state))
         return Answer(answer, proposed)
 
-    def _loss(self, logits: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
-        """[1, G], [1, D] -> scalar, [K]"""
+    def _loss(self, logits: Tensor, anchor: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """[1, G], M x [1, D] -> scalar, [K]"""
         candidates = logits.topk(self.config.k, dim=1).indices  # [1, K]
-        rewards = self.objective.reward.score([anchor], [f[candidates] for f in self.objective.gallery])
+        rewards = self.objective.reward.score(anchor, [f[candidates] for f in self.objective.gallery])
         nll = F.cross_entropy(logits.repeat(self.config.k, 1), candidates[0], reduction="none")
         return (subtract_baseline(rewards)[0] * nll).mean(), candidates[0]
 
@@ -153,7 +153,7 @@ class RetrievalBench:
             with times.stage("data"):
                 query = self.clip.tokenize([" ".join(words)])
         anchor = F.normalize(torch.randn(1, self.width, generator=generator), dim=1)
-        return (query.to(self.device), anchor.to(self.device)), {"data": times.take()["data"]}
+        return (query.to(self.device), [anchor.to(self.device)]), {"data": times.take()["data"]}
 
     def form(self, case: str, which: str, alone: bool = False) -> Form:
         """The plain or the fast form; alone it takes the bench's policy, otherwise a copy."""

@@ -23,7 +23,7 @@ from captioning.methods import language_model_digest, load_language_model, load_
 from captioning.task import sampling_seed
 from clipscore import coco_metrics
 from clipscore.caption_layouts import canonical_name
-from scripts import bench, loop, run
+from scripts import loop, run
 from scripts.config import REPOSITORY
 from scripts.demo.make_data import make_data
 
@@ -186,15 +186,6 @@ def test_a_killed_run_goes_on_to_the_same_bytes(roots, monkeypatch, words, num_r
     monkeypatch.setenv("RLCF_OUTPUT", str(roots / "whole/output"))
     assert start("capdec_c2f", *words) == 0
     assert resumed == results(roots / "whole", "capdec_c2f")
-
-
-def test_the_bench_compares_two_forms_of_the_same_update(tmp_path):
-    sizes = {"candidates": 3, "tokens": 4, "prefix": 5, "layers": 1, "width": 64, "mapper-layers": 1, "images": 2}
-    words = [f"--{key}={value}" for key, value in sizes.items()]
-    assert bench.main(["captioning", *words, "--json", str(tmp_path / "figures.json")]) == 0
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["same_captions"] and figures["apart"] < 1e-6 and figures["gradients_apart"] < 1e-3
-    assert figures["seconds"] > 0 and figures["ratio"] > 0
 
 
 def test_sampled_captions_depend_on_seed_data_set_and_image(roots):

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from clipscore.images import centre_view, normalize, open_image, to_pixels
 from clipscore.reward import ClipReward
+from clipscore.stages import StageTimes
 from retrieval.adapt import RlcfObjective
 from retrieval.config import RetrievalConfig
 from retrieval.policy import ImageTowerPolicy
@@ -68,14 +69,14 @@ def test_the_record_of_a_late_query(folder, tiny_clip, direction, number):
     anchor = [features[number : number + 1] for _, features, _ in rewards]
     reward = ClipReward(clips[1:], [0.67, 0.33])
     objective = RlcfObjective(reward, [features for _, _, features in rewards], 3, ours.reward)
-    plain = PlainEpisode(clips[0], ours, objective)
+    plain = PlainEpisode(clips[0], ours, objective, gallery, StageTimes(torch.device("cpu")))
     before = gallery @ of_policy[number]
     row, first = rows[number], before.topk(3).indices
     parts = zip((0.67, 0.33), objective.gallery, anchor, strict=True)
     scores = [weight * (2.5 * items[first] @ query[0]).clamp(min=0) for weight, items, query in parts]
     assert row["candidates"][0] == first.tolist()
     torch.testing.assert_close(torch.tensor(row["rewards"][0]), sum(scores), atol=2e-5, rtol=0)
-    after = plain(queries[number : number + 1], anchor, gallery)
+    after = plain.run((queries[number : number + 1], anchor), ours.steps).logits
     right = [[0, 1], [2, 3], [4, 5], [6]][number] if direction == "image_to_text" else [2]
     for name, values in (("_before", before), ("", after)):
         order = values.sort(descending=True).indices.tolist()
