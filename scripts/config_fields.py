@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from clipscore.official_names import OFFICIAL_NAMES
+
 
 def nearest(name: str, valid: Sequence[str]) -> str:
     """The valid name that looks most like `name`; for dotted names their last part counts too."""
@@ -107,6 +109,9 @@ def explain(error: Mapping[str, Any], config_class: type[BaseModel]) -> tuple[st
         prefix = f"{key}." if key else ""
         valid = [name for name, *_ in describe_fields(section, {}, prefix if "[" in key else "")]
         unknown = f"{prefix}{location[-1]}"
+        known = OFFICIAL_NAMES.get(str(location[-1]).lower().replace("-", "_"), "")
+        if known in valid and known.startswith(prefix):
+            return unknown, f"{unknown}: unknown key; here it is called {known}"
         return unknown, f"{unknown}: unknown key; the nearest valid key is {nearest(unknown, valid)}"
     if kind == "missing":
         return key, f"{key}: missing, expected {type_name(declared)}"

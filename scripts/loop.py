@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from tqdm import tqdm
 
 from clipscore.config import RunConfig
-from scripts.records import Row, RunFolder, check_finite
+from scripts.identity import check_finite
+from scripts.record_files import Row, merged
+from scripts.records import RunFolder
+from scripts.shards import Rank
+from scripts.summary import SampleError, summarize
 
 CARRY_INTERVAL = 64  # samples between two saves of a sequential task's state, and at most what a kill costs it
 METRIC_INTERVAL_S = 2.0  # between two looks at the running metric, on a terminal
 LOG_INTERVAL_S = 30.0  # the same in a log file
 METRIC_SHARE = 20  # the running metric may take a twentieth of the time
-NUM_LISTED_ERRORS = 10
+WAITING_SHARE, WAITING_S = 0.1, 10.0  # of the time, and at least: then the log says that data comes too slowly
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +42,7 @@ class Task(Protocol):
     fingerprint: dict[str, str]  # hashes of weights and data
     about: dict[str, Any]  # what a reader of the rows needs to know, e.g. class names
     progress_metric: str  # name of the number that `progress` gives
+    published: int | None  # number of samples of the paper's column; may be left out
 
     def __init__(self, config: Any) -> None: ...
 
@@ -63,10 +69,6 @@ class Task(Protocol):
         """Go on from a `state_dict`."""
 
 
-class SampleError(Exception):
-    """A sample has no result, and the run is told to stop then."""
-
-
 class Progress:
     """A progress bar with the running metric on a terminal, now and then a line in the log elsewhere.
 
@@ -75,13 +77,16 @@ class Progress:
         title: shown in front.
         rows: those of earlier sessions.
         total: number of samples of the run.
+        num_elsewhere: gives the number of rows that other processes have added meanwhile.
     """
 
-    def __init__(self, task: Task, title: str, rows: Iterable[Row], total: int) -> None:
+    def __init__(
+        self, task: Task, title: str, rows: Iterable[Row], total: int, num_elsewhere: Callable[[], int]
+    ) -> None:
         rows = list(rows)
-        self._task, self._title, self._total = task, title, total
+        self._task, self._title, self._total, self._num_elsewhere = task, title, total, num_elsewhere
         self._rows = [row for row in rows if "error" not in row]
-        hidden = not sys.stderr.isatty()
+        hidden = not sys.stderr.isatty() or Rank.of_this_process().index > 0
         self._bar = tqdm(desc=title, total=total, initial=len(rows), unit="sample", dynamic_ncols=True, disable=hidden)
         self._interval = LOG_INTERVAL_S if hidden else METRIC_INTERVAL_S
         self._done, self._num_new = len(rows), 0
@@ -108,16 +113,19 @@ class Progress:
 
     def _show(self, now: float) -> None:
         metric = f"{self._task.progress_metric} {self._task.progress(self._rows):.2f}"
+        elsewhere = self._num_elsewhere()
+        done = min(self._done + elsewhere, self._total)
         if self._bar.disable:
-            rate = self._num_new / (now - self._start)
-            log.info("%s: %d of %d samples, %s, %.2f samples/s", self._title, self._done, self._total, metric, rate)
+            rate = (self._num_new + elsewhere) / (now - self._start)
+            log.info("%s: %d of %d samples, %s, %.2f samples/s", self._title, done, self._total, metric, rate)
+        self._bar.n = done
         self._bar.set_postfix_str(metric)
         cost = time.monotonic() - now
         self._next = now + max(self._interval, METRIC_SHARE * cost)
 
 
-def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row) -> Row:
-    """Do what is left of a run and finish its folder.
+def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row) -> Row | None:
+    """Do what is left of a run, or of this process's shard of it, and finish its folder when all samples are there.
 
     Args:
         task: built from `config`.
@@ -126,28 +134,47 @@ def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row)
         environment: for env.json.
 
     Returns:
-        The summary. Wall times are in the fields that start with "seconds", and in samples_per_second.
+        The summary; None as long as other shards have samples to do. Wall times are in the fields that start with
+        "seconds", and in samples_per_second.
 
     Raises:
-        ValueError: the folder holds another run's rows, or the data set is empty.
+        ValueError: the folder holds another run's rows, the data set is empty, or a sequential run is to be sharded.
         SampleError: a sample has no result and `on_error` is "stop", or no sample has one.
+        DiskFull: there is no room for a row, or for the summary.
     """
     if not task.ids:
         raise ValueError(f"the data set {config.dataset!r} has no samples")
     assert len(set(task.ids)) == len(task.ids), "sample ids are unique"
+    folder.shard.refuse_sequence(task.sequential)
     ids = task.ids[: config.limit]
+    own = folder.shard.take(ids)
     written = folder.begin(task.fingerprint, environment, task.about)
     if task.sequential:
         written = _take_up_sequence(task, folder, written)
-    rows = {row["id"]: row for row in written}
+    rows = merged(written)
     # A sequential task has passed its errors: tried again now, such a sample would meet another state than in its turn.
-    todo = [key for key in ids if key not in rows or ("error" in rows[key] and not task.sequential)]
+    todo = [key for key in own if key not in rows or ("error" in rows[key] and not task.sequential)]
     if written:
-        log.info("%s: %d of %d samples are done already", config.column, len(ids) - len(todo), len(ids))
+        log.info("%s: %d of %d samples are done already", _title(folder), len(own) - len(todo), len(own))
     _adapt_samples(task, config, folder, rows, ids, todo)
-    summary = _summarize(task, config, [rows[key] for key in ids])
+    is_last = folder.is_last()
+    if folder.shard.is_part:
+        rows = folder.rows()
+    num_done = sum(key in rows for key in ids)
+    if not is_last or num_done < len(ids):
+        log.info(
+            "%s done, %d of %d samples in the run; the summary is written by the last shard",
+            _title(folder), num_done, len(ids),
+        )  # fmt: skip
+        return None
+    summary = summarize(task, config, [rows[key] for key in ids])
     folder.finish(summary)
     return summary
+
+
+def _title(folder: RunFolder) -> str:
+    part = f", shard {folder.shard}" if folder.shard.is_part else ""
+    return folder.config.column + part
 
 
 def _take_up_sequence(task: Task, folder: RunFolder, written: list[Row]) -> list[Row]:
@@ -170,19 +197,39 @@ def _adapt_samples(
     """Adapt to the samples in `todo`, and put each row into the folder and into `rows`."""
     if not todo:
         return
-    num_before = len(rows)
+    num_before, waited, start = len(rows), 0.0, time.monotonic()
     known = [rows[key] for key in ids if key in rows]
-    with Progress(task, config.column, known, len(ids)) as progress:
-        for num_done, (key, sample) in enumerate(zip(todo, task.samples(todo), strict=True), start=num_before + 1):
+    with Progress(task, _title(folder), known, len(ids), folder.num_rows_elsewhere) as progress:
+        arriving = zip(todo, _timed(task.samples(todo)), strict=True)
+        for num_done, (key, (sample, seconds)) in enumerate(arriving, start=num_before + 1):
             assert sample.id == key, f"sample {sample.id} came in the place of {key}"
-            row = _adapt_sample(task, sample, config.on_error)
+            row = _adapt_sample(task, sample, config.on_error) | {"seconds_waiting": round(seconds, 4)}
             folder.append(row)
             progress.add(row, is_new=key not in rows)
             rows[key] = row
+            waited += seconds
             if task.sequential and num_done % CARRY_INTERVAL == 0:
                 folder.save_carry(num_done, task.state_dict())
     if task.sequential:
         folder.save_carry(len(ids), task.state_dict())
+    _tell_of_waiting(folder, waited, time.monotonic() - start)
+
+
+def _timed(samples: Iterable[Sample]) -> Iterator[tuple[Sample, float]]:
+    """Each sample with the seconds that it was waited for."""
+    start = time.perf_counter()
+    for sample in samples:
+        yield sample, time.perf_counter() - start
+        start = time.perf_counter()
+
+
+def _tell_of_waiting(folder: RunFolder, waited: float, elapsed: float) -> None:
+    if waited > WAITING_S and waited > WAITING_SHARE * elapsed:
+        log.warning(
+            "%s: %.0f%% of the time went by waiting for data; more reader processes shorten that: num_workers=N, "
+            "now %d, on %d CPU cores",
+            _title(folder), 100 * waited / elapsed, folder.config.num_workers, os.cpu_count() or 1,
+        )  # fmt: skip
 
 
 def _adapt_sample(task: Task, sample: Sample, on_error: str) -> Row:
@@ -198,22 +245,3 @@ def _adapt_sample(task: Task, sample: Sample, on_error: str) -> Row:
         raise SampleError(f"{problem}; the rows so far are in the run folder; on_error=skip leaves such samples out")
     log.warning("%s is left out: %s", sample.id, problem)
     return {"id": sample.id, "error": problem}
-
-
-def _summarize(task: Task, config: RunConfig, rows: list[Row]) -> Row:
-    good = [row for row in rows if "error" not in row]
-    errors = [row for row in rows if "error" in row]
-    if not good:
-        raise SampleError(f"none of the {len(rows)} samples has a result; the first: {errors[0]['error']}")
-    seconds = sum(row["seconds"] for row in good)
-    return {
-        "dataset": config.column,
-        "name": config.name,
-        "num_samples": len(good),
-        "num_errors": len(errors),
-        "errors": [row["id"] for row in errors[:NUM_LISTED_ERRORS]],
-        **task.summarize(good),
-        "seconds": round(seconds, 3),
-        "seconds_per_sample": round(seconds / len(good), 6),
-        "samples_per_second": round(len(good) / seconds, 3) if seconds else 0.0,
-    }

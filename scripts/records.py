@@ -3,29 +3,31 @@
     <output_root>/<name>__<column, / as ->__seed<seed>/
         config.yaml    the resolved configuration
         env.json       the run's identity, the fingerprint of weights and data, and each environment it ran in
-        rows.jsonl     one line per sample, on disk before the next sample starts; the later of two rows of an id counts
+        rows.jsonl     one line per sample, on disk before the next sample starts
+        rows-<i>-of-<n>.jsonl    the same by shard i of n; all these files together are the run, see `merged`
         carry.pt       what a sequential task carries from sample to sample, and after how many samples
         summary.json   written last; a folder that has it is finished
-        log.txt        the messages, with the tracebacks that the screen does not show
+        log.txt        the messages, with the tracebacks that the screen does not show; log-<i>-of-<n>.txt of a shard
+        lock           who writes at the moment (scripts/locks.py)
 
 Rows are only ever added to a folder of the same identity (scripts/identity.py).
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from pathlib import Path
-from typing import IO, Any
 
 import yaml
 
 from clipscore.config import RunConfig
 from clipscore.yaml12 import parse_yaml
-from scripts.identity import check_finite, config_differences, differences, identity
+from scripts.identity import Values, check_finite, config_differences, differences, identity
+from scripts.locks import FolderLock
+from scripts.record_files import RecordFile, Row, merged, read_rows, record_files, told_when_full, write_whole
+from scripts.shards import Shard
 
-Row = dict[str, Any]
 SUMMARY_KEYS = ("limit", "metrics", "metric_model")  # no row depends on them, the summary does
 
 
@@ -41,41 +43,53 @@ def run_path(config: RunConfig) -> Path:
     return Path(config.output_root) / f"{name}__{config.column.replace('/', '-')}__seed{config.seed}"
 
 
-def finished_summary(config: RunConfig) -> Row | None:
-    """The summary of a finished run with this configuration and limit, without errors to try again; None otherwise.
-
-    It spares building the models, so a change of the weights or the data since then is not noticed here.
-    """
+def recorded_summary(config: RunConfig) -> Row | None:
+    """The summary that a run with this configuration and limit has in its folder; None when it has none."""
     path = run_path(config)
     if not (path / "summary.json").is_file() or not (path / "config.yaml").is_file():
         return None
     recorded, wanted = _read_config(path), config.model_dump(mode="json")
-    same = not config_differences(recorded, wanted) and all(recorded.get(k) == wanted.get(k) for k in SUMMARY_KEYS)
-    summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-    return summary if same and summary["num_errors"] == 0 else None
+    same = not config_differences(recorded, wanted) and not differences(*map(_summary_keys, (recorded, wanted)))
+    return json.loads((path / "summary.json").read_text(encoding="utf-8")) if same else None
+
+
+def finished_summary(config: RunConfig) -> Row | None:
+    """The `recorded_summary` of a run without errors to try again; None otherwise.
+
+    It spares building the models, so a change of the weights or the data since then is not noticed here.
+    """
+    summary = recorded_summary(config)
+    return summary if summary is not None and summary["num_errors"] == 0 else None
 
 
 class RunFolder:
-    """One run's folder, held by one process at a time.
+    """One run's folder, held by one process at a time, or by one for each shard.
 
     Args:
         config: the run's configuration.
 
     Raises:
         ValueError: on entry, the folder holds a run of another configuration.
-        RuntimeError: on entry, another process holds the folder.
+        RuntimeError: on entry, other processes do samples of this one.
+        DiskFull: on entry and from each method that writes.
     """
 
     def __init__(self, config: RunConfig) -> None:
-        self.config = config
-        self.path = run_path(config)
-        self._lock: IO[str] | None = None
-        self._rows: IO[bytes] | None = None
+        self.config, self.path, self.shard = config, run_path(config), Shard.of(config)
+        self._lock: FolderLock | None = None
+        self._rows: RecordFile | None = None
+        self._ends: dict[Path, int] = {}  # how far each record file has been read
+        self._num_elsewhere = 0
 
     def __enter__(self) -> RunFolder:
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.path / "lock")
+        with told_when_full(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FolderLock(self.path)
         try:
+            with told_when_full(self.path), self._lock.gate():
+                self._lock.hold(self.shard)
+                if not self._has_rows() and not self._lock.has_others(self.shard):
+                    (self.path / "config.yaml").unlink(missing_ok=True)  # nothing was computed with it
             self.check()
         except BaseException:
             self._lock.close()
@@ -87,6 +101,11 @@ class RunFolder:
             if file is not None:
                 file.close()
 
+    @property
+    def log_file(self) -> Path:
+        """Where this process's messages go."""
+        return self.path / self.shard.file_name("log", ".txt")
+
     def begin(self, fingerprint: dict[str, str], environment: Row, about: Row) -> list[Row]:
         """Start or take up the run.
 
@@ -96,26 +115,29 @@ class RunFolder:
             about: what a reader of the rows needs to know, for about.json.
 
         Returns:
-            The rows that are already there, in the order they were written. A torn last line is dropped.
+            The rows that are already there, of all record files. A torn last line is dropped.
 
         Raises:
-            ValueError: the folder's rows were made from other weights or data, or rows.jsonl is damaged.
+            ValueError: the folder's rows were made from other weights or data, or a record file is damaged.
         """
-        env_file = self.path / "env.json"
-        known = json.loads(env_file.read_text(encoding="utf-8")) if (self.path / "config.yaml").is_file() else {}
-        if known and self._has_rows():
-            self._refuse(differences(known["fingerprint"], fingerprint))
-        (self.path / "summary.json").unlink(missing_ok=True)
-        environments = known.get("environments", [])
-        if environment not in environments[-1:]:
-            environments.append(environment)
-        config = self.config.model_dump(mode="json")
-        record = {"identity": identity(config, fingerprint), "fingerprint": fingerprint, "environments": environments}
-        _write(env_file, json.dumps(record, indent=2))
-        _write(self.path / "about.json", json.dumps(about, indent=1, ensure_ascii=False))
-        _write(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        self._rows = open(self.path / "rows.jsonl", "a+b")  # noqa: SIM115 - closed on exit
-        return self._read_rows()
+        config = self.config.model_dump(mode="json") | {"shard": None}
+        with told_when_full(self.path), self._held.gate():
+            env_file = self.path / "env.json"
+            known = json.loads(env_file.read_text(encoding="utf-8")) if env_file.is_file() else {}
+            if (self.path / "config.yaml").is_file():  # there are rows, or processes that will write some
+                self._check_same(config, known["fingerprint"], fingerprint)
+            (self.path / "summary.json").unlink(missing_ok=True)
+            environments = known.get("environments", [])
+            if environment not in environments:
+                environments.append(environment)
+            record = {"identity": identity(config, fingerprint), "fingerprint": fingerprint}
+            write_whole(env_file, json.dumps(record | {"environments": environments}, indent=2))
+            write_whole(self.path / "about.json", json.dumps(about, indent=1, ensure_ascii=False))
+            write_whole(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+            rows = self._read_all()
+            own = self.path / self.shard.file_name("rows", ".jsonl")
+            self._rows = RecordFile(own, self._ends.get(own, 0))
+        return rows
 
     def append(self, row: Row) -> None:
         """Add one row; it is on the disk when this returns.
@@ -124,16 +146,32 @@ class RunFolder:
             FloatingPointError: a number in the row is infinite or not a number.
         """
         check_finite(row)
-        self._file.write((json.dumps(row, allow_nan=False) + "\n").encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with told_when_full(self.path):
+            self._file.append(row)
+
+    def num_rows_elsewhere(self) -> int:
+        """How many rows other processes have written since `begin`."""
+        for path in record_files(self.path):
+            if path != self._file.path:
+                rows, self._ends[path] = read_rows(path, self._ends.get(path, 0))
+                self._num_elsewhere += len(rows)
+        return self._num_elsewhere
+
+    def is_last(self) -> bool:
+        """Whether no other process is at work on the run. When one is, this one's shard is given back."""
+        with self._held.gate():
+            last = not self._held.has_others(self.shard)
+            if not last:
+                self._held.release(self.shard)
+        return last
+
+    def rows(self) -> dict[str, Row]:
+        """The record of each sample, whichever process wrote it."""
+        return merged(self._read_all())
 
     def keep_rows(self, count: int) -> None:
-        """Drop all lines of rows.jsonl after the first `count`."""
-        self._file.seek(0)
-        for _ in range(count):
-            self._file.readline()
-        self._file.truncate(self._file.tell())
+        """Drop all lines of this process's records after the first `count`."""
+        self._file.keep(count)
 
     def load_carry(self) -> tuple[int, dict]:
         """How many samples carry.pt has seen and the task's state after them; (0, {}) when there is none."""
@@ -150,11 +188,16 @@ class RunFolder:
         import torch
 
         draft = self.path / "carry.pt.part"
-        with open(draft, "wb") as file:
-            torch.save({"rows": num_rows, "state": state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, self.path / "carry.pt")
+        with told_when_full(self.path):
+            try:
+                with open(draft, "wb") as file:
+                    torch.save({"rows": num_rows, "state": state}, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(draft, self.path / "carry.pt")
+            except (OSError, RuntimeError):
+                draft.unlink(missing_ok=True)
+                raise
 
     def finish(self, summary: Row) -> None:
         """Write summary.json, which makes the run a finished one.
@@ -163,12 +206,9 @@ class RunFolder:
             FloatingPointError: a number in the summary is infinite or not a number.
         """
         check_finite(summary)
-        _write(self.path / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False))
-
-    @property
-    def _file(self) -> IO[bytes]:
-        assert self._rows is not None, "begin() comes first"
-        return self._rows
+        text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
+        with told_when_full(self.path):
+            write_whole(self.path / "summary.json", text)
 
     def check(self) -> None:
         """Refuse a folder that holds something else than this run. Writes nothing, and needs no lock.
@@ -183,9 +223,33 @@ class RunFolder:
         else:
             raise ValueError(f"{self.path} has rows.jsonl but no config.yaml: it is no run folder; move it away")
 
+    @property
+    def _held(self) -> FolderLock:
+        assert self._lock is not None, "the folder is entered"
+        return self._lock
+
+    @property
+    def _file(self) -> RecordFile:
+        assert self._rows is not None, "begin() comes first"
+        return self._rows
+
     def _has_rows(self) -> bool:
-        file = self.path / "rows.jsonl"
-        return file.is_file() and file.stat().st_size > 0
+        return any(file.stat().st_size for file in record_files(self.path))
+
+    def _read_all(self) -> list[Row]:
+        rows = []
+        for path in record_files(self.path):
+            found, self._ends[path] = read_rows(path)
+            rows += found
+        return rows
+
+    def _check_same(self, config: Values, known: dict[str, str], fingerprint: dict[str, str]) -> None:
+        recorded = _read_config(self.path)
+        self._refuse([*config_differences(recorded, config), *differences(known, fingerprint)])
+        if self._held.has_others(self.shard):
+            found = differences(_summary_keys(recorded), _summary_keys(config))
+            if found:
+                raise ValueError(f"shards that run at the same time must agree: {'; '.join(found)}; {self.path}")
 
     def _refuse(self, found: list[str]) -> None:
         if found:
@@ -194,21 +258,9 @@ class RunFolder:
                 "Give this run name=OTHER or output_root=ELSEWHERE, or delete the folder."
             )
 
-    def _read_rows(self) -> list[Row]:
-        """All complete rows; what a kill left of a line is cut off, because the next row must start on its own line."""
-        self._file.seek(0)
-        data = self._file.read()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            self._file.truncate(whole)
-        rows = []
-        for number, line in enumerate(data[:whole].splitlines(), start=1):
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                where = self.path / "rows.jsonl"
-                raise ValueError(f"{where}, line {number} is damaged: {line[:60]!r}; delete that line") from None
-        return rows
+
+def _summary_keys(config: Values) -> Values:
+    return {key: config.get(key) for key in SUMMARY_KEYS}
 
 
 def _read_config(path: Path) -> Row:
@@ -216,35 +268,3 @@ def _read_config(path: Path) -> Row:
     if problems or not isinstance(config, dict):
         raise ValueError(f"{path / 'config.yaml'} is damaged: {'; '.join(problems) or 'no keys'}; move the folder away")
     return config
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a text file so that it is there either whole or not at all."""
-    draft = path.with_name(path.name + ".part")
-    with open(draft, "w", encoding="utf-8") as file:
-        file.write(text if text.endswith("\n") else text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-
-
-def _lock(path: Path) -> IO[str]:
-    """Hold a lock file until it is closed or the process ends, however it ends.
-
-    A POSIX record lock rather than flock(): the reader processes of a DataLoader would inherit the latter and keep it
-    for seconds after the run itself was killed.
-    """
-    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - closed by the caller
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        holder = file.read().strip() or "unknown"
-        file.close()
-        raise RuntimeError(
-            f"another process ({holder}) is writing to {path.parent}; wait for it to end, or give this run name=OTHER"
-        ) from None
-    file.truncate(0)
-    file.write(f"process {os.getpid()}\n")
-    file.flush()
-    return file

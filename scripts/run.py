@@ -9,14 +9,15 @@ import json
 import logging
 import re
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from clipscore.config import RunConfig
 from scripts.config import ConfigError, available_configs, draft_config, load_config
 from scripts.config_fields import describe_fields, nearest
 from scripts.environment import (
+    ALONE,
     Interrupted,
     code_digest,
     describe_environment,
@@ -26,8 +27,12 @@ from scripts.environment import (
     signals,
 )
 from scripts.identity import config_differences
-from scripts.loop import SampleError, Task, run_task
-from scripts.records import Row, RunFolder, finished_summary, run_path
+from scripts.locks import is_anyone_at_work
+from scripts.loop import Task, run_task
+from scripts.record_files import Row
+from scripts.records import RunFolder, finished_summary, recorded_summary, run_path
+from scripts.shards import Rank, Shard
+from scripts.summary import SampleError, summary_table
 
 # task name -> module and class of its configuration, module and class of the task; imported when needed
 TASKS = {
@@ -38,7 +43,7 @@ TASKS = {
 
 DONE, SAMPLE_FAILED, REFUSED = 0, 1, 2  # exit codes; a signal gives 128 + its number
 USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
-NOT_METRICS = {"dataset", "name", "num_samples", "num_errors", "errors", "samples_per_second"}
+IDLE_S, POLL_S = 60.0, 1.0  # how long no process may be at work before the first stops waiting, and between two looks
 
 HELP = """\
 overrides (key=value, dots for sections, values as in YAML; a later one wins):
@@ -47,13 +52,16 @@ overrides (key=value, dots for sections, values as in YAML; a later one wins):
   seed=1                      other random views
   lr=7e-3 reward.scale=2.5    any key of the configuration; --config FILE --help lists all with their values
   device=cuda:0 precision=fp16 num_workers=8 num_threads=2
+  shard=0/4                   every fourth sample from the first; 1/4, 2/4 and 3/4 do the others, each when it likes
+  procs_per_gpu=2             under torchrun: processes that share a GPU
   on_error=skip               leave unreadable samples out and count them, instead of stopping
   name=my_run                 name of the run folder; the config's file name if not given
   data_root=DIR pretrained_root=DIR output_root=DIR
                               else RLCF_DATA, RLCF_PRETRAINED, RLCF_OUTPUT, else configs/paths.yaml
 
 A run writes to OUTPUT/NAME__DATASET__seedSEED. The same command takes up a run that was stopped, and prints the
-summary of a finished one. Exit code: 0 done, 1 a sample failed, 2 bad input, 130 or 143 stopped by a signal.
+summary of a finished one. Several processes: torchrun --standalone --nproc-per-node=N -m scripts.run --config ...
+Exit code: 0 done, 1 a sample failed, 2 bad input or a full disk, 130 or 143 stopped by a signal.
 """
 
 log = logging.getLogger("scripts.run")  # __name__ is __main__ under python -m
@@ -65,18 +73,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
     datasets, words = split_datasets(args.datasets or [], args.overrides)
     sweeps, words = split_sweeps(args.sweep or [], words)
-    with messages({task[2].partition(".")[0] for task in TASKS.values()}):
+    rank = Rank.of_this_process()
+    with messages({task[2].partition(".")[0] for task in TASKS.values()}, rank):
         try:
             if args.help:
                 print(_help(parser, args.config, words))
                 return DONE
             if args.config is None:
                 parser.error(f"--config FILE is missing; there are: {', '.join(available_configs())}")
-            with signals():
-                run_all(_load_all(args.config, words, datasets, sweeps))
+            with signals(), rank.first_speaks(USER_ERRORS):
+                configs = _load_all(args.config, words, datasets, sweeps)
+                run_all([rank.place(config) for config in configs], rank)
             return DONE
         except Interrupted as stop:
-            log.error("stopped by %s; the same command goes on from here", stop)
+            log.warning("stopped by %s; the same command goes on from here", stop)
             return 128 + stop.number
         except (SampleError, *USER_ERRORS) as error:
             hint = " (--debug shows where)" if isinstance(error, RuntimeError) and not args.debug else ""
@@ -143,21 +153,46 @@ def config_class(task: str) -> type[RunConfig]:
     return getattr(importlib.import_module(module), name)
 
 
-def run_all(configs: Sequence[RunConfig]) -> list[Row]:
-    """One run after the other, then one table; when one fails, the table has those before it."""
+def run_all(configs: Sequence[RunConfig], rank: Rank = ALONE) -> None:
+    """One run after the other, then one table; when one fails, the table has those before it.
+
+    Args:
+        configs: the runs, each with the shard of this process.
+        rank: of this process; the first one waits for the samples of the others and prints the table.
+    """
     _check_folders(configs)
     for config in configs:  # whatever a later run lacks is said before the first one starts
+        Shard.of(config).refuse_sequence(getattr(config, "momentum", None) is not None)
         if finished_summary(config) is None:
-            RunFolder(config).check()
             _task_class(config).check(config)
-    summaries: list[Row] = []
+            RunFolder(config).check()
+    done: list[RunConfig] = []
     try:
         for config in configs:
-            summaries.append(run_one(config))
+            run_one(config)
+            done.append(config)
+        if rank.is_first_of_many:
+            _wait_for_others(configs)
     finally:
-        if summaries:
+        found = (recorded_summary(config) for config in done)
+        summaries = [summary for summary in found if summary is not None]
+        if summaries and rank.index == 0:
             print(summary_table(summaries))
-    return summaries
+
+
+def _wait_for_others(configs: Sequence[RunConfig]) -> None:
+    """Until the other processes of torchrun have made every summary, or none has been at work for a while."""
+    last_sign = time.monotonic()
+    while missing := [config for config in configs if recorded_summary(config) is None]:
+        if any(is_anyone_at_work(run_path(config)) for config in missing):
+            last_sign = time.monotonic()
+        if time.monotonic() - last_sign > IDLE_S:
+            log.warning(
+                "%d of the %d runs are not whole, and no process is at work on them; the same command goes on",
+                len(missing), len(configs),
+            )  # fmt: skip
+            return
+        time.sleep(POLL_S)
 
 
 def _check_folders(configs: Sequence[RunConfig]) -> None:
@@ -172,43 +207,27 @@ def _check_folders(configs: Sequence[RunConfig]) -> None:
             )
 
 
-def run_one(config: RunConfig) -> Row:
-    """One run, from its configuration to its summary."""
+def run_one(config: RunConfig) -> Row | None:
+    """One run, or the shard of it that the configuration names, from its configuration to its summary.
+
+    Returns:
+        The summary; None as long as other shards have samples to do.
+    """
     summary = finished_summary(config)
     _warn_of_other_code(run_path(config))
     if summary is not None:
         log.info("%s is finished already", run_path(config))
         return summary
-    with RunFolder(config) as folder, log_file(folder.path / "log.txt"):
+    with RunFolder(config) as folder, log_file(folder.log_file):
         try:
-            prepare_torch(config.num_threads)
+            prepare_torch(config.num_threads, config.device)
             summary = run_task(_task_class(config)(config), config, folder, describe_environment())
         except BaseException:
             log.debug("ended by", exc_info=True)
             raise
-        log.info("wrote %s", folder.path / "summary.json")
+        if summary is not None:
+            log.info("wrote %s", folder.path / "summary.json")
         return summary
-
-
-def summary_table(summaries: Sequence[Row]) -> str:
-    """Data set, number of samples and metrics of each summary, in aligned columns."""
-    keys = dict.fromkeys(key for summary in summaries for key in summary)
-    metrics = [key for key in keys if key not in NOT_METRICS and not key.startswith("seconds")]
-    errors = ["num_errors"] if any(summary["num_errors"] for summary in summaries) else []
-    columns = ["dataset", "num_samples", *errors, *metrics]
-    cells = [columns, *([_cell(summary.get(key)) for key in columns] for summary in summaries)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
-    lines = []
-    for first, *others in cells:
-        numbers = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
-        lines.append("  ".join([first.ljust(widths[0]), *numbers]))
-    return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    if not isinstance(value, float):
-        return "-" if value is None else str(value)
-    return f"{value:.2f}" if value == 0 or abs(value) >= 0.01 else f"{value:.1e}"
 
 
 def _warn_of_other_code(path: Path) -> None:

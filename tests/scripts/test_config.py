@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from clipscore.config import RunConfig
+from clipscore.official_names import OFFICIAL_NAMES
 from clipscore.yaml12 import parse_yaml
 from scripts import run
 from scripts.config import REPOSITORY, ConfigError, load_config
@@ -153,3 +154,28 @@ def test_describe_fields_lists_sections_and_current_values() -> None:
 def test_type_name() -> None:
     assert type_name(DummyConfig.model_fields["items"].annotation) == "[{weight: float}]"
     assert type_name(dict) == "dict"
+
+
+def test_official_names_lead_to_the_key_they_have_here() -> None:
+    found = problems(
+        REPOSITORY / "configs/classification/rlcf_encoder.yaml",
+        "sample_k=3", "K=3", "batch_size=64", "selection_p=0.1", "tta_steps=3", "learning-rate=1", "reward_arch=x",
+        "momentum_update=true", "update_freq=64", "arch=x", "reward.model=x",
+    )  # fmt: skip
+    called = {text.split(":")[0]: text.split("here it is called ")[-1].split()[0] for text in found}
+    assert called.pop("reward.model") == "reward.model:"  # `model` is an old name of something else
+    assert called == {
+        "sample_k": "num_candidates", "K": "num_candidates", "batch_size": "views.num_views",
+        "selection_p": "views.select_fraction", "tta_steps": "steps", "learning-rate": "lr",
+        "reward_arch": "reward.models", "momentum_update": "momentum", "update_freq": "momentum.update_interval",
+        "arch": "policy",
+    }  # fmt: skip
+    assert "reward.model: unknown key; the nearest valid key is reward.models [command line]" in found
+
+
+def test_every_official_name_leads_somewhere() -> None:
+    keys = {
+        key for task in ("classification", "retrieval", "captioning")
+        for key, *_ in describe_fields(run.config_class(task), {})
+    }  # fmt: skip
+    assert set(OFFICIAL_NAMES.values()) <= keys

@@ -16,9 +16,12 @@ from tests.scripts.dummy import DummyConfig
 FINGERPRINT = {"weights": "abc"}
 LOCK_HOLDER = """
 import sys, time
-from scripts import records
 from pathlib import Path
-lock = records._lock(Path(sys.argv[1]))
+from scripts.locks import FolderLock
+from scripts.shards import Shard
+lock = FolderLock(Path(sys.argv[1]))
+with lock.gate():
+    lock.hold(Shard())
 print("locked", flush=True)
 time.sleep(60)
 """
@@ -53,9 +56,8 @@ def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str) -> 
 
 def test_config_and_environment_are_recorded(tmp_path: Path) -> None:
     config = make_config(tmp_path, lr=1e-5)
-    begin(config, commit="one")
-    begin(config, commit="one")
-    begin(config, commit="two")
+    for commit in ("one", "one", "two", "one"):
+        begin(config, commit=commit)
     record = json.loads((run_path(config) / "env.json").read_text())
     assert record["environments"] == [{"commit": "one"}, {"commit": "two"}]
     assert record["fingerprint"] == FINGERPRINT
@@ -89,7 +91,16 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
 
 def test_what_does_not_identify_a_run_may_change(tmp_path: Path) -> None:
     config = make_config(tmp_path)
-    free = {"limit": 3, "device": "cuda", "num_workers": 0, "num_threads": 1, "on_error": "skip", "name": "m"}
+    free = {
+        "limit": 3,
+        "shard": "1/2",
+        "device": "cuda",
+        "procs_per_gpu": 2,
+        "num_workers": 0,
+        "num_threads": 1,
+        "on_error": "skip",
+        "name": "m",
+    }
     changed = config.model_copy(update={**free, "data_root": "/x", "pretrained_root": "/x", "output_root": "/x"})
     assert config_differences(config.model_dump(), changed.model_dump()) == []
     assert identity(config.model_dump(), {}) == identity(changed.model_dump(), {})
@@ -183,10 +194,10 @@ def test_a_folder_that_is_no_run_folder_is_refused(tmp_path: Path) -> None:
 def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     run_path(config).mkdir()
-    command = [sys.executable, "-c", LOCK_HOLDER, str(run_path(config) / "lock")]
+    command = [sys.executable, "-c", LOCK_HOLDER, str(run_path(config))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "locked\n"
-        match = rf"another process \(process {holder.pid}\) is writing to .*n__d__seed0; wait for it to end"
+        match = rf"another process \(process {holder.pid} on .*\) is writing to .*n__d__seed0; wait for it to end"
         with pytest.raises(RuntimeError, match=match):
             begin(config)
         holder.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,16 +32,20 @@ def folder(workspace: Path, name: str = "dummy", dataset: str = "d") -> Path:
     return workspace / "output" / f"{name}__{dataset}__seed0"
 
 
-def rows(path: Path) -> list[dict]:
-    return [json.loads(line) for line in (path / "rows.jsonl").read_text().splitlines()]
+def rows(path: Path, name: str = "rows.jsonl") -> list[dict]:
+    return [json.loads(line) for line in (path / name).read_text().splitlines()]
 
 
 def summary(path: Path) -> dict:
     return json.loads((path / "summary.json").read_text())
 
 
-def without_times(path: Path) -> dict:
-    return {key: value for key, value in summary(path).items() if not key.startswith("seconds") and key != "name"}
+def plain(record: dict) -> dict:
+    return {key: value for key, value in record.items() if not key.startswith("seconds") and key != "name"}
+
+
+def without_times(path: Path) -> tuple[dict, list[dict]]:
+    return plain(summary(path)), [plain(row) for row in rows(path)]
 
 
 @contextmanager
@@ -67,6 +72,7 @@ def test_a_run_from_the_command_line_to_the_summary(workspace: Path, capsys: pyt
     path = folder(workspace, dataset="imagenet_c-fog-5")
     found = summary(path)
     assert found.pop("mean") == pytest.approx(MEAN_OF_TEN)
+    assert 0 <= found.pop("seconds_waiting") < 1
     assert found == {
         "dataset": "imagenet_c/fog/5",
         "name": "dummy",
@@ -167,7 +173,7 @@ def test_a_sample_may_be_skipped_and_is_tried_again_later(workspace: Path, file:
     found = summary(path)
     assert (found["num_samples"], found["num_errors"], found["errors"]) == (8, 2, ["sample3", "sample5"])
     assert found["mean"] == pytest.approx(0.007 * 2.5 * (45 - 8) / 8)
-    assert set(rows(path)[3]) == {"id", "error"} and "sample3" in rows(path)[3]["error"]
+    assert set(plain(rows(path)[3])) == {"id", "error"} and "sample3" in rows(path)[3]["error"]
     (workspace / "data" / file).write_text("sample5")
     assert start(workspace, "dataset=d", "on_error=skip") == 0
     assert (summary(path)["errors"], len(rows(path))) == (["sample5"], 12)  # the later row of an id counts
@@ -269,7 +275,7 @@ def test_sigterm_ends_the_run_cleanly_and_it_goes_on_from_there(workspace: Path,
 
 
 @pytest.mark.parametrize("sequential", ["false", "true"])
-def test_a_killed_run_goes_on_to_the_same_bytes(workspace: Path, sequential: str) -> None:
+def test_a_killed_run_goes_on_to_the_same_records(workspace: Path, sequential: str) -> None:
     words = ["num_samples=60", f"sequential={sequential}"]
     with process(workspace, *words, num_rows=10) as child:
         os.kill(child.pid, signal.SIGKILL)
@@ -280,7 +286,6 @@ def test_a_killed_run_goes_on_to_the_same_bytes(workspace: Path, sequential: str
         file.write('{"id": "sample')  # and it was writing when it was hit
     for name in ("killed", "whole"):
         assert start(workspace, "dataset=d", f"name={name}", *words) == 0
-    assert (killed / "rows.jsonl").read_bytes() == (whole / "rows.jsonl").read_bytes()
     assert without_times(killed) == without_times(whole)
     first, second = (json.loads((path / "env.json").read_text())["identity"] for path in (killed, whole))
     assert first == second
@@ -289,7 +294,9 @@ def test_a_killed_run_goes_on_to_the_same_bytes(workspace: Path, sequential: str
 def test_a_second_process_is_refused_and_ctrl_c_ends_the_first(workspace: Path, capsys: pytest.CaptureFixture) -> None:
     with process(workspace, "num_samples=2000", num_rows=1) as child:
         assert start(workspace, "dataset=d", "name=killed", "num_samples=2000") == 2
-        assert f"another process (process {child.pid}) is writing to " in capsys.readouterr().err
+        assert (
+            f"another process (process {child.pid} on {socket.gethostname()}) is writing to " in capsys.readouterr().err
+        )
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate(timeout=30)
     assert child.returncode == 128 + signal.SIGINT
@@ -302,7 +309,7 @@ def test_a_sequential_run_is_extended_from_its_end(workspace: Path) -> None:
     for limit in (3, 6, 2, 10):  # the state is saved every fourth sample and at the end
         assert start(workspace, *words, "name=parts", f"limit={limit}") == 0
         assert summary(folder(workspace, "parts"))["num_samples"] == limit
-    assert rows(folder(workspace, "parts")) == rows(folder(workspace, "whole"))
+    assert without_times(folder(workspace, "parts")) == without_times(folder(workspace, "whole"))
 
 
 def test_a_sequential_run_may_be_stopped_more_than_once(workspace: Path) -> None:
@@ -313,7 +320,7 @@ def test_a_sequential_run_may_be_stopped_more_than_once(workspace: Path) -> None
         assert start(workspace, *words, "name=parts") == 128 + signal.SIGTERM
     (workspace / "data/stop.txt").unlink()
     assert start(workspace, *words, "name=parts") == 0
-    assert rows(folder(workspace, "parts")) == rows(folder(workspace, "whole"))
+    assert without_times(folder(workspace, "parts")) == without_times(folder(workspace, "whole"))
 
 
 def test_a_sequential_run_does_not_try_passed_errors_again(workspace: Path) -> None:
@@ -372,3 +379,62 @@ def test_num_threads_reaches_torch(workspace: Path) -> None:
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_summary_says_which_part_of_the_published_samples_it_is_of(
+    workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DummyTask, "published", 10, raising=False)
+    assert start(workspace, "--datasets", "a", "b", "limit=4") == 0
+    assert summary(folder(workspace, dataset="a"))["partial"] == "4 of 10"
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "dataset  num_samples  partial  mean",
+        "a                  4  4 of 10  0.03",
+    ]
+    assert start(workspace, "dataset=a") == 0
+    assert "partial" not in summary(folder(workspace, dataset="a")) and "partial" not in capsys.readouterr().out
+
+
+def test_a_run_in_which_nothing_moved_says_so(
+    workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapt = DummyTask.adapt
+    monkeypatch.setattr(DummyTask, "adapt", lambda self, sample: adapt(self, sample) | {"moved": self.config.lr / 3})
+    assert start(workspace, "dataset=d", "name=still", "lr=0") == 0
+    assert "nothing moved: after 1 step(s)" in capsys.readouterr().err
+    assert summary(folder(workspace, "still"))["moved_mean"] == 0
+    assert start(workspace, "dataset=d", "lr=0.1") == 0
+    assert "nothing moved" not in capsys.readouterr().err
+    assert summary(folder(workspace))["moved_mean"] == 0.0333333
+    assert start(workspace, "dataset=d", "name=no_steps", "lr=0", "steps=0") == 0
+    assert "nothing moved" not in capsys.readouterr().err
+
+
+def test_time_spent_waiting_for_data_is_recorded_and_told(
+    workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = DummyTask.samples
+
+    def slowly(self: DummyTask, ids: list[str]) -> Iterator:
+        for sample in samples(self, ids):
+            time.sleep(0.05)
+            yield sample
+
+    monkeypatch.setattr(DummyTask, "samples", slowly)
+    monkeypatch.setattr(loop, "WAITING_S", 0.1)
+    start(workspace, "dataset=d", "limit=4")
+    assert all(0.05 <= row["seconds_waiting"] < 0.5 for row in rows(folder(workspace)))
+    assert 0.2 <= summary(folder(workspace))["seconds_waiting"] < 2
+    shown = capsys.readouterr().err
+    assert "% of the time went by waiting for data; more reader processes" in shown and "num_workers=N, now 4" in shown
+    monkeypatch.setattr(DummyTask, "samples", samples)
+    start(workspace, "dataset=d")
+    assert "waiting for data" not in capsys.readouterr().err
+
+
+def test_what_is_missing_is_said_before_what_the_folder_holds(workspace: Path, capsys: pytest.CaptureFixture) -> None:
+    start(workspace, "dataset=nowhere_else", "limit=2")
+    folder(workspace, dataset="nowhere_else").rename(folder(workspace, dataset="nowhere"))
+    capsys.readouterr()
+    assert start(workspace, "dataset=nowhere", "lr=3") == 2
+    assert capsys.readouterr().err == "error: no data set nowhere\n"

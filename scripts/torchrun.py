@@ -1,0 +1,42 @@
+"""torchrun for people: `python -m scripts.torchrun --standalone --nproc-per-node=N -m scripts.run ...`.
+
+The processes speak for themselves, so torchrun's own log and traceback are left out, and the exit code is that of the
+process that failed first.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+SPEAK_FOR_THEMSELVES = (1, 2, 128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of scripts/run.py
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line of torchrun; returns the exit code."""
+    logging.disable(logging.CRITICAL)
+    try:
+        run.main(arguments)
+    except SignalException as stop:
+        return 128 + stop.sigval
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode not in SPEAK_FOR_THEMSELVES:
+            print(
+                f"error: process {rank} of torchrun ended with exit code {failure.exitcode} (a negative one is the "
+                "number of a signal, -9 for example when memory ran out), so the others were stopped; the same command "
+                "goes on from here",
+                file=sys.stderr,
+            )
+        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""A sample's record depends on seed, data set, sample and configuration only: whole demo runs, in real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts.config import REPOSITORY
+from scripts.demo.make_data import make_data
+from tests.scripts.processes import end_run, start_run
+
+LIMIT = 12
+NUM_KILLS = 50
+COMMON = ["policy=demo/policy.pt", "reward.models=demo/reward.pt", "device=cpu", "num_threads=1"]
+VIEWS = ["views.num_views=16", "views.select_fraction=0.2", "views.crop_scale=[0.5,1]"]
+SCENES = "dataset=demo_scenes/noise"
+CAPTIONER = ["llm=demo/opt", "checkpoint=demo/clipcap", "prefix_length=7", "mapper_layers=2", "num_candidates=3"]
+CAPTIONER += ["decoding.max_new_tokens=8", "sampling=nucleus", "metrics=[clipscore]", "metric_model=demo/reward.pt"]
+TASKS = {
+    "classification": ["--config", "configs/classification/rlcf_encoder.yaml", *VIEWS, "dataset=demo/noise"],
+    "retrieval": ["--config", "configs/retrieval/rlcf_coco.yaml", SCENES, "num_candidates=8", "lr=1e-4", "steps=3"],
+    "captioning": ["--config", "configs/captioning/clipcap_c2f.yaml", SCENES, *CAPTIONER],
+}
+Command = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module")
+def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    make_data(root)
+    return root
+
+
+@pytest.fixture
+def command(tmp_path: Path, demo_data: Path) -> Command:
+    """The words of a run of a task, with its own output folder."""
+
+    def build(task: str, output: str, *words: str) -> list[str]:
+        roots = [f"data_root={demo_data}", f"pretrained_root={REPOSITORY / 'pretrained'}"]
+        return [*TASKS[task], *COMMON, *roots, f"output_root={tmp_path / output}", "num_workers=0", *words]
+
+    return build
+
+
+def plain(record: dict) -> dict:
+    """Without times."""
+    return {key: value for key, value in record.items() if not key.startswith(("seconds", "samples_per_second"))}
+
+
+def records(output: Path) -> list[str]:
+    """The records of the only run under an output root, of all its processes, without times, sorted."""
+    files = output.glob("*/rows*.jsonl")
+    return sorted(json.dumps(plain(json.loads(line))) for file in files for line in file.read_text().splitlines())
+
+
+def summary(output: Path) -> dict:
+    return plain(json.loads(next(output.glob("*/summary.json")).read_text()))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_workers_order_processes_and_kills_do_not_change_a_record(tmp_path: Path, command: Command, task: str) -> None:
+    limit, screen = f"limit={LIMIT}", tmp_path / "screen"
+    whole = start_run(command(task, "whole", limit, "num_workers=1"), screen)
+    assert end_run(whole) == 0, screen.read_text()
+    several = [start_run(command(task, "workers", limit, "num_workers=4"), screen)]
+    several += [start_run(command(task, "shuffled", limit), screen, shuffled=True)]
+    assert [end_run(process) for process in several] == [0, 0], screen.read_text()
+
+    shards = [command(task, "shards", limit, f"shard={index}/3") for index in range(3)]
+    running = [start_run(words, screen, killed_at=2 if words is shards[1] else None) for words in shards]
+    assert [end_run(process) for process in running] == [0, -signal.SIGKILL, 0], screen.read_text()
+    assert len(records(tmp_path / "shards")) == LIMIT - 2 and not list(tmp_path.glob("shards/*/summary.json"))
+    assert "of 12 samples in the run; the summary is written by the last shard" in screen.read_text()
+    assert end_run(start_run(shards[1], screen)) == 0, screen.read_text()
+
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "scripts.run",
+    ]
+    done = subprocess.run(
+        [*torchrun, *command(task, "torchrun", limit)], cwd=REPOSITORY, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()][:1] == ["dataset"] and done.stdout.count("\n") == 2
+
+    expected = records(tmp_path / "whole")
+    assert len(expected) == LIMIT
+    for output in ("workers", "shuffled", "shards", "torchrun"):
+        assert records(tmp_path / output) == expected, output
+        assert summary(tmp_path / output) == summary(tmp_path / "whole"), output
+
+
+def test_fifty_kills_lose_and_repeat_nothing(tmp_path: Path, command: Command) -> None:
+    moments = random.Random(0)
+    words, screen = command("classification", "killed"), tmp_path / "screen"
+    start = time.monotonic()
+    assert end_run(start_run(command("classification", "whole"), screen)) == 0, screen.read_text()
+    longest = time.monotonic() - start
+    before, num_stopped = b"", 0
+    for _ in range(NUM_KILLS):
+        process = start_run(words, screen)
+        wait_for_rows(tmp_path / "killed", len(before.splitlines()) + moments.choice([0, 0, 0, 1, 2, 5]), longest)
+        time.sleep(moments.uniform(0, 0.05))
+        os.kill(process.pid, signal.SIGKILL)
+        num_stopped += end_run(process) == -signal.SIGKILL
+        after = written(tmp_path / "killed")
+        assert after.startswith(before[: before.rfind(b"\n") + 1])
+        before = after
+    assert num_stopped == NUM_KILLS
+    assert 0 < before.count(b"\n") < 240
+    assert end_run(start_run(words, screen)) == 0, screen.read_text()
+    assert records(tmp_path / "killed") == records(tmp_path / "whole")
+    assert summary(tmp_path / "killed") == summary(tmp_path / "whole")
+
+
+def written(output: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in output.glob("*/rows.jsonl"))
+
+
+def wait_for_rows(output: Path, count: int, at_most_s: float) -> None:
+    end = time.monotonic() + at_most_s
+    while written(output).count(b"\n") < count and time.monotonic() < end:
+        time.sleep(0.002)

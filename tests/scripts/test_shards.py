@@ -1,0 +1,299 @@
+"""A run in several processes: who does which samples, who may be there with whom, and who makes the summary."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import torch
+
+from scripts import run
+from scripts.config import REPOSITORY
+from scripts.records import RunFolder
+from scripts.shards import Rank, Shard
+from tests.scripts.dummy import DummyTask
+from tests.scripts.processes import end_run, start_run
+from tests.scripts.test_records import FINGERPRINT, make_config
+from tests.scripts.test_run import folder, plain, rows, start, summary, without_times
+
+MOMENTUM = "error: a run with momentum cannot be sharded, because a sample's result depends on all samples before it; "
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+
+
+def all_rows(path: Path) -> list[dict]:
+    return [row for file in sorted(path.glob("rows*.jsonl")) for row in rows_of(file)]
+
+
+def rows_of(file: Path) -> list[dict]:
+    return [plain(row) for row in rows(file.parent, file.name)]
+
+
+@contextmanager
+def at_work(workspace: Path, *words: str) -> Iterator[BaseProcess]:
+    """A process that has written its first row, and takes its time for the next."""
+    (workspace / "data/slow.txt").write_text("0.5")
+    roots = [f"data_root={workspace / 'data'}", f"output_root={workspace / 'output'}", f"pretrained_root={workspace}"]
+    process = start_run(["--config", str(workspace / "dummy.yaml"), "dataset=d", *roots, *words], workspace / "screen")
+    end = time.monotonic() + 60
+    while not any(file.stat().st_size for file in folder(workspace).glob("rows*")):
+        assert process.is_alive() and time.monotonic() < end, (workspace / "screen").read_text()
+        time.sleep(0.01)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+        (workspace / "data/slow.txt").unlink()
+
+
+def test_shards_share_all_samples_out() -> None:
+    ids = [str(number) for number in range(11)]
+    parts = [Shard(index, 3).take(ids) for index in range(3)]
+    assert sorted(key for part in parts for key in part) == sorted(ids) and parts[1] == ["1", "4", "7", "10"]
+    assert [Shard(index, 3).take(ids[:8]) for index in range(3)] == [part[: len(part) - 1] for part in parts]
+    assert Shard().take(ids) == ids and Shard(0, 1) == Shard() and not Shard().is_part
+
+
+@pytest.mark.parametrize("text", ["3/3", "1/0", "0/0"])
+def test_a_shard_that_is_none_is_refused(workspace: Path, capsys: pytest.CaptureFixture, text: str) -> None:
+    assert start(workspace, "dataset=d", f"shard={text}") == 2
+    assert f"error: shard={text}: expected i/n with i from 0 to n - 1, for example" in capsys.readouterr().err
+    assert not (workspace / "output").exists()
+
+
+def test_a_process_of_torchrun_has_a_shard_and_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config(tmp_path, device="cuda", procs_per_gpu=2)
+    for name in TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    assert Rank.of_this_process() == Rank(0, 1, 0) and Rank().place(config) is config
+    for name, value in zip(TORCHRUN, ("5", "8", "1"), strict=True):
+        monkeypatch.setenv(name, value)
+    rank = Rank.of_this_process()
+    assert rank == Rank(5, 8, 1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert (rank.place(config).shard, rank.place(config).device) == ("5/8", "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    placed = [Rank(local, 4, local).place(config).device for local in range(4)]
+    assert placed == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
+    assert rank.place(config.model_copy(update={"device": "cpu"})).device == "cpu"
+    with pytest.raises(ValueError, match=r"started more than 4 processes on this machine, which has 2 CUDA device"):
+        Rank(4, 5, 4).place(config)
+    within = [Rank(index, 2, 0).place(config.model_copy(update={"shard": "1/3"})).shard for index in range(2)]
+    ids = [str(number) for number in range(20)]
+    assert within == ["1/6", "4/6"]
+    assert sorted(key for text in within for key in Shard.parse(text).take(ids)) == sorted(Shard(1, 3).take(ids))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [["shard=0/3"], ["shard=1/3"], ["shard=2/3"]],
+        [["limit=4"], ["shard=1/2"], []],
+        [["shard=0/2", "limit=6"], ["shard=2/3"], ["shard=0/3"], ["shard=1/3"]],
+    ],
+)
+def test_parts_in_any_number_make_the_same_run(
+    workspace: Path, parts: list[list[str]], capsys: pytest.CaptureFixture
+) -> None:
+    start(workspace, "dataset=d", "name=whole")
+    capsys.readouterr()
+    path, done = folder(workspace), []
+    for words in parts:
+        assert start(workspace, "dataset=d", *words) == 0
+        done.append((path / "summary.json").exists())
+    assert done[-1] and not done[-2]
+    expected = without_times(folder(workspace, "whole"))
+    assert plain(summary(path)) == expected[0]
+    assert sorted(all_rows(path), key=lambda row: row["id"]) == sorted(expected[1], key=lambda row: row["id"])
+    output, errors = capsys.readouterr()
+    assert "samples in the run; the summary is written by the last shard\n" in errors
+    assert output.splitlines()[-1].split()[:2] == ["d", "10"]
+    assert "shard: null\n" in (path / "config.yaml").read_text()
+    assert start(workspace, "dataset=d", "shard=1/7") == 0  # finished is finished, in whatever parts
+    assert "is finished already" in capsys.readouterr().err
+
+
+def test_an_error_is_tried_again_by_whoever_has_the_sample(workspace: Path) -> None:
+    (workspace / "data/broken.txt").write_text("sample3")
+    start(workspace, "dataset=d", "on_error=skip")
+    assert summary(folder(workspace))["errors"] == ["sample3"]
+    (workspace / "data/broken.txt").unlink()
+    start(workspace, "dataset=d", "shard=1/2")  # its row is in a file that sorts before the one with the error
+    assert summary(folder(workspace))["num_errors"] == 0 and len(all_rows(folder(workspace))) == 11
+    (folder(workspace) / "summary.json").unlink()
+    start(workspace, "dataset=d")
+    assert len(all_rows(folder(workspace))) == 11 and summary(folder(workspace))["num_samples"] == 10
+
+
+def test_a_run_with_momentum_is_refused(workspace: Path, capsys: pytest.CaptureFixture) -> None:
+    for words in (["sequential=true"], ["momentum.scale=2"]):
+        assert start(workspace, "dataset=d", "shard=0/2", *words) == 2
+        assert capsys.readouterr().err.startswith(MOMENTUM)
+    assert not list(workspace.glob("output/*/rows*"))
+    assert start(workspace, "dataset=d", "shard=0/1", "sequential=true") == 0
+
+
+@pytest.mark.parametrize(
+    ("running", "wanted", "message"),
+    [
+        ("shard=0/2", "shard=0/2", r"another process ({}) is writing to {}__d__seed0 as shard 0/2; wait for it to end"),
+        ("shard=0/2", "limit=10", r"__d__seed0 is being written by {}, which has samples of the whole run too; wait"),
+        ("limit=10", "shard=0/2", r"__d__seed0 is being written by {}, which has samples of shard 0/2 too; wait for"),
+        ("shard=0/2", "shard=1/3", r"__d__seed0 is being written by {}, which has samples of shard 1/3 too; wait for"),
+        ("shard=2/3", "shard=1/2", r"__d__seed0 is being written by {}, which has samples of shard 1/2 too; wait for"),
+    ],
+)
+def test_a_sample_is_never_done_by_two(
+    workspace: Path, capsys: pytest.CaptureFixture, running: str, wanted: str, message: str
+) -> None:
+    with at_work(workspace, running) as process:
+        assert start(workspace, "dataset=d", wanted) == 2
+        holder = f"process {process.pid} on {socket.gethostname()}"
+        path = workspace / "output/dummy"
+        expected = message.format(holder, path) if message.count("{}") == 2 else message.format(holder)
+        assert expected in capsys.readouterr().err
+        assert process.is_alive()
+
+
+def test_shards_of_a_run_that_is_at_work_must_fit_it(
+    workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with at_work(workspace, "shard=0/2"):
+        assert start(workspace, "dataset=d", "shard=1/2", "lr=3") == 2
+        assert "lr is 0.007 there and 3.0 here" in capsys.readouterr().err
+        assert start(workspace, "dataset=d", "shard=1/2", "limit=4") == 2
+        assert "shards that run at the same time must agree: limit is None there and 4" in capsys.readouterr().err
+        monkeypatch.setattr(DummyTask, "fingerprint", {"weights": "xyz"})
+        assert start(workspace, "dataset=d", "shard=1/2") == 2
+        assert "weights is 'abc' there and 'xyz' here" in capsys.readouterr().err
+        assert not (folder(workspace) / "rows-1-of-2.jsonl").exists()
+
+
+@contextmanager
+def first_shard(root: Path) -> Iterator[subprocess.Popen]:
+    """A process that has begun shard 0/2 and written nothing; a line on its stdin makes it leave, but not end."""
+    script = "import sys; from tests.scripts.test_shards import begin_shard; begin_shard(sys.argv[1])"
+    command = [sys.executable, "-c", script, str(root)]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        yield process
+
+
+def begin_shard(root: str) -> None:
+    with RunFolder(make_config(Path(root), shard="0/2")) as found:
+        found.begin(FINGERPRINT, {}, {})
+        print("begun", flush=True)
+        for _ in sys.stdin:
+            print("last" if found.is_last() else "not last", flush=True)
+
+
+def test_other_weights_are_refused_before_the_first_row(tmp_path: Path) -> None:
+    with first_shard(tmp_path):
+        with (
+            RunFolder(make_config(tmp_path, shard="1/2")) as second,
+            pytest.raises(ValueError, match="weights is 'abc' there and 'xyz' here"),
+        ):
+            second.begin({"weights": "xyz"}, {}, {})
+        with RunFolder(make_config(tmp_path, shard="1/2")) as second:
+            assert second.begin(FINGERPRINT, {"host": "other"}, {}) == [] and not second.is_last()
+    assert json.loads((second.path / "env.json").read_text())["environments"] == [{}, {"host": "other"}]
+
+
+def test_of_two_that_end_together_one_is_the_last(tmp_path: Path) -> None:
+    with first_shard(tmp_path) as first, RunFolder(make_config(tmp_path, shard="1/2")) as second:
+        assert first.stdin is not None and first.stdout is not None
+        first.stdin.write("leave\n")
+        assert first.stdout.readline() == "not last\n"
+        assert second.is_last()  # although the first is still there
+
+
+def test_the_rows_of_others_are_counted_as_they_come(tmp_path: Path) -> None:
+    with RunFolder(make_config(tmp_path, shard="0/2")) as first:
+        other = first.path / "rows-1-of-2.jsonl"
+        other.write_text('{"id": "b"}\n')
+        assert first.begin(FINGERPRINT, {}, {}) == [{"id": "b"}] and first.num_rows_elsewhere() == 0
+        first.append({"id": "a"})
+        with open(other, "a") as file:
+            file.write('{"id": "d"}\n{"id": "f"}\n{"id": ')
+            file.flush()
+            assert first.num_rows_elsewhere() == 2
+            file.write('"h"}\n')
+        (first.path / "rows-2-of-3.jsonl").write_text('{"id": "c"}\n')
+        assert first.num_rows_elsewhere() == first.num_rows_elsewhere() == 4
+        assert list(first.rows()) == ["a", "b", "d", "f", "h", "c"]
+
+
+def launch(workspace: Path, *words: str, num_procs: int = 2) -> subprocess.Popen:
+    """The dummy task under torchrun, as the benchmark scripts start it."""
+    command = [sys.executable, "-m", "scripts.torchrun", "--standalone", f"--nproc-per-node={num_procs}"]
+    command += ["-m", "tests.scripts.dummy", "--config", str(workspace / "dummy.yaml"), *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_torchrun_does_several_data_sets_and_prints_one_table(workspace: Path) -> None:
+    output, errors = (process := launch(workspace, "--datasets", "one", "two")).communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert [line.split()[0] for line in output.splitlines()] == ["dataset", "one", "two"]
+    assert "shard 1/2" not in errors
+    for dataset in ("one", "two"):
+        path = folder(workspace, dataset=dataset)
+        assert [len(rows_of(path / f"rows-{index}-of-2.jsonl")) for index in range(2)] == [5, 5]
+        assert (path / "log-0-of-2.txt").is_file() and (path / "log-1-of-2.txt").is_file()
+
+
+def test_one_process_that_fails_ends_the_others_in_order(workspace: Path) -> None:
+    (workspace / "data/broken.txt").write_text("sample3")
+    (workspace / "data/slow.txt").write_text("0.2")
+    output, errors = (process := launch(workspace, "dataset=d", "num_samples=200")).communicate(timeout=200)
+    assert (process.returncode, output) == (1, "")
+    assert errors.count("error: cannot read /data/sample3.png") == 1 and "process 1 of 2: error: " in errors
+    assert "Traceback" not in errors and not (folder(workspace) / "summary.json").exists()
+    assert len(rows_of(folder(workspace) / "rows-1-of-2.jsonl")) == 1
+    for file in ("broken.txt", "slow.txt"):
+        (workspace / "data" / file).unlink()
+    assert start(workspace, "dataset=d", "num_samples=200") == 0  # and may go on alone
+    ids = [row["id"] for row in all_rows(folder(workspace))]
+    assert len(ids) == len(set(ids)) == 200
+
+
+def test_a_benchmark_script_in_several_processes_refuses_momentum_in_one_sentence(workspace: Path) -> None:
+    script = REPOSITORY / "scripts/classification/rlcf_s_m_encoder.sh"
+    environment = {**os.environ, "RLCF_USE_ACTIVE_ENV": "1", "NPROC": "2"}
+    done = subprocess.run(["bash", str(script), "cpu"], env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 2
+    assert done.stderr.startswith(MOMENTUM) and done.stderr.count("\n") == 1
+    environment["NPROC"] = "none"
+    done = subprocess.run(["bash", str(script), "cpu"], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "NPROC is the number of processes, 1 or more; got 'none'" in done.stderr
+
+
+def test_the_first_process_does_not_wait_for_the_dead(
+    workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in zip(TORCHRUN, ("0", "2", "0"), strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(run, "IDLE_S", 1.5)
+    with at_work(workspace, "shard=1/2") as other:
+        monkeypatch.setattr(run, "POLL_S", 0.1)
+        begun = time.monotonic()
+        os.kill(other.pid, signal.SIGKILL)
+        assert end_run(other) == -signal.SIGKILL
+        assert start(workspace, "dataset=d") == 0
+    assert time.monotonic() - begun > 1.5
+    output, errors = capsys.readouterr()
+    assert output == "" and "1 of the 1 runs are not whole, and no process is at work on them" in errors
