@@ -193,7 +193,9 @@ def build_objective(config: CaptioningConfig, rewards: Sequence[ClipModel]) -> R
 def build_state(config: CaptioningConfig, captioner: Captioner, scale_loss: bool = False) -> EpisodicState:
     """AdamW over the mapper, and the state that is restored for each image."""
     tuned = dict(captioner.mapper.named_parameters())
-    optimizer = torch.optim.AdamW(tuned.values(), lr=config.lr, weight_decay=config.weight_decay, eps=config.eps)
+    optimizer = torch.optim.AdamW(
+        tuned.values(), lr=config.lr, weight_decay=config.weight_decay, eps=config.eps, fused=True
+    )
     return EpisodicState(tuned, optimizer, config.momentum, scale_loss)
 
 

@@ -125,6 +125,7 @@ def adapt(
             state.step(step.loss)
             steps.append(step)
             on_step(step)
+            state.forget_gradients()
         policy.set_mode("adapted")
         after = predict(policy, inputs[:1])
         check_finite(steps, after)

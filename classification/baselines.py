@@ -80,11 +80,12 @@ def dkd_loss(
 
     The target is the teacher's first choice. Source: Zhao et al. 2022 (arXiv 2203.08679).
     """
-    target = F.one_hot(teacher.argmax(dim=1), teacher.shape[1]).bool()  # [S, C]
+    target = teacher.argmax(dim=1, keepdim=True)  # [S, 1]
     s, t = student / temperature, teacher / temperature
     target_term = _kl(_binary_log_probs(s, target), _binary_log_probs(t, target))
-    rest = ~target
-    s_rest, t_rest = (z[rest].view(len(z), -1).log_softmax(dim=1) for z in (s, t))  # [S, C - 1]
+    rest = torch.arange(teacher.shape[1] - 1, device=target.device).expand(len(target), -1)
+    rest = rest + (rest >= target)  # all classes but the target: [S, C - 1]
+    s_rest, t_rest = (z.gather(1, rest).log_softmax(dim=1) for z in (s, t))
     return temperature**2 * (alpha * target_term + beta * _kl(s_rest, t_rest))
 
 
@@ -114,10 +115,10 @@ def _shift_and_scale(logits: Tensor, fixed: bool) -> tuple[Tensor, Tensor]:
 
 
 def _binary_log_probs(logits: Tensor, target: Tensor) -> Tensor:
-    """Log-probability of the target class and of all others together. [S, C], [S, C] -> [S, 2]"""
+    """Log-probability of the target class and of all others together. [S, C], [S, 1] -> [S, 2]"""
     log_p = logits.log_softmax(dim=1)
-    others = log_p.masked_fill(target, -torch.inf).logsumexp(dim=1)
-    return torch.stack([log_p[target], others], dim=1)
+    others = log_p.scatter(1, target, -torch.inf).logsumexp(dim=1, keepdim=True)  # [S, 1]
+    return torch.cat([log_p.gather(1, target), others], dim=1)
 
 
 def _kl(log_student: Tensor, log_teacher: Tensor) -> Tensor:

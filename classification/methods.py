@@ -22,6 +22,7 @@ from classification.policy import CoCoOpPolicy, EncoderPolicy, Policy, PromptPol
 from classification.prompt_learner import ConditionalContext, PromptLearner, class_prompts
 from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.episodic import EpisodicState
+from clipscore.policy_gradient import advantages_sum_to_zero
 from clipscore.reward import ClipReward, ensemble_weights
 from clipscore.text_encoder import encode_texts
 
@@ -51,9 +52,19 @@ def build_policy(
             raise ValueError(
                 "normalize_cocoop_features needs a CoCoOp file in prompt_start; this one has no meta network"
             )
-        return PromptPolicy(clip, learner)
+        return PromptPolicy(clip, learner, max_used_classes(config))
     conditional = ConditionalContext(context, meta_net).to(clip.device, clip.dtype)
-    return CoCoOpPolicy(clip, learner, conditional, config.normalize_cocoop_features)
+    return CoCoOpPolicy(clip, learner, conditional, config.normalize_cocoop_features, max_used_classes(config))
+
+
+def max_used_classes(config: ClassificationConfig) -> int | None:
+    """How many classes the loss of one update depends on at most; None: all of them."""
+    options = config.reward
+    if config.method != "rlcf" or config.entropy_weight:
+        return None
+    if not advantages_sum_to_zero(options.baseline, options.baseline_over, config.num_candidates):
+        return None
+    return config.views.num_selected * config.num_candidates
 
 
 def build_objective(
@@ -83,7 +94,7 @@ def build_state(config: ClassificationConfig, policy: Policy, scale_loss: bool =
     optimizer = None
     if policy.tuned:
         optimizer = torch.optim.AdamW(
-            policy.tuned.values(), lr=config.lr, weight_decay=config.weight_decay, eps=config.eps
+            policy.tuned.values(), lr=config.lr, weight_decay=config.weight_decay, eps=config.eps, fused=True
         )
     return EpisodicState(policy.state, optimizer, config.momentum, scale_loss)
 

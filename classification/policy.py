@@ -43,20 +43,25 @@ class PromptPolicy:
     Args:
         clip: the policy's CLIP, frozen.
         learner: the prompts.
+        max_used: no loss depends on more classes than this; None: any number of them.
     """
 
     couples_views = False
 
-    def __init__(self, clip: ClipModel, learner: PromptLearner) -> None:
+    def __init__(self, clip: ClipModel, learner: PromptLearner, max_used: int | None = None) -> None:
         self.clip, self.learner = clip, learner
+        self.max_used = max_used if clip.device.type == "cuda" else None  # elsewhere asking costs no waiting
         self.tuned: dict[str, Tensor] = {"context": learner.context}
         self.state = self.tuned
-        self._start_context = learner.context.detach().clone()
-        self._start_features = encode_prompts(clip, learner.build, self._start_context, learner.eot)
+        self._start_context: Tensor | None = None  # where episodes start, and the class features there
+        self._start_features: Tensor | None = None
+        self._start_version = -1  # of the context when it was there last; torch counts the writes into a tensor
+        self._start_here()
 
     @torch.no_grad()
     def prepare(self, views: Tensor) -> Tensor:
         """[N, 3, H, W] -> unit-length image features [N, D]"""
+        self._start_here()
         return self.clip.encode_images(views)
 
     def logits(self, inputs: Tensor) -> Tensor:
@@ -64,12 +69,23 @@ class PromptPolicy:
         return self.clip.logit_scale * inputs @ self.class_features().T
 
     def class_features(self) -> Tensor:
-        """Unit-length text features of all classes; those of the start prompt are computed once per data set. [C, D]"""
-        at_start = torch.equal(self.learner.context, self._start_context)
-        known = self._start_features if at_start else None
-        return encode_prompts(self.clip, self.learner.build, self.learner.context, self.learner.eot, known)
+        """Unit-length text features of all classes; those of the context that episodes start from are kept. [C, D]"""
+        learner = self.learner
+        known = self._start_features if learner.context._version == self._start_version else None
+        return encode_prompts(
+            self.clip, learner.build, learner.context, learner.eot, known, learner.num_shared, self.max_used
+        )
 
     def set_mode(self, mode: Mode) -> None: ...  # nothing in CLIP's text tower differs
+
+    @torch.no_grad()
+    def _start_here(self) -> None:
+        """Note that an episode starts; the class features are computed if it starts from a context not seen last."""
+        context = self.learner.context
+        if self._start_context is None or not torch.equal(context, self._start_context):
+            self._start_version = -1
+            self._start_context, self._start_features = context.detach().clone(), self.class_features()
+        self._start_version = context._version
 
 
 class CoCoOpPolicy(PromptPolicy):
@@ -81,12 +97,18 @@ class CoCoOpPolicy(PromptPolicy):
         conditional: CoCoOp's context.
         normalize: give the meta network the unit-length feature, as CoCoOp does; the official test-time adaptation
             gives it the feature before normalisation.
+        max_used: see `PromptPolicy`.
     """
 
     def __init__(
-        self, clip: ClipModel, learner: PromptLearner, conditional: ConditionalContext, normalize: bool
+        self,
+        clip: ClipModel,
+        learner: PromptLearner,
+        conditional: ConditionalContext,
+        normalize: bool,
+        max_used: int | None = None,
     ) -> None:
-        super().__init__(clip, learner)
+        super().__init__(clip, learner, max_used)
         self.conditional, self.normalize = conditional, normalize
 
     @torch.no_grad()
@@ -95,6 +117,7 @@ class CoCoOpPolicy(PromptPolicy):
         projected = self.clip.project_images(views)
         features = F.normalize(projected, dim=-1)
         self.learner.context.copy_(self.conditional(features[0] if self.normalize else projected[0]))
+        self._start_here()
         return features
 
 

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import (
+from torchvision.transforms.v2 import (
     ColorJitter,
     Compose,
     GaussianBlur,
@@ -19,12 +19,14 @@ from torchvision.transforms import (
     RandomGrayscale,
     RandomHorizontalFlip,
     RandomResizedCrop,
+    ToPILImage,
 )
 
 from classification.augmix import augmix
 from clipscore.images import centre_view, normalize, to_pixels
 
 Recipe = Literal["crop", "augmix", "byol"]
+Backend = Literal["pil", "tensor"]
 
 CROP_SCALES: dict[Recipe, tuple[float, float]] = {"crop": (0.08, 1.0), "augmix": (0.08, 1.0), "byol": (0.2, 1.0)}
 
@@ -51,6 +53,7 @@ def make_views(
     seed: int,
     recipe: Recipe = "crop",
     crop_scale: tuple[float, float] | None = None,
+    backend: Backend = "pil",
 ) -> Tensor:
     """Draw the views of one image.
 
@@ -66,6 +69,8 @@ def make_views(
         seed: from view_seed; the only source of randomness.
         recipe: how the random views are made.
         crop_scale: smallest and largest part of the image's area in a crop; None takes the recipe's own.
+        backend: what makes the random views: "pil", the form of record, or torchvision's operations on "tensor": the
+            same crops of the same numbers, resized with antialiasing too, which differ by rounding.
 
     Returns:
         CLIP-normalised views, float32. [N, 3, size, size]
@@ -75,18 +80,24 @@ def make_views(
 
     Source: paper Sec. 4.1; official TPT/data/datautils.py; hard_aug there is "byol".
     """
-    crop_scale = _checked(image, num_views, size, recipe, crop_scale)
+    crop_scale = _checked(image, num_views, size, recipe, crop_scale, backend)
     draw = _random_view(recipe, size, crop_scale)
+    source = image if backend == "pil" else to_pixels(image).permute(2, 0, 1)  # [3, H, W]
     views = torch.empty(num_views, 3, size, size)
     views[0] = normalize(to_pixels(centre_view(image, size)))
     with _seeded(seed):
         for index in range(1, num_views):
-            views[index] = normalize(draw(image))
+            views[index] = normalize(draw(source))
     return views
 
 
 def _checked(
-    image: Image.Image, num_views: int, size: int, recipe: Recipe, crop_scale: tuple[float, float] | None
+    image: Image.Image,
+    num_views: int,
+    size: int,
+    recipe: Recipe,
+    crop_scale: tuple[float, float] | None,
+    backend: Backend,
 ) -> tuple[float, float]:
     if num_views < 1:
         raise ValueError(f"num_views must be at least 1 (the centre view), got {num_views}")
@@ -94,6 +105,8 @@ def _checked(
         raise ValueError(f"size must be at least 1 pixel, got {size}")
     if recipe not in get_args(Recipe):
         raise ValueError(f"unknown recipe {recipe!r}; valid: {', '.join(get_args(Recipe))}")
+    if backend not in get_args(Backend):
+        raise ValueError(f"unknown backend {backend!r}; valid: {', '.join(get_args(Backend))}")
     if image.mode != "RGB":
         raise ValueError(f"image must be RGB, got mode {image.mode}; open it with clipscore.images.open_image")
     low, high = CROP_SCALES[recipe] if crop_scale is None else crop_scale
@@ -113,12 +126,22 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _random_view(recipe: Recipe, size: int, crop_scale: tuple[float, float]) -> Callable[[Image.Image], Tensor]:
+def _random_view(
+    recipe: Recipe, size: int, crop_scale: tuple[float, float]
+) -> Callable[[Image.Image | Tensor], Tensor]:
     crop, flip = RandomResizedCrop(size, scale=crop_scale), RandomHorizontalFlip()
     if recipe == "crop":
-        return Compose([crop, flip, to_pixels])
+        return Compose([crop, flip, _to_pixels])
     if recipe == "augmix":
-        return Compose([crop, flip, augmix])
+        return Compose([crop, flip, _to_image, augmix])
     jitter = RandomApply([ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)], p=0.5)
     blur = RandomApply([GaussianBlur(3, sigma=(0.1, 2.0))], p=0.1)
-    return Compose([crop, jitter, RandomGrayscale(p=0.2), blur, flip, to_pixels])
+    return Compose([crop, jitter, RandomGrayscale(p=0.2), blur, flip, _to_pixels])
+
+
+def _to_pixels(picture: Image.Image | Tensor) -> Tensor:
+    return picture.permute(1, 2, 0) if isinstance(picture, Tensor) else to_pixels(picture)  # -> [H, W, 3]
+
+
+def _to_image(picture: Image.Image | Tensor) -> Image.Image:
+    return ToPILImage()(picture) if isinstance(picture, Tensor) else picture

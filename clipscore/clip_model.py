@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clipscore.lean_blocks import make_lean
 from clipscore.shared_prefix import SharedPrefix, can_share
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -28,6 +29,7 @@ class ClipModel(nn.Module):
         sha256: of the weight file, for records and cache keys.
         tokenizer: list of strings -> token ids [B, L], cut at L with the end token put back.
         autocast_dtype: fp16 or bf16 to compute under autocast, None for the weights' own precision.
+        lean: rewrite some of the backend's blocks in place, see `lean_blocks`; False keeps open_clip's own, to compare.
     """
 
     def __init__(
@@ -37,8 +39,11 @@ class ClipModel(nn.Module):
         sha256: str,
         tokenizer: Callable[[list[str]], Tensor],
         autocast_dtype: torch.dtype | None = None,
+        lean: bool = True,
     ) -> None:
         super().__init__()
+        if lean:
+            make_lean(backend)
         self.backend: Any = backend
         self.name = name
         self.sha256 = sha256
@@ -93,6 +98,12 @@ class ClipModel(nn.Module):
         """Put the image tower through torch.compile, for each batch size by itself; other last digits."""
         self.visual.compile(dynamic=False)
         return self
+
+    def free_text_tower(self) -> None:
+        """Give back the memory of a text tower that is no longer needed; from here on the model encodes images only."""
+        if self.has_clip_text_tower:
+            for part in (self.text.token_embedding, self.text.transformer):
+                part.to("meta")
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token ids [B, L] on the model's device; a text that is too long is cut and ends with the end token."""

@@ -74,13 +74,18 @@ class EpisodicState:
         if self._versions is not None:
             written = [name for name, version in self._versions.items() if self.tensors[name]._version != version]
             self._prepared, self._versions = _copies({name: self.tensors[name] for name in written}), None
-        self.optimizer.zero_grad(set_to_none=True)
+        self.forget_gradients()
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:  # torch's fused optimizers leave out this note of a write
                 torch.autograd.graph.increment_version(parameter)
+
+    def forget_gradients(self) -> None:
+        """Give the gradients' memory to the next forward pass."""
+        assert self.optimizer is not None
+        self.optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
         """What the next sample depends on: nothing without momentum."""

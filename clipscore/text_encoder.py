@@ -1,10 +1,10 @@
 """Exact fast text encoding: the numbers of the plain form, without the work that cannot change them.
 
-Three facts are used. CLIP's text tower is causal, so positions behind the end token cannot matter: prompts are sorted by
-length, encoded in chunks, and each chunk is cut at its longest prompt. For the same reason the positions that all
-prompts begin with need to be encoded once only, see `shared_prefix`. And a loss that depends on few classes has a zero
-gradient at all others: the forward pass keeps no graph, and the backward pass encodes again, with a graph, only the
-rows whose gradient is not zero. Memory does not grow with the number of classes.
+Three facts are used. CLIP's text tower is causal, so positions behind the end token cannot matter: prompts are sorted
+by length, encoded in chunks, and each chunk is cut at its longest prompt. For the same reason the positions that all
+prompts begin with are encoded once, see `shared_prefix`. And a loss that depends on few classes has a zero gradient at
+all others: the forward pass keeps no graph, and the backward pass encodes again, with a graph, only the rows whose
+gradient is not zero. Memory does not grow with the number of classes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from clipscore.clip_model import ClipModel, end_of_text
 
-CHUNK_POSITIONS = 2048  # text positions per pass: a few hundred MB of activations for a tower of width 512
+CHUNK_POSITIONS = 512  # text positions per pass on a CPU: what its caches hold; measured
+CUDA_CHUNK_POSITIONS = 8192  # a GPU wants few, large passes: some hundred MB of activations
 
 PromptBuilder = Callable[[Tensor, Tensor], Tensor]  # (context, rows [R]) -> token embeddings [R, L, W]
 
@@ -29,7 +30,7 @@ def length_chunks(eot: Tensor, positions: int | None = None) -> list[Tensor]:
     Args:
         eot: position of the end token of each text, on the CPU. [R]
         positions: no chunk holds more than so many text positions, unless it holds one text only; CHUNK_POSITIONS
-            when None.
+            when None, see also `chunk_positions`.
 
     Returns:
         int64 row numbers, shortest texts first.
@@ -44,6 +45,11 @@ def length_chunks(eot: Tensor, positions: int | None = None) -> list[Tensor]:
     return [torch.tensor(chunk) for chunk in chunks]
 
 
+def chunk_positions(device: torch.device) -> int:
+    """How many text positions a pass takes best on a device."""
+    return CUDA_CHUNK_POSITIONS if device.type == "cuda" else CHUNK_POSITIONS
+
+
 @torch.no_grad()
 def encode_texts(clip: ClipModel, texts: Sequence[str]) -> Tensor:
     """Unit-length features of fixed texts, in chunks. C strings -> [C, D]"""
@@ -51,7 +57,7 @@ def encode_texts(clip: ClipModel, texts: Sequence[str]) -> Tensor:
         return torch.cat([clip.encode_token_ids(clip.tokenize(texts[i : i + 64])) for i in range(0, len(texts), 64)])
     ids = clip.tokenizer(list(texts))
     eot, num_shared = end_of_text(ids), num_equal_columns(ids)
-    chunks = length_chunks(eot - num_shared)
+    chunks = length_chunks(eot - num_shared, chunk_positions(clip.device))
     parts = []
     for rows in chunks:
         cut = ids[rows, : int(eot[rows].max()) + 1].to(clip.device, non_blocking=True)
@@ -102,7 +108,8 @@ class _Prompts:
     def chunks(self, rows: Tensor) -> list[Tensor]:
         """Rows of similar length; all in one chunk where only the device knows which they are."""
         if rows.is_cpu:
-            return [rows[chunk] for chunk in length_chunks(self.eot[rows] - self.num_shared)]
+            positions = chunk_positions(self.clip.device)
+            return [rows[chunk] for chunk in length_chunks(self.eot[rows] - self.num_shared, positions)]
         return [rows]
 
     def encode(self, context: Tensor, rows: Tensor) -> Tensor:

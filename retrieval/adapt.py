@@ -140,6 +140,7 @@ def adapt(
             state.step(step.loss)
             steps.append(step)
             on_step(step)
+            state.forget_gradients()
         policy.set_adapting(False)
         with torch.no_grad():
             answer = logits(policy, inputs, gallery)[0]  # [1, G] -> [G]

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from clipscore import clip_model, clip_weights, reward, text_encoder
+from clipscore import clip_model, clip_weights, lean_blocks, reward, shared_prefix, text_encoder
 from clipscore import images as images_module
 from clipscore.caption_files import CaptionedImage
 from clipscore.clip_model import ClipModel
@@ -231,7 +231,7 @@ def _origin(model: ClipModel, kind: str, items: str) -> dict[str, str]:
 @once
 def _code_digest() -> str:
     """sha256 of the modules between a file and its feature."""
-    modules = (clip_model, clip_weights, images_module, reward, text_encoder)
+    modules = (clip_model, clip_weights, images_module, lean_blocks, reward, shared_prefix, text_encoder)
     return hashlib.sha256(b"".join(Path(module.__file__).read_bytes() for module in modules)).hexdigest()
 
 

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.config import roots
+from clipscore.settings import roots
 from scripts.doctor_checks import Check, as_note, branch
 from scripts.doctor_data import FINE_GRAINED, GROUPS, TABLES, canonical, check_data
 from scripts.doctor_machine import check_machine

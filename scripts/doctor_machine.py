@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from clipscore.coco_metrics import has_java, has_spice_models
-from scripts.config import REPOSITORY
+from clipscore.settings import REPOSITORY
 from scripts.doctor_checks import Check, wrong
 from scripts.environment import PACKAGES
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from scripts.config import REPOSITORY
+from clipscore.settings import REPOSITORY
 from scripts.record_files import told_when_full
 from scripts.shards import Rank
 

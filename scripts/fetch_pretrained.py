@@ -19,7 +19,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scripts.config import roots
+from clipscore.settings import roots
 from scripts.environment import Interrupted, messages, signals
 from scripts.fetch_download import download, find_fault, install, unpack
 from scripts.fetch_manifest import FILES, RemoteFile

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from clipscore.caption_layouts import NOCAPS_DOMAINS, NOCAPS_FILE, CaptionLayout, find_layout
-from scripts.config import roots
+from clipscore.settings import roots
 from scripts.environment import messages
 from scripts.fetch_manifest import NOCAPS_FILES
 

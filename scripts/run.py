@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipscore.config import RunConfig
-from scripts.config import ConfigError, available_configs, draft_config, load_config
-from scripts.config_fields import describe_fields, nearest
+from clipscore.config_fields import describe_fields, nearest
+from clipscore.settings import ConfigError, available_configs, draft_config, load_config
 from scripts.environment import (
     ALONE,
     Interrupted,

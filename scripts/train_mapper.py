@@ -29,9 +29,9 @@ from captioning.train_config import TrainConfig
 from captioning.train_mapper import Report, Training, fresh_captioner, train
 from clipscore.clip_weights import load_clip
 from clipscore.config import RunConfig
+from clipscore.config_fields import describe_fields
 from clipscore.devices import autocast_dtype, choose_device
-from scripts.config import ConfigError, available_configs, draft_config, load_config
-from scripts.config_fields import describe_fields
+from clipscore.settings import ConfigError, available_configs, draft_config, load_config
 from scripts.environment import Interrupted, describe_environment, log_file, messages, prepare_torch, signals
 from scripts.identity import config_differences
 from scripts.records import RunFolder
@@ -203,8 +203,10 @@ def run_training(config: TrainConfig) -> Path:
 
     Raises:
         FileNotFoundError: no features, or no language model.
-        ValueError: features of another CLIP, and all that `train` refuses.
+        ValueError: features of another CLIP, a shard, and all that `train` refuses.
     """
+    if config.shard is not None:
+        raise ValueError(f"a training has no shards, got shard={config.shard}; leave it out")
     device = choose_device(config.device)
     dtype = autocast_dtype(config.precision, device)
     features = load_features(find_features(config))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.config import REPOSITORY
+from clipscore.settings import REPOSITORY
 from tests import miniatures
 
 HEADING = "## Your data and weights"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from clipscore.settings import REPOSITORY, available_configs
 from scripts import run
-from scripts.config import REPOSITORY, available_configs
 from tests import miniatures
 
 TASK_FOLDERS = ("classification", "retrieval", "captioning")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipscore.config import RunConfig
+from clipscore.settings import load_config
 from retrieval import metrics
-from scripts.config import load_config
 from scripts.demo.caption_table import JUDGE
 from scripts.demo.styles import STYLES
 from scripts.reader import Row

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.config import roots
+from clipscore.settings import roots
 from scripts.tables import layout
 from scripts.tables.cells import TOLERANCE
 from scripts.tables.fill import fill_table

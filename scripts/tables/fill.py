@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from scripts.config import load_config
+from clipscore.settings import load_config
 from scripts.identity import ABSENT, config_differences
 from scripts.reader import Run, find_runs
 from scripts.run import config_class

@@ -22,7 +22,7 @@ from captioning.methods import image_features
 from clipscore.caption_files import find_captions
 from clipscore.clip_weights import load_clip
 from clipscore.images import normalize, open_image, to_pixels
-from scripts.config import REPOSITORY
+from clipscore.settings import REPOSITORY
 from scripts.demo.train_captioner import DATASET, write_training_scenes
 
 POLICY = REPOSITORY / "pretrained/demo/policy.pt"

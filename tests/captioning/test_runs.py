@@ -23,8 +23,8 @@ from captioning.methods import language_model_digest, load_language_model, load_
 from captioning.task import sampling_seed
 from clipscore import coco_metrics
 from clipscore.caption_layouts import canonical_name
+from clipscore.settings import REPOSITORY
 from scripts import loop, run
-from scripts.config import REPOSITORY
 from scripts.demo.make_data import make_data
 
 CLIP_WIDTH, LM_WIDTH, PREFIX = 128, 32, 3  # of the demo's CLIPs; of the tiny captioner

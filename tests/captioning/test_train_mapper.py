@@ -26,8 +26,8 @@ from captioning.train_config import TrainConfig
 from captioning.train_mapper import TrainingSet, fresh_captioner, longest_caption
 from clipscore.caption_files import find_captions
 from clipscore.clip_weights import load_clip
+from clipscore.settings import REPOSITORY
 from scripts import train_mapper
-from scripts.config import REPOSITORY
 from scripts.demo.train_captioner import DATASET, write_training_scenes
 from scripts.train_mapper import epoch_losses, read_losses
 

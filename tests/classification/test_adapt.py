@@ -10,10 +10,10 @@ import torch
 from classification.adapt import adapt, averaged_entropy, confident_views
 from classification.baselines import PseudoLabelObjective, atkd_loss
 from classification.config import ClassificationConfig
-from classification.methods import build_objective, build_policy, build_state, check_candidates
+from classification.methods import build_objective, build_policy, build_state, check_candidates, max_used_classes
 from classification.policy import PriorBatchNorm2d, use_prior_statistics
 from classification.prompt_learner import class_prompts
-from clipscore.text_encoder import encode_texts
+from clipscore.text_encoder import encode_prompts, encode_texts
 
 NAMES = ["wok", "great_white_shark", "T-shirt", "fire truck", "Granny_Smith", "sea_urchin"]
 VIEWS = torch.randn(2, 16, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -56,6 +56,38 @@ def test_an_episode_leaves_no_trace(tiny_clip, tune):
     assert torch.equal(alone.after, after.after) and torch.equal(alone.before, after.before)
     assert not torch.equal(after.before, after.after)
     assert all(torch.equal(p, frozen[n]) for n, p in parts[1].clip.named_parameters() if n in frozen)
+
+
+def test_kept_class_features_are_those_of_the_context_as_it_is(tiny_clip):
+    options, policy, state, objective = build(tiny_clip, tune="prompt")
+    logits, plain_build, seen, built, encoded = policy.logits, policy.learner.build, [], [], []
+    policy.learner.build = lambda context, rows: built.append(len(rows)) or plain_build(context, rows)
+
+    def checked(inputs):
+        built.clear()
+        found = logits(inputs)
+        encoded.append(sum(built))
+        learner = policy.learner
+        plain = encode_prompts(policy.clip, learner.build, learner.context, learner.eot)
+        torch.testing.assert_close(found, policy.clip.logit_scale * inputs @ plain.T, atol=1e-12, rtol=0)
+        seen.append(learner.context.detach().clone())
+        return found
+
+    policy.logits = checked
+    for views in VIEWS:
+        run((options, policy, state, objective), views)
+    contexts = {tuple(context.flatten().tolist()) for context in seen}
+    assert len(seen) == 8 and len(contexts) == 5  # both images start from the same, and each takes two steps from it
+    assert encoded == [0, 0, 6, 6] * 2  # the views are selected, and the first step taken, with what is known
+
+
+def test_how_many_classes_a_loss_can_depend_on():
+    assert max_used_classes(config(tune="prompt")) == 4 * 3
+    assert max_used_classes(config(tune="prompt", entropy_weight=0.1)) is None
+    assert max_used_classes(config(tune="prompt", num_candidates=1)) is None
+    rewards = {"models": [{"name": "R1"}]}
+    assert max_used_classes(config(tune="prompt", reward={**rewards, "baseline_over": "batch"})) is None
+    assert max_used_classes(config(tune="prompt", method="tpt", reward=None)) is None
 
 
 def test_what_is_tuned(tiny_clip):
@@ -152,6 +184,27 @@ def test_half_precision_on_cuda_agrees_with_the_cpu(tiny_clip, tune):
     cuda = run(parts("cuda", torch.float16), VIEWS[0].float().cuda())
     assert cuda.after.dtype == torch.float32
     torch.testing.assert_close(cuda.after.cpu(), cpu.after, atol=0.1, rtol=0)
+
+
+@pytest.mark.gpu
+def test_steps_never_wait_for_the_gpu(tiny_clip):
+    options = config(tune="prompt")
+    clips = [tiny_clip(name).float().cuda() for name in ("P", "R1")]
+    for clip in clips:
+        clip.autocast_dtype = torch.float16
+    policy = build_policy(options, clips[0], NAMES)
+    state = build_state(options, policy, scale_loss=True)
+    objective = build_objective(options, clips[1:], NAMES)
+    run((options, policy, state, objective), VIEWS[0].float().cuda())  # warm up
+    with state.episode():
+        inputs = policy.prepare(VIEWS[0].float().cuda())[:4]
+        observed = objective.observe(VIEWS[0, :4].float().cuda())
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(2):
+                state.step(objective.step(policy.logits(inputs), observed).loss)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_bad_numbers_are_named(tiny_clip):

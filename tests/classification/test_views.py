@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torchvision import transforms
+from torchvision.transforms import v2
 
 import classification.augmix as augmix_module
 from classification.augmix import OPERATIONS, augmix
@@ -126,7 +127,7 @@ def test_byol_jitters_half_and_blurs_a_tenth_with_the_published_strengths(monkey
         monkeypatch.setattr(operation, "forward", lambda self, image: (calls.append(self), image)[1])
         return calls
 
-    jitters, blurs = calls_of(transforms.ColorJitter), calls_of(transforms.GaussianBlur)
+    jitters, blurs = calls_of(v2.ColorJitter), calls_of(v2.GaussianBlur)
     make_views(picture(), 501, 8, seed=0, recipe="byol")
     assert 210 < len(jitters) < 290 and 30 < len(blurs) < 75
     assert (tuple(blurs[0].kernel_size), tuple(blurs[0].sigma)) == ((3, 3), (0.1, 2.0))
@@ -269,3 +270,15 @@ def test_a_very_long_strip_costs_no_memory():
     strip = Image.new("RGB", (40_000, 1), "red")  # resized to 224 x 8,960,000 it would need 6 GB
     views = pixels(make_views(strip, 2, 224, seed=0))
     assert (views - torch.tensor([255.0, 0, 0]).view(3, 1, 1)).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("recipe", ["crop", "augmix", "byol"])
+def test_the_tensor_backend_draws_the_same_views_up_to_rounding(recipe):
+    image = picture(120, 80)
+    pil, tensor = (pixels(make_views(image, 24, 32, 5, recipe, backend=backend)) for backend in ("pil", "tensor"))
+    assert torch.equal(pil[0], tensor[0])
+    apart = (pil - tensor).abs()
+    assert 0 < apart.mean() < 1.0  # grey levels of 255; another crop is some 40 away
+    assert apart[1:].mean(dim=(1, 2, 3)).quantile(0.8) < 1.0
+    with pytest.raises(ValueError, match="unknown backend 'gpu'; valid: pil, tensor"):
+        make_views(image, 2, 32, 5, recipe, backend="gpu")

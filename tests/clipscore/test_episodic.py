@@ -105,3 +105,18 @@ def test_moved_is_the_norm_of_the_steps_change_alone():
     with state.episode(), torch.no_grad():
         filled.fill_(9.0)
     assert state.moved == 0.0, "no step, no move"
+
+
+def test_fused_adamw_is_adamw_and_each_step_counts_as_a_write():
+    def run(**how):
+        weight = torch.nn.Parameter(torch.linspace(-1, 1, 50, dtype=torch.float64))
+        optimizer = torch.optim.AdamW([weight], lr=1e-2, weight_decay=5e-4, eps=1e-6, **how)
+        state = EpisodicState({"weight": weight}, optimizer)
+        with state.episode():
+            for _ in range(3):
+                version = weight._version
+                state.step((weight**4).sum())
+                assert weight._version > version
+        return weight.detach()
+
+    torch.testing.assert_close(run(fused=True), run(foreach=False), atol=1e-12, rtol=0)

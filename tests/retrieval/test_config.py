@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from clipscore.settings import REPOSITORY, load_config
 from retrieval.captions import clean_caption, clean_captions
 from retrieval.config import RetrievalConfig
-from scripts.config import REPOSITORY, load_config
 from scripts.run import config_class
 
 BASE = {"dataset": "coco", "data_root": "", "pretrained_root": "", "output_root": ""}

@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
+from clipscore.settings import REPOSITORY
 from retrieval import metrics
-from scripts.config import REPOSITORY
 
 # Features of few bits, so that a dot product is the same number whatever the order of its sum.
 COCO_SIZE = """

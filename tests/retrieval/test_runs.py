@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from clipscore.settings import REPOSITORY
 from scripts import run
-from scripts.config import REPOSITORY
 from scripts.demo.make_data import make_data
 
 QUICK = ["policy=demo/policy.pt", "device=cpu", "num_workers=0"]

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from clipscore.config import RunConfig
-from scripts.config import load_config
+from clipscore.settings import load_config
 from scripts.records import run_path
 from scripts.run import config_class
 from scripts.tables.figures import published_samples

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from clipscore.config import RunConfig
+from clipscore.config_fields import describe_fields, nearest, type_name
 from clipscore.official_names import OFFICIAL_NAMES
+from clipscore.settings import REPOSITORY, ConfigError, load_config
 from clipscore.yaml12 import parse_yaml
 from scripts import run
-from scripts.config import REPOSITORY, ConfigError, load_config
-from scripts.config_fields import describe_fields, nearest, type_name
 from tests.scripts.dummy import DummyConfig
 
 

@@ -11,7 +11,7 @@ from captioning.captioner import Captioner
 from captioning.generate import beam_search
 from captioning.methods import load_language_model, load_tokenizer
 from captioning.train_mapper import training_loss
-from scripts.config import REPOSITORY
+from clipscore.settings import REPOSITORY
 from scripts.demo import captioner_lm, train_captioner
 from scripts.demo.arrangements import retrieval_scenes
 from scripts.demo.captioner_lm import CodeMapper, scene_code, train_language_model

@@ -17,8 +17,8 @@ import torch
 from classification.class_names import class_names, wnids
 from classification.datasets import find_dataset
 from clipscore.caption_files import find_captions
+from clipscore.settings import REPOSITORY
 from scripts import doctor, doctor_machine
-from scripts.config import REPOSITORY
 from tests import miniature_weights, miniatures
 from tests.test_miniatures import listing
 

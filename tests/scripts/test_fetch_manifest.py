@@ -11,8 +11,8 @@ from captioning.config import CaptioningConfig
 from classification.dataset_layouts import LAYOUTS as IMAGE_LAYOUTS
 from classification.dataset_layouts import FolderLayout, SplitLayout
 from clipscore.caption_layouts import LAYOUTS as CAPTION_LAYOUTS
+from clipscore.settings import REPOSITORY
 from clipscore.yaml12 import parse_yaml
-from scripts.config import REPOSITORY
 from scripts.fetch_manifest import FILES, RemoteFile
 
 DATA_PAGE = (REPOSITORY / "DATA.md").read_text(encoding="utf-8")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from clipscore.caption_files import find_captions
+from clipscore.settings import REPOSITORY
 from scripts import nocaps
-from scripts.config import REPOSITORY
 
 DOMAINS = ("in-domain", "near-domain", "out-domain", "near-domain")
 ADDRESSES = [f"https://s3.amazonaws.com/nocaps/val/{number}.jpg" for number in range(4)]

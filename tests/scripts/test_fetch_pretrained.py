@@ -21,8 +21,8 @@ from pathlib import Path
 
 import pytest
 
+from clipscore.settings import REPOSITORY
 from scripts import fetch_pretrained
-from scripts.config import REPOSITORY
 from scripts.fetch_manifest import FILES, RemoteFile
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.config import REPOSITORY
+from clipscore.settings import REPOSITORY
 from scripts.demo.make_data import make_data
 from tests.scripts.processes import end_run, start_run
 

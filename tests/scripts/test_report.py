@@ -22,7 +22,7 @@ from PIL import Image
 from classification.views import make_views, view_seed
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD
 from clipscore.images import open_image
-from scripts.config import REPOSITORY
+from clipscore.settings import REPOSITORY
 from scripts.reader import open_run
 from scripts.report.__main__ import main, write_report
 from scripts.report.comparison import compare

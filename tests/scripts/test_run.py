@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from clipscore.settings import REPOSITORY
 from scripts import loop, run
-from scripts.config import REPOSITORY
 from scripts.loop import CARRY_INTERVAL
 from tests.scripts.dummy import DummyTask
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from clipscore.settings import REPOSITORY
 from scripts import run
-from scripts.config import REPOSITORY
 from scripts.records import RunFolder
 from scripts.shards import Rank, Shard
 from tests.scripts.dummy import DummyTask

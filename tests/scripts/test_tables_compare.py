@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from clipscore.coco_metrics import has_java
-from scripts.config import REPOSITORY
+from clipscore.settings import REPOSITORY
 from scripts.reader import open_run
 from scripts.tables.__main__ import main
 from scripts.tables.compare import compare, comparison
