@@ -35,6 +35,9 @@ class ViewsConfig(StrictModel):
     num_views: int = Field(64, ge=1, description="one centre view and num_views - 1 random ones")
     select_fraction: float = Field(0.1, gt=0, le=1, description="share of views of lowest entropy that are kept")
     recipe: Literal["crop", "augmix", "byol"] = "crop"
+    backend: Literal["pil", "tensor"] = Field(
+        "pil", description="what makes the random views: PIL as in the official code, or tensor operations"
+    )
     crop_scale: list[float] | None = Field(
         None, min_length=2, max_length=2, description="area of a random crop; null: 0.08 to 1, and 0.2 to 1 for byol"
     )

@@ -89,6 +89,13 @@ def build_objective(
     return DistillationObjective(reward, features, losses[config.method])
 
 
+def free_texts(policies: Sequence[Policy], rewards: Sequence[ClipModel]) -> None:
+    """Give back the memory of text towers: only tuned prompts are encoded again once the class features exist."""
+    fixed = [policy.clip for policy in policies if isinstance(policy, EncoderPolicy)]
+    for clip in [*fixed, *rewards]:
+        clip.free_text_tower()
+
+
 def build_state(config: ClassificationConfig, policy: Policy, scale_loss: bool = False) -> EpisodicState:
     """AdamW over what the policy tunes, and the state that is restored for each image."""
     optimizer = None

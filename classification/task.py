@@ -19,7 +19,7 @@ from classification import metrics
 from classification.adapt import Episode, adapt, entropies, source_logits
 from classification.config import ClassificationConfig, ViewsConfig
 from classification.datasets import LabelledImage, LabelledImages, find_dataset
-from classification.methods import build_objective, build_policy, build_state, check_candidates
+from classification.methods import build_objective, build_policy, build_state, check_candidates, free_texts
 from classification.policy import EnsemblePolicy, PromptPolicy
 from classification.prompt_learner import load_prompt_start
 from classification.views import make_views, view_seed
@@ -62,10 +62,10 @@ class ClassificationTask:
         rewards = [self._load(m.name) for m in config.reward.models] if config.reward else []
         members = [self._load(name) for name in config.zero_shot_models]
         names = self.data.class_names
-        self.policy = build_policy(config, self.clip, names, start)
-        if members:
-            self.policy = EnsemblePolicy([self.policy, *(build_policy(config, m, names) for m in members)])
+        policies = [build_policy(config, clip, names, start) for clip in (self.clip, *members)]
+        self.policy = EnsemblePolicy(policies) if members else policies[0]
         self.objective = build_objective(config, rewards, names) if config.method != "zero_shot" else None
+        free_texts(policies, rewards)
         self.state = build_state(config, self.policy, scale_loss=self.precision is torch.float16)
         self.times = self._watch()
 
@@ -203,7 +203,7 @@ class _Views(Dataset[Sample]):
             return Sample(image.id, image.label, None, str(error))
         seed = view_seed(self.seed, self.dataset, image.id)
         scale = tuple(options.crop_scale) if options.crop_scale else None
-        views = make_views(picture, options.num_views, self.size, seed, options.recipe, scale)
+        views = make_views(picture, options.num_views, self.size, seed, options.recipe, scale, options.backend)
         return Sample(image.id, image.label, views, seconds_views=time.perf_counter() - started)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from classification.adapt import adapt
 from classification.class_names import class_names
 from classification.config import ClassificationConfig
-from classification.methods import build_objective, build_policy, build_state
+from classification.methods import build_objective, build_policy, build_state, free_texts
 from classification.policy import Policy, PromptPolicy
 from classification.prompt_learner import class_prompts
 from classification.views import make_views
@@ -22,7 +22,7 @@ from clipscore.devices import choose_device
 from clipscore.images import open_image
 from clipscore.stages import StageTimes
 from clipscore.text_encoder import encode_texts
-from scripts.bench_models import Pictures, bench_clip, demo_class_names
+from scripts.bench_models import Pictures, bench_clip, demo_class_names, lean
 from scripts.bench_plain import Answer, PlainEncoder, PlainEpisode, PlainPrompt
 from scripts.bench_steps import text_step, tower_step
 from scripts.bench_timing import Form
@@ -90,12 +90,12 @@ class ClassificationBench:
         return views.to(self.device), {name: stages[name] for name in ("data", "views")}
 
     def form(self, case: str, which: str, alone: bool = False) -> Form:
-        """The plain or the fast form; alone it takes the bench's policy, otherwise a copy."""
+        """The plain or the fast form; alone it takes the bench's models, otherwise copies."""
         config, names, times = self._config(case.split(",")[0]), self._names(case), StageTimes(self.device)
-        clip = self.policy if alone else copy.deepcopy(self.policy)
+        clips = (self.policy, self.reward) if alone else copy.deepcopy((self.policy, self.reward))
         if which == "fast":
-            return self._fast(config, clip, names, times)
-        return Form(self._plain(config, clip, names, times).run, times)
+            return self._fast(config, *map(lean, clips), names, times)
+        return Form(self._plain(config, *clips, names, times).run, times)
 
     def compare(self, case: str, plain: Answer, fast: Answer) -> dict[str, bool | float]:
         """Top-1, trusted views, candidates of all steps, and adapted logits."""
@@ -113,9 +113,9 @@ class ClassificationBench:
         if case.startswith("prompt") and len(self._names(case)) < max(self.options.classes):
             return {}
         config, names, clip = self._config(case.split(",")[0]), self._names(case), copy.deepcopy(self.policy)
-        policy = build_policy(config, clip, names)
+        policy = build_policy(config, lean(copy.deepcopy(self.policy)), names)
         if isinstance(policy, PromptPolicy):
-            plain = self._plain(config, clip, names, StageTimes(self.device))
+            plain = self._plain(config, clip, self.reward, names, StageTimes(self.device))
             num_rows = min(self.num_selected * config.num_candidates, len(names))
             return {"text_step": text_step(plain, policy, num_rows)}
         views = self.sample(case, 0, small=True)[0]
@@ -130,9 +130,12 @@ class ClassificationBench:
         most = self.options.plain_classes
         return names if len(names) <= most else names[: max(most // 4, 1)]
 
-    def _fast(self, config: ClassificationConfig, clip: ClipModel, names: Sequence[str], times: StageTimes) -> Form:
+    def _fast(
+        self, config: ClassificationConfig, clip: ClipModel, reward: ClipModel, names: Sequence[str], times: StageTimes
+    ) -> Form:
         policy: Policy = build_policy(config, clip, names)
-        objective = build_objective(config, [self.reward], names)
+        objective = build_objective(config, [reward], names)
+        free_texts([policy], [reward])
         state = build_state(config, policy, scale_loss=clip.autocast_dtype is torch.float16)
         for owner, method, stage in [
             (policy, "prepare", "policy"),
@@ -153,10 +156,10 @@ class ClassificationBench:
         return Form(run, times)
 
     def _plain(
-        self, config: ClassificationConfig, clip: ClipModel, names: Sequence[str], times: StageTimes
+        self, config: ClassificationConfig, clip: ClipModel, reward: ClipModel, names: Sequence[str], times: StageTimes
     ) -> PlainEpisode:
         names = self._few(names) if config.tune == "prompt" else names
-        objective, prompts = build_objective(config, [self.reward], names), class_prompts(config.prompt, names)
+        objective, prompts = build_objective(config, [reward], names), class_prompts(config.prompt, names)
         if config.tune != "prompt":
             return PlainEncoder(clip, config, objective, times, encode_texts(clip, prompts))
         num_context = int(end_of_text(clip.tokenize([config.prompt]))[0]) - 1

@@ -10,10 +10,12 @@ import numpy as np
 import open_clip
 import torch
 from PIL import Image
+from torch import nn
 
 from clipscore.clip_model import ClipModel
-from clipscore.clip_weights import load_clip
+from clipscore.clip_weights import build_openai_layout
 from clipscore.devices import autocast_dtype
+from clipscore.lean_blocks import make_lean
 
 DEMO = Path(__file__).resolve().parent.parent / "pretrained" / "demo"
 PICTURE_SIZE = (500, 375)  # ImageNet's usual
@@ -22,16 +24,27 @@ GRID = (25, 19)  # patches of colour in a random picture
 
 def random_clip(name: str, device: torch.device, precision: str) -> ClipModel:
     """A CLIP of an OpenAI architecture, e.g. ViT-B-16, with random weights, which do not change what a step costs."""
-    backend = open_clip.create_model(name, force_quick_gelu=True)
-    model = ClipModel(backend, name, "random", open_clip.tokenize, autocast_dtype(precision, device))
-    return model.to(device).eval().requires_grad_(False)
+    return _plain(open_clip.create_model(name, force_quick_gelu=True), name, device, precision)
 
 
 def bench_clip(name: str, device: torch.device, precision: str) -> ClipModel:
-    """The demo's `policy` or `reward`, or a random CLIP of an architecture."""
+    """The demo's `policy` or `reward`, or a random CLIP of an architecture; with open_clip's own blocks."""
     if name in {"policy", "reward"}:
-        return load_clip(str(DEMO / f"{name}.pt"), DEMO, device, autocast_dtype(precision, device))
+        backend = build_openai_layout(torch.load(DEMO / f"{name}.pt", weights_only=True))
+        return _plain(backend, name, device, precision)
     return random_clip(name, device, precision)
+
+
+def _plain(backend: nn.Module, name: str, device: torch.device, precision: str) -> ClipModel:
+    dtype = autocast_dtype(precision, device)
+    model = ClipModel(backend, name, "random", open_clip.tokenize, dtype, lean=False)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def lean(model: ClipModel) -> ClipModel:
+    """The same model with the blocks that a run has."""
+    make_lean(model.backend)
+    return model
 
 
 class Pictures:

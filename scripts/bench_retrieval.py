@@ -26,7 +26,7 @@ from clipscore.stages import StageTimes
 from retrieval.adapt import RlcfObjective, adapt
 from retrieval.config import RetrievalConfig
 from retrieval.methods import build_policy, build_state
-from scripts.bench_models import Pictures, bench_clip
+from scripts.bench_models import Pictures, bench_clip, lean
 from scripts.bench_timing import Form
 
 WORDS = ("man", "dog", "red", "street", "table", "sitting", "the", "with", "two", "on", "a", "holding", "large", "tree")
@@ -162,7 +162,7 @@ class RetrievalBench:
         objective = RlcfObjective(ClipReward([clip], [1.0]), [self.reward_gallery], config.k, config.reward)
         if which == "plain":
             return Form(PlainEpisode(clip, config, objective, self.gallery, times).run, times)
-        policy = build_policy(config, clip)
+        policy = build_policy(config, lean(clip))
         state = build_state(config, policy, scale_loss=clip.autocast_dtype is torch.float16)
         for owner, method, stage in [
             (policy, "prepare", "policy"), (policy, "encode", "policy"), (objective, "step", "reward"),
@@ -171,7 +171,7 @@ class RetrievalBench:
             times.watch(owner, method, stage)
 
         def run(sample: Query, steps: int) -> Answer:
-            logits, done = adapt(policy, state, objective, sample[0], [sample[1]], self.gallery, steps)
+            logits, done = adapt(policy, state, objective, *sample, self.gallery, steps)
             return Answer(logits, [step.candidates[0] for step in done])
 
         return Form(run, times)
