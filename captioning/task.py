@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,9 +101,11 @@ class CaptioningTask:
         autocast_dtype(config.precision, choose_device(config.device))
         rewards = [model.name for model in config.reward.models] if config.reward else []
         _, names, _ = _inputs(config)
-        judges = [config.metric_model] if set(names) & set(CLIP_METRICS) else []
-        for name in [config.policy, *rewards, *judges]:
+        for name in [config.policy, *rewards]:
             check_clip(name, config.pretrained_root)
+        if set(names) & set(CLIP_METRICS):
+            with _metric_model_named(names):
+                check_clip(config.metric_model, config.pretrained_root)
 
     def samples(self, ids: Sequence[str]) -> Iterator[Sample]:
         """These images, in this order, read in the background."""
@@ -191,12 +194,19 @@ class CaptioningTask:
         """CLIPScore's model, so that it is known to be there when the captions are; kept on the CPU until then."""
         if not set(self.metrics) & set(CLIP_METRICS):
             return None
-        try:
+        with _metric_model_named(self.metrics):
             return load_clip(self.config.metric_model, self.config.pretrained_root)
-        except (ValueError, FileNotFoundError) as error:
-            others = ", ".join(name for name in self.metrics if name not in CLIP_METRICS) or "bleu"
-            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-            raise kind(f"metric_model: {error}; without CLIPScore: metrics=[{others}]") from error
+
+
+@contextmanager
+def _metric_model_named(names: Sequence[str]) -> Iterator[None]:
+    """Say that a weight file is that of CLIPScore's model, and how to go without."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        others = ", ".join(name for name in names if name not in CLIP_METRICS) or "bleu"
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f"metric_model: {error}; without CLIPScore: metrics=[{others}]") from error
 
 
 def _inputs(config: CaptioningConfig) -> tuple[CaptionedImages, list[str], Path]:

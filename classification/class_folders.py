@@ -46,13 +46,17 @@ def find_imagenet_set(name: str, data_root: Path, layout: FolderLayout) -> Label
 
 
 def _class_root(name: str, data_root: Path, layout: FolderLayout) -> tuple[Path, list[str]]:
-    """The first folder that holds class folders; else the first that holds any folders, to say what is wrong there."""
+    """The folder with the most class folders, and these; where there are none, any folders, to say what is wrong.
+
+    Whatever else lies beside class folders (lost+found, a devkit) is nobody's class, and often not the user's to move.
+    """
     tried = [data_root / root for root in layout.roots]
     folders = {root: subfolders(root) for root in tried if root.is_dir()}
-    for accepts in (lambda found: any(_WNID.fullmatch(f) or _NUMBER.fullmatch(f) for f in found), bool):
-        for root, found in folders.items():
-            if accepts(found):
-                return root, found
+    classes = {root: [f for f in found if _WNID.match(f) or _NUMBER.fullmatch(f)] for root, found in folders.items()}
+    for found in (classes, folders):
+        root = max(found, key=lambda root: len(found[root]), default=None)
+        if root and found[root]:
+            return root, found[root]
     for root in folders:
         num_flat = len(image_files(root))
         if num_flat:

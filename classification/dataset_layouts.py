@@ -21,7 +21,7 @@ class FolderLayout:
     """A data set with one folder per class, named by wnid (or by label number in ImageNet-V2).
 
     Attributes:
-        roots: folders under the data root that may hold the class folders, tried in this order.
+        roots: folders under the data root that may hold the class folders; of equal ones the first is taken.
         num_images: published number of images.
         num_classes: number of classes.
         source: page that offers the data.
@@ -62,20 +62,21 @@ LAYOUTS: dict[str, FolderLayout | SplitLayout] = {
         50_000, 1000, "https://image-net.org/download",
     ),
     "imagenet_a": FolderLayout(
-        ("imagenet-a", "imagenet-adversarial/imagenet-a"),
+        ("imagenet-a", "imagenet-adversarial/imagenet-a", "imagenet-a/imagenet-a"),
         7_500, 200, "https://github.com/hendrycks/natural-adv-examples",
     ),
     "imagenet_v2": FolderLayout(
         (_V2, f"{_V2}/{_V2}", f"imagenetv2/{_V2}", f"imagenetv2/{_V2}/{_V2}", f"imagenet-v2/{_V2}",
-         f"imagenet-v2/{_V2}/{_V2}"),
+         f"imagenet-v2/{_V2}/{_V2}", "imagenetv2", "imagenet-v2"),
         10_000, 1000, "https://github.com/modestyachts/ImageNetV2",
     ),
     "imagenet_r": FolderLayout(
-        ("imagenet-r", "imagenet-rendition/imagenet-r"),
+        ("imagenet-r", "imagenet-rendition/imagenet-r", "imagenet-r/imagenet-r"),
         30_000, 200, "https://github.com/hendrycks/imagenet-r",
     ),
     "imagenet_sketch": FolderLayout(
-        ("ImageNet-Sketch", "ImageNet-Sketch/sketch", "imagenet-sketch/images", "imagenet-sketch", "sketch"),
+        ("ImageNet-Sketch", "ImageNet-Sketch/sketch", "imagenet-sketch/images", "imagenet-sketch",
+         "imagenet-sketch/sketch", "sketch"),
         50_889, 1000, "https://github.com/HaohanWang/ImageNet-Sketch",
     ),
     "imagenet_c": FolderLayout(

@@ -14,7 +14,7 @@ from classification.class_names import names_in_split, read_class_names, read_sp
 from classification.dataset_layouts import FolderLayout, canonical_name, find_layout, unknown_name
 from classification.labelled_images import LabelledImage, LabelledImages
 from classification.split_files import find_split_set, listed_set, split_not_found
-from clipscore.data_checks import relative, resolve, settle
+from clipscore.data_checks import relative, resolve, settle, told_when_refused
 
 if TYPE_CHECKING:
     from classification.config import DatasetFiles
@@ -24,6 +24,7 @@ __all__ = ["LabelledImage", "LabelledImages", "find_dataset"]
 _DEMO_SPLIT = "split_zhou_Demo.json"
 
 
+@told_when_refused()
 def find_dataset(
     name: str, data_root: Path, files: DatasetFiles | None = None, partial: bool = False
 ) -> LabelledImages:
@@ -41,6 +42,7 @@ def find_dataset(
     Raises:
         ValueError: unknown name; class folders, split file, class names or counts that do not fit; no images.
         FileNotFoundError: the data, or a listed image, is not there; every path tried is named.
+        PermissionError: a file or folder of it may not be read.
 
     Source: paper Sec. 4.1; official TPT/data/datautils.py and fewshot_datasets.py.
     """

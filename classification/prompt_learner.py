@@ -79,7 +79,11 @@ class PromptLearner(nn.Module):
         if position not in before:
             raise ValueError(f"position must be end, middle or front, got {position!r}")
         self.num_shared = min(1 + before[position], int(self.eot.min()))
-        order = [_token_order(length, self.num_context, name, before[position]) for name in lengths]
+        room = (self.eot - 1 - self.num_context).tolist()  # a name that is too long was cut in front of the end token
+        order = [
+            _token_order(length, self.num_context, min(name, most), before[position])
+            for name, most in zip(lengths, room, strict=True)
+        ]
         self.register_buffer("order", torch.tensor(order, device=clip.device), persistent=False)  # [C, L]
         words_context = self.embeddings[0, 1 : 1 + self.num_context]
         self.context = nn.Parameter((words_context if context is None else context.to(words_context)).clone())

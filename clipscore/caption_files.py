@@ -25,7 +25,7 @@ from clipscore.caption_layouts import (
     unknown_name,
 )
 from clipscore.captioned_images import CaptionedImage, CaptionedImages, captioned_set, captions_fingerprint
-from clipscore.data_checks import no_root, resolve, settle, what_is_there
+from clipscore.data_checks import no_root, resolve, settle, told_when_refused, what_is_there
 
 if TYPE_CHECKING:
     from clipscore.config import CaptionFiles
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["CaptionedImage", "CaptionedImages", "captions_fingerprint", "find_captions"]
 
 
+@told_when_refused()
 def find_captions(
     name: str, data_root: Path, files: CaptionFiles | None = None, split: str = "test", partial: bool = False
 ) -> CaptionedImages:
@@ -53,6 +54,7 @@ def find_captions(
         ValueError: unknown name or split; an annotation file that is not of a known form, or not the published one;
             faulty entries; other counts than the published ones.
         FileNotFoundError: the annotation file, or a listed image, is not there; every path tried is named.
+        PermissionError: a file or folder of it may not be read.
 
     Source: paper Tables 2 and 3; official caption/image_llm/datasets/coco_cap.py and caption/tools/convert_*_gt.py.
     """

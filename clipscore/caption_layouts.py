@@ -94,7 +94,7 @@ LAYOUTS: dict[str, CaptionLayout] = {
     "flickr30k": CaptionLayout(
         ("flickr30k",),
         _both_places("flickr30k_{split}.json", "{split}.json", "dataset_flickr30k.json"),
-        ("", "flickr30k-images", "images"),
+        ("", "flickr30k-images", "flickr30k_images", "images"),
         ("test", "val", "train"),
         f"https://shannon.cs.illinois.edu/DenotationGraph (images) and {_BLIP} (flickr30k_*.json)",
         {

@@ -136,7 +136,13 @@ class ClipModel(nn.Module):
         return F.normalize(self.project_images(images), dim=-1)
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
-        """Token embeddings without positions. [B, L] -> [B, L, W]"""
+        """Token embeddings without positions. [B, L] -> [B, L, W]
+
+        Raises:
+            RuntimeError: the text tower was given back.
+        """
+        if self.text.token_embedding.weight.is_meta:
+            raise RuntimeError(f"{self.name} gave its text tower back; encode texts before `free_text_tower`")
         return self.text.token_embedding(ids).to(self.dtype)
 
     def project_embeddings(self, embeddings: Tensor, eot: Tensor, num_shared: int = 0) -> Tensor:

@@ -5,10 +5,11 @@ Nothing is written into a data folder.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,22 @@ def settle(faults: Sequence[Exception], partial: bool) -> None:
         raise type(faults[0])("\n".join(map(str, faults)) + GO_ON)
     for fault in faults:
         log.warning("partial=true: %s", fault)
+
+
+@contextlib.contextmanager
+def told_when_refused() -> Iterator[None]:
+    """Say what to do where a file or folder may not be read; also a decorator.
+
+    Raises:
+        PermissionError: the same, with its mend.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise PermissionError(
+            f"{error.filename}: permission denied for this user; let its owner make it and the folders above it "
+            "readable (chmod a+rX), or set data_root to a copy that is"
+        ) from error
 
 
 def resolve(path: str, data_root: Path, key: str) -> Path:
@@ -86,7 +103,8 @@ def no_root(data_root: Path) -> str:
     """That the data root itself is not there, when it is not."""
     if data_root.is_dir():
         return ""
-    kind = "is a file, expected a folder" if data_root.exists() else "itself does not exist"
+    link = what_is_there(data_root, "folder")
+    kind = "is a file, expected a folder" if data_root.exists() else f"itself does not exist{link}"
     return f"the data root {data_root} {kind}; "
 
 

@@ -16,10 +16,11 @@ from clipscore.clip_model import ClipModel
 from clipscore.clip_weights import load_clip
 from clipscore.config import RunConfig
 from clipscore.images import open_image
+from clipscore.printing import print_text
 from clipscore.settings import REPOSITORY, load_config
 from clipscore.weight_files import check_clip
 
-DONE, REFUSED = 0, 2  # exit codes
+DONE, REFUSED, INTERRUPTED = 0, 2, 130  # exit codes
 USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -72,7 +73,7 @@ def run_command(
         arguments: the command line; the process's own when None.
 
     Returns:
-        The exit code: 0, or 2 after one sentence on stderr about what is wrong.
+        The exit code: 0; 2 after one sentence on stderr about what is wrong; 130 when the user interrupts.
     """
     args = parser.parse_intermixed_args(arguments)
     logging.basicConfig(format="%(message)s")
@@ -83,7 +84,9 @@ def run_command(
     except USER_ERRORS as error:
         log.error("error: %s", error, exc_info=args.debug)
         return REFUSED
-    print(json.dumps(result, indent=2, ensure_ascii=False) if args.json else show(result))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    print_text(json.dumps(result, indent=2) if args.json else show(result))
     return DONE
 
 

@@ -37,9 +37,9 @@ def length_chunks(eot: Tensor, positions: int | None = None) -> list[Tensor]:
     """
     positions = positions or CHUNK_POSITIONS
     chunks: list[list[int]] = []
-    for row in eot.argsort(stable=True).tolist():
-        length = int(eot[row]) + 1
-        if not chunks or (len(chunks[-1]) + 1) * length > positions:
+    order = eot.argsort(stable=True)
+    for row, end in zip(order.tolist(), eot[order].tolist(), strict=True):
+        if not chunks or (len(chunks[-1]) + 1) * (end + 1) > positions:
             chunks.append([])
         chunks[-1].append(row)
     return [torch.tensor(chunk) for chunk in chunks]

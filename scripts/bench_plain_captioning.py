@@ -1,8 +1,8 @@
 """One captioning step by the official schedule of work: the oracle of the fast form.
 
-The beam search computes the whole sequence of all K beams again for every token, the mapper runs on K copies of one
-feature, the K captions go through the language model with their prefixes, and its weights get gradients that nobody
-reads. Source: official caption/capdec_tta.py, caption/image_llm/models/generate_opt.py.
+The beam search computes the whole sequence of all K beams again for every token; for the loss, the mapper runs on K
+copies of one feature, the K captions go through the language model with their prefixes, and its weights get gradients
+that nobody reads. Source: official caption/capdec_tta.py, caption/image_llm/models/generate_opt.py.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class PlainStep:
         captioner, k = self.captioner, self.config.num_candidates
         copies = features.repeat(k, 1)  # [1, D] -> [K, D]
         with self.times.stage("text"), torch.no_grad():
-            proposals = beam_search(self, captioner.prefix(copies)[:1], k, self.config.decoding)[0]
+            proposals = beam_search(self, captioner.prefix(features), k, self.config.decoding)[0]
         captions = captioner.decode([proposal.tokens for proposal in proposals])
         tokens, mask = captioner.tokenize(captions)  # [K, T]
         with self.times.stage("policy"):

@@ -18,11 +18,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from clipscore.printing import print_text
 from clipscore.settings import roots
 from scripts.doctor_checks import Check, as_note, branch
 from scripts.doctor_data import FINE_GRAINED, GROUPS, TABLES, canonical, check_data
 from scripts.doctor_machine import check_machine
 from scripts.doctor_weights import check_weights
+
+COMPLETE, NOT_COMPLETE, INTERRUPTED = 0, 1, 130  # exit codes; 2: an unknown name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,16 +41,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         datasets, tables = asked_for(args.names)
     except ValueError as error:
         parser.error(str(error))
-    tree = examine(datasets, tables, {key: Path(path) for key, path in roots().items()}, not args.names, args.deep)
+    paths = {key: Path(path) for key, path in roots().items()}
+    try:
+        tree = examine(datasets, tables, paths, not args.names, args.deep)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     is_complete = all(check.passed for check in tree)
     if args.json:
-        print(json.dumps({"complete": is_complete, "checks": [check.as_json() for check in tree]}, indent=2))
+        print_text(json.dumps({"complete": is_complete, "checks": [check.as_json() for check in tree]}, indent=2))
     else:
         lines = [line for check in tree for line in check.as_text()]
         lines.append("complete" if is_complete else "not complete: see ✗ above")
-        encoding = sys.stdout.encoding or "utf-8"  # a terminal may have no ticks
-        print("\n".join(lines).encode(encoding, "replace").decode(encoding))
-    return 0 if is_complete else 1
+        print_text("\n".join(lines))
+    return COMPLETE if is_complete else NOT_COMPLETE
 
 
 def asked_for(names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -166,7 +167,8 @@ def unreadable(title: str, paths: Sequence[Path]) -> list[str]:
     """Decode every image, in as many processes as there are cores; a sentence for each that cannot be read."""
     bar = tqdm(total=len(paths), desc=title, unit="image", file=sys.stderr, disable=not sys.stderr.isatty())
     faults = []
-    with bar, multiprocessing.Pool(min(os.cpu_count() or 1, 1 + len(paths) // 100)) as pool:
+    num_processes = min(os.cpu_count() or 1, 1 + len(paths) // 100)
+    with bar, multiprocessing.Pool(num_processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         for fault in pool.imap(_fault, paths, chunksize=50):
             faults += [fault] if fault else []
             bar.update()

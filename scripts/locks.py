@@ -16,6 +16,10 @@ FILE = "lock"
 GATE, SLOTS = 0, 1  # bytes of the file: for those who look at the folder as a whole, and from there one per shard
 
 
+class FolderBusy(OSError):
+    """Other processes write to the folder. The message says who, and what to do."""
+
+
 class FolderLock:
     """The lock file of a folder. Its bytes are locked, by their number; its text says who holds them.
 
@@ -39,18 +43,18 @@ class FolderLock:
         """Take a shard until `close`; inside `gate`.
 
         Raises:
-            RuntimeError: another process has it, or shards that it shares samples with.
+            FolderBusy: another process has it, or shards that it shares samples with.
         """
         start, end = _slots(shard.count)
         if not self._take(_slot(shard)):
             part = f" as shard {shard}" if shard.is_part else ""
-            raise RuntimeError(
+            raise FolderBusy(
                 f"another process ({self._holders([shard])}) is writing to {self.folder}{part}; wait for it to end, or "
                 "give this run name=OTHER"
             )
         if not (self._is_free(SLOTS, start) and self._is_free(end)):
             others = [one for one in self._listed() if one.count != shard.count and self._is_busy(one)]
-            raise RuntimeError(
+            raise FolderBusy(
                 f"{self.folder} is being written by {self._holders(others)}, which has samples of {_title(shard)} too; "
                 "wait for it to end, go on in as many shards as there, or give this run name=OTHER"
             )
@@ -72,8 +76,18 @@ class FolderLock:
 
     @contextmanager
     def gate(self) -> Iterator[None]:
-        """Be the only process that looks at the folder as a whole; for moments, so that others may wait for it."""
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, GATE)
+        """Be the only process that looks at the folder as a whole; for moments, so that others may wait for it.
+
+        Raises:
+            OSError: the file system has no locks.
+        """
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX, 1, GATE)
+        except OSError as error:
+            raise OSError(
+                f"{self._file.name} cannot be locked ({error.strerror}), so nothing would keep two processes from one "
+                "run; choose an output_root on a file system with POSIX locks"
+            ) from error
         try:
             yield
         finally:

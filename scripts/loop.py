@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
-
-from tqdm import tqdm
 
 from clipscore.config import RunConfig
 from scripts.identity import check_finite
+from scripts.progress import Progress
 from scripts.record_files import Row, merged
 from scripts.records import RunFolder
-from scripts.shards import Rank
 from scripts.summary import SampleError, summarize
 
 CARRY_INTERVAL = 64  # samples between two saves of a sequential task's state, and at most what a kill costs it
-METRIC_INTERVAL_S = 2.0  # between two looks at the running metric, on a terminal
-LOG_INTERVAL_S = 30.0  # the same in a log file
-METRIC_SHARE = 20  # the running metric may take a twentieth of the time
 WAITING_SHARE, WAITING_S = 0.1, 10.0  # of the time, and at least: then the log says that data comes too slowly
 
 log = logging.getLogger(__name__)
@@ -69,61 +63,6 @@ class Task(Protocol):
         """Go on from a `state_dict`."""
 
 
-class Progress:
-    """A progress bar with the running metric on a terminal, now and then a line in the log elsewhere.
-
-    Args:
-        task: gives the running metric of the rows.
-        title: shown in front.
-        rows: those of earlier sessions.
-        total: number of samples of the run.
-        num_elsewhere: gives the number of rows that other processes have added meanwhile.
-    """
-
-    def __init__(
-        self, task: Task, title: str, rows: Iterable[Row], total: int, num_elsewhere: Callable[[], int]
-    ) -> None:
-        rows = list(rows)
-        self._task, self._title, self._total, self._num_elsewhere = task, title, total, num_elsewhere
-        self._rows = [row for row in rows if "error" not in row]
-        hidden = not sys.stderr.isatty() or Rank.of_this_process().index > 0
-        self._bar = tqdm(desc=title, total=total, initial=len(rows), unit="sample", dynamic_ncols=True, disable=hidden)
-        self._interval = LOG_INTERVAL_S if hidden else METRIC_INTERVAL_S
-        self._done, self._num_new = len(rows), 0
-        self._start = time.monotonic()
-        self._next = self._start + self._interval
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def add(self, row: Row, is_new: bool) -> None:
-        """Count one more row; `is_new` is false when it takes the place of an earlier error."""
-        if "error" not in row:
-            self._rows.append(row)
-        self._num_new += 1
-        if is_new:
-            self._done += 1
-            self._bar.update()
-        now = time.monotonic()
-        if now >= self._next and self._rows:
-            self._show(now)
-
-    def _show(self, now: float) -> None:
-        metric = f"{self._task.progress_metric} {self._task.progress(self._rows):.2f}"
-        elsewhere = self._num_elsewhere()
-        done = min(self._done + elsewhere, self._total)
-        if self._bar.disable:
-            rate = (self._num_new + elsewhere) / (now - self._start)
-            log.info("%s: %d of %d samples, %s, %.2f samples/s", self._title, done, self._total, metric, rate)
-        self._bar.n = done
-        self._bar.set_postfix_str(metric)
-        cost = time.monotonic() - now
-        self._next = now + max(self._interval, METRIC_SHARE * cost)
-
-
 def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row) -> Row | None:
     """Do what is left of a run, or of this process's shard of it, and finish its folder when all samples are there.
 
@@ -154,7 +93,7 @@ def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row)
     rows = merged(written)
     # A sequential task has passed its errors: tried again now, such a sample would meet another state than in its turn.
     todo = [key for key in own if key not in rows or ("error" in rows[key] and not task.sequential)]
-    if written:
+    if len(todo) < len(own):
         log.info("%s: %d of %d samples are done already", _title(folder), len(own) - len(todo), len(own))
     _adapt_samples(task, config, folder, rows, ids, todo)
     is_last = folder.is_last()

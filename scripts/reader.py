@@ -17,6 +17,7 @@ Row = dict[str, Any]
 T = TypeVar("T")
 
 RECORD_FILES = "rows*.jsonl"  # rows.jsonl, and one more file per shard
+NEEDED = ("task", "dataset", "seed")  # of a run's configuration
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,12 @@ class Run:
                     if not line.endswith(b"\n"):
                         break
                     try:
-                        yield json.loads(line)
+                        row = json.loads(line)
                     except ValueError:
-                        raise ValueError(f"{file}, line {number} is damaged: {line[:60]!r}; delete it") from None
+                        row = None
+                    if not isinstance(row, dict) or "id" not in row:
+                        raise ValueError(f"{file}, line {number} is damaged: {line[:60]!r}; delete it")
+                    yield row
 
     def collect(self, project: Callable[[Row], T]) -> dict[str, T]:
         """What is needed of each sample's record; the records themselves are not kept.
@@ -73,15 +77,10 @@ class Run:
             project: record -> what to keep of it. Called for good records only.
 
         Returns:
-            By sample id, in the order of their first record; of two records of an id the later counts.
+            By sample id, in the order of their first good record; of two good ones of an id the later counts. An error
+            never takes the place of a result: another shard, or a resumed run, may have done the sample.
         """
-        kept: dict[str, T] = {}
-        for row in self.records():
-            if "error" in row:
-                kept.pop(row["id"], None)
-            else:
-                kept[row["id"]] = project(row)
-        return kept
+        return {row["id"]: project(row) for row in self.records() if "error" not in row}
 
 
 def open_run(path: str | Path) -> Run:
@@ -89,7 +88,7 @@ def open_run(path: str | Path) -> Run:
 
     Raises:
         FileNotFoundError: no such folder, or no run in it.
-        ValueError: its config.yaml is damaged.
+        ValueError: its config.yaml, or another of its files, is damaged.
     """
     path = Path(path).expanduser()
     config_file = path / "config.yaml"
@@ -99,6 +98,9 @@ def open_run(path: str | Path) -> Run:
     config, problems = parse_yaml(config_file.read_text(encoding="utf-8"))
     if problems or not isinstance(config, dict):
         raise ValueError(f"{config_file} is damaged: {'; '.join(problems) or 'no keys'}; run it again elsewhere")
+    absent = [key for key in NEEDED if key not in config]
+    if absent:
+        raise ValueError(f"{config_file} has no {' and no '.join(absent)}: it is not the configuration of a run")
     env = _json(path / "env.json") or {}
     return Run(
         path, config, _json(path / "about.json") or {}, env.get("environments", []), env.get("fingerprint", {}),
@@ -114,4 +116,12 @@ def find_runs(output_root: str | Path) -> list[Run]:
 
 
 def _json(file: Path) -> dict[str, Any] | None:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} is damaged; the command that made the run writes it again")
+    return found

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from scripts.reader import RECORD_FILES
 
@@ -117,15 +117,22 @@ def merged(rows: Iterable[Row]) -> dict[str, Row]:
     return found
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that it is there either whole or not at all."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that is there whole or not at all; an interrupted block leaves the earlier one in place."""
     draft = path.with_name(path.name + ".part")
     try:
-        with open(draft, "w", encoding="utf-8") as file:
-            file.write(text if text.endswith("\n") else text + "\n")
+        with open(draft, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
-    except OSError:
+    except (OSError, RuntimeError):
         draft.unlink(missing_ok=True)
         raise
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that it is there either whole or not at all."""
+    with whole_file(path) as file:
+        file.write((text if text.endswith("\n") else text + "\n").encode())

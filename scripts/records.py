@@ -16,50 +16,25 @@ Rows are only ever added to a folder of the same identity (scripts/identity.py).
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import yaml
 
 from clipscore.config import RunConfig
-from clipscore.yaml12 import parse_yaml
+from scripts.finished import has_rows, read_config, read_environment, run_path, summary_differences
 from scripts.identity import Values, check_finite, config_differences, differences, identity
 from scripts.locks import FolderLock
-from scripts.record_files import RecordFile, Row, merged, read_rows, record_files, told_when_full, write_whole
+from scripts.record_files import (
+    RecordFile,
+    Row,
+    merged,
+    read_rows,
+    record_files,
+    told_when_full,
+    whole_file,
+    write_whole,
+)
 from scripts.shards import Shard
-
-SUMMARY_KEYS = ("limit", "metrics", "metric_model")  # no row depends on them, the summary does
-
-
-def run_path(config: RunConfig) -> Path:
-    """The folder of a run: `<output_root>/<name>__<column>__seed<seed>`, the column being the data set.
-
-    Raises:
-        ValueError: the name cannot be a part of a folder's name.
-    """
-    name = config.name or config.task
-    if name.startswith(".") or set(name) & set("/\\\0"):
-        raise ValueError(f"name must be a plain folder name without slashes or a leading dot, got {name!r}")
-    return Path(config.output_root) / f"{name}__{config.column.replace('/', '-')}__seed{config.seed}"
-
-
-def recorded_summary(config: RunConfig) -> Row | None:
-    """The summary that a run with this configuration and limit has in its folder; None when it has none."""
-    path = run_path(config)
-    if not (path / "summary.json").is_file() or not (path / "config.yaml").is_file():
-        return None
-    recorded, wanted = _read_config(path), config.model_dump(mode="json")
-    same = not config_differences(recorded, wanted) and not differences(*map(_summary_keys, (recorded, wanted)))
-    return json.loads((path / "summary.json").read_text(encoding="utf-8")) if same else None
-
-
-def finished_summary(config: RunConfig) -> Row | None:
-    """The `recorded_summary` of a run without errors to try again; None otherwise.
-
-    It spares building the models, so a change of the weights or the data since then is not noticed here.
-    """
-    summary = recorded_summary(config)
-    return summary if summary is not None and summary["num_errors"] == 0 else None
 
 
 class RunFolder:
@@ -70,7 +45,7 @@ class RunFolder:
 
     Raises:
         ValueError: on entry, the folder holds a run of another configuration.
-        RuntimeError: on entry, other processes do samples of this one.
+        FolderBusy: on entry, other processes do samples of this one.
         DiskFull: on entry and from each method that writes.
     """
 
@@ -88,7 +63,7 @@ class RunFolder:
         try:
             with told_when_full(self.path), self._lock.gate():
                 self._lock.hold(self.shard)
-                if not self._has_rows() and not self._lock.has_others(self.shard):
+                if not has_rows(self.path) and not self._lock.has_others(self.shard):
                     (self.path / "config.yaml").unlink(missing_ok=True)  # nothing was computed with it
             self.check()
         except BaseException:
@@ -122,16 +97,15 @@ class RunFolder:
         """
         config = self.config.model_dump(mode="json") | {"shard": None}
         with told_when_full(self.path), self._held.gate():
-            env_file = self.path / "env.json"
-            known = json.loads(env_file.read_text(encoding="utf-8")) if env_file.is_file() else {}
+            known = read_environment(self.path)
             if (self.path / "config.yaml").is_file():  # there are rows, or processes that will write some
-                self._check_same(config, known["fingerprint"], fingerprint)
+                self._check_same(config, known.get("fingerprint", {}), fingerprint)
             (self.path / "summary.json").unlink(missing_ok=True)
             environments = known.get("environments", [])
             if environment not in environments:
                 environments.append(environment)
             record = {"identity": identity(config, fingerprint), "fingerprint": fingerprint}
-            write_whole(env_file, json.dumps(record | {"environments": environments}, indent=2))
+            write_whole(self.path / "env.json", json.dumps(record | {"environments": environments}, indent=2))
             write_whole(self.path / "about.json", json.dumps(about, indent=1, ensure_ascii=False))
             write_whole(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
             rows = self._read_all()
@@ -187,17 +161,8 @@ class RunFolder:
         """Keep a task's state after its first `num_rows` samples; an interrupted call leaves the last one in place."""
         import torch
 
-        draft = self.path / "carry.pt.part"
-        with told_when_full(self.path):
-            try:
-                with open(draft, "wb") as file:
-                    torch.save({"rows": num_rows, "state": state}, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(draft, self.path / "carry.pt")
-            except (OSError, RuntimeError):
-                draft.unlink(missing_ok=True)
-                raise
+        with told_when_full(self.path), whole_file(self.path / "carry.pt") as file:
+            torch.save({"rows": num_rows, "state": state}, file)
 
     def finish(self, summary: Row) -> None:
         """Write summary.json, which makes the run a finished one.
@@ -216,10 +181,10 @@ class RunFolder:
         Raises:
             ValueError: a run of another configuration; the keys that differ are named.
         """
-        if not self._has_rows():
+        if not has_rows(self.path):
             return  # nothing was computed with another configuration
         if (self.path / "config.yaml").is_file():
-            self._refuse(config_differences(_read_config(self.path), self.config.model_dump(mode="json")))
+            self._refuse(config_differences(read_config(self.path), self.config.model_dump(mode="json")))
         else:
             raise ValueError(f"{self.path} has rows.jsonl but no config.yaml: it is no run folder; move it away")
 
@@ -233,9 +198,6 @@ class RunFolder:
         assert self._rows is not None, "begin() comes first"
         return self._rows
 
-    def _has_rows(self) -> bool:
-        return any(file.stat().st_size for file in record_files(self.path))
-
     def _read_all(self) -> list[Row]:
         rows = []
         for path in record_files(self.path):
@@ -244,10 +206,10 @@ class RunFolder:
         return rows
 
     def _check_same(self, config: Values, known: dict[str, str], fingerprint: dict[str, str]) -> None:
-        recorded = _read_config(self.path)
+        recorded = read_config(self.path)
         self._refuse([*config_differences(recorded, config), *differences(known, fingerprint)])
         if self._held.has_others(self.shard):
-            found = differences(_summary_keys(recorded), _summary_keys(config))
+            found = summary_differences(recorded, config)
             if found:
                 raise ValueError(f"shards that run at the same time must agree: {'; '.join(found)}; {self.path}")
 
@@ -257,14 +219,3 @@ class RunFolder:
                 f"{self.path} holds a run of another configuration: {'; '.join(found)}. "
                 "Give this run name=OTHER or output_root=ELSEWHERE, or delete the folder."
             )
-
-
-def _summary_keys(config: Values) -> Values:
-    return {key: config.get(key) for key in SUMMARY_KEYS}
-
-
-def _read_config(path: Path) -> Row:
-    config, problems = parse_yaml((path / "config.yaml").read_text(encoding="utf-8"))
-    if problems or not isinstance(config, dict):
-        raise ValueError(f"{path / 'config.yaml'} is damaged: {'; '.join(problems) or 'no keys'}; move the folder away")
-    return config

@@ -37,9 +37,11 @@ class Shard:
         Raises:
             ValueError: there is no such shard.
         """
-        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
         if match is None or not int(match[1]) < int(match[2]):
-            raise ValueError(f"shard={text}: expected i/n with i from 0 to n - 1, for example 0/4, 1/4, 2/4 and 3/4")
+            raise ValueError(
+                f"shard={text}: expected i/n with i from 0 to n - 1 and n up to 9999, for example 0/4 to 3/4"
+            )
         return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:

@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run.main(arguments)
     except SignalException as stop:
         return 128 + stop.sigval
+    except KeyboardInterrupt:  # before torchrun has started the processes
+        return 128 + signal.SIGINT
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode not in SPEAK_FOR_THEMSELVES:

@@ -244,6 +244,7 @@ def _flickr30k() -> Iterator[tuple[str, Maker]]:
     for file, root in [
         ("annotations/flickr30k_{split}.json", "flickr30k-images"), ("flickr30k_{split}.json", "flickr30k-images"),
         ("annotations/{split}.json", "images"), ("annotations/{split}.json", "images/flickr30k-images"),
+        ("{split}.json", "flickr30k_images"),
     ]:  # fmt: skip
         make = partial(_lists, f"flickr30k/{file}", "flickr30k-images/", _flickr_images, f"flickr30k/{root}")
         yield f"flickr30k/{file}, {root}", make

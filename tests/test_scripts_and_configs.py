@@ -13,6 +13,7 @@ import pytest
 
 from clipscore.settings import REPOSITORY, available_configs
 from scripts import run
+from scripts.command_line import CommandLine
 from tests import miniatures
 
 TASK_FOLDERS = ("classification", "retrieval", "captioning")
@@ -63,10 +64,7 @@ def test_data_and_models_of_a_script_are_found(script, commands, miniature, tmp_
     monkeypatch.setenv("RLCF_OUTPUT", str(tmp_path))
     checked = []
     for words in commands[script.relative_to(REPOSITORY).as_posix()]:
-        args = run._parser().parse_intermixed_args([*words, "partial=true"])
-        datasets, others = run.split_datasets(args.datasets or [], args.overrides)
-        sweeps, others = run.split_sweeps(args.sweep or [], others)
-        for config in run._load_all(args.config, others, datasets, sweeps):
+        for config in CommandLine.parse([*words, "partial=true"]).configs(run.config_class):
             run._task_class(config).check(config)
             checked.append(config.column)
     assert checked

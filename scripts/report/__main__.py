@@ -12,6 +12,7 @@ from pathlib import Path
 from scripts.environment import messages
 from scripts.reader import open_run
 from scripts.report.figures import read_figures
+from scripts.report.numbers import counted
 from scripts.report.page import render
 
 DONE, REFUSED = 0, 2
@@ -50,10 +51,10 @@ def write_report(folders: Sequence[Path], output: Path, num_samples: int = NUM_S
     page = render(runs, num_samples)
     output.parent.mkdir(parents=True, exist_ok=True)
     draft = output.with_name(output.name + ".part")
-    draft.write_text(page, encoding="utf-8")
+    draft.write_text(page, encoding="utf-8", errors="backslashreplace")  # file names that are not UTF-8
     os.replace(draft, output)
     total = sum(len(run.samples) for run in runs)
-    log.info("wrote %s: %d runs, %d records, %.1f MB", output, len(runs), total, len(page) / 1e6)
+    log.info("wrote %s: %s, %s, %.1f MB", output, counted(len(runs), "run"), counted(total, "record"), len(page) / 1e6)
 
 
 def _parser() -> argparse.ArgumentParser:

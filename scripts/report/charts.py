@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +13,8 @@ from scripts.report.numbers import labels, number, short, ticks
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 40
 HISTOGRAM_BINS = 24
+MAX_X_TICKS = 10
+MAX_NAME = 42  # characters of a name that fit across a chart
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,14 @@ def line_chart(lines: Sequence[Line], x_label: str, y_label: str, x_ticks: Seque
         lines: what is drawn; a band's bounds belong to the points of its line.
         x_label: under the x axis.
         y_label: for the chart's description.
-        x_ticks: where the x axis is marked, at two places or more.
+        x_ticks: where the x axis is marked, at two places or more; of many of them only some are.
     """
     values = [y for line in lines for _, y in line.points] + [y for line in lines for pair in line.band for y in pair]
     marks = ticks(min(values), max(values))
     margin = 0.04 * (x_ticks[-1] - x_ticks[0])
     axes = Axes((x_ticks[0] - margin, x_ticks[-1] + margin), (marks[0], marks[-1]))
-    parts = [_grid(axes, marks, labels(marks)), _x_axis(axes, x_ticks, [str(x) for x in x_ticks], x_label)]
+    shown = x_ticks[:: math.ceil(len(x_ticks) / MAX_X_TICKS)]
+    parts = [_grid(axes, marks, labels(marks)), _x_axis(axes, shown, [str(x) for x in shown], x_label)]
     for line in lines:
         parts += [_band(axes, line), _polyline(axes, line)]
     said = "; ".join(f"{line.name}: {', '.join(short(y) for _, y in line.points)}" for line in lines)
@@ -129,7 +133,7 @@ def dumbbells(rows: Sequence[tuple[str, float | None, float]], unit: str) -> str
         parts.append(f'<text x="{x}" y="{foot + 16}" text-anchor="middle">{label}</text>')
     for index, (name, before, after) in enumerate(rows):
         y, (x1, _) = TOP + step * index + 28, axes.place(after, 0)
-        parts.append(f'<text class="name" x="{LEFT}" y="{y - 12}">{escape(name)}</text>')
+        parts.append(f'<text class="name" x="{LEFT}" y="{y - 12}">{escape(_fitting(name))}{_title(name)}</text>')
         if before is not None:
             x0, _ = axes.place(before, 0)
             parts.append(f'<line class="link" x1="{x0}" x2="{x1}" y1="{y}" y2="{y}"/>')
@@ -140,6 +144,12 @@ def dumbbells(rows: Sequence[tuple[str, float | None, float]], unit: str) -> str
     parts.append(_label(unit, height))
     said = "; ".join(f"{name}: {'' if b is None else short(b) + ' to '}{short(a)}" for name, b, a in rows)
     return _svg(f"Before and after, {unit}. {said}", parts, height=height)
+
+
+def _fitting(name: str) -> str:
+    """A long name without its middle: both ends tell runs apart."""
+    half = MAX_NAME // 2
+    return name if len(name) <= MAX_NAME else f"{name[:half]}…{name[-half:]}"
 
 
 def _grid(axes: Axes, marks: Sequence[float], names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from scripts.reader import Run
 from scripts.report.samples import BROKEN, FIXED, Sample, read_samples
 
 WAITING = "waiting"
+TASKS = ("classification", "retrieval", "captioning")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,13 @@ class Figures:
 
 
 def read_figures(run: Run) -> Figures:
-    """Read a run's records and work out its figures."""
+    """Read a run's records and work out its figures.
+
+    Raises:
+        ValueError: a record is damaged, or the run is of a task that has no records.
+    """
+    if run.config["task"] not in TASKS:
+        raise ValueError(f"{run.path} is a run of {run.config['task']}; a report is made of {', '.join(TASKS)}")
     samples, errors = read_samples(run)
     found = list(samples.values())
     outcomes = dict(Counter(sample.outcome for sample in found))

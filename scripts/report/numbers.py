@@ -30,6 +30,11 @@ def short(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def counted(count: int, what: str) -> str:
+    """1 sample, 1,000 samples."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
 def p_value(value: float | None) -> str:
     """A p-value with two significant digits."""
     if value is None:
@@ -47,8 +52,8 @@ def seconds(value: float) -> str:
 def ticks(low: float, high: float, count: int = NUM_TICKS) -> list[float]:
     """Round numbers that cover [low, high], about `count` of them."""
     if high - low <= ROUNDING * max(abs(low), abs(high)):
-        margin = abs(low) * 0.1 or 1.0
-        low, high = low - margin, high + margin
+        margin = abs(low) * 0.1
+        low, high = (low - margin, high + margin) if margin else (0.0, 1.0)
     rough = (high - low) / max(count - 1, 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= rough * (1 - 1e-9))

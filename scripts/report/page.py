@@ -13,6 +13,7 @@ from scripts.report.cards import gallery
 from scripts.report.comparison import groups
 from scripts.report.figures import Figures
 from scripts.report.markup import name, text
+from scripts.report.numbers import counted
 from scripts.report.pictures import Pictures
 from scripts.report.samples import OUTCOMES
 from scripts.report.sections import run_section
@@ -45,7 +46,7 @@ def render(runs: Sequence[Figures], num_samples: int) -> str:
             "policy": f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}",
             "title": text(_title(runs)),
             "heading": name(_title(runs)),
-            "lead": text(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}, {total:,} records"),
+            "lead": text(f"{counted(len(runs), 'run')}, {counted(total, 'record')}"),
             "style": style,
             "script": script,
             "nav": _navigation(runs, bool(compared)),

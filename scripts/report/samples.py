@@ -49,18 +49,15 @@ class Sample(NamedTuple):
 
 
 def read_samples(run: Run) -> tuple[dict[str, Sample], dict[str, str]]:
-    """The samples of a run by id, and the messages of those that failed; of two records of an id the later counts."""
+    """The samples of a run by id, and the messages of those that failed; records count as in `Run.collect`."""
     samples: dict[str, Sample] = {}
     errors: dict[str, str] = {}
     for row in run.records():
-        key = row["id"]
         if "error" in row:
-            samples.pop(key, None)
-            errors[key] = str(row["error"])
+            errors[row["id"]] = str(row["error"])
         else:
-            errors.pop(key, None)
-            samples[key] = project(row)
-    return samples, errors
+            samples[row["id"]] = project(row)
+    return samples, {key: message for key, message in errors.items() if key not in samples}
 
 
 def project(row: Row) -> Sample:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import yaml
 
 from scripts.report.figures import Figures, Metric
 from scripts.report.markup import badge, details, listing, name, table, text, tile
-from scripts.report.numbers import NO_VALUE, number, p_value, seconds
-from scripts.report.paper import paper_values
+from scripts.report.numbers import NO_VALUE, counted, number, p_value, seconds
+from scripts.report.paper import paper_cells
 from scripts.report.run_charts import run_charts
 from scripts.report.samples import BROKEN, FELL, FIXED, ROSE
+from scripts.tables.cells import TOLERANCE, Cell
 
 NUM_LISTED_ERRORS = 20
 PAPER_DECIMALS = 2
@@ -34,7 +36,7 @@ def run_section(figures: Figures, index: int, num_shown: int) -> str:
 def badges(figures: Figures) -> str:
     """What a reader must know before the figures."""
     run, summary, count = figures.run, figures.run.summary, len(figures.samples)
-    found = [badge(f"{count:,} samples")]
+    found = [badge(counted(count, "sample"))]
     if summary is None:
         found.append(badge("unfinished: figures of the samples so far", "warn"))
     elif summary["num_samples"] != count:
@@ -44,7 +46,7 @@ def badges(figures: Figures) -> str:
     if figures.nothing_moved:
         found.append(badge("nothing moved: no parameter changed in any sample", "bad"))
     if figures.errors:
-        found.append(badge(f"{len(figures.errors):,} errors", "bad"))
+        found.append(badge(counted(len(figures.errors), "error"), "bad"))
     if run.config.get("method"):
         tuned = run.config.get("tune", "none")
         found.append(badge(run.config["method"] + (f", tunes the {tuned}" if tuned != "none" else "")))
@@ -89,24 +91,38 @@ def metrics_table(figures: Figures) -> str:
     """Every metric before and after adaptation, and what the paper has."""
     if not figures.metrics:
         return ""
-    paper = paper_values(figures.run)
+    table_of_paper, cells = paper_cells(figures.run, len(figures.samples), {m.key: m.after for m in figures.metrics})
     changes = any(m.before is not None for m in figures.metrics)
     heading = ["", *(["before", "after", "change"] if changes else ["value"])]
-    heading += ["paper", "ours − paper"] if paper else []
+    heading += ["paper", "ours − paper", "verdict"] if table_of_paper else []
     rows = []
     for m in figures.metrics:
-        decimals = PAPER_DECIMALS if m.key in paper else m.decimals
+        decimals = PAPER_DECIMALS if m.key in cells else m.decimals
         row = [m.label, number(m.after, decimals)]
         if changes:
             before, change = (None, None) if m.before is None else (m.before, m.after - m.before)
             row.insert(1, NO_VALUE if before is None else number(before, decimals))
             row.append(NO_VALUE if change is None else number(change, decimals, signed=True))
-        if paper and m.key in paper:
-            row += [number(paper[m.key], decimals), number(m.after - paper[m.key], decimals, signed=True)]
-        elif paper:
-            row += [NO_VALUE, NO_VALUE]
+        if table_of_paper:
+            row += _beside(cells.get(m.key), table_of_paper.decimals)
         rows.append(row)
-    return table("Figures before and after adaptation" if changes else "Figures", heading, rows)
+    drawn = table("Figures before and after adaptation" if changes else "Figures", heading, rows)
+    return drawn + (_paper_note(table_of_paper.title, list(cells.values())) if table_of_paper else "")
+
+
+def _beside(cell: Cell | None, decimals: int) -> list[str]:
+    """The paper's figure, the difference from it, and the verdict."""
+    if cell is None or cell.paper is None:
+        return [NO_VALUE] * 3
+    difference = NO_VALUE if cell.difference is None else number(cell.difference, decimals, signed=True)
+    return [number(cell.paper, decimals), difference, cell.verdict]
+
+
+def _paper_note(title: str, cells: Sequence[Cell]) -> str:
+    """Which row of the paper it is, what the verdict means, and which settings are not the row's."""
+    others = dict.fromkeys(setting for cell in cells for setting in cell.settings)
+    noted = f" Other settings than the row's: {'; '.join(others)}." if others else ""
+    return f'<p class="note">{text(f"Paper: {title}, row {cells[0].row}; {TOLERANCE}.{noted}")}</p>'
 
 
 def gallery_frame(figures: Figures, index: int, num_shown: int) -> str:

@@ -20,7 +20,7 @@ def choose(outcomes: Mapping[str, str], count: int) -> list[str]:
         count: how many are wanted.
     """
     waiting: dict[str, deque[str]] = {}
-    for key in sorted(outcomes, key=lambda key: hashlib.sha256(key.encode()).digest()):
+    for key in sorted(outcomes, key=lambda key: hashlib.sha256(key.encode(errors="surrogatepass")).digest()):
         waiting.setdefault(outcomes[key], deque()).append(key)
     chosen: list[str] = []
     while len(chosen) < min(count, len(outcomes)):

@@ -40,15 +40,16 @@ def comparison_section(group: Sequence[Figures]) -> str:
 
 
 def _seeds(group: Sequence[Figures]) -> str:
-    """Mean and standard deviation over the seeds of a method."""
-    by_name: dict[str, list[float]] = {}
+    """Mean and standard deviation over the seeds of a method, of the runs that have seen all samples seen here."""
+    most = max(len(figures.samples) for figures in group)
+    by_name: dict[str, dict[int, float]] = {}
     for figures in group:
-        if figures.metrics:
-            by_name.setdefault(figures.run.name, []).append(figures.metrics[0].after)
+        if figures.metrics and len(figures.samples) == most:
+            by_name.setdefault(figures.run.name, {})[figures.run.config["seed"]] = figures.metrics[0].after
     lines = []
     for method, values in by_name.items():
         if len(values) > 1:
-            mean, deviation = number(statistics.mean(values), 2), number(statistics.stdev(values), 2)
+            mean, deviation = (number(of(values.values()), 2) for of in (statistics.mean, statistics.stdev))
             lines.append(f"{method}: {mean} ± {deviation} over {len(values)} seeds")
     return f'<p class="note">{text("; ".join(lines))}</p>' if lines else ""
 

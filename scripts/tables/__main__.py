@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,19 +31,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if first not in {*tables, "demo"}:
             from scripts.tables.compare import compare  # it reads captions, and needs their metrics
 
-            print(compare(args.what, root, args.format, args.json))
+            text = compare(args.what, root, args.format, args.json)
         elif len(args.what) > 1:
             raise ValueError(f"one table at a time, or runs without a table; got {' '.join(args.what)}")
         elif first == "demo":
+            if args.json:
+                raise ValueError("--json is for the paper's tables and for runs; the demo's tables have --format csv")
             from scripts.demo.demo_tables import demo_tables  # it imports torch
 
-            print(demo_tables([f"output_root={root}"], args.format))
+            text = demo_tables([f"output_root={root}"], args.format)
         else:
-            print(_paper_table(tables[first], root, args))
+            text = _paper_table(tables[first], root, args)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
+    _print(text)
     return DONE
+
+
+def _print(text: str) -> None:
+    """Write to stdout; a reader that has seen enough (`| head`) is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
 
 
 def _paper_table(table: PaperTable, root: Path, args: argparse.Namespace) -> str:

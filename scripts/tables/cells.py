@@ -40,7 +40,8 @@ class Cell:
         tolerance: how large a difference may be.
         num_samples, published: samples per seed, and how many the column has.
         adapts: whether the run adapts; false for zero-shot.
-        verdict: "reproduced", "off by +1.23", "partial, 200 of 7,500", "no run", or what is missing.
+        verdict: "reproduced", "reproduced with other settings", "off by +1.23", "partial, 200 of 7,500", "no run", or
+            what is missing.
         settings: where our configuration differs from the row's.
         command: fills the cell; empty for methods that are not in this repository.
     """
@@ -125,7 +126,7 @@ def judge(cell: Cell, decimals: int, nearest: float, tolerance: float) -> Cell:
     """The difference of a cell that has both figures, and what it means.
 
     Args:
-        cell: with `paper` and `ours`.
+        cell: with `paper`, `ours` and `settings`.
         decimals: digits after the point that the paper prints.
         nearest: a difference up to here is 0.
         tolerance: how large a difference may be, in points.
@@ -135,7 +136,8 @@ def judge(cell: Cell, decimals: int, nearest: float, tolerance: float) -> Cell:
     if cell.is_partial:
         verdict = _partial(cell)
     else:
-        verdict = "reproduced" if abs(difference) <= tolerance else f"off by {difference:+.{decimals}f}"
+        same = "reproduced with other settings" if cell.settings else "reproduced"
+        verdict = same if abs(difference) <= tolerance else f"off by {difference:+.{decimals}f}"
     return replace(cell, difference=difference, tolerance=tolerance, verdict=verdict)
 
 

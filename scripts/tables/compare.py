@@ -26,7 +26,7 @@ def compare(names: Sequence[str], root: Path, form: str, as_json: bool) -> str:
         as_json: JSON instead, with every number in full.
 
     Raises:
-        FileNotFoundError, ValueError: no run of that name, a damaged one, or runs that have no sample in common.
+        FileNotFoundError, ValueError: no run of that name, a damaged one, or runs that cannot be compared.
     """
     runs = [open_run(name if (Path(name) / "config.yaml").is_file() else root / name) for name in names]
     sheets = comparison(runs)
@@ -48,7 +48,7 @@ def comparison(runs: Sequence[Run]) -> list[Sheet]:
     """For each run what it is, its figures, and those of its differences from the first run.
 
     Raises:
-        ValueError: not the same task, no records, or no sample in common with the first run.
+        ValueError: not the same task, no records, no sample in common with the first run, or another label for one.
     """
     tasks = {str(run.config["task"]) for run in runs}
     if len(tasks) > 1:
@@ -80,6 +80,12 @@ def _against(first: Run, base: Mapping[str, Row], run: Run, rows: Mapping[str, R
             "runs on the same data set are compared, in retrieval in the same direction"
         )
     was, now = ({key: rows_of[key] for key in common} for rows_of in (base, rows))
+    relabelled = [key for key in common if was[key].get("label") != now[key].get("label")]
+    if relabelled:
+        raise ValueError(
+            f"{run.path.name} and {first.path.name} have different labels for {len(relabelled):,} of {len(common):,} "
+            f"samples, {relabelled[0]} for one; runs on the same data are compared"
+        )
     sheet: Sheet = {"samples in common": Quantity(len(common), f"{len(common):,}")}
     if not captions:
         pairs = paired([row["right"] for row in was.values()], [row["right"] for row in now.values()])

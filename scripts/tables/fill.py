@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clipscore.settings import load_config
-from scripts.identity import ABSENT, config_differences
+from scripts.identity import ABSENT, config_differences, differences
 from scripts.reader import Run, find_runs
 from scripts.run import config_class
 from scripts.tables.cells import Cell, figure_cell, mean_cell
@@ -58,8 +58,12 @@ def _fill_cell(cell: Cell, table: PaperTable, wanted: PaperRun, found: list[Figu
     )
     if not found:
         return cell
-    settings = dict.fromkeys(text for figures in found for text in other_settings(wanted, figures.run))
-    return replace(figure_cell(cell, table, found, tolerance), settings=tuple(settings))
+    settings = [other_settings(wanted, figures.run, cell.column.metric) for figures in found]
+    own = [figures for figures, others in zip(found, settings, strict=True) if not others]
+    if own:  # seeds with other settings are no further seeds of the row
+        return figure_cell(cell, table, own, tolerance)
+    every = tuple(dict.fromkeys(text for others in settings for text in others))
+    return figure_cell(replace(cell, settings=every), table, found, tolerance)
 
 
 def _measure(wanted: PaperRun, key: Key, runs: Sequence[Run]) -> list[Figures]:
@@ -80,11 +84,20 @@ def cell_command(wanted: PaperRun, datasets: str, direction: str | None) -> str:
     return shlex.join(["bash", wanted.script, "0", *wanted.overrides, f"dataset={datasets}", *directions])
 
 
-def other_settings(wanted: PaperRun, run: Run) -> list[str]:
-    """Where a run's configuration differs from the row's, the seed aside: "lr is 0.001 (the row: 1e-05)"."""
+def other_settings(wanted: PaperRun, run: Run, metric: str | None = None) -> list[str]:
+    """Where a run's configuration differs from the row's, the seed aside: "lr is 0.001 (the row: 1e-05)".
+
+    Args:
+        wanted: the row's run.
+        run: ours.
+        metric: of the cell; CLIPScore and RefCLIPScore depend on `metric_model` too.
+    """
     words = [*wanted.overrides, *([f"direction={run.config['direction']}"] if "direction" in run.config else [])]
     config = load_config(wanted.config, words, config_class, str(run.config["dataset"])).model_dump(mode="json")
     config["seed"] = run.config["seed"]
     found = config_differences(run.config, config)
-    known = [text for text in found if f"is {ABSENT!r} there" not in text]  # others are newer than the run
+    if "clipscore" in (metric or ""):
+        found += differences(*({"metric_model": values.get("metric_model", ABSENT)} for values in (run.config, config)))
+    # A key that the run has not is newer than the run; a place in a list that it has not was left out.
+    known = [text for text in found if f"is {ABSENT!r} there" not in text or "[" in text.partition(" is ")[0]]
     return [text.replace(" there and ", " (the row: ").removesuffix(" here") + ")" for text in known]

@@ -89,7 +89,7 @@ def _notes(cells: Sequence[Cell], given: float | None) -> list[str]:
     named = [cell for cell in with_paper if _kind(cell) in ("off", "partial", "without figures") or cell.settings]
     for cell in named[:NUM_SHOWN]:
         with_settings = f"; other settings: {'; '.join(cell.settings)}" if cell.settings else ""
-        wanted = "" if cell.is_off or cell.verdict == "reproduced" else f" ({cell.command})"
+        wanted = "" if cell.is_off or cell.verdict.startswith("reproduced") else f" ({cell.command})"
         notes.append(f"- {cell.row}, {cell.column.label}: {cell.verdict}{with_settings}{wanted}")
     if len(named) > NUM_SHOWN:
         notes.append(f"- and {len(named) - NUM_SHOWN} more: --long")
@@ -102,7 +102,7 @@ def _notes(cells: Sequence[Cell], given: float | None) -> list[str]:
 
 def _kind(cell: Cell) -> str:
     """The verdict in one word or two."""
-    if cell.verdict in ("reproduced", "no run"):
+    if cell.verdict in ("reproduced", "reproduced with other settings", "no run"):
         return cell.verdict
     if cell.is_off:
         return "off"

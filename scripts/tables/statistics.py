@@ -84,7 +84,7 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> Sheet:
         "difference": _interval(100 * (fixed - broken) / len(before), 100 * low, 100 * high),
         "fixed": _count(fixed),
         "broken": _count(broken),
-        "McNemar p": Quantity(p_value, f"{p_value:.1g}"),
+        "McNemar p": Quantity(p_value, f"{p_value:.2g}"),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import warnings
 from dataclasses import dataclass, replace
@@ -72,17 +73,10 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 IMAGENET_LAYOUTS = [
     *(("imagenet", "I", root, "all") for root in LAYOUTS["imagenet"].roots),
-    *(("imagenet_a", "a", root, "a") for root in ("imagenet-a", "imagenet-adversarial/imagenet-a")),
-    *(("imagenet_r", "ImageNet-R", root, "r") for root in ("imagenet-r", "imagenet-rendition/imagenet-r")),
-    *(
-        ("imagenet_sketch", "K", root, "all")
-        for root in ("ImageNet-Sketch", "ImageNet-Sketch/sketch", "imagenet-sketch/images", "imagenet-sketch", "sketch")
-    ),
-    *(
-        ("imagenet_v2", "V", root, tree)
-        for root in (V2, f"{V2}/{V2}", f"imagenetv2/{V2}", f"imagenet-v2/{V2}", f"imagenetv2/{V2}/{V2}")
-        for tree in ("labels", "all")
-    ),
+    *(("imagenet_a", "a", root, "a") for root in LAYOUTS["imagenet_a"].roots),
+    *(("imagenet_r", "ImageNet-R", root, "r") for root in LAYOUTS["imagenet_r"].roots),
+    *(("imagenet_sketch", "K", root, "all") for root in LAYOUTS["imagenet_sketch"].roots),
+    *(("imagenet_v2", "V", root, tree) for root in LAYOUTS["imagenet_v2"].roots for tree in ("labels", "all")),
     *(("imagenet_c/fog/3", "c/Fog/3", f"{root}/fog/3", "all") for root in ("imagenet-c", "ImageNet-C")),
 ]
 
@@ -324,6 +318,22 @@ def test_class_folders_that_do_not_fit(tmp_path):
         find_dataset("imagenet_r", tmp_path)
 
 
+def test_what_lies_beside_class_folders_is_no_class(tmp_path):
+    names = wnids("imagenet_a")
+    make_folders(tmp_path / "imagenet-a", [*names, "lost+found", "ILSVRC2012_devkit_t12"], files=("a.jpg",))
+    touch(
+        tmp_path / "imagenet-a", "README.txt", "Thumbs.db", "n01440764", f"{names[0]}/._a.jpg", f"{names[0]}/Thumbs.db"
+    )
+    assert listed(find_part("imagenet_a", tmp_path)) == [(f"{name}/a.jpg", label) for label, name in enumerate(names)]
+
+
+def test_the_layout_with_the_most_class_folders_wins(tmp_path):
+    names = wnids("imagenet_a")
+    make_folders(tmp_path / "imagenet-a", names[:1], files=())
+    make_folders(tmp_path / "imagenet-a/imagenet-a", names, files=("a.jpg",))
+    assert find_part("imagenet_a", tmp_path).layout == "imagenet-a/imagenet-a (wnid folders)"
+
+
 def test_flat_folder_is_named_with_its_fix(tmp_path):
     touch(tmp_path / "ImageNet/val", *(f"ILSVRC2012_val_0000000{i}.JPEG" for i in range(1, 4)))
     with pytest.raises(ValueError, match=r"ImageNet/val: 3 images lie flat .*valprep\.sh"):
@@ -523,6 +533,11 @@ def test_folders_and_files_in_each_others_place(tmp_path):
 
 
 def test_links_that_lead_nowhere_are_named(tmp_path, eurosat):
+    (tmp_path / "root").symlink_to(tmp_path / "gone")
+    with pytest.raises(
+        FileNotFoundError, match=r"root itself does not exist \(a link to .*/gone, which is not there\); "
+    ):
+        find_dataset("imagenet_a", tmp_path / "root")
     (tmp_path / "imagenet-a").symlink_to(tmp_path / "gone")
     with pytest.raises(FileNotFoundError, match=r"imagenet-a \(a link to .*/gone, which is not there\)"):
         find_dataset("imagenet_a", tmp_path)
@@ -530,6 +545,22 @@ def test_links_that_lead_nowhere_are_named(tmp_path, eurosat):
     (eurosat / "eurosat/2750/Forest/1.jpg").symlink_to(tmp_path / "gone.jpg")
     with pytest.raises(FileNotFoundError, match=r"1 of 10 listed images are missing .*Forest/1\.jpg"):
         find_dataset("eurosat", eurosat)
+
+
+def test_what_may_not_be_read_is_named_with_its_mend(tmp_path, eurosat):
+    user = os.geteuid()
+    make_folders(tmp_path / "imagenet-a", wnids("imagenet_a"))
+    (tmp_path / "imagenet-a" / wnids("imagenet_a")[3]).chmod(0)
+    (eurosat / "eurosat/split_zhou_EuroSAT.json").chmod(0)
+    if user == 0:  # who may read everything
+        os.seteuid(65534)
+    try:
+        for name, data_root in (("imagenet_a", tmp_path), ("eurosat", eurosat)):
+            with pytest.raises(PermissionError, match=r"/.*: permission denied for this user; .*chmod a\+rX"):
+                find_dataset(name, data_root)
+    finally:
+        os.seteuid(user)
+        (tmp_path / "imagenet-a" / wnids("imagenet_a")[3]).chmod(0o755)
 
 
 # ------------------------------------------------------------------------------------------------------- images

@@ -45,6 +45,18 @@ def test_positions(tiny_clip, prompt, position, order):
         assert token_at(learner, clip, row) == [int(token) for token in expected]
 
 
+@pytest.mark.parametrize(("prompt", "position"), [("a [CLS] seen here", "middle"), ("a photo of a", "front")])
+@pytest.mark.parametrize("num_words", [72, 90])  # the end token would go, and tokens that are not there be asked for
+def test_a_name_that_is_too_long_is_cut_in_front_of_the_end_token(tiny_clip, prompt, position, num_words):
+    clip = tiny_clip("P")
+    learner = PromptLearner(clip, ["wok " * num_words, "wok"], prompt, position)
+    tokens = token_at(learner, clip, 0)
+    assert len(tokens) == 77 and tokens[0] == START and tokens[-1] == END
+    assert sorted(t for t in tokens if t < 0) == list(range(-learner.num_context, 0))
+    assert tokens.count(clip.tokenize(["wok"])[0, 1]) == 77 - 2 - learner.num_context
+    assert len(token_at(learner, clip, 1)) == 1 + learner.num_context + 3
+
+
 def test_prompts_keep_their_underscores_and_names_lose_theirs():
     assert class_prompts("a_photo_of_a", ["great_white_shark"]) == ["a_photo_of_a great white shark."]
 

@@ -100,3 +100,5 @@ def test_without_its_text_tower_a_model_encodes_images_only(tiny_clip):
     clip.free_text_tower()
     assert torch.equal(clip.encode_images(images), before)
     assert clip.text.token_embedding.weight.is_meta and clip.visual.conv1.weight.device.type == "cpu"
+    with pytest.raises(RuntimeError, match="gave its text tower back"):
+        clip.encode_token_ids(clip.tokenize(["wok"]))

@@ -17,6 +17,7 @@ from classification import policy
 from scripts import bench
 from scripts.bench_agreement import disagreements, merge
 from scripts.bench_arithmetic import count_flops
+from scripts.bench_captioning import CaptioningBench
 from scripts.bench_memory import peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,6 +102,15 @@ def test_both_forms_of_the_other_tasks_answer_alike(
     for case in cases:
         assert case["agreement"] and not disagreements(case["agreement"])
         assert "floor" not in case  # --check only compares
+
+
+def test_the_plain_form_of_captioning_runs_the_mapper_as_often_as_the_official_code() -> None:
+    """Once before the beam search, and on K copies for the loss."""
+    captioning = CaptioningBench(bench._options("captioning", [*TINY, "--candidates", "4", "--tokens", "3"]))
+    rows: list[int] = []
+    captioning.captioner.mapper.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    captioning.form("", "plain", alone=True).run(captioning.sample("", 1)[0], 2)
+    assert rows == [1, 4] * 2
 
 
 def test_a_wrong_fast_path_is_told(

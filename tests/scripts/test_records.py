@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from scripts.finished import finished_summary, run_path
 from scripts.identity import check_finite, config_differences, identity
-from scripts.records import RunFolder, finished_summary, run_path
+from scripts.locks import FolderBusy
+from scripts.records import RunFolder
 from tests.scripts.dummy import DummyConfig
 
 FINGERPRINT = {"weights": "abc"}
@@ -198,7 +200,7 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "locked\n"
         match = rf"another process \(process {holder.pid} on .*\) is writing to .*n__d__seed0; wait for it to end"
-        with pytest.raises(RuntimeError, match=match):
+        with pytest.raises(FolderBusy, match=match):
             begin(config)
         holder.kill()
     assert begin(config) == []  # the system gave the lock back

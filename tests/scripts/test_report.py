@@ -28,7 +28,7 @@ from scripts.report.__main__ import main, write_report
 from scripts.report.comparison import compare
 from scripts.report.figures import Figures, read_figures
 from scripts.report.numbers import labels, number, p_value, seconds, ticks
-from scripts.report.paper import paper_values
+from scripts.report.paper import paper_cells
 from scripts.report.selection import choose
 from tests.scripts.report_runs import (
     CAPTION,
@@ -147,19 +147,22 @@ def test_texts_are_never_markup(tmp_path: Path) -> None:
 
 
 def test_later_records_count_and_errors_are_listed(tmp_path: Path) -> None:
-    rows = [classified("0.png", 1, 1), {"id": "1.png", "error": "torn <file>"}, {"id": "2.png", "error": "gone"}]
+    rows = [classified("0.png", 1, 1), {"id": "1.png", "error": "torn"}, {"id": "2.png", "error": "gone"}]
     rows += [classified("0.png", 1, 0), classified("2.png", 0, 0), classified("5.png", 0, 0)]
-    rows += [{"id": "5.png", "error": "unreadable"}]
+    rows += [{"id": "6.png", "error": "unread <able>"}]
     run = classification_run(tmp_path / "run", rows, summary=None)
-    with open(run / "rows-1.jsonl", "w") as shard:
+    with open(run / "rows-0-of-2.jsonl", "w") as shard:  # the reader comes to it before rows.jsonl
+        shard.write(json.dumps(classified("1.png", 0, 0)) + "\n")
+    with open(run / "rows-1-of-2.jsonl", "w") as shard:
+        shard.write(json.dumps({"id": "5.png", "error": "no memory"}) + "\n")
         shard.write(json.dumps(classified("3.png", 0, 0)) + '\n{"id": "4.p')
     figures = read_figures(open_run(run))
     assert {key: sample.outcome for key, sample in figures.samples.items()} == {
-        "0.png": "fixed", "2.png": "unchanged", "3.png": "unchanged",
+        "0.png": "fixed", "1.png": "unchanged", "2.png": "unchanged", "3.png": "unchanged", "5.png": "unchanged",
     }  # fmt: skip
-    assert figures.errors == {"1.png": "torn <file>", "5.png": "unreadable"}
+    assert figures.errors == {"6.png": "unread <able>"}
     page = page_of(run)
-    assert "unfinished" in page and "2 errors" in page and "torn &lt;file&gt;" in page
+    assert "unfinished" in page and "1 error<" in page and "unread &lt;able&gt;" in page
 
 
 def test_older_records_and_missing_pictures(tmp_path: Path) -> None:
@@ -220,14 +223,20 @@ def test_comparison_by_hand(tmp_path: Path) -> None:
     assert "Side by side" not in page_of(base, retrieval_run(tmp_path / "r"))
 
 
-def test_paper_values(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "rlcf_prompt", "classification", [], dataset="imagenet_a")
-    assert paper_values(open_run(run)) == {"accuracy": 65.45}
-    run = classification_run(tmp_path / "p/rlcf_prompt", dataset="imagenet_a")
-    assert "<td>50.00</td><td>+16.67</td><td>65.45</td><td>−15.45</td>" in page_of(run)
-    assert paper_values(open_run(write_run(tmp_path / "demo", "classification", [], dataset="demo/blur"))) == {}
-    run = write_run(tmp_path / "kd", "retrieval", [], dataset="coco", direction="image_to_text")
-    assert paper_values(open_run(run)) == {"r1": 57.0, "r5": 79.0, "r10": 86.3}
+def test_beside_the_paper(tmp_path: Path) -> None:
+    run = classification_run(tmp_path / "p/rlcf_prompt", dataset="imagenet_a", lr=0.1)
+    page = page_of(run)
+    beside = "<td>50.00</td><td>+16.67</td><td>65.45</td><td>−15.45</td><td>partial, 6 of 7,500</td>"
+    assert beside in page and "row RLCF, prompt" in page and "lr is 0.1 (the row: 0.007)" in page
+    run = write_run(tmp_path / "demo", "classification", [], dataset="demo/blur")
+    assert paper_cells(open_run(run), 240, {"accuracy": 50.0}) == (None, {})
+    run = open_run(write_run(tmp_path / "kd", "retrieval", [], dataset="coco", direction="image_to_text", seed=42))
+    cells = paper_cells(run, 5000, {"r1": 57.01, "r5": 79.0, "r10": 80.0})[1]
+    assert {key: (cell.paper, cell.difference, cell.verdict) for key, cell in cells.items()} == {
+        "r1": (57.0, 0, "reproduced with other settings"),
+        "r5": (79.0, 0, "reproduced with other settings"),
+        "r10": (86.3, -6.3, "off by -6.3"),
+    }
 
 
 def test_selection_is_balanced_and_does_not_depend_on_the_order() -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from clipscore.settings import REPOSITORY
-from scripts import loop, run
+from scripts import loop, progress, run
+from scripts.command_line import split_datasets, split_sweeps
 from scripts.loop import CARRY_INTERVAL
 from tests.scripts.dummy import DummyTask
 
@@ -112,16 +113,16 @@ def test_several_data_sets_make_one_table(workspace: Path, capsys: pytest.Captur
 
 
 def test_data_sets_are_told_from_overrides() -> None:
-    assert run.split_datasets(["a", "b", "lr=1"], ["limit=2"]) == (["a", "b"], ["limit=2", "lr=1"])
-    assert run.split_datasets(["a", "lr=1"], ["dataset=c,d"]) == (["c", "d"], ["lr=1"])
-    assert run.split_datasets([], ["dataset="]) == ([], ["dataset="])
-    assert run.split_datasets([], []) == ([], [])
+    assert split_datasets(["a", "b", "lr=1"], ["limit=2"]) == (["a", "b"], ["limit=2", "lr=1"])
+    assert split_datasets(["a", "lr=1"], ["dataset=c,d"]) == (["c", "d"], ["lr=1"])
+    assert split_datasets([], ["dataset="]) == ([], ["dataset="])
+    assert split_datasets([], []) == ([], [])
 
 
 def test_sweeps_are_told_from_overrides() -> None:
     words = ["lr=1", "k=a,b,", "seed=3"]
-    assert run.split_sweeps(["k=x", "lr=1,2"], words) == ([["k=a", "k=b"], ["lr=1"]], ["seed=3"])
-    assert run.split_sweeps(["k={a: 1, b: 2}"], []) == ([["k={a: 1, b: 2}"]], [])
+    assert split_sweeps(["k=x", "lr=1,2"], words) == ([["k=a", "k=b"], ["lr=1"]], ["seed=3"])
+    assert split_sweeps(["k={a: 1, b: 2}"], []) == ([["k={a: 1, b: 2}"]], [])
 
 
 def test_a_sweep_is_a_run_for_each_value(workspace: Path, capsys: pytest.CaptureFixture) -> None:
@@ -349,8 +350,8 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
 ) -> None:
     start(workspace, "dataset=d", "limit=2")
     assert "samples, mean" not in capsys.readouterr().err
-    monkeypatch.setattr(loop, "LOG_INTERVAL_S", 0.0)
-    monkeypatch.setattr(loop, "METRIC_SHARE", 0)
+    monkeypatch.setattr(progress, "LOG_INTERVAL_S", 0.0)
+    monkeypatch.setattr(progress, "METRIC_SHARE", 0)
     start(workspace, "dataset=d", "limit=4")
     errors = capsys.readouterr().err
     assert "d: 2 of 4 samples are done already\n" in errors
@@ -362,8 +363,8 @@ def test_on_a_terminal_progress_is_a_bar_with_the_metric(
     workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr(loop, "METRIC_INTERVAL_S", 0.0)
-    monkeypatch.setattr(loop, "METRIC_SHARE", 0)
+    monkeypatch.setattr(progress, "METRIC_INTERVAL_S", 0.0)
+    monkeypatch.setattr(progress, "METRIC_SHARE", 0)
     start(workspace, "dataset=d")
     errors = capsys.readouterr().err
     assert "d: 100%" in errors and "10/10" in errors and "mean 0.08]" in errors

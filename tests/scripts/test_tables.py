@@ -161,6 +161,60 @@ def test_other_settings_are_named(one_column, tmp_path):
     assert "0.00*" in shown.rows[-3] and any("lr is 0.0001" in note for note in shown.notes)
 
 
+def test_seeds_with_other_settings_are_no_seeds_of_the_row(one_column, tmp_path):
+    one_column(-3.0, "precision=fp32")
+    cell = one_column(0.0, "seed=1")
+    assert (cell.verdict, list(cell.by_seed), cell.settings) == ("reproduced", [1], ())
+
+
+def test_fewer_reward_models_and_another_metric_model_are_other_settings(tmp_path):
+    table, label = TABLES["table1"], "RLCF-S, encoder"
+    words = ["reward.models=[{name: ViT-L/14@336px, weight: 10}]"]  # the first of the row's three
+    fill_row(tmp_path, table, row_of(table, label), words=words)
+    for key in ("imagenet_v2", "ood"):
+        cell = cell_of(table, tmp_path, label, key)
+        assert cell.verdict == "reproduced with other settings"
+        assert "reward.models[1].name is 'absent' (the row: 'RN50x64')" in cell.settings
+    table, label = TABLES["table3"], "CapDec + RLCF"
+    fill_row(tmp_path, table, row_of(table, label), words=["metric_model=ViT-L/14"])
+    cell = cell_of(table, tmp_path, label, "flickr30k_refclipscore")
+    assert cell.verdict == "reproduced with other settings"
+    assert cell.settings == ("metric_model is 'ViT-L/14' (the row: 'ViT-B/32')",)
+    assert cell_of(table, tmp_path, label, "flickr30k_cider").verdict == "reproduced"  # has nothing to do with it
+
+
+def test_an_error_never_hides_a_result_of_another_shard(tmp_path):
+    lines, error = answers(10_000, 6977), json.dumps({"id": "0", "error": "cannot be read"})
+    for good, bad in (("rows-0-of-2.jsonl", "rows-1-of-2.jsonl"), ("rows-1-of-2.jsonl", "rows-0-of-2.jsonl")):
+        root = tmp_path / good
+        path = write_run(root, "configs/classification/rlcf_encoder.yaml", [], "imagenet_v2", [])
+        (path / good).write_text("\n".join(lines) + "\n")
+        (path / bad).write_text(f"{error}\n" + lines[1][: len(lines[1]) // 2])  # and a torn line
+        cell = cell_of(TABLES["table1"], root, "RLCF, encoder", "imagenet_v2")
+        assert (cell.num_samples, cell.verdict, cell.difference) == (10_000, "reproduced", 0)
+
+
+def test_damaged_files_are_named(one_column, tmp_path, capsys):
+    one_column(0.0)
+    (path,) = tmp_path.iterdir()
+    for name, content, message in [
+        ("rows.jsonl", "[1]\n", "rows.jsonl, line 1 is damaged"),
+        ("summary.json", "{", "summary.json is damaged"),
+        ("config.yaml", "task: classification\n", "config.yaml has no dataset and no seed"),
+    ]:
+        (path / name).write_text(content)
+        assert main(["table1", "--output-root", str(tmp_path)]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+    command = [sys.executable, "-m", "scripts.tables", "table3", "--output-root", str(tmp_path)]
+    piped = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    piped.stdout.close()
+    errors = piped.stderr.read()
+    assert piped.wait() == 0 and errors.startswith("no run of table3") and errors.count("\n") == 1
+
+
 def test_csv_json_and_latex_can_be_parsed(one_column, tmp_path, capsys):
     one_column(-3.0)
     assert main(["table1", "--output-root", str(tmp_path), "--format", "csv"]) == 0
@@ -192,6 +246,7 @@ def test_bad_input_and_nothing_found(tmp_path, capsys):
         (["table1", "table2"], "one table at a time"),
         (["some_run", "--output-root", str(tmp_path)], "some_run is no folder"),
         (["demo", "--output-root", str(tmp_path)], "no run of the demo in"),
+        (["demo", "--json", "--output-root", str(tmp_path)], "the demo's tables have --format csv"),
     ]:
         assert main(words) == 2
         assert message in capsys.readouterr().err

@@ -82,10 +82,12 @@ def test_runs_that_cannot_be_compared(runs, tmp_path, capsys):
     words = ["direction=image_to_text"]
     retrieval = write_run(tmp_path, "configs/retrieval/zero_shot.yaml", words, "coco", ['{"id": "1", "rank": 2}'])
     empty = write_run(tmp_path, RLCF, ["seed=3"], "imagenet_a", [])
+    labels = write_run(tmp_path, RLCF, ["seed=4"], "imagenet_a", [answer(1, 0, 0), answer(2, 0, 0, label=5)])
     for other, message in [
         (elsewhere, "has no sample in common with zero_shot__imagenet_a__seed0"),
         (retrieval, "runs of one task expected, got classification and retrieval"),
         (empty, "has no records yet"),
+        (labels, "have different labels for 1 of 2 samples, 2 for one"),
     ]:
         assert main([str(runs[0]), str(other)]) == 2
         assert message in capsys.readouterr().err
