@@ -80,6 +80,7 @@ def messages(task_packages: Iterable[str], rank: Rank = ALONE) -> Iterator[None]
         console.setFormatter(logging.Formatter(f"process {rank.index} of {rank.count}: %(message)s"))
     for package in ("scripts", "clipscore", *task_packages):
         logging.getLogger(package).setLevel(logging.DEBUG)
+    tqdm.get_lock()  # made at the first message otherwise, and a signal in the middle of that would be a traceback
     logging.getLogger().addHandler(console)
     try:
         yield

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
-import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from scripts.identity import differences
 from scripts.shards import Shard
 
 FILE = "lock"
@@ -18,6 +21,27 @@ GATE, SLOTS = 0, 1  # bytes of the file: for those who look at the folder as a w
 
 class FolderBusy(OSError):
     """Other processes write to the folder. The message says who, and what to do."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A line of the lock file: a process, its shard, and the terms on which all that write at the same time agree."""
+
+    shard: Shard
+    process: str
+    terms: dict[str, Any]
+
+    @classmethod
+    def parse(cls, line: bytes) -> Holder | None:
+        """None for a line that a full disk has cut."""
+        try:
+            shard, process, terms = json.loads(line)
+        except ValueError:
+            return None
+        return cls(Shard.parse(shard), process, terms)
+
+    def __str__(self) -> str:
+        return json.dumps([str(self.shard), self.process, self.terms])
 
 
 class FolderLock:
@@ -39,29 +63,40 @@ class FolderLock:
         """Give everything back."""
         self._file.close()
 
-    def hold(self, shard: Shard) -> None:
+    def hold(self, shard: Shard, terms: dict[str, Any]) -> None:
         """Take a shard until `close`; inside `gate`.
 
+        Args:
+            shard: of this process.
+            terms: what JSON can hold; those of all processes at work are the same.
+
         Raises:
-            FolderBusy: another process has it, or shards that it shares samples with.
+            FolderBusy: another process has it, or shards that it shares samples with, or works on other terms.
         """
-        start, end = _slots(shard.count)
+        listed = self._listed()
         if not self._take(_slot(shard)):
             part = f" as shard {shard}" if shard.is_part else ""
             raise FolderBusy(
-                f"another process ({self._holders([shard])}) is writing to {self.folder}{part}; wait for it to end, or "
+                f"another process ({_names([one for one in listed if one.shard == shard])}) is writing to "
+                f"{self.folder}{part}; wait for it to end, or give this run name=OTHER"
+            )
+        start, end = _slots(shard.count)
+        others = [one for one in listed if one.shard != shard and self._is_busy(one.shard)]
+        if not (self._is_free(SLOTS, start) and self._is_free(end)):
+            raise FolderBusy(
+                f"{self.folder} is being written by {_names([one for one in others if one.shard.count != shard.count])}"
+                f", which has samples of {_title(shard)} too; wait for it to end, go on in as many shards as there, or "
                 "give this run name=OTHER"
             )
-        if not (self._is_free(SLOTS, start) and self._is_free(end)):
-            others = [one for one in self._listed() if one.count != shard.count and self._is_busy(one)]
-            raise FolderBusy(
-                f"{self.folder} is being written by {self._holders(others)}, which has samples of {_title(shard)} too; "
-                "wait for it to end, go on in as many shards as there, or give this run name=OTHER"
-            )
-        lines = [line for line in self._lines() if _shard_of(line) != shard and self._is_busy(_shard_of(line))]
-        lines.append(f"{shard} process {os.getpid()} on {socket.gethostname()}")
+        for other in others:
+            if found := differences(other.terms, terms):
+                raise FolderBusy(
+                    f"shards that run at the same time must agree: {'; '.join(found)}; {self.folder} is being written "
+                    f"by {_names([other])}"
+                )
+        lines = [*others, Holder(shard, f"process {os.getpid()} on {socket.gethostname()}", terms)]
         self._file.truncate(0)
-        self._file.write("".join(line + "\n" for line in lines).encode())
+        self._file.write("".join(f"{line}\n" for line in lines).encode())
 
     def has_others(self, shard: Shard | None) -> bool:
         """Whether other processes are at work in the folder; inside `gate`, with the own shard, if one is held."""
@@ -114,18 +149,10 @@ class FolderLock:
         """Whether another process has a shard that this one has not."""
         return not self._is_free(_slot(shard), _slot(shard) + 1)
 
-    def _lines(self) -> list[str]:
+    def _listed(self) -> list[Holder]:
         self._file.seek(0)
-        return [line for line in self._file.read().decode(errors="replace").splitlines() if re.match(r"\d+/\d+ ", line)]
-
-    def _listed(self) -> list[Shard]:
-        return [_shard_of(line) for line in self._lines()]
-
-    def _holders(self, shards: list[Shard]) -> str:
-        """The process of each shard, for a message."""
-        named = {_shard_of(line): line.split(maxsplit=1)[1] for line in self._lines()}
-        found = [named[one] + (f" (shard {one})" if len(shards) > 1 else "") for one in shards if one in named]
-        return " and ".join(found) or "another process"
+        found = map(Holder.parse, self._file.read().splitlines())
+        return [holder for holder in found if holder is not None]
 
 
 def is_anyone_at_work(folder: Path) -> bool:
@@ -144,8 +171,10 @@ def _title(shard: Shard) -> str:
     return f"shard {shard}" if shard.is_part else "the whole run"
 
 
-def _shard_of(line: str) -> Shard:
-    return Shard.parse(line.split()[0])
+def _names(holders: Sequence[Holder]) -> str:
+    """The processes, for a message."""
+    found = [one.process + (f" (shard {one.shard})" if len(holders) > 1 else "") for one in holders]
+    return " and ".join(found) or "another process"
 
 
 def _slots(count: int) -> tuple[int, int]:

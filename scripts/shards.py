@@ -39,9 +39,7 @@ class Shard:
         """
         match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
         if match is None or not int(match[1]) < int(match[2]):
-            raise ValueError(
-                f"shard={text}: expected i/n with i from 0 to n - 1 and n up to 9999, for example 0/4 to 3/4"
-            )
+            raise ValueError(f"shard={text}: expected i/n with i from 0 to n - 1, n at most 9999, like 0/4 to 3/4")
         return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:

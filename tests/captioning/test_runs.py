@@ -24,7 +24,7 @@ from captioning.task import sampling_seed
 from clipscore import coco_metrics
 from clipscore.caption_layouts import canonical_name
 from clipscore.settings import REPOSITORY
-from scripts import loop, run
+from scripts import progress, run
 from scripts.demo.make_data import make_data
 
 CLIP_WIDTH, LM_WIDTH, PREFIX = 128, 32, 3  # of the demo's CLIPs; of the tiny captioner
@@ -209,8 +209,8 @@ def test_the_caption_before_is_that_of_the_plain_captioner(roots):
 
 
 def test_the_running_metric_needs_no_references(roots, monkeypatch, capsys):
-    monkeypatch.setattr(loop, "LOG_INTERVAL_S", 0.0)
-    monkeypatch.setattr(loop, "METRIC_SHARE", 0)
+    monkeypatch.setattr(progress, "LOG_INTERVAL_S", 0.0)
+    monkeypatch.setattr(progress, "METRIC_SHARE", 0)
     assert start("eval_capdec", f"dataset={SCENES}", "limit=1") == 0
     assert f"{SCENES}: 1 of 1 samples, non_empty 100.00, " in capsys.readouterr().err
     assert start("capdec_c2f", f"dataset={SCENES}", "limit=1", *REWARD) == 0

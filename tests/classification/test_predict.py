@@ -55,6 +55,15 @@ def test_a_method_that_adapts_nothing_is_refused(pictures, caplog):
     assert "method=zero_shot adapts nothing" in caplog.text
 
 
+def test_an_interrupt_ends_it_quietly(pictures, monkeypatch, capsys, caplog):
+    def interrupted(*_) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("classification.predict.classify", interrupted)
+    assert main(["--image", str(pictures / "0.png"), "--classes", ",".join(CLASSES), *QUICK]) == 130
+    assert (capsys.readouterr().out, caplog.text) == ("", "")
+
+
 @pytest.mark.parametrize("name", ["rlcf_prompt", "rlcf_encoder"])
 def test_prints_what_a_run_records(pictures, roots, capsys, name):
     config = f"configs/classification/{name}.yaml"

@@ -345,6 +345,19 @@ def test_the_bash_script_on_all_of_dtd(tmp_path):
     assert "✓ images: 1,692 of 1,692" in done.stdout and done.stdout.endswith("complete\n")
 
 
+def test_a_terminal_without_ticks_and_a_reader_that_leaves(tmp_path):
+    root = tmp_path / "d\u00e4ta"
+    command = f"{sys.executable} -m scripts.doctor dtd"
+    environment = {**os.environ, "RLCF_DATA": str(root), "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command.split(), env=environment, cwd=REPOSITORY, capture_output=True, check=False)
+    assert done.returncode == 1 and done.stderr == b""
+    text = done.stdout.decode("ascii")
+    assert f"x data sets in {tmp_path}/d?ta\n    x dtd, " in text and "    + packages" in text and "see x above" in text
+    piped = f"({command}; echo $? >&2) | head -c 1"
+    done = subprocess.run(piped, shell=True, env=environment, cwd=REPOSITORY, capture_output=True, check=False)
+    assert (done.stdout, done.stderr) == (b"x", b"1\n")
+
+
 def test_full_size_in_seconds(tmp_path, monkeypatch):
     """All of ImageNet's validation images and COCO's test set, empty: seconds of CPU, whatever else is running."""
     for wnid in wnids("imagenet"):

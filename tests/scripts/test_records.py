@@ -23,7 +23,7 @@ from scripts.locks import FolderLock
 from scripts.shards import Shard
 lock = FolderLock(Path(sys.argv[1]))
 with lock.gate():
-    lock.hold(Shard())
+    lock.hold(Shard(), {})
 print("locked", flush=True)
 time.sleep(60)
 """
