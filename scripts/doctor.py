@@ -23,7 +23,6 @@ from clipscore.settings import roots
 from scripts.doctor_checks import Check, as_note, branch
 from scripts.doctor_data import FINE_GRAINED, GROUPS, TABLES, canonical, check_data
 from scripts.doctor_machine import check_machine
-from scripts.doctor_weights import check_weights
 
 COMPLETE, NOT_COMPLETE, INTERRUPTED = 0, 1, 130  # exit codes; 2: an unknown name
 
@@ -95,6 +94,8 @@ def examine(
         found = [check_data(name, data_root, deep) for name in datasets]
         tree.append(branch(f"data sets in {data_root}", [*found, *(_extras(data_root) if with_extras else [])]))
     if tables:
+        from scripts.doctor_weights import check_weights  # slow to import
+
         tree.append(branch(f"weights in {weights_root}", check_weights(tables, weights_root, output_root)))
     machine = branch("machine", check_machine(tables, output_root))
     return [*tree, machine if tables else as_note(machine)]

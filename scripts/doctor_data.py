@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
-import os
-import signal
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-
-from tqdm import tqdm
 
 from classification import dataset_layouts
 from classification.datasets import LabelledImages, find_dataset
 from clipscore import caption_layouts, data_checks
 from clipscore.caption_files import CaptionedImages, find_captions, published_md5
-from clipscore.images import UnreadableImage, open_image
 from scripts.doctor_checks import Check, wrong
 
 FINE_GRAINED = tuple(
@@ -67,7 +60,9 @@ def check_data(name: str, data_root: Path, deep: bool = False) -> Check:
         first, *more = str(fault).splitlines()
         parts.append(wrong(first, *more))
     if deep:
-        parts.append(_decoded(name, [image.path for image in data.images]))
+        from scripts.doctor_deep import check_images  # slow to import
+
+        parts.append(check_images(name, [image.path for image in data.images]))
     return Check(title, "ok", (f"found: {data.layout}, in {data_root}",), tuple(parts))
 
 
@@ -151,33 +146,3 @@ def _mend(name: str, data_root: Path) -> list[str]:
             ]
     place = " and ".join(str(data_root / place) for place in places)
     return [f"place: {place}", f"from: {source}; DATA.md has addresses and checksums"]
-
-
-# -------------------------------------------------------------------------------------------------------- --deep
-
-
-def _decoded(name: str, paths: Sequence[Path]) -> Check:
-    faults = unreadable(name, paths)
-    if faults:
-        return wrong(f"decoded: {len(faults):,} of {len(paths):,} images are unreadable", *faults)
-    return Check(f"decoded: all {len(paths):,} images")
-
-
-def unreadable(title: str, paths: Sequence[Path]) -> list[str]:
-    """Decode every image, in as many processes as there are cores; a sentence for each that cannot be read."""
-    bar = tqdm(total=len(paths), desc=title, unit="image", file=sys.stderr, disable=not sys.stderr.isatty())
-    faults = []
-    num_processes = min(os.cpu_count() or 1, 1 + len(paths) // 100)
-    with bar, multiprocessing.Pool(num_processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        for fault in pool.imap(_fault, paths, chunksize=50):
-            faults += [fault] if fault else []
-            bar.update()
-    return faults
-
-
-def _fault(path: Path) -> str | None:
-    try:
-        open_image(path)
-    except UnreadableImage as error:
-        return str(error)
-    return None

@@ -61,12 +61,14 @@ def summary_differences(recorded: Values, wanted: Values) -> list[str]:
 def recorded_summary(config: RunConfig) -> Row | None:
     """The summary that a run with this configuration and limit has in its folder; None when it has none."""
     path = run_path(config)
-    if not (path / "summary.json").is_file() or not (path / "config.yaml").is_file():
+    try:
+        recorded, text = read_config(path), (path / "summary.json").read_text(encoding="utf-8")
+    except FileNotFoundError:  # or not there any more: another process takes the run up
         return None
-    recorded, wanted = read_config(path), config.model_dump(mode="json")
+    wanted = config.model_dump(mode="json")
     if config_differences(recorded, wanted) or summary_differences(recorded, wanted):
         return None
-    return json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    return json.loads(text)
 
 
 def finished_summary(config: RunConfig) -> Row | None:

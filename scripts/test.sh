@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The style check and the tests, on the CPU: bash scripts/test.sh [pytest arguments]
+# The style check and the tests, on the CPU, one process per core: bash scripts/test.sh [pytest arguments]
 # With a GPU, real weights and data: python -m pytest -m gpu tests
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
 
 export CUDA_VISIBLE_DEVICES=""
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"  # the models are tiny: more threads only wait for each other
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # the models are tiny: more threads only wait for each other
 export TOKENIZERS_PARALLELISM=false
 
 python -m ruff check .
-python -m pytest -q tests "$@"
+python -m pytest -q -n "${TEST_PROCESSES:-auto}" --dist loadfile tests "$@"

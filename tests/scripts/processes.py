@@ -15,7 +15,14 @@ from typing import Any
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["scripts.run", "classification.task", "retrieval.task", "captioning.task", "tests.scripts.dummy"]
+    [
+        "scripts.run",
+        "classification.task",
+        "retrieval.task",
+        "captioning.task",
+        "torch.distributed.run",
+        "tests.scripts.dummy",
+    ]
 )
 
 
@@ -33,6 +40,13 @@ def start_run(words: Sequence[str], screen: Path, shuffled: bool = False, killed
     return process
 
 
+def start_torchrun(words: Sequence[str], screen: Path, num_procs: int) -> BaseProcess:
+    """Start `scripts.run` by torchrun's own agent, which forks its processes too; arguments as in `start_run`."""
+    process = SERVER.Process(target=_launch, args=(list(words), screen, num_procs))
+    process.start()
+    return process
+
+
 def end_run(process: BaseProcess) -> int:
     """The exit code of a process; minus the number of a signal."""
     process.join(timeout=120)
@@ -40,13 +54,35 @@ def end_run(process: BaseProcess) -> int:
     return process.exitcode
 
 
+def _launch(words: list[str], screen: Path, num_procs: int) -> None:
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    _write_to(screen)
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=num_procs, max_restarts=0, start_method="fork",
+        run_id=str(os.getpid()), rdzv_backend="c10d", rdzv_endpoint="localhost:0", monitor_interval=0.1,
+    )  # fmt: skip
+    elastic_launch(config, _work)(words)
+
+
+def _work(words: list[str]) -> None:
+    from scripts import run
+
+    if code := run.main(words):
+        sys.exit(code)
+
+
+def _write_to(screen: Path) -> None:
+    file = os.open(screen, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+
+
 def _run(words: list[str], screen: Path, shuffled: bool, killed_at: int | None) -> None:
     from scripts import loop, run
     from tests.scripts import dummy
 
-    file = os.open(screen, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
+    _write_to(screen)
     run.TASKS["dummy"] = dummy.ENTRY
     loop.CARRY_INTERVAL = dummy.CARRY_INTERVAL
     run_task = loop.run_task

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import subprocess
 import sys
@@ -204,3 +206,12 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
             begin(config)
         holder.kill()
     assert begin(config) == []  # the system gave the lock back
+
+
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    with pytest.raises(OSError, match=r"lock cannot be locked \(No locks available\), .*; choose an output_root on a"):
+        begin(make_config(tmp_path))

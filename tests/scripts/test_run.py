@@ -132,6 +132,8 @@ def test_a_sweep_is_a_run_for_each_value(workspace: Path, capsys: pytest.Capture
     assert run.main([*words[:3], "--sweep", "lr=1,2"]) == 2
     shown = capsys.readouterr().err
     assert "two of the runs would share the folder" in shown and "lr is 1.0 there and 2.0 here" in shown
+    assert run.main([*words[:3], "--sweep", "limit=1,2"]) == 2
+    assert "two of the runs would share the folder" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         run.main([*words[:3], "--sweep", "lr"])
     assert "expected KEY=VALUE,VALUE, got 'lr'" in capsys.readouterr().err
@@ -241,6 +243,9 @@ def test_results_of_other_code_are_pointed_out(
     for limit in (2, 3):
         start(workspace, "dataset=d", f"limit={limit}")
         assert "has results of other code" in capsys.readouterr().err
+    (folder(workspace) / "rows.jsonl").write_text("")
+    start(workspace, "dataset=d")
+    assert "other code" not in capsys.readouterr().err
 
 
 def test_help_lists_keys_types_and_current_values(workspace: Path, capsys: pytest.CaptureFixture) -> None:
@@ -295,9 +300,9 @@ def test_a_killed_run_goes_on_to_the_same_records(workspace: Path, sequential: s
 def test_a_second_process_is_refused_and_ctrl_c_ends_the_first(workspace: Path, capsys: pytest.CaptureFixture) -> None:
     with process(workspace, "num_samples=2000", num_rows=1) as child:
         assert start(workspace, "dataset=d", "name=killed", "num_samples=2000") == 2
-        assert (
-            f"another process (process {child.pid} on {socket.gethostname()}) is writing to " in capsys.readouterr().err
-        )
+        shown = capsys.readouterr().err
+        assert f"another process (process {child.pid} on {socket.gethostname()}) is writing to " in shown
+        assert "--debug" not in shown
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate(timeout=30)
     assert child.returncode == 128 + signal.SIGINT

@@ -23,7 +23,7 @@ from scripts.records import RunFolder
 from scripts.shards import Rank, Shard
 from tests.scripts.dummy import DummyTask
 from tests.scripts.processes import end_run, start_run
-from tests.scripts.test_records import FINGERPRINT, make_config
+from tests.scripts.test_records import FINGERPRINT, begin_with_a_row, make_config
 from tests.scripts.test_run import folder, plain, rows, start, summary, without_times
 
 MOMENTUM = "error: a run with momentum cannot be sharded, because a sample's result depends on all samples before it; "
@@ -211,6 +211,12 @@ def test_other_weights_are_refused_before_the_first_row(tmp_path: Path) -> None:
     assert json.loads((second.path / "env.json").read_text())["environments"] == [{}, {"host": "other"}]
 
 
+def test_shards_that_start_together_may_raise_the_limit(tmp_path: Path) -> None:
+    begin_with_a_row(make_config(tmp_path, limit=4))
+    with RunFolder(make_config(tmp_path, shard="1/2")) as second, first_shard(tmp_path):  # begins when both are there
+        assert second.begin(FINGERPRINT, {}, {}) == [{"id": "a"}]
+
+
 def test_of_two_that_end_together_one_is_the_last(tmp_path: Path) -> None:
     with first_shard(tmp_path) as first, RunFolder(make_config(tmp_path, shard="1/2")) as second:
         assert first.stdin is not None and first.stdout is not None
@@ -297,3 +303,13 @@ def test_the_first_process_does_not_wait_for_the_dead(
     assert time.monotonic() - begun > 1.5
     output, errors = capsys.readouterr()
     assert output == "" and "1 of the 1 runs are not whole, and no process is at work on them" in errors
+
+
+def test_the_first_process_does_not_wait_for_shards_that_are_done_elsewhere(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in zip(TORCHRUN, ("0", "2", "0"), strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(run, "_wait_for_others", lambda configs: pytest.fail("it would hold its GPU until they end"))
+    assert start(workspace, "dataset=d", "shard=0/2") == 0
+    assert len(rows_of(folder(workspace) / "rows-0-of-4.jsonl")) == 3
