@@ -49,6 +49,7 @@ class ClipModel(nn.Module):
         self.sha256 = sha256
         self.tokenizer = tokenizer
         self.autocast_dtype = autocast_dtype
+        self.is_compiled = False
         size = backend.visual.image_size
         self.image_size: int = size if isinstance(size, int) else size[0]
         mean = torch.tensor(getattr(backend.visual, "image_mean", None) or CLIP_MEAN)
@@ -97,6 +98,7 @@ class ClipModel(nn.Module):
     def compile_visual(self) -> ClipModel:
         """Put the image tower through torch.compile, for each batch size by itself; other last digits."""
         self.visual.compile(dynamic=False)
+        self.is_compiled = True
         return self
 
     def free_text_tower(self) -> None:

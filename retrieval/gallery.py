@@ -222,6 +222,7 @@ def _origin(model: ClipModel, kind: str, items: str) -> dict[str, str]:
         "kind": kind,
         "items": hashlib.sha256(items.encode()).hexdigest(),
         "precision": str(model.autocast_dtype or model.dtype),
+        "compiled": str(model.is_compiled),
         "device": torch.cuda.get_device_name(model.device) if on_gpu else "cpu",
         "libraries": ", ".join(f"{m.__name__} {m.__version__}" for m in (torch, torchvision, open_clip)),
         "code": _code_digest(),

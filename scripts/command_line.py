@@ -73,8 +73,9 @@ class CommandLine:
             ConfigError: the mistakes of all of them.
         """
         assert self.config is not None, "there is one unless help is wanted"
+        datasets: Sequence[str | None] = self.datasets or [None]
         configs, problems = [], []
-        for dataset, *swept in itertools.product(self.datasets or [None], *self.sweeps):
+        for dataset, swept in itertools.product(datasets, itertools.product(*self.sweeps)):
             try:
                 configs.append(load_config(self.config, [*self.words, *swept], config_class, dataset))
             except ConfigError as error:

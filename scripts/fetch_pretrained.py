@@ -19,6 +19,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from clipscore.printing import print_text
 from clipscore.settings import roots
 from scripts.environment import Interrupted, messages, signals
 from scripts.fetch_download import download, find_fault, install, unpack
@@ -177,14 +178,18 @@ def _server(file: RemoteFile) -> str:
     return urllib.parse.urlsplit(file.address or "").netloc
 
 
-def show(files: Sequence[RemoteFile], places: Mapping[str, str]) -> None:
-    """Print the files: group, path, size and checksum, who needs it, where it is or goes."""
+def listing(files: Sequence[RemoteFile], places: Mapping[str, str]) -> str:
+    """The files as text: group, path, size and checksum, who needs it, where it is or goes."""
+    lines = []
     for file in files:
         target = find_place(file, places)
-        print(f"{file.group:<9} {file.path}")
-        print(f"          {describe(file)}")
-        print(f"          for {file.needed_by or 'models of your own choice'}; {file.address or file.page}")
-        print(f"          {'there' if target.exists() else 'missing'}: {target}")
+        lines += [
+            f"{file.group:<9} {file.path}",
+            f"          {describe(file)}",
+            f"          for {file.needed_by or 'models of your own choice'}; {file.address or file.page}",
+            f"          {'there' if target.exists() else 'missing'}: {target}",
+        ]
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -205,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             files = choose(args.names, args.annotations) if args.names or not args.list else list(FILES)
             places = roots()
             if args.list:
-                show(files, places)
+                print_text(listing(files, places))
                 return DONE
             fetching = Fetching(places, args.check, args.annotations)
             with signals():
@@ -215,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Interrupted as stop:
             log.error("stopped by %s; the same command goes on where it ended", stop)
             return 128 + stop.number
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # OSError: a file or folder that may not be read
             log.error("error: %s", error)
             return REFUSED
 

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from clipscore.caption_layouts import NOCAPS_DOMAINS, NOCAPS_FILE, CaptionLayout, find_layout
+from clipscore.printing import print_text
 from clipscore.settings import roots
 from scripts.environment import messages
 from scripts.fetch_manifest import NOCAPS_FILES
@@ -120,8 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             text = "".join(f"{image.address}\n" for image in listed)
             if args.images:
                 args.images.write_text(text, encoding="utf-8")
-            else:
-                sys.stdout.write(text)
+            elif listed:
+                print_text(text.removesuffix("\n"))
         except (ValueError, OSError) as error:
             log.error("error: %s", error)
             return REFUSED

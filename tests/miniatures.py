@@ -206,13 +206,19 @@ def _nocaps_images() -> list[tuple[str, str]]:
 def _nocaps_official(place: str, images: str, data_root: Path) -> None:
     rows = list(enumerate(_nocaps_images()))
     content = {
-        "images": [{"id": number, "file_name": name, "domain": domain} for number, (name, domain) in rows],
+        "licenses": [],
+        "info": {"version": "1.0"},
+        "images": [
+            {"id": number, "open_images_id": Path(name).stem, "file_name": name, "domain": domain, "width": 8,
+             "height": 8, "license": 0, "coco_url": f"https://nocaps.s3.amazonaws.com/val/{name}"}
+            for number, (name, domain) in rows
+        ],
         "annotations": [
             {"id": 10 * number + k, "image_id": number, "caption": text}
             for number, _ in rows
             for k, text in enumerate(_captions(number, 10))
         ],
-    }
+    }  # fmt: skip
     _write(data_root / "nocaps" / place / NOCAPS_FILE, content)
     _link(data_root, [data_root / "nocaps" / images / name for _, (name, _) in rows])
 

@@ -12,6 +12,7 @@ import pytest
 
 from clipscore.settings import REPOSITORY
 from tests import miniatures
+from tests.test_miniatures import listing
 
 HEADING = "## Your data and weights"
 
@@ -45,6 +46,7 @@ def follow(line: str, environment: dict[str, str]) -> subprocess.CompletedProces
 @pytest.mark.timeout(300)
 def test_from_data_to_a_summary_of_each_task(environment):
     fetch, doctor, classification, retrieval, captioning, tables, report = commands()
+    data_before = listing(Path(environment["RLCF_DATA"]))
     listed = follow(f"{fetch} --list", environment)
     assert listed.returncode == 0 and "ViT-L-14.pt" in listed.stdout
     looked = follow(doctor, environment)
@@ -62,3 +64,4 @@ def test_from_data_to_a_summary_of_each_task(environment):
     assert shown.returncode == 0 and "partial, 3 of 7,500" in shown.stdout.replace("7500", "7,500"), shown.stdout
     assert follow(report, environment).returncode == 0
     assert (Path(environment["RLCF_OUTPUT"]) / "report.html").stat().st_size > 10_000
+    assert listing(Path(environment["RLCF_DATA"])) == data_before, "a data folder was written into"

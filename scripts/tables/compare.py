@@ -121,8 +121,10 @@ def _keep_captions(row: Row) -> Row:
 
 
 def _samples(run: Run, count: int) -> Quantity:
-    partial = (run.summary or {}).get("partial")
-    note = f" (partial: {partial})" if partial else "" if run.summary else " so far"
+    summary = run.summary or {}
+    notes = [f"partial: {summary['partial']}"] if "partial" in summary else []
+    notes += [f"{summary['num_errors']:,} without a result"] if summary.get("num_errors") else []
+    note = f" ({'; '.join(notes)})" if notes else "" if summary else " so far"
     return Quantity(count, f"{count:,}{note}")
 
 

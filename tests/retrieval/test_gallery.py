@@ -69,8 +69,10 @@ def test_features_are_made_once_for_each_model(tiny_clip, images, cache, encoded
 
 def test_whatever_changes_the_numbers_makes_them_anew(tiny_clip, images, cache, encoded, monkeypatch):
     policy = tiny_clip("P")
+    monkeypatch.setattr(policy.visual, "compile", lambda dynamic: None)  # takes a while
     changes = [
         lambda: setattr(policy, "sha256", "of other weights"),
+        policy.compile_visual,
         lambda: setattr(policy, "autocast_dtype", torch.bfloat16),
         lambda: Image.new("RGB", (40, 40)).save(images[0].path),
         lambda: os.utime(images[1].path, ns=(1, 1)),
@@ -85,13 +87,13 @@ def test_whatever_changes_the_numbers_makes_them_anew(tiny_clip, images, cache, 
         assert len(encoded) == number
     image_features([tiny_clip("R1")], images, 32, cache, 0)
     image_features([tiny_clip("R1")], images, 48, cache, 0)  # the pictures of another policy
-    assert len(encoded) == 8
+    assert len(encoded) == 9
     text_features(policy, ["a"], cache)
     text_features(policy, ["b"], cache)
-    assert len(encoded) == 10
+    assert len(encoded) == 11
     monkeypatch.setattr(gallery, "_code_digest", lambda: "of other code")
     text_features(policy, ["b"], cache)
-    assert len(encoded) == 11
+    assert len(encoded) == 12
 
 
 def test_without_a_folder_nothing_is_kept(tiny_clip, images, tmp_path, encoded):

@@ -18,7 +18,8 @@ NUM_SAMPLES = 30  # of the longest gallery: three pages of cards
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH (apt-get install chromium)")
 
 OVERFLOW = """[...document.querySelectorAll("body *")]
-  .filter((node) => !node.closest(".scroll, nav, pre, svg") && node.getBoundingClientRect().right > innerWidth + 1)
+  .filter((node) => !node.closest(".scroll, .cells, nav, pre, svg"))
+  .filter((node) => node.getBoundingClientRect().right > innerWidth + 1)
   .map((node) => node.outerHTML)"""
 CONTRAST = """(() => {
   const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
@@ -51,12 +52,15 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of the three tasks, two of them on the same data, with names that try to be markup."""
     root = tmp_path_factory.mktemp("runs")
     many = [classified(f"{i}.png", (1, 0, 0)[i % 3], (0, 1, 0)[i % 3]) for i in range(NUM_SAMPLES)]
-    runs = [classification_run(root / "c/first"), classification_run(root / "c/many_samples_of_a_long_name", many)]
+    long_name = "many_samples_of_a_name_that_is_longer_than_a_phone_is_wide"
+    runs = [classification_run(root / "c/first"), classification_run(root / "c" / long_name, many)]
     runs += [
         retrieval_run(root / "t/run"),
         retrieval_run(root / "i/run", "image_to_text"),
         captioning_run(root / "k/r"),
     ]
+    steps = {"candidates": [[[0, 1]]] * 40, "rewards": [[[1.0, 0.5]]] * 40, "loss": [0.1] * 40, "step_top1": [0] * 40}
+    runs.append(classification_run(root / "m/steps", [classified("long/" * 60 + "0.png", 1, 0, **steps)]))
     write_report(runs, root / "report.html")
     return root / "report.html"
 
@@ -75,6 +79,8 @@ def test_it_opens_without_a_complaint_and_fits(browser: Browser, page: Path, wid
     assert browser.complaints() == [] and browser.requests() == []
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
     assert browser.evaluate(OVERFLOW) == []
+    cramped = "(cell) => cell.scrollWidth > cell.clientWidth + 1"  # its number runs into the next one
+    assert browser.evaluate(f"[...document.querySelectorAll('.cell')].filter({cramped}).length") == 0
     unseen = "(image) => !image.naturalWidth || !(image.alt || image.closest('.label'))"  # a label names its picture
     assert browser.evaluate(f"[...document.images].filter({unseen}).length") == 0
     assert browser.evaluate("document.images.length") > 50

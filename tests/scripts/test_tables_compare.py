@@ -35,15 +35,16 @@ def runs(tmp_path: Path) -> list[Path]:
     more = {"confidence_before": 0.9, "confidence": 0.7, "brier_before": 0.4, "brier": 0.2, "moved": 0.0}
     right = {1, *range(4, 11)}
     other = [answer(i, int(i > 3), int(i not in right), **more, step_top1=[1, 0, i % 2]) for i in range(1, 11)]
+    some = {"partial": "10 of 7,500", "num_errors": 2}
     return [
-        write_run(tmp_path, ZERO_SHOT, [], "imagenet_a", base, {"num_samples": 10, "partial": "10 of 7,500"}),
+        write_run(tmp_path, ZERO_SHOT, [], "imagenet_a", base, {"num_samples": 10} | some),
         write_run(tmp_path, RLCF, [], "imagenet_a", other),
     ]
 
 
 def test_classification_by_hand(runs):
     base, other = comparison([open_run(path) for path in runs])
-    assert (base["accuracy"].value, base["samples"].text) == (40, "10 (partial: 10 of 7,500)")
+    assert (base["accuracy"].value, base["samples"].text) == (40, "10 (partial: 10 of 7,500; 2 without a result)")
     assert base["top-5 accuracy"].value == pytest.approx(70)  # 0 to 3 at the first place, 5, 7 and 9 at the second
     expected = {
         "samples": 10,
