@@ -97,7 +97,8 @@ def classify(config: ClassificationConfig, names: Sequence[str], picture: Image.
     state = build_state(config, policy, scale_loss=precision is torch.float16)
     seed = view_seed(config.seed, config.dataset, file_name)
     crop_scale = tuple(views.crop_scale) if views.crop_scale else None
-    drawn = make_views(picture, views.num_views, clip.image_size, seed, views.recipe, crop_scale).to(device)
+    drawn = make_views(picture, views.num_views, clip.image_size, seed, views.recipe, crop_scale, views.backend)
+    drawn = drawn.to(device)
     return adapt(policy, state, objective, drawn, views.num_selected, config.steps, config.entropy_weight)
 
 

@@ -70,7 +70,8 @@ def draw_views(
     options = config["views"]
     seed, scale = view_seed(config["seed"], config["dataset"], sample_id), options["crop_scale"]
     num_views = max(numbers) + 1
-    views = make_views(picture, num_views, DRAWN_SIDE, seed, options["recipe"], tuple(scale) if scale else None)
+    how = options["recipe"], tuple(scale) if scale else None, options.get("backend", "pil")
+    views = make_views(picture, num_views, DRAWN_SIDE, seed, *how)
     return [_picture(views[number]) for number in numbers]
 
 
