@@ -83,7 +83,12 @@ class CaptioningTask:
             "checkpoint": file_sha256(checkpoint),
             "llm": language_model_digest(self.captioner.lm, self.captioner.tokenizer),
         }
-        self.about = {"root": str(self.data.root), "layout": self.data.layout, "checkpoint": str(checkpoint)}
+        self.about = {
+            "root": str(self.data.root),
+            "layout": self.data.layout,
+            "faults": [str(fault) for fault in self.data.faults],
+            "checkpoint": str(checkpoint),
+        }
         log.info(
             "%s: %d images in %s; %s of %s on %s, %s; metrics: %s",
             self.data.name, len(self.ids), self.data.root, config.method, checkpoint,

@@ -84,7 +84,12 @@ class ClassificationTask:
             tensors = [start[0], *(start[1][key] for key in sorted(start[1]))]
             digest = hashlib.sha256(b"".join(tensor.float().numpy().tobytes() for tensor in tensors))
             self.fingerprint["prompt_start"] = digest.hexdigest()
-        self.about = {"root": str(self.data.root), "layout": self.data.layout, "class_names": list(names)}
+        self.about = {
+            "root": str(self.data.root),
+            "layout": self.data.layout,
+            "faults": [str(fault) for fault in self.data.faults],
+            "class_names": list(names),
+        }
         log.info(
             "%s: %d images in %s, %d classes (%s, ...); %s on %s, %s",
             self.data.name, len(self.ids), self.data.root, len(names), first_classes(self.data),

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -77,7 +78,9 @@ class FeatureCache:
         if self.folder is None:
             return
         path = self._path(origin)
-        draft = path.with_name(f"{path.name}.{os.getpid()}.part")  # several runs may write the same features
+        draft = path.with_name(
+            f"{path.name}.{platform.node()}.{os.getpid()}.part"
+        )  # several runs may write the same features
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_file({"features": features.cpu().contiguous()}, draft, metadata=origin)

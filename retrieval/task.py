@@ -124,7 +124,13 @@ class RetrievalTask:
         for role, models in {"policy": [self.clip], "reward": rewards, "zero_shot": members}.items():
             self.fingerprint |= {f"{role}:{model.name}": model.sha256 for model in models}
         gallery = self.pairs.texts if self.by_image else [image.id for image in data.images]
-        self.about = {"root": str(data.root), "layout": data.layout, "direction": config.direction, "gallery": gallery}
+        self.about = {
+            "root": str(data.root),
+            "layout": data.layout,
+            "faults": [str(fault) for fault in data.faults],
+            "direction": config.direction,
+            "gallery": gallery,
+        }
         log.info(
             "%s: %d images and %d captions in %s; %s, %s on %s, %s",
             data.name, len(data.images), len(self.pairs.texts), data.root,

@@ -22,6 +22,8 @@ class SampleError(Exception):
 class Summarizer(Protocol):
     """The part of a task that is asked for here; see `scripts.loop.Task`."""
 
+    about: dict[str, Any]
+
     def summarize(self, rows: list[Row]) -> dict[str, float | int]:
         """Metrics over rows without errors, at least one."""
 
@@ -37,12 +39,11 @@ def summarize(task: Summarizer, config: RunConfig, rows: Sequence[Row]) -> Row:
     if not good:
         raise SampleError(f"none of the {len(rows)} samples has a result; the first: {errors[0]['error']}")
     seconds = sum(row["seconds"] for row in good)
-    published = getattr(task, "published", None)
     return {
         "dataset": config.column,
         "name": config.name,
         "num_samples": len(good),
-        **({"partial": f"{len(good)} of {published}"} if published not in (None, len(good)) else {}),
+        **_partial(task, len(good)),
         "num_errors": len(errors),
         "errors": [row["id"] for row in errors[:NUM_LISTED_ERRORS]],
         **task.summarize(good),
@@ -52,6 +53,14 @@ def summarize(task: Summarizer, config: RunConfig, rows: Sequence[Row]) -> Row:
         "seconds_waiting": round(sum(row.get("seconds_waiting", 0.0) for row in rows), 3),
         "samples_per_second": round(len(good) / seconds, 3) if seconds else 0.0,
     }
+
+
+def _partial(task: Summarizer, num_samples: int) -> dict[str, str]:
+    """How much of the published data the run had, if that was not all of them or they are not the published ones."""
+    published, faults = getattr(task, "published", None), task.about.get("faults")
+    if published is None or (num_samples == published and not faults):
+        return {}
+    return {"partial": f"{num_samples} of {published}" + (", data not as published" if faults else "")}
 
 
 def _moved(config: RunConfig, rows: Sequence[Row]) -> dict[str, float]:
