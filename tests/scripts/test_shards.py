@@ -64,7 +64,7 @@ def test_shards_share_all_samples_out() -> None:
     assert Shard().take(ids) == ids and Shard(0, 1) == Shard() and not Shard().is_part
 
 
-@pytest.mark.parametrize("text", ["3/3", "a/b", "2", "1/0", "0/0", "0/99999999999"])
+@pytest.mark.parametrize("text", ["3/3", "a/b", "1/0", "0/0", "0/99999999999"])
 def test_a_shard_that_is_none_is_refused(workspace: Path, capsys: pytest.CaptureFixture, text: str) -> None:
     assert start(workspace, "dataset=d", f"shard={text}") == 2
     assert f"error: shard={text}: expected i/n with i from 0 to n - 1, n at most" in capsys.readouterr().err
