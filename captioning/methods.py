@@ -39,7 +39,8 @@ def find_checkpoint(name: str, roots: Sequence[Path]) -> Path:
     if found is None:
         tried = ", ".join(dict.fromkeys(map(str, files)))
         raise FileNotFoundError(
-            f"checkpoint={name} not found; tried {tried}; give the file that holds the trained mapper, or its folder"
+            f"checkpoint={name} not found; tried {tried}; `bash scripts/fetch_pretrained.sh mappers` fetches "
+            "the released ones; or give the file that holds a trained mapper, or its folder"
         )
     return found
 
@@ -96,7 +97,7 @@ def load_language_model(name: str, pretrained_root: Path) -> tuple[nn.Module, An
         tried = ", ".join(map(str, _places(name, pretrained_root)))
         raise FileNotFoundError(
             f"no language model {name!r}: no config.json in any of {tried}, and Hugging Face answers: {error}; "
-            f"put the files of https://huggingface.co/facebook/opt-125m into {pretrained_root / 'opt-125m'}"
+            f"`bash scripts/fetch_pretrained.sh opt` fetches OPT-125m into {pretrained_root / 'opt-125m'}"
         ) from error
 
 

@@ -116,13 +116,13 @@ def read_classes(text: str) -> list[str]:
     elif "," in text:
         given = text.split(",")
     else:
-        dataset = canonical_name(text)
+        dataset = canonical_name(text) if len(text) > 1 else None  # a single letter is a class that stands alone
         if dataset is not None and dataset.split("/")[0] in LAYOUTS:
             return class_names(dataset)
         given = [text]
     names = [name.strip() for name in given if name.strip()]
     if len(names) < 2:
-        found = f"one class, {names[0]!r}" if names else "no class"
+        found = f"one class, {names[0]!r}, and no file of that name" if names else "no class"
         raise ValueError(
             f'--classes {text}: {found}; give at least two, separated by commas ("cat,dog"), a file with one name per '
             f"line, or a data set: {', '.join(LAYOUTS)}"

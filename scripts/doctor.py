@@ -6,8 +6,9 @@
     python -m scripts.doctor weights                  all weights; also: fine_grained, imagenet_c
     python -m scripts.doctor imagenet_a --deep        also decode every image
 
-Exit code 0: all that was asked for is complete. Paths are those of runs: RLCF_DATA, RLCF_PRETRAINED and RLCF_OUTPUT,
-else configs/paths.yaml. Nothing is downloaded, and nothing is written.
+Exit code 0: all that was asked for is complete. Paths are those of runs: data_root=DIR, pretrained_root=DIR and
+output_root=DIR, else RLCF_DATA, RLCF_PRETRAINED and RLCF_OUTPUT, else configs/paths.yaml. Nothing is downloaded, and
+nothing is written.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipscore.printing import print_text
-from clipscore.settings import roots
+from clipscore.settings import ROOT_VARIABLES, roots
 from scripts.doctor_checks import Check, as_note, branch
 from scripts.doctor_data import FINE_GRAINED, GROUPS, TABLES, canonical, check_data
 from scripts.doctor_machine import check_machine
@@ -36,13 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--deep", action="store_true", help="decode every image")
     parser.add_argument("--json", action="store_true", help="the same tree as JSON")
     args = parser.parse_args(arguments)
+    names = [word for word in args.names if "=" not in word]
     try:
-        datasets, tables = asked_for(args.names)
+        paths = find_roots([word for word in args.names if "=" in word])
+        datasets, tables = asked_for(names)
     except ValueError as error:
         parser.error(str(error))
-    paths = {key: Path(path) for key, path in roots().items()}
     try:
-        tree = examine(datasets, tables, paths, not args.names, args.deep)
+        tree = examine(datasets, tables, paths, not names, args.deep)
     except KeyboardInterrupt:
         return INTERRUPTED
     is_complete = all(check.passed for check in tree)
@@ -53,6 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines.append("complete" if is_complete else "not complete: see ✗ above")
         print_text("\n".join(lines))
     return COMPLETE if is_complete else NOT_COMPLETE
+
+
+def find_roots(words: Sequence[str]) -> dict[str, Path]:
+    """The three roots, `key=DIR` words over those of all commands.
+
+    Raises:
+        ValueError: another key.
+    """
+    given = dict(word.split("=", 1) for word in words)
+    for key in given.keys() - ROOT_VARIABLES.keys():
+        raise ValueError(f"{key}={given[key]}: only {', '.join(ROOT_VARIABLES)} can be given here")
+    return {key: Path(given.get(key) or path).expanduser() for key, path in roots().items()}
 
 
 def asked_for(names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""A page to look at runs: `python -m scripts.report RUN [RUN ...] [--output report.html] [--samples 60]`."""
+"""A page to look at runs: `python -m scripts.report RUN [RUN ...] [--output FILE] [--samples 60]`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     with messages(()):
         try:
-            write_report(args.runs, args.output, args.samples)
+            write_report(args.runs, args.output or args.runs[0] / "report.html", args.samples)
             return DONE
         except (ValueError, OSError) as error:
             log.error("error: %s", error)
@@ -54,13 +54,19 @@ def write_report(folders: Sequence[Path], output: Path, num_samples: int = NUM_S
     draft.write_text(page, encoding="utf-8", errors="backslashreplace")  # file names that are not UTF-8
     os.replace(draft, output)
     total = sum(len(run.samples) for run in runs)
-    log.info("wrote %s: %s, %s, %.1f MB", output, counted(len(runs), "run"), counted(total, "record"), len(page) / 1e6)
+    log.info(
+        "wrote %s: %s, %s, %.1f MB",
+        output.absolute(),
+        counted(len(runs), "run"),
+        counted(total, "record"),
+        len(page) / 1e6,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.report", description=(__doc__ or "").partition(":")[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder")
-    parser.add_argument("--output", type=Path, default=Path("report.html"), help="default: report.html")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first run's folder")
     parser.add_argument("--samples", type=int, default=NUM_SAMPLES, help="shown of each run (default: %(default)s)")
     return parser
 

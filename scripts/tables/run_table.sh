@@ -27,6 +27,7 @@ run_table() {
     esac
     if [[ "$word" == output_root=* ]]; then output=(--output-root "${word#output_root=}"); fi
   done
+  if [[ -n "$list" && -z "$gpu" ]]; then gpu=0; fi
   if [[ ! "$gpu" =~ ^(cpu|[0-9]+(,[0-9]+)*)$ ]]; then
     echo "error: the first argument is the GPU's number, several like 0,1, or cpu; got '$gpu'" >&2
     echo "usage: $script GPU [--list] [key=value ...]; --help says more" >&2
