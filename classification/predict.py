@@ -122,7 +122,8 @@ def read_classes(text: str) -> list[str]:
         given = [text]
     names = [name.strip() for name in given if name.strip()]
     if len(names) < 2:
-        found = f"one class, {names[0]!r}, and no file of that name" if names else "no class"
+        found = f"one class, {names[0]!r}" if names else "no class"
+        found += "" if os.path.isfile(text) or "," in text else ", and no file of that name"
         raise ValueError(
             f'--classes {text}: {found}; give at least two, separated by commas ("cat,dog"), a file with one name per '
             f"line, or a data set: {', '.join(LAYOUTS)}"

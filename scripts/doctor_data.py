@@ -145,4 +145,4 @@ def _mend(name: str, data_root: Path) -> list[str]:
                 f"{layout.folders[0]}/{part}".rstrip("/") for part in (layout.split_file, layout.image_folders[0])
             ]
     place = " and ".join(str(data_root / place) for place in places)
-    return [f"place: {place}", f"from: {source}; DATA.md has addresses and checksums"]
+    return [f"place: {place}", f"from: {source}; pretrained/DATA.md has addresses and checksums"]

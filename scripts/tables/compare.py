@@ -28,7 +28,7 @@ def compare(names: Sequence[str], root: Path, form: str, as_json: bool) -> str:
     Raises:
         FileNotFoundError, ValueError: no run of that name, a damaged one, or runs that cannot be compared.
     """
-    runs = [open_run(name if (Path(name) / "config.yaml").is_file() else root / name) for name in names]
+    runs = [open_run(name if Path(name).is_dir() else root / name) for name in names]
     sheets = comparison(runs)
     titles = _titles(runs)
     if as_json:

@@ -119,7 +119,8 @@ def test_classes_come_from_a_list_a_file_or_a_data_set(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--classes", "cat"], "one class, 'cat'; give at least two"),
+        (["--classes", "cat"], "one class, 'cat', and no file of that name; give at least two"),
+        (["--classes", "a"], "one class, 'a', and no file"),
         (["--classes", ","], "no class; give at least two"),
         (["--classes", "cat,hot_dog,hot dog"], "'hot dog' is there twice"),
         (["--classes", "cat,dog", "num_candidates=3"], "--classes has 2 classes; .*: add num_candidates=2 to"),

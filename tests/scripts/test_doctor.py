@@ -76,6 +76,15 @@ def test_everything_whole(whole, capsys):
     assert listing(whole) == before
 
 
+def test_roots_on_the_command_line(whole, capsys, monkeypatch):
+    monkeypatch.setenv("RLCF_DATA", "/nowhere")
+    assert ask(capsys, "dtd")[0] == 1
+    assert ask(capsys, "dtd", f"data_root={whole / 'data'}")[0] == 0
+    with pytest.raises(SystemExit) as refused:
+        ask(capsys, "dtd", "lr=1")
+    assert refused.value.code == 2 and "lr=1: only data_root, pretrained_root, output_root" in capsys.readouterr().err
+
+
 def test_json_is_the_same_tree(whole, capsys):
     (code, text), (_, dumped) = ask(capsys, "table2"), ask(capsys, "table2", "--json")
     tree = json.loads(dumped)

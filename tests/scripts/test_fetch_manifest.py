@@ -1,4 +1,4 @@
-"""The manifest, DATA.md, the weights page, checksums.sha256 and the layouts that runs look for say the same."""
+"""The manifest, pretrained/DATA.md, the weights page, checksums.sha256 and the layouts that runs look for say the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clipscore.settings import REPOSITORY
 from clipscore.yaml12 import parse_yaml
 from scripts.fetch_manifest import FILES, RemoteFile
 
-DATA_PAGE = (REPOSITORY / "DATA.md").read_text(encoding="utf-8")
+DATA_PAGE = (REPOSITORY / "pretrained/DATA.md").read_text(encoding="utf-8")
 WEIGHTS_PAGE = (REPOSITORY / "pretrained/README.md").read_text(encoding="utf-8")
 CHECKSUMS = dict(
     reversed(line.split()) for line in (REPOSITORY / "pretrained/checksums.sha256").read_text().splitlines()
