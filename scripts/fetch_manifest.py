@@ -1,7 +1,7 @@
 """The files that `python -m scripts.fetch_pretrained` knows: weights, and annotation files of the data sets.
 
-Addresses, sizes and checksums are those of the pages named here; pretrained/DATA.md has the same figures, and the image archives.
-Sizes or checksums that nobody publishes are None.
+Addresses, sizes and checksums are those of the pages named here; pretrained/DATA.md has the same figures, and the image
+archives. Sizes or checksums that nobody publishes are None.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The manifest, pretrained/DATA.md, the weights page, checksums.sha256 and the layouts that runs look for say the same."""
+"""The manifest, the data page, the weights page, checksums.sha256 and the layouts that runs look for say the same."""
 
 from __future__ import annotations
 
