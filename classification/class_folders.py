@@ -10,9 +10,8 @@ from pathlib import Path
 from classification.class_names import class_names, wnids
 from classification.dataset_layouts import FolderLayout
 from classification.labelled_images import LabelledImage, LabelledImages, Listed
-from clipscore.data_checks import file_names, no_root, relative, some, what_is_there
+from clipscore.data_checks import IMAGE_SUFFIXES, file_names, no_root, relative, some, what_is_there
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _WNID = re.compile(r"n\d{8}", re.IGNORECASE)
 _NUMBER = re.compile(r"\d{1,4}")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # of files that are taken for images
 GO_ON = "; or partial=true to go on with what is there"
 _SHOWN = 3  # names listed in a message; the rest is counted
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from clipscore.caption_files import CaptionedImage
 from clipscore.clip_model import ClipModel
+from clipscore.data_checks import IMAGE_SUFFIXES
 from clipscore.devices import autocast_dtype, choose_device
 from clipscore.images import Pictures
 from clipscore.prediction import (
@@ -36,7 +37,6 @@ from retrieval.methods import build_objective, build_policy, build_state, check_
 from retrieval.metrics import top_items
 
 NUM_ANSWERS = 5
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 EXAMPLE = """\
   python -m scripts.demo.make_data output/demo_data
