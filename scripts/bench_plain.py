@@ -28,11 +28,12 @@ from clipscore.stages import StageTimes
 
 @dataclass
 class Answer:
-    """Adapted logits of the centre view [C], the trusted views [S], and the candidates of each step [S, K]."""
+    """Adapted logits of the centre view [C], the trusted views [S], and of each step candidates [S, K], logits [S, C]."""
 
     logits: Tensor
     selected: Tensor
     candidates: list[Tensor]
+    step_logits: list[Tensor]
 
 
 class PlainEpisode:
@@ -81,18 +82,20 @@ class PlainEpisode:
         with self.times.stage("reward"):
             anchor = self.objective.reward.encode_images(chosen)
         candidates: list[Tensor] = []
+        step_logits: list[Tensor] = []
         for number in range(steps):
             logits = self.logits(chosen) if number else logits
             with self.times.stage("reward"):
                 loss, proposed = self._loss(logits, anchor)
             candidates.append(proposed)
+            step_logits.append(logits.detach())
             with self.times.stage("update"):
                 self.optimizer.zero_grad()
                 scaler.scale(loss).backward()
                 scaler.step(self.optimizer)
                 scaler.update()
         with torch.no_grad():
-            return Answer(self.logits(views[:1])[0], selected, candidates)
+            return Answer(self.logits(views[:1])[0], selected, candidates, step_logits)
 
     def _loss(self, logits: Tensor, anchor: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """[S, C] -> scalar, [S, K]"""
