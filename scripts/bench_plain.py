@@ -28,7 +28,7 @@ from clipscore.stages import StageTimes
 
 @dataclass
 class Answer:
-    """Adapted logits of the centre view [C], the trusted views [S]; of each step candidates [S, K] and logits [S, C]."""
+    """Adapted logits of the centre view [C], trusted views [S]; of each step candidates [S, K] and logits [S, C]."""
 
     logits: Tensor
     selected: Tensor
