@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from clipscore.clip_weights import load_clip
 from clipscore.config import CaptionFiles
 from clipscore.devices import autocast_dtype, choose_device
 from clipscore.images import Pictures, UnreadableImage
+from clipscore.settings import roots
 from clipscore.text_encoder import length_chunks
 
 SHARD_ROWS = 8192
@@ -137,6 +137,7 @@ def _stack(pictures: list[Tensor | str]) -> Tensor | str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
+    paths = roots()
     parser = argparse.ArgumentParser(prog="python -m captioning.features", description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True, help="coco, flickr30k, demo_scenes/clean, or a name of your own")
     parser.add_argument("--annotations", help="of your own data: a json file with captions")
@@ -144,8 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", default="train")
     parser.add_argument("--policy", default="ViT-B/16", help="a CLIP: a name, arch/tag, or a file")
     parser.add_argument("--out", type=Path, required=True, help="folder of the features")
-    parser.add_argument("--data-root", default=os.environ.get("RLCF_DATA", "data"))
-    parser.add_argument("--pretrained-root", default=os.environ.get("RLCF_PRETRAINED", "pretrained"))
+    parser.add_argument("--data-root", default=paths["data_root"])
+    parser.add_argument("--pretrained-root", default=paths["pretrained_root"])
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="fp32", help="fp32, fp16 or bf16; official: fp32")
     parser.add_argument("--batch", type=int, default=64, help="images at once")

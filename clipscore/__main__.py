@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from clipscore.caption_metrics import (
 )
 from clipscore.clip_weights import load_clip
 from clipscore.devices import choose_device
+from clipscore.settings import roots
 
 LABELS = {
     "bleu_1": "BLEU-1",
@@ -129,8 +129,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pretrained",
         type=Path,
-        default=Path(os.environ.get("RLCF_PRETRAINED", "pretrained")),
-        help="folder of weight files (default: RLCF_PRETRAINED, else pretrained)",
+        default=Path(roots()["pretrained_root"]),
+        help="folder of weight files (default: RLCF_PRETRAINED, else configs/paths.yaml)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="what an unreadable image does")
