@@ -178,8 +178,7 @@ class CaptioningTask:
         )  # fmt: skip
 
     def _watch(self) -> StageTimes:
-        times = StageTimes(self.device)
-        for owner, method, stage in [
+        watched = [
             (self.objective, "propose", "text"),
             (self.captioner, "prefix", "policy"),
             (self.captioner, "token_losses", "policy"),
@@ -187,9 +186,8 @@ class CaptioningTask:
             (self.objective, "step", "reward"),
             (self.state, "step", "update"),
             (self.state, "restore", "reset"),
-        ]:
-            times.watch(owner, method, stage)
-        return times
+        ]
+        return StageTimes(self.device, watched)
 
     def _load(self, name: str) -> ClipModel:
         clip = load_clip(name, self.config.pretrained_root, self.device, self.precision)

@@ -171,19 +171,17 @@ class ClassificationTask:
         self.state.load_state_dict(state)
 
     def _watch(self) -> StageTimes:
-        times = StageTimes(self.device)
-        for owner, method, stage in [
+        watched = [
             (self.policy, "prepare", "policy"),
             (self.policy, "logits", "policy"),
             (self.objective, "observe", "reward"),
             (self.objective, "step", "reward"),
             (self.state, "step", "update"),
             (self.state, "restore", "reset"),
-        ]:
-            times.watch(owner, method, stage)
+        ]
         if isinstance(self.policy, PromptPolicy):
-            times.watch(self.policy, "class_features", "text")
-        return times
+            watched.append((self.policy, "class_features", "text"))
+        return StageTimes(self.device, watched)
 
     def _load(self, name: str) -> ClipModel:
         clip = load_clip(name, self.config.pretrained_root, self.device, self.precision)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,13 +22,16 @@ class StageTimes:
 
     Args:
         device: where the work is done.
+        watched: object, name of its method, and stage; see `watch`.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, watched: Sequence[tuple[Any, str, str]] = ()) -> None:
         self.device = device
         self._stages = [OTHER]
         self._marks: list[Mark] = []
         self._mark(OTHER)
+        for owner, method, stage in watched:
+            self.watch(owner, method, stage)
 
     def watch(self, owner: Any, method: str, stage: str) -> None:
         """Count the time in `owner.method(...)` for a stage; an owner without this method is left alone."""

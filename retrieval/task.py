@@ -215,17 +215,15 @@ class RetrievalTask:
         self.state.load_state_dict(state)
 
     def _watch(self) -> StageTimes:
-        times = StageTimes(self.device)
-        for owner, method, stage in [
+        watched = [
             (self.policy, "prepare", "policy"),
             (self.policy, "encode", "policy"),
             (self.objective, "observe", "reward"),
             (self.objective, "step", "reward"),
             (self.state, "step", "update"),
             (self.state, "restore", "reset"),
-        ]:
-            times.watch(owner, method, stage)
-        return times
+        ]
+        return StageTimes(self.device, watched)
 
     def _load(self, name: str) -> ClipModel:
         clip = load_clip(name, self.config.pretrained_root, self.device, self.precision)

@@ -179,7 +179,9 @@ def test_language_models_are_found_in_folders(captioner, golden, tmp_path):
     lm, tokenizer = load_language_model("opt-tiny", tmp_path)
     assert {p.dtype for p in lm.parameters()} == {torch.float32}
     assert tokenizer("\n", add_special_tokens=False).input_ids == [model.stop]
-    with pytest.raises(FileNotFoundError, match=r"no config\.json in any of .*nothing.*put the files of https"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no config\.json in any of .*nothing.*fetch_pretrained.sh opt. fetches"
+    ):
         load_language_model(str(tmp_path / "nothing"), tmp_path)
 
 

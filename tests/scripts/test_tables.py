@@ -295,7 +295,7 @@ def test_the_script_of_a_table_lists_its_commands(stand_in, tmp_path):
         number: table_script(number, stand_in, "1", "--list", "seed=2").stdout.splitlines() for number in (1, 2, 3)
     }
     assert [len(lines) for lines in listed.values()] == [17, 12, 10]  # eval_*.sh is for CapDec and ClipCap alike
-    assert table_script(2, stand_in, "--list").stdout.count("\nbash scripts/retrieval/") == 11
+    assert table_script(2, stand_in, "--list").stdout.count("bash scripts/retrieval/") == 12
     assert listed[1][1] == "bash scripts/classification/zero_shot.sh 1 policy=ViT-L/14 name=zero_shot_l14 seed=2"
     assert "usage: [NPROC=N] bash " in table_script(1, stand_in, "--help").stdout
     for words, message in [
