@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from captioning.mapper import build_mapper
-from clipscore.safe_load import load_tensors
+from clipscore.models.pickles import load_tensors
 
 MAPPER_KEYS, LM_KEYS = "clip_project.", "llm.llm."
 CHECKPOINT = "ckpt-latest.pt"

@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from captioning.feature_files import FeatureIndex, Kind, begin_folder, missing_shards, write_shard
-from clipscore.caption_files import CaptionedImages, find_captions
+from captioning.training.feature_files import FeatureIndex, Kind, begin_folder, missing_shards, write_shard
 from clipscore.clip_model import ClipModel, end_of_text
-from clipscore.clip_weights import load_clip
-from clipscore.config import CaptionFiles
-from clipscore.devices import autocast_dtype, choose_device
-from clipscore.images import Pictures, UnreadableImage
-from clipscore.settings import roots
+from clipscore.config.fields import CaptionFiles
+from clipscore.config.load import roots
+from clipscore.data.caption_sets import CaptionedImages, find_captions
+from clipscore.data.images import Pictures, UnreadableImage
+from clipscore.models.devices import autocast_dtype, choose_device
+from clipscore.models.load import load_clip
 from clipscore.text_encoder import length_chunks
 
 SHARD_ROWS = 8192

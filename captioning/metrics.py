@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clipscore.caption_metrics import score_captions
 from clipscore.clip_model import ClipModel
+from clipscore.metrics.captions import score_captions
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def summarize(
     Args:
         rows: records with `id`, `caption` and `references`, and all or none of them with `caption_before`.
         images: image id -> file, for every row.
-        metrics: names of `clipscore.caption_metrics.METRICS`; None: all that can run.
+        metrics: names of `clipscore.metrics.captions.METRICS`; None: all that can run.
         clip: the model of CLIPScore, needed for clipscore and refclipscore.
         on_error: what an image that can no longer be read does, "stop" or "skip".
 

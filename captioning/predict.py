@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 
 from captioning.adapt import Episode, adapt
-from captioning.config import CaptioningConfig
-from captioning.methods import (
+from captioning.build import (
     build_objective,
     build_state,
     check_language_model,
@@ -21,10 +20,9 @@ from captioning.methods import (
     image_features,
     load_captioner,
 )
+from captioning.config import CaptioningConfig
 from captioning.task import sampling_seed
-from clipscore.devices import autocast_dtype, choose_device
-from clipscore.images import centre_view, normalize, to_pixels
-from clipscore.prediction import (
+from clipscore.cli import (
     columns,
     command_parser,
     describe,
@@ -34,6 +32,8 @@ from clipscore.prediction import (
     rounded,
     run_command,
 )
+from clipscore.data.images import centre_view, normalize, to_pixels
+from clipscore.models.devices import autocast_dtype, choose_device
 
 EXAMPLE = """\
   python -m scripts.demo.make_data output/demo_data

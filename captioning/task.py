@@ -19,8 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from captioning import metrics
 from captioning.adapt import Episode, adapt, describe
-from captioning.config import CaptioningConfig
-from captioning.methods import (
+from captioning.build import (
     build_objective,
     build_state,
     check_language_model,
@@ -29,14 +28,15 @@ from captioning.methods import (
     language_model_digest,
     load_captioner,
 )
-from clipscore.caption_files import CaptionedImage, CaptionedImages, captions_fingerprint, find_captions
-from clipscore.caption_metrics import CLIP_METRICS, check_captions, check_metrics, default_metrics
+from captioning.config import CaptioningConfig
 from clipscore.clip_model import ClipModel
-from clipscore.clip_weights import file_sha256, load_clip
-from clipscore.devices import autocast_dtype, choose_device
-from clipscore.images import UnreadableImage, centre_view, normalize, open_image, to_pixels
-from clipscore.stages import StageTimes
-from clipscore.weight_files import check_clip
+from clipscore.data.caption_sets import CaptionedImage, CaptionedImages, captions_fingerprint, find_captions
+from clipscore.data.images import UnreadableImage, centre_view, normalize, open_image, to_pixels
+from clipscore.metrics.captions import CLIP_METRICS, check_captions, check_metrics, default_metrics
+from clipscore.models.devices import autocast_dtype, choose_device
+from clipscore.models.files import check_clip
+from clipscore.models.load import file_sha256, load_clip
+from clipscore.task import StageTimes
 
 log = logging.getLogger(__name__)
 

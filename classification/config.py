@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from classification.dataset_layouts import canonical_name, unknown_name
-from clipscore.config import MomentumConfig, RewardConfig, RunConfig, StrictModel
+from classification.data.layouts import canonical_name, unknown_name
+from clipscore.config.fields import MomentumConfig, RewardConfig, RunConfig, StrictModel
 
 Method = Literal["zero_shot", "rlcf", "tpt", "pseudo_label", "kd", "dkd", "atkd"]
 Tune = Literal["none", "prompt", "encoder", "norm"]

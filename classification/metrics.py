@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from clipscore.significance import changes, mcnemar_p_value, percent
+from clipscore.metrics.significance import changes, mcnemar_p_value, percent
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:

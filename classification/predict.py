@@ -15,14 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from classification.adapt import Episode, adapt, entropies
-from classification.class_names import class_names
+from classification.build import build_objective, build_policy, build_state, check_candidates
 from classification.config import ClassificationConfig
-from classification.dataset_layouts import LAYOUTS, canonical_name
-from classification.methods import build_objective, build_policy, build_state, check_candidates
+from classification.data.class_names import class_names
+from classification.data.layouts import LAYOUTS, canonical_name
 from classification.prompt_learner import load_prompt_start
 from classification.views import make_views, view_seed
-from clipscore.devices import autocast_dtype, choose_device
-from clipscore.prediction import (
+from clipscore.cli import (
     columns,
     command_parser,
     describe,
@@ -33,6 +32,7 @@ from clipscore.prediction import (
     rounded,
     run_command,
 )
+from clipscore.models.devices import autocast_dtype, choose_device
 
 NUM_ANSWERS = 5
 NUM_SHOWN = 6  # views in the text; the JSON has all

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipscore.clip_model import ClipModel, end_of_text
-from clipscore.safe_load import load_tensors
+from clipscore.models.pickles import load_tensors
 
 META_NET = ["linear1.bias", "linear1.weight", "linear2.bias", "linear2.weight"]
 PLACEHOLDER = "X"  # any word of one token: its embedding is replaced by a context vector

@@ -17,18 +17,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from classification import metrics
 from classification.adapt import Episode, adapt, entropies, source_logits
+from classification.build import build_objective, build_policy, build_state, check_candidates, free_texts
 from classification.config import ClassificationConfig, ViewsConfig
-from classification.datasets import LabelledImage, LabelledImages, find_dataset
-from classification.methods import build_objective, build_policy, build_state, check_candidates, free_texts
+from classification.data.find import LabelledImage, LabelledImages, find_dataset
 from classification.policy import EnsemblePolicy, PromptPolicy
 from classification.prompt_learner import load_prompt_start
 from classification.views import make_views, view_seed
 from clipscore.clip_model import ClipModel
-from clipscore.clip_weights import load_clip
-from clipscore.devices import autocast_dtype, choose_device
-from clipscore.images import UnreadableImage, open_image
-from clipscore.stages import StageTimes
-from clipscore.weight_files import check_clip
+from clipscore.data.images import UnreadableImage, open_image
+from clipscore.models.devices import autocast_dtype, choose_device
+from clipscore.models.files import check_clip
+from clipscore.models.load import load_clip
+from clipscore.task import StageTimes
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import (
 )
 
 from classification.augmix import augmix
-from clipscore.images import centre_view, normalize, to_pixels
+from clipscore.data.images import centre_view, normalize, to_pixels
 
 Recipe = Literal["crop", "augmix", "byol"]
 Backend = Literal["pil", "tensor"]
@@ -108,7 +108,7 @@ def _checked(
     if backend not in get_args(Backend):
         raise ValueError(f"unknown backend {backend!r}; valid: {', '.join(get_args(Backend))}")
     if image.mode != "RGB":
-        raise ValueError(f"image must be RGB, got mode {image.mode}; open it with clipscore.images.open_image")
+        raise ValueError(f"image must be RGB, got mode {image.mode}; open it with clipscore.data.images.open_image")
     low, high = CROP_SCALES[recipe] if crop_scale is None else crop_scale
     if not 0 < low <= high <= 1:
         raise ValueError(f"crop_scale must be two numbers with 0 < low <= high <= 1, got {crop_scale}")

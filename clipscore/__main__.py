@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clipscore.caption_metrics import (
+from clipscore.config.load import roots
+from clipscore.metrics.captions import (
     CLIP_METRICS,
     METRICS,
     check_captions,
@@ -23,9 +24,8 @@ from clipscore.caption_metrics import (
     default_metrics,
     score_captions,
 )
-from clipscore.clip_weights import load_clip
-from clipscore.devices import choose_device
-from clipscore.settings import roots
+from clipscore.models.devices import choose_device
+from clipscore.models.load import load_clip
 
 LABELS = {
     "bleu_1": "BLEU-1",

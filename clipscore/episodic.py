@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.amp import GradScaler
 
-from clipscore.config import MomentumConfig
+from clipscore.config.fields import MomentumConfig
 
 INIT_LOSS_SCALE = 1000.0  # the official code's; used under fp16 autocast only
 

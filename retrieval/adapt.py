@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipscore.config import RewardConfig
+from clipscore.config.fields import RewardConfig
 from clipscore.episodic import EpisodicState
 from clipscore.policy_gradient import advantages_sum_to_zero, candidate_loss
 from clipscore.reward import ClipReward, subtract_baseline

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from clipscore.caption_layouts import canonical_name, unknown_name
-from clipscore.config import CaptionFiles, MomentumConfig, RewardConfig, RunConfig, StrictModel
+from clipscore.config.fields import CaptionFiles, MomentumConfig, RewardConfig, RunConfig, StrictModel
+from clipscore.data.caption_layouts import canonical_name, unknown_name
 
 Direction = Literal["image_to_text", "text_to_image"]
 Method = Literal["zero_shot", "rlcf", "kd", "pseudo_label"]

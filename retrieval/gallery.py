@@ -29,11 +29,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from clipscore import clip_model, clip_weights, lean_blocks, reward, shared_prefix, text_encoder
-from clipscore import images as images_module
-from clipscore.caption_files import CaptionedImage
+from clipscore import clip_model, lean_blocks, reward, shared_prefix, text_encoder
 from clipscore.clip_model import ClipModel
-from clipscore.images import Pictures, UnreadableImage
+from clipscore.data import images as images_module
+from clipscore.data.caption_sets import CaptionedImage
+from clipscore.data.images import Pictures, UnreadableImage
+from clipscore.models import load as clip_weights
 from clipscore.reward import resize_images
 from clipscore.text_encoder import encode_texts
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipscore.significance import changes, mcnemar_p_value
+from clipscore.metrics.significance import changes, mcnemar_p_value
 
 RECALL_AT = (1, 5, 10)
 CHUNK_SCORES = 1_000_000  # scores held at a time

@@ -13,12 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipscore.caption_files import CaptionedImage
-from clipscore.clip_model import ClipModel
-from clipscore.data_checks import IMAGE_SUFFIXES
-from clipscore.devices import autocast_dtype, choose_device
-from clipscore.images import Pictures
-from clipscore.prediction import (
+from clipscore.cli import (
     columns,
     command_parser,
     describe,
@@ -29,11 +24,16 @@ from clipscore.prediction import (
     rounded,
     run_command,
 )
+from clipscore.clip_model import ClipModel
+from clipscore.data.caption_sets import CaptionedImage
+from clipscore.data.checks import IMAGE_SUFFIXES
+from clipscore.data.images import Pictures
+from clipscore.models.devices import autocast_dtype, choose_device
 from retrieval.adapt import Step, adapt
+from retrieval.build import build_objective, build_policy, build_state, check_candidates, check_tower
 from retrieval.captions import clean_caption
 from retrieval.config import RetrievalConfig
 from retrieval.gallery import FeatureCache, image_features, text_features
-from retrieval.methods import build_objective, build_policy, build_state, check_candidates, check_tower
 from retrieval.metrics import top_items
 
 NUM_ANSWERS = 5

@@ -16,19 +16,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from clipscore.caption_files import CaptionedImages, captions_fingerprint, find_captions
 from clipscore.clip_model import ClipModel, end_of_text
-from clipscore.clip_weights import load_clip
-from clipscore.devices import autocast_dtype, choose_device
-from clipscore.images import Pictures
-from clipscore.stages import StageTimes
-from clipscore.weight_files import check_clip
+from clipscore.data.caption_sets import CaptionedImages, captions_fingerprint, find_captions
+from clipscore.data.images import Pictures
+from clipscore.models.devices import autocast_dtype, choose_device
+from clipscore.models.files import check_clip
+from clipscore.models.load import load_clip
+from clipscore.task import StageTimes
 from retrieval import metrics
 from retrieval.adapt import Step, adapt
+from retrieval.build import build_objective, build_policy, build_state, check_candidates, check_tower
 from retrieval.captions import clean_captions
 from retrieval.config import RetrievalConfig
 from retrieval.gallery import FeatureCache, image_features, text_features
-from retrieval.methods import build_objective, build_policy, build_state, check_candidates, check_tower
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from captioning import features
-from clipscore.settings import ConfigError, roots
+from clipscore.config.load import ConfigError, roots
 
 
 def main(words: Sequence[str]) -> int:

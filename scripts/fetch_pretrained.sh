@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
-python -m scripts.fetch_pretrained "$@"
+python -m scripts.fetch "$@"

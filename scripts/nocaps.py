@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from clipscore.caption_layouts import NOCAPS_DOMAINS, NOCAPS_FILE, CaptionLayout, find_layout
+from clipscore.config.load import roots
+from clipscore.data.caption_layouts import NOCAPS_DOMAINS, NOCAPS_FILE, CaptionLayout, find_layout
 from clipscore.printing import print_text
-from clipscore.settings import roots
-from scripts.environment import messages
-from scripts.fetch_manifest import NOCAPS_FILES
+from scripts.fetch.manifest import NOCAPS_FILES
+from scripts.runs.process import messages
 
 DONE, REFUSED = 0, 2  # exit codes
 NEEDED = {"file_name": str, "coco_url": str, "domain": str}  # of each image in the official file

@@ -9,10 +9,22 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipscore.config import RunConfig
-from clipscore.config_fields import nearest
-from scripts.command_line import CommandLine
-from scripts.environment import (
+from clipscore.config.explain import nearest
+from clipscore.config.fields import RunConfig
+from scripts.runs.command_line import CommandLine
+from scripts.runs.compare_configs import config_differences
+from scripts.runs.finished import (
+    finished_summary,
+    has_rows,
+    read_environment,
+    recorded_summary,
+    run_path,
+    summary_differences,
+)
+from scripts.runs.folder import RunFolder
+from scripts.runs.lock import is_anyone_at_work
+from scripts.runs.loop import Task, run_task
+from scripts.runs.process import (
     ALONE,
     Interrupted,
     code_digest,
@@ -22,21 +34,9 @@ from scripts.environment import (
     prepare_torch,
     signals,
 )
-from scripts.finished import (
-    finished_summary,
-    has_rows,
-    read_environment,
-    recorded_summary,
-    run_path,
-    summary_differences,
-)
-from scripts.identity import config_differences
-from scripts.locks import is_anyone_at_work
-from scripts.loop import Task, run_task
-from scripts.record_files import Row
-from scripts.records import RunFolder
-from scripts.shards import Rank, Shard
-from scripts.summary import SampleError, summary_table
+from scripts.runs.rows import Row
+from scripts.runs.shards import Rank, Shard
+from scripts.runs.summary import SampleError, summary_table
 
 # task name -> module and class of its configuration, module and class of the task; imported when needed
 TASKS = {

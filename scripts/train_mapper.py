@@ -22,19 +22,19 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 
+from captioning.build import language_model_digest, load_language_model
 from captioning.checkpoints import CHECKPOINT, LM_KEYS, MAPPER_KEYS
-from captioning.feature_files import CaptionFeatures, load_features
-from captioning.methods import language_model_digest, load_language_model
-from captioning.train_config import TrainConfig
-from captioning.train_mapper import Report, Training, fresh_captioner, train
-from clipscore.clip_weights import load_clip
-from clipscore.config import RunConfig
-from clipscore.config_fields import describe_fields
-from clipscore.devices import autocast_dtype, choose_device
-from clipscore.settings import ConfigError, available_configs, draft_config, load_config
-from scripts.environment import Interrupted, describe_environment, log_file, messages, prepare_torch, signals
-from scripts.identity import config_differences
-from scripts.records import RunFolder
+from captioning.training.config import TrainConfig
+from captioning.training.feature_files import CaptionFeatures, load_features
+from captioning.training.train import Report, Training, fresh_captioner, train
+from clipscore.config.explain import describe_fields
+from clipscore.config.fields import RunConfig
+from clipscore.config.load import ConfigError, available_configs, draft_config, load_config
+from clipscore.models.devices import autocast_dtype, choose_device
+from clipscore.models.load import load_clip
+from scripts.runs.compare_configs import config_differences
+from scripts.runs.folder import RunFolder
+from scripts.runs.process import Interrupted, describe_environment, log_file, messages, prepare_torch, signals
 
 TASK = "train_mapper"
 RESUME, LOSSES, CURVE = "resume.pt", "losses.jsonl", "losses.png"
@@ -79,7 +79,7 @@ class TrainingFolder:
         return state
 
     def begin(self, training: Training) -> int:
-        """See `captioning.train_mapper.Record`."""
+        """See `captioning.training.train.Record`."""
         state = self.check()
         with open(self.path / LOSSES, "ab") as file:
             file.truncate(state.get("bytes", 0))

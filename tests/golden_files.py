@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clipscore.clip_model import ClipModel
-from clipscore.clip_weights import build_openai_layout
+from clipscore.models.load import build_openai_layout
 
 
 class Golden:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
 
 from captioning.mapper import build_mapper
-from clipscore.weight_files import CHECKSUMS, file_sha256
+from clipscore.models.files import CHECKSUMS, file_sha256
 from tests.golden_files import Golden
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from classification import dataset_layouts
-from classification.class_names import class_names, wnids
-from classification.dataset_layouts import CORRUPTIONS, SEVERITIES, FolderLayout, SplitLayout
-from clipscore import caption_layouts
-from clipscore.caption_layouts import NOCAPS_DOMAINS, NOCAPS_FILE, Published
+from classification.data import layouts as dataset_layouts
+from classification.data.class_names import class_names, wnids
+from classification.data.layouts import CORRUPTIONS, SEVERITIES, FolderLayout, SplitLayout
+from clipscore.data import caption_layouts
+from clipscore.data.caption_layouts import NOCAPS_DOMAINS, NOCAPS_FILE, Published
 from tests import miniature_weights
 
 NUM_IMAGES = 24  # of each split with captions: more than any K of the retrieval configs

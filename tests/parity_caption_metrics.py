@@ -14,8 +14,8 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer
 from torch.nn import functional as F
 
-from clipscore.caption_metrics import PROMPT, clip_scores, reference_cosines
-from clipscore.coco_metrics import COCO_METRICS, coco_scores, ptb_tokenize
+from clipscore.metrics.captions import PROMPT, clip_scores, reference_cosines
+from clipscore.metrics.coco import COCO_METRICS, coco_scores, ptb_tokenize
 from clipscore.text_encoder import encode_texts
 from retrieval.captions import clean_caption
 from tests.golden_files import Golden

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from transformers import OPTConfig, OPTForCausalLM
 
 from captioning.adapt import Episode, Step, adapt
+from captioning.build import build_captioner, build_objective, build_state, image_features, load_tokenizer
 from captioning.captioner import Captioner
 from captioning.checkpoints import load_lm, load_strictly
 from captioning.config import CaptioningConfig, DecodingConfig
 from captioning.generate import Hypothesis, beam_search
 from captioning.mapper import TransformerMapper, inject_noise
-from captioning.methods import build_captioner, build_objective, build_state, image_features, load_tokenizer
-from captioning.train_mapper import build_optimizer, training_loss
+from captioning.training.train import build_optimizer, training_loss
 from tests.golden_files import Golden, checksum
 
 Replay = Callable[[Golden, str], dict[str, Any]]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from classification.adapt import Episode, Step, adapt
+from classification.build import build_objective, build_policy, build_state
 from classification.config import ClassificationConfig
-from classification.methods import build_objective, build_policy, build_state
 from classification.policy import EncoderPolicy, PromptPolicy
 from classification.prompt_learner import class_prompts
 from tests.golden_files import Golden, checksum

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from classification.adapt import averaged_entropy, confident_views
-from classification.baselines import atkd_loss, dkd_loss, kd_loss
+from classification.methods.baselines import atkd_loss, dkd_loss, kd_loss
 from classification.policy import EncoderPolicy, EnsemblePolicy
 from classification.prompt_learner import class_prompts
 from clipscore.reward import resize_images, subtract_baseline

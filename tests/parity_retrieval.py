@@ -13,9 +13,9 @@ from clipscore.reward import resize_images
 from clipscore.text_encoder import encode_texts
 from retrieval import metrics
 from retrieval.adapt import Step, adapt
+from retrieval.build import build_objective, build_policy, build_state
 from retrieval.captions import clean_caption
 from retrieval.config import RetrievalConfig
-from retrieval.methods import build_objective, build_policy, build_state
 from retrieval.policy import TextTowerPolicy
 from tests.golden_files import Golden, checksum
 from tests.parity_classification import reward_of

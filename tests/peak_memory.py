@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from clipscore.settings import REPOSITORY
+from clipscore.config.load import REPOSITORY
 
 # `ru_maxrss` starts with the peak of the process that started this one, VmHWM does not.
 WRAPPER = """

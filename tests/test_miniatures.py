@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from captioning.build import load_language_model
 from captioning.checkpoints import load_mapper, read_checkpoint
-from captioning.methods import load_language_model
-from classification import dataset_layouts
-from classification.class_names import class_names
-from classification.datasets import find_dataset
+from classification.data import layouts as dataset_layouts
+from classification.data.class_names import class_names
+from classification.data.find import find_dataset
 from classification.prompt_learner import load_prompt_start
-from clipscore.caption_files import find_captions
-from clipscore.caption_layouts import NOCAPS_DOMAINS
-from clipscore.clip_weights import OPENAI_NAMES, check_clip, load_clip
-from clipscore.images import open_image
+from clipscore.data.caption_layouts import NOCAPS_DOMAINS
+from clipscore.data.caption_sets import find_captions
+from clipscore.data.images import open_image
+from clipscore.models.load import OPENAI_NAMES, check_clip, load_clip
 from tests import miniature_weights, miniatures
 
 CLASSIFICATION = [(name, words, make) for name in dataset_layouts.LAYOUTS for words, make in miniatures.layouts(name)]

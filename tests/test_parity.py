@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from clipscore.coco_metrics import has_java
+from clipscore.metrics.coco import has_java
 from tests import parity
 from tests.conftest import GOLDEN
 

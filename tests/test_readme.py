@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clipscore.settings import REPOSITORY
+from clipscore.config.load import REPOSITORY
 from tests import miniatures
 from tests.test_miniatures import listing
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from clipscore.settings import REPOSITORY, available_configs
+from clipscore.config.load import REPOSITORY, available_configs
 from scripts import run
-from scripts.command_line import CommandLine
+from scripts.runs.command_line import CommandLine
 from tests import miniatures
 
 TASK_FOLDERS = ("classification", "retrieval", "captioning")

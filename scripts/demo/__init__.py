@@ -1,1 +1,1 @@
-"""The embedded demo benchmark: coloured handwritten digits, two small CLIP models, no download."""
+"""The demo benchmark: its pictures, its runs, its tables."""

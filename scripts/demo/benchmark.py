@@ -17,12 +17,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from clipscore.config import RunConfig
+from clipscore.config.fields import RunConfig
 from scripts.demo import make_data
 from scripts.demo.demo_runs import demo_runs
 from scripts.demo.demo_tables import demo_tables
-from scripts.environment import Interrupted, messages, signals
 from scripts.run import USER_ERRORS, run_one
+from scripts.runs.process import Interrupted, messages, signals
 
 log = logging.getLogger("scripts.demo.benchmark")  # __name__ is __main__ under python -m
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clipscore.caption_metrics import CaptionScores, check_metrics, score_captions
-from clipscore.clip_weights import load_clip
-from clipscore.coco_metrics import has_java
-from clipscore.significance import bootstrap_interval
+from clipscore.metrics.captions import CaptionScores, check_metrics, score_captions
+from clipscore.metrics.coco import has_java
+from clipscore.metrics.significance import bootstrap_interval
+from clipscore.models.load import load_clip
 
 JUDGE = "demo/reward.pt"  # CLIPScore's model; there is no third CLIP that reads these scenes
 COLUMNS = {"BLEU-4": ("bleu", "bleu_4"), "CIDEr": ("cider", "cider"), "CLIPScore": ("clipscore", "clipscore")}

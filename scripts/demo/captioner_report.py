@@ -8,20 +8,20 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from captioning.build import build_captioner, image_features, load_language_model
 from captioning.captioner import Captioner
 from captioning.checkpoints import read_checkpoint
 from captioning.config import CaptioningConfig
 from captioning.generate import beam_search
-from captioning.methods import build_captioner, image_features, load_language_model
 from clipscore.clip_model import ClipModel
-from clipscore.clip_weights import load_clip
-from clipscore.images import normalize, to_pixels
+from clipscore.data.images import normalize, to_pixels
+from clipscore.models.load import load_clip
 from scripts.demo.arrangements import retrieval_scenes
-from scripts.demo.captioner_lm import MAPPER_LAYERS, PREFIX_LENGTH
 from scripts.demo.captions import captions_of
 from scripts.demo.evaluate import DEFAULT_FOLDER
 from scripts.demo.scenes import Scene
 from scripts.demo.styles import RETRIEVAL_SEVERITY, retrieval_pictures
+from scripts.demo.training.captioner_lm import MAPPER_LAYERS, PREFIX_LENGTH
 
 KINDS = ("clipcap", "capdec")
 BATCH = 50

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipscore.config import RunConfig
-from clipscore.settings import load_config
+from clipscore.config.fields import RunConfig
+from clipscore.config.load import load_config
 from retrieval import metrics
 from scripts.demo.caption_table import JUDGE
 from scripts.demo.styles import STYLES
-from scripts.reader import Row
 from scripts.run import config_class
+from scripts.runs.read import Row
 from scripts.tables.figures import is_right
 
 DATA_FOLDER = "demo_data"  # under the output root: a data root is only ever read

@@ -9,12 +9,12 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipscore.config import RunConfig
-from clipscore.significance import changes, mcnemar_p_value
+from clipscore.config.fields import RunConfig
+from clipscore.metrics.significance import changes, mcnemar_p_value
 from scripts.demo import caption_table
 from scripts.demo.demo_runs import CAPTION_LINES, CAPTIONERS, TABLES, Runs, Table, demo_runs
-from scripts.reader import Row, open_run
-from scripts.records import run_path
+from scripts.runs.folder import run_path
+from scripts.runs.read import Row, open_run
 from scripts.tables.figures import is_right
 from scripts.tables.grid import Grid, comma_separated, latex, markdown
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD, ClipModel
-from clipscore.clip_weights import load_clip
+from clipscore.models.load import load_clip
 from scripts.demo.scenes import CLASS_NAMES
 from scripts.demo.styles import RETRIEVAL_SEVERITY, TEST_SEVERITY, retrieval_pictures, test_pictures
 

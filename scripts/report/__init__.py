@@ -1,1 +1,1 @@
-"""One self-contained page about finished or unfinished runs: `python -m scripts.report RUN [RUN ...]`."""
+"""A run as one page: figures, curves, samples."""

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.environment import messages
-from scripts.reader import open_run
 from scripts.report.figures import read_figures
 from scripts.report.numbers import counted
 from scripts.report.page import render
+from scripts.runs.process import messages
+from scripts.runs.read import open_run
 
 DONE, REFUSED = 0, 2
 NUM_SAMPLES = 60

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.reader import Row, Run
 from scripts.report.pictures import ITEM_SIDE, SIDE, Pictures
 from scripts.report.samples import OUTCOMES, project
+from scripts.runs.read import Row, Run
 
 Card = dict[str, Any]
 NUM_ANSWERS = 3  # of the answers that a record holds, best first

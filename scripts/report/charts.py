@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from clipscore.calibration import Bin
 from scripts.report.numbers import labels, number, short, ticks
+from scripts.tables.calibration import Bin
 
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 40

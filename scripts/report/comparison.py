@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clipscore.significance import bootstrap_interval, changes, mcnemar_p_value, percent, share_interval
+from clipscore.metrics.significance import bootstrap_interval, changes, mcnemar_p_value, percent, share_interval
 from scripts.report.figures import Figures
 
 MANY = 10_000  # samples from which on fewer bootstrap draws are as good

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clipscore.calibration import Bin, calibration_error, reliability_bins
-from clipscore.significance import mcnemar_p_value
-from scripts.reader import Run
+from clipscore.metrics.significance import mcnemar_p_value
 from scripts.report.samples import BROKEN, FIXED, Sample, read_samples
+from scripts.runs.read import Run
+from scripts.tables.calibration import Bin, calibration_error, reliability_bins
 
 WAITING = "waiting"
 TASKS = ("classification", "retrieval", "captioning")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from scripts.reader import Run
+from scripts.runs.read import Run
 from scripts.tables.cells import Cell, figure_cell
 from scripts.tables.figures import Figures, caption_metrics, published_samples
 from scripts.tables.fill import other_settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from scripts.reader import Row, Run
+from scripts.runs.read import Row, Run
 
 FIXED, BROKEN, UNCHANGED = "fixed", "broken", "unchanged"
 RIGHT, WRONG = "right", "wrong"

@@ -1,1 +1,1 @@
-"""The paper's tables against our records, and runs against each other: `python -m scripts.tables --help`."""
+"""Tables from records, beside the paper's."""

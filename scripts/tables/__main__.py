@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipscore.settings import roots
+from clipscore.config.load import roots
 from scripts.tables import layout
 from scripts.tables.cells import TOLERANCE
 from scripts.tables.fill import fill_table

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clipscore.caption_metrics import score_captions
-from clipscore.coco_metrics import has_java
-from scripts.reader import Row, Run, open_run
+from clipscore.metrics.captions import score_captions
+from clipscore.metrics.coco import has_java
+from scripts.runs.read import Row, Run, open_run
 from scripts.tables.grid import Grid, comma_separated, latex, markdown
 from scripts.tables.statistics import Quantity, Sheet, answer_sheet, caption_differences, caption_sheet, keep, paired
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from classification import dataset_layouts
-from clipscore import caption_layouts
-from clipscore.coco_metrics import COCO_METRICS
+from classification.data import layouts as dataset_layouts
+from clipscore.data import caption_layouts
+from clipscore.metrics.coco import COCO_METRICS
 from retrieval.metrics import recalls
-from scripts.reader import Row, Run
+from scripts.runs.read import Row, Run
 
 CAPTION_COLUMNS = (*(column for columns in COCO_METRICS.values() for column in columns), "clipscore", "refclipscore")
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from clipscore.settings import load_config
-from scripts.identity import ABSENT, config_differences, differences
-from scripts.reader import Run, find_runs
+from clipscore.config.load import load_config
 from scripts.run import config_class
+from scripts.runs.compare_configs import ABSENT, config_differences, differences
+from scripts.runs.read import Run, find_runs
 from scripts.tables.cells import Cell, figure_cell, mean_cell
 from scripts.tables.figures import Figures, measure
 from scripts.tables.paper import PaperRun, PaperTable, Row

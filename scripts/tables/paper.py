@@ -1,4 +1,4 @@
-"""The paper's Tables 1 to 3: their numbers, and which run of ours belongs to each cell (scripts/paper_tables.json)."""
+"""The paper's Tables 1 to 3: their numbers, and which run of ours belongs to each cell (paper_tables.json)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PAPER_FILE = Path(__file__).parent.parent / "paper_tables.json"
+PAPER_FILE = Path(__file__).with_name("paper_tables.json")
 
 
 @dataclass(frozen=True)

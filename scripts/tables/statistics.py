@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clipscore.calibration import accuracy_by_step, calibration_error, mean_brier, reliability_bins
-from clipscore.significance import bootstrap_interval, changes, mcnemar_p_value, share_interval
+from clipscore.metrics.significance import bootstrap_interval, changes, mcnemar_p_value, share_interval
 from retrieval.metrics import recalls
-from scripts.reader import Row, Run
+from scripts.runs.read import Row, Run
+from scripts.tables.calibration import accuracy_by_step, calibration_error, mean_brier, reliability_bins
 from scripts.tables.figures import caption_metrics, is_right
 
 Sheet = dict[str, "Quantity"]

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from captioning.adapt import adapt, caption_nll
-from captioning.generate import Hypothesis
-from captioning.methods import (
+from captioning.build import (
     build_captioner,
     build_objective,
     build_state,
@@ -18,7 +17,8 @@ from captioning.methods import (
     load_language_model,
     load_tokenizer,
 )
-from captioning.train_mapper import build_optimizer, learning_rate_share, training_loss
+from captioning.generate import Hypothesis
+from captioning.training.train import build_optimizer, learning_rate_share, training_loss
 from tests.parity_captioning import config_like
 
 IMAGES = torch.randn(2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clipscore.settings import REPOSITORY, load_config
+from clipscore.config.load import REPOSITORY, load_config
 from scripts.run import config_class
 from tests.parity_captioning import config_like
 

@@ -17,13 +17,13 @@ import pytest
 import torch
 
 from captioning import features as command
-from captioning.feature_files import INDEX, load_features
-from captioning.methods import image_features
-from clipscore.caption_files import find_captions
-from clipscore.clip_weights import load_clip
-from clipscore.images import normalize, open_image, to_pixels
-from clipscore.settings import REPOSITORY
-from scripts.demo.train_captioner import DATASET, write_training_scenes
+from captioning.build import image_features
+from captioning.training.feature_files import INDEX, load_features
+from clipscore.config.load import REPOSITORY
+from clipscore.data.caption_sets import find_captions
+from clipscore.data.images import normalize, open_image, to_pixels
+from clipscore.models.load import load_clip
+from scripts.demo.training.train_captioner import DATASET, write_training_scenes
 
 POLICY = REPOSITORY / "pretrained/demo/policy.pt"
 NUM_SCENES = 21

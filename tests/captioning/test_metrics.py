@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from captioning import metrics
-from clipscore.caption_metrics import CaptionScores
+from clipscore.metrics.captions import CaptionScores
 
 ROWS = [
     {"id": "a", "caption": "a dog", "references": ["one dog"], "rewards": [[0.25, 0.75], [0.5, 1.0], [0.75, 1.0]]},

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from captioning.predict import EXAMPLE, main
-from clipscore.settings import REPOSITORY
+from clipscore.config.load import REPOSITORY
 from scripts import run
 from scripts.demo.make_data import write_captioned
 from scripts.demo.styles import retrieval_pictures

@@ -18,14 +18,15 @@ import yaml
 from transformers import OPTConfig, OPTForCausalLM
 
 from captioning import metrics
+from captioning.build import language_model_digest, load_language_model, load_tokenizer
 from captioning.mapper import build_mapper
-from captioning.methods import language_model_digest, load_language_model, load_tokenizer
 from captioning.task import sampling_seed
-from clipscore import coco_metrics
-from clipscore.caption_layouts import canonical_name
-from clipscore.settings import REPOSITORY
-from scripts import progress, run
+from clipscore.config.load import REPOSITORY
+from clipscore.data.caption_layouts import canonical_name
+from clipscore.metrics import coco as coco_metrics
+from scripts import run
 from scripts.demo.make_data import make_data
+from scripts.runs import progress
 
 CLIP_WIDTH, LM_WIDTH, PREFIX = 128, 32, 3  # of the demo's CLIPs; of the tiny captioner
 MODELS = ["policy=demo/policy.pt", "llm=tiny/opt", "checkpoint=tiny/mapper", "metric_model=demo/reward.pt"]

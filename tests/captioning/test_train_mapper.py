@@ -18,17 +18,17 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
+from captioning.build import load_language_model
 from captioning.checkpoints import load_lm, load_mapper, read_checkpoint
-from captioning.feature_files import CaptionFeatures
 from captioning.features import extract
-from captioning.methods import load_language_model
-from captioning.train_config import TrainConfig
-from captioning.train_mapper import TrainingSet, fresh_captioner, longest_caption
-from clipscore.caption_files import find_captions
-from clipscore.clip_weights import load_clip
-from clipscore.settings import REPOSITORY
+from captioning.training.config import TrainConfig
+from captioning.training.feature_files import CaptionFeatures
+from captioning.training.train import TrainingSet, fresh_captioner, longest_caption
+from clipscore.config.load import REPOSITORY
+from clipscore.data.caption_sets import find_captions
+from clipscore.models.load import load_clip
 from scripts import train_mapper
-from scripts.demo.train_captioner import DATASET, write_training_scenes
+from scripts.demo.training.train_captioner import DATASET, write_training_scenes
 from scripts.train_mapper import epoch_losses, read_losses
 
 PRETRAINED = REPOSITORY / "pretrained/demo"
@@ -80,7 +80,7 @@ def test_a_training_from_the_yaml_to_the_checkpoint(features, tmp_path, kind):
 @pytest.mark.parametrize("kind", ["clipcap", "capdec"])
 def test_a_killed_process_goes_on_and_ends_with_the_same_numbers(features, tmp_path, kind):
     program = (
-        "import sys, time\nimport captioning.train_mapper as t\nfrom scripts import train_mapper as s\n"
+        "import sys, time\nimport captioning.training.train as t\nfrom scripts import train_mapper as s\n"
         "t.REPORT_STEPS = 2\nwrite = s.TrainingFolder.write\n"
         "def slow(*args): write(*args); time.sleep(0.1 * (len(sys.argv) > 1 and 'slow' == sys.argv[1]))\n"
         "s.TrainingFolder.write = slow\nsys.exit(s.main(sys.argv[2:]))"

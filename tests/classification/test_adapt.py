@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from classification.adapt import adapt, averaged_entropy, confident_views
-from classification.baselines import PseudoLabelObjective, atkd_loss
+from classification.build import build_objective, build_policy, build_state, check_candidates, max_used_classes
 from classification.config import ClassificationConfig
-from classification.methods import build_objective, build_policy, build_state, check_candidates, max_used_classes
+from classification.methods.baselines import PseudoLabelObjective, atkd_loss
 from classification.policy import PriorBatchNorm2d, use_prior_statistics
 from classification.prompt_learner import class_prompts
 from clipscore.text_encoder import encode_prompts, encode_texts

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from classification.class_names import class_names, wnids
-from classification.dataset_layouts import CORRUPTIONS, LAYOUTS, canonical_name, find_layout
-from classification.datasets import LabelledImages, find_dataset
-from clipscore.images import UnreadableImage, open_image
+from classification.data.class_names import class_names, wnids
+from classification.data.find import LabelledImages, find_dataset
+from classification.data.layouts import CORRUPTIONS, LAYOUTS, canonical_name, find_layout
+from clipscore.data.images import UnreadableImage, open_image
 
 V2 = "imagenetv2-matched-frequency-format-val"
 GO_ON = "; or partial=true to go on with what is there$"

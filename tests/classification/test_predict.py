@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from classification.class_names import class_names
+from classification.data.class_names import class_names
 from classification.predict import EXAMPLE, main, read_classes
-from clipscore.settings import REPOSITORY
+from clipscore.config.load import REPOSITORY
 from scripts import run
 from scripts.demo.make_data import write_image_folder
 from scripts.demo.scenes import CLASS_NAMES

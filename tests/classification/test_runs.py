@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clipscore.settings import REPOSITORY
+from clipscore.config.load import REPOSITORY
 from scripts import run
 from scripts.demo.make_data import make_data
 

@@ -9,7 +9,7 @@ from sklearn.metrics import brier_score_loss
 from torchmetrics.classification import MulticlassCalibrationError
 
 from classification.task import answers
-from clipscore.calibration import accuracy_by_step, calibration_error, mean_brier, reliability_bins
+from scripts.tables.calibration import accuracy_by_step, calibration_error, mean_brier, reliability_bins
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from clipscore.caption_files import CaptionedImages, captions_fingerprint, find_captions
-from clipscore.caption_layouts import LAYOUTS, Published, canonical_name, find_layout
-from clipscore.config import CaptionFiles
+from clipscore.config.fields import CaptionFiles
+from clipscore.data.caption_layouts import LAYOUTS, Published, canonical_name, find_layout
+from clipscore.data.caption_sets import CaptionedImages, captions_fingerprint, find_captions
 
 GO_ON = "; or partial=true to go on with what is there$"
 find_part = functools.partial(find_captions, partial=True)

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 
 from clipscore import __main__ as command
-from clipscore import caption_metrics, coco_metrics
-from clipscore.caption_metrics import check_captions, check_metrics, clip_scores, default_metrics, score_captions
-from clipscore.clip_weights import load_clip
-from clipscore.coco_metrics import coco_scores, one_line, ptb_tokenize
+from clipscore.metrics import captions as caption_metrics
+from clipscore.metrics import coco as coco_metrics
+from clipscore.metrics.captions import check_captions, check_metrics, clip_scores, default_metrics, score_captions
+from clipscore.metrics.coco import coco_scores, one_line, ptb_tokenize
+from clipscore.models.load import load_clip
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "pretrained/demo/policy.pt"

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from clipscore import clip_weights
-from clipscore.clip_weights import build_openai_layout, check_clip, file_sha256, load_clip
-from clipscore.devices import autocast_dtype
+from clipscore.models import load as clip_weights
+from clipscore.models.devices import autocast_dtype
+from clipscore.models.load import build_openai_layout, check_clip, file_sha256, load_clip
 from clipscore.text_encoder import encode_texts
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

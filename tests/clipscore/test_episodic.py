@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clipscore.config import MomentumConfig
+from clipscore.config.fields import MomentumConfig
 from clipscore.episodic import EpisodicState
 
 

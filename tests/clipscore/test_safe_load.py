@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipscore.safe_load import load_pickle, load_tensors
+from clipscore.models.pickles import load_pickle, load_tensors
 
 
 class Payload:

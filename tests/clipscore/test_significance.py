@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from clipscore.significance import bootstrap_interval, changes, mcnemar_p_value, percent, share_interval
+from clipscore.metrics.significance import bootstrap_interval, changes, mcnemar_p_value, percent, share_interval
 
 
 def test_mcnemar_by_hand():

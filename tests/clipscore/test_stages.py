@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from clipscore.stages import OTHER, StageTimes
+from clipscore.task import OTHER, StageTimes
 
 
 class Worker:

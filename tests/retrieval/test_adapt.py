@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from clipscore.stages import StageTimes
+from clipscore.task import StageTimes
 from clipscore.text_encoder import encode_texts
 from retrieval.adapt import PseudoLabelObjective, adapt
+from retrieval.build import build_objective, build_policy, build_state, check_candidates
 from retrieval.config import RetrievalConfig
-from retrieval.methods import build_objective, build_policy, build_state, check_candidates
-from scripts.bench_retrieval import PlainEpisode
+from scripts.bench.retrieval import PlainEpisode
 
 IMAGES = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 TEXTS = ["a red seven", "two dogs and a cat on a mat", "a man", "the sea at night", "a red dog on a red mat"]

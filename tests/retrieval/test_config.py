@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from clipscore.settings import REPOSITORY, load_config
+from clipscore.config.load import REPOSITORY, load_config
 from retrieval.captions import clean_caption, clean_captions
 from retrieval.config import RetrievalConfig
 from scripts.run import config_class

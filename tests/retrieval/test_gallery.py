@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from clipscore.caption_files import CaptionedImage
-from clipscore.images import UnreadableImage
+from clipscore.data.caption_sets import CaptionedImage
+from clipscore.data.images import UnreadableImage
 from retrieval import gallery
 from retrieval.gallery import FeatureCache, image_features, text_features
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from clipscore.settings import REPOSITORY
+from clipscore.config.load import REPOSITORY
 from retrieval import metrics
 
 # Features of few bits, so that a dot product is the same number whatever the order of its sum.

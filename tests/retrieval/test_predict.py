@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from clipscore.settings import REPOSITORY
+from clipscore.config.load import REPOSITORY
 from retrieval.predict import EXAMPLE, list_pictures, main
 from scripts import run
 from scripts.demo.make_data import write_captioned

@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from clipscore.images import centre_view, normalize, open_image, to_pixels
+from clipscore.data.images import centre_view, normalize, open_image, to_pixels
 from clipscore.reward import ClipReward
-from clipscore.stages import StageTimes
+from clipscore.task import StageTimes
 from retrieval.adapt import RlcfObjective
 from retrieval.config import RetrievalConfig
 from retrieval.policy import ImageTowerPolicy
 from retrieval.task import RetrievalTask
-from scripts.bench_retrieval import PlainEpisode
+from scripts.bench.retrieval import PlainEpisode
 
 MODELS = ("P", "R1", "R2")  # 32, 48 and 32 pixels: one reward sees enlarged pictures
 CAPTIONS = ["A red seven!", "two dogs", "a cat on a mat", "the sea at night", "a man", "one blue bird", "a boat (old)"]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import loop, run
+from scripts import run
+from scripts.runs import loop
 from tests.scripts import dummy
 
 

@@ -17,8 +17,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from clipscore.config import RunConfig, StrictModel
-from scripts import loop, run
+from clipscore.config.fields import RunConfig, StrictModel
+from scripts import run
+from scripts.runs import loop
 
 ENTRY = (__name__, "DummyConfig", __name__, "DummyTask")
 CARRY_INTERVAL = 4

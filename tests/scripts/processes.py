@@ -79,7 +79,8 @@ def _write_to(screen: Path) -> None:
 
 
 def _run(words: list[str], screen: Path, shuffled: bool, killed_at: int | None) -> None:
-    from scripts import loop, run
+    from scripts import run
+    from scripts.runs import loop
     from tests.scripts import dummy
 
     _write_to(screen)

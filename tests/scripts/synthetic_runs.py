@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from clipscore.config import RunConfig
-from clipscore.settings import load_config
-from scripts.records import run_path
+from clipscore.config.fields import RunConfig
+from clipscore.config.load import load_config
 from scripts.run import config_class
+from scripts.runs.folder import run_path
 from scripts.tables.figures import published_samples
 from scripts.tables.paper import PaperRun, PaperTable, Row
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from classification import policy
-from scripts import bench
-from scripts.bench_agreement import disagreements, merge
-from scripts.bench_arithmetic import count_flops
-from scripts.bench_captioning import CaptioningBench
-from scripts.bench_memory import peak_memory
+from scripts.bench.__main__ import __main__ as bench
+from scripts.bench.agreement import disagreements, merge
+from scripts.bench.arithmetic import count_flops
+from scripts.bench.captioning import CaptioningBench
+from scripts.bench.memory import peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--size", "demo", "--images", "1"]

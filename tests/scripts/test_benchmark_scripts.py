@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clipscore.settings import REPOSITORY
+from clipscore.config.load import REPOSITORY
 from scripts.demo.make_data import make_data
 from tests.classification import test_runs as classification
 from tests.retrieval import test_runs as retrieval

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from clipscore.config import RunConfig
-from clipscore.config_fields import describe_fields, nearest, type_name
-from clipscore.official_names import OFFICIAL_NAMES
-from clipscore.settings import REPOSITORY, ConfigError, load_config
-from clipscore.yaml12 import parse_yaml
+from clipscore.config.explain import describe_fields, nearest, type_name
+from clipscore.config.fields import RunConfig
+from clipscore.config.load import REPOSITORY, ConfigError, load_config
+from clipscore.config.official_names import OFFICIAL_NAMES
+from clipscore.config.yaml12 import parse_yaml
 from scripts import run
 from tests.scripts.dummy import DummyConfig
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from classification.datasets import find_dataset
-from clipscore.clip_weights import load_clip
-from clipscore.images import open_image
+from classification.data.find import find_dataset
+from clipscore.data.images import open_image
+from clipscore.models.load import load_clip
 from scripts.demo import (
     arrangements,
     attribute_heads,

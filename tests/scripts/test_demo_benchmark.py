@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from clipscore.settings import REPOSITORY
+from clipscore.config.load import REPOSITORY
 from scripts.demo.demo_runs import CAPTION_LINES, CAPTIONERS, TABLES, accuracy, demo_runs, recalls
 from scripts.demo.demo_tables import demo_tables, p_value
 from tests.scripts.synthetic_runs import write_folder

@@ -7,17 +7,17 @@ import math
 import pytest
 import torch
 
+from captioning.build import load_language_model, load_tokenizer
 from captioning.captioner import Captioner
 from captioning.generate import beam_search
-from captioning.methods import load_language_model, load_tokenizer
-from captioning.train_mapper import training_loss
-from clipscore.settings import REPOSITORY
-from scripts.demo import captioner_lm, train_captioner
+from captioning.training.train import training_loss
+from clipscore.config.load import REPOSITORY
 from scripts.demo.arrangements import retrieval_scenes
-from scripts.demo.captioner_lm import CodeMapper, scene_code, train_language_model
 from scripts.demo.captioner_report import KINDS, captions_for, demo_config, load_demo_captioner, scores
 from scripts.demo.captions import captions_of
 from scripts.demo.styles import retrieval_pictures
+from scripts.demo.training import captioner_lm, train_captioner
+from scripts.demo.training.captioner_lm import CodeMapper, scene_code, train_language_model
 
 FOLDER = REPOSITORY / "pretrained/demo"
 NUM_PICTURES = 60

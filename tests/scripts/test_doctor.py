@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from classification.class_names import class_names, wnids
-from classification.datasets import find_dataset
-from clipscore.caption_files import find_captions
-from clipscore.settings import REPOSITORY
-from scripts import doctor, doctor_machine
+from classification.data.class_names import class_names, wnids
+from classification.data.find import find_dataset
+from clipscore.config.load import REPOSITORY
+from clipscore.data.caption_sets import find_captions
+from scripts.doctor.__main__ import __main__ as doctor
+from scripts.doctor.__main__ import machine as doctor_machine
 from tests import miniature_weights, miniatures
 from tests.test_miniatures import listing
 

@@ -8,12 +8,12 @@ import open_clip.pretrained
 import pytest
 
 from captioning.config import CaptioningConfig
-from classification.dataset_layouts import LAYOUTS as IMAGE_LAYOUTS
-from classification.dataset_layouts import FolderLayout, SplitLayout
-from clipscore.caption_layouts import LAYOUTS as CAPTION_LAYOUTS
-from clipscore.settings import REPOSITORY
-from clipscore.yaml12 import parse_yaml
-from scripts.fetch_manifest import FILES, RemoteFile
+from classification.data.layouts import LAYOUTS as IMAGE_LAYOUTS
+from classification.data.layouts import FolderLayout, SplitLayout
+from clipscore.config.load import REPOSITORY
+from clipscore.config.yaml12 import parse_yaml
+from clipscore.data.caption_layouts import LAYOUTS as CAPTION_LAYOUTS
+from scripts.fetch.manifest import FILES, RemoteFile
 
 DATA_PAGE = (REPOSITORY / "pretrained/DATA.md").read_text(encoding="utf-8")
 WEIGHTS_PAGE = (REPOSITORY / "pretrained/README.md").read_text(encoding="utf-8")

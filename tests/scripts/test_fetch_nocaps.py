@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from clipscore.caption_files import find_captions
-from clipscore.settings import REPOSITORY
+from clipscore.config.load import REPOSITORY
+from clipscore.data.caption_sets import find_captions
 from scripts import nocaps
 
 DOMAINS = ("in-domain", "near-domain", "out-domain", "near-domain")

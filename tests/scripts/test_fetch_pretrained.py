@@ -21,9 +21,9 @@ from pathlib import Path
 
 import pytest
 
-from clipscore.settings import REPOSITORY
-from scripts import fetch_pretrained
-from scripts.fetch_manifest import FILES, RemoteFile
+from clipscore.config.load import REPOSITORY
+from scripts.fetch import __main__ as fetch_pretrained
+from scripts.fetch.manifest import FILES, RemoteFile
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 CUT_AT = 300_000
@@ -152,8 +152,8 @@ def test_a_part_with_nothing_left_to_load(weights, server, roots, size):
 
 AS_A_PROCESS = """
 import sys
-from scripts import fetch_pretrained
-from scripts.fetch_manifest import RemoteFile
+from scripts.fetch import __main__ as fetch_pretrained
+from scripts.fetch.manifest import RemoteFile
 fetch_pretrained.FILES = ({file!r},)
 sys.exit(fetch_pretrained.main([]))
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.environment import log_file
+from scripts.runs.process import log_file
 from tests.scripts.processes import end_run, start_run
 from tests.scripts.test_run import folder, rows, start, summary, without_times
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from clipscore.settings import REPOSITORY
+from clipscore.config.load import REPOSITORY
 from scripts.demo.make_data import make_data
 from tests.scripts.processes import end_run, start_run, start_torchrun
 

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from scripts.finished import finished_summary, run_path
-from scripts.identity import check_finite, config_differences, identity
-from scripts.locks import FolderBusy
-from scripts.records import RunFolder
+from scripts.runs.compare_configs import check_finite, config_differences, identity
+from scripts.runs.finished import finished_summary, run_path
+from scripts.runs.folder import RunFolder
+from scripts.runs.lock import FolderBusy
 from tests.scripts.dummy import DummyConfig
 
 FINGERPRINT = {"weights": "abc"}
 LOCK_HOLDER = """
 import sys, time
 from pathlib import Path
-from scripts.locks import FolderLock
-from scripts.shards import Shard
+from scripts.runs.lock import FolderLock
+from scripts.runs.shards import Shard
 lock = FolderLock(Path(sys.argv[1]))
 with lock.gate():
     lock.hold(Shard(), {})

@@ -17,8 +17,7 @@ from PIL import Image
 
 from classification.views import make_views, view_seed
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD
-from clipscore.images import open_image
-from scripts.reader import open_run
+from clipscore.data.images import open_image
 from scripts.report.__main__ import main, write_report
 from scripts.report.charts import Line, dumbbells, line_chart
 from scripts.report.comparison import compare
@@ -26,6 +25,7 @@ from scripts.report.figures import Figures, read_figures
 from scripts.report.numbers import labels, number, p_value, seconds, ticks
 from scripts.report.paper import paper_cells
 from scripts.report.selection import choose
+from scripts.runs.read import open_run
 from tests.peak_memory import measure
 from tests.scripts.report_runs import (
     CAPTION,

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from clipscore.settings import REPOSITORY
-from scripts import loop, progress, run
-from scripts.command_line import split_datasets, split_sweeps
-from scripts.loop import CARRY_INTERVAL
+from clipscore.config.load import REPOSITORY
+from scripts import run
+from scripts.runs import loop, progress
+from scripts.runs.command_line import split_datasets, split_sweeps
+from scripts.runs.loop import CARRY_INTERVAL
 from tests.scripts.dummy import DummyTask
 
 ROW_SECONDS = 0.25

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from clipscore.settings import REPOSITORY
+from clipscore.config.load import REPOSITORY
 from scripts import run
-from scripts.records import RunFolder
-from scripts.shards import Rank, Shard
+from scripts.runs.folder import RunFolder
+from scripts.runs.shards import Rank, Shard
 from tests.scripts.dummy import DummyTask
 from tests.scripts.processes import end_run, start_run
 from tests.scripts.test_records import FINGERPRINT, begin_with_a_row, make_config

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from clipscore.settings import REPOSITORY, load_config
+from clipscore.config.load import REPOSITORY, load_config
 from scripts.run import config_class
 from scripts.tables import layout
 from scripts.tables.__main__ import main

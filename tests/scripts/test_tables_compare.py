@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from clipscore.coco_metrics import has_java
-from scripts.reader import open_run
+from clipscore.metrics.coco import has_java
+from scripts.runs.read import open_run
 from scripts.tables.__main__ import main
 from scripts.tables.compare import compare, comparison
 from tests.peak_memory import measure

@@ -1,0 +1,1 @@
+"""Training the mapper between CLIP and the language model."""

@@ -1,0 +1,237 @@
+"""CLIP features of images and of their captions on disk: our own folders, and the released pickles.
+
+A folder holds features.json, which says of what the features are and how they were made, and shards of rows:
+images-00000.safetensors, texts-00000.safetensors and so on, each whole or not there. Features are not normalised.
+
+Source: official caption/extractor_pickle.py writes the pickles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from clipscore.models.pickles import load_pickle
+
+Kind = Literal["images", "texts"]
+
+INDEX = "features.json"
+PICKLES = (".pkl", ".pickle")
+PICKLE_KEYS = ("clip_text_embedding", "clip_image_embedding", "captions", "image_ids", "text_index", "image_index")
+
+
+@dataclass(frozen=True)
+class FeatureIndex:
+    """What features.json says.
+
+    Attributes:
+        dataset, split: whose images and captions these are.
+        policy: the CLIP, as the user called it.
+        weights: sha256 of its weight file.
+        precision: in which the features were computed.
+        preprocessing: from image file to model input.
+        shard_rows: rows of every shard but the last.
+        image_ids: of all images, in order.
+        captions: of all images, in order.
+        image_index: for each caption the row of its image.
+    """
+
+    dataset: str
+    split: str
+    policy: str
+    weights: str
+    precision: str
+    preprocessing: str
+    shard_rows: int
+    image_ids: list[int | str]
+    captions: list[str]
+    image_index: list[int]
+
+    def count(self, kind: Kind) -> int:
+        """Number of rows of a kind."""
+        return len(self.image_ids) if kind == "images" else len(self.captions)
+
+    def starts(self, kind: Kind) -> range:
+        """First row of each shard."""
+        return range(0, self.count(kind), self.shard_rows)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of all of this; every shard carries it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class CaptionFeatures:
+    """Features of images and captions, not normalised.
+
+    Attributes:
+        images: None where only captions were encoded. [I, D]
+        texts: [N, D]
+        captions: N.
+        image_index: int64, for each caption the row of its image. [N]
+        image_ids: I.
+        weights: sha256 of the CLIP's weight file; None where the file does not say.
+        digest: of features and captions, for the identity of what is trained on them.
+    """
+
+    images: Tensor | None
+    texts: Tensor
+    captions: list[str]
+    image_index: Tensor
+    image_ids: list[int | str]
+    weights: str | None
+    digest: str
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.texts.shape[1]
+
+
+def shard_path(folder: Path, kind: Kind, start: int, index: FeatureIndex) -> Path:
+    """File of the shard that begins at a row."""
+    return folder / f"{kind}-{start // index.shard_rows:05d}.safetensors"
+
+
+def begin_folder(folder: Path, index: FeatureIndex) -> None:
+    """Write features.json, or find the same one there.
+
+    Raises:
+        ValueError: the folder holds features of other data, weights or settings; or other files, but no features.json.
+    """
+    file = folder / INDEX
+    if file.is_file():
+        there = read_index(folder)
+        keys = [key for key, value in asdict(index).items() if value != asdict(there)[key]]
+        if keys:
+            raise ValueError(f"{folder} holds features with another {', '.join(keys)}; give another --out")
+        return
+    if folder.is_dir() and any(folder.glob("*.safetensors")):
+        raise ValueError(f"{folder} holds files but no {INDEX}; give another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f"{INDEX}.part")
+    draft.write_text(json.dumps(asdict(index), ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(draft, file)
+
+
+def write_shard(folder: Path, kind: Kind, start: int, index: FeatureIndex, features: Tensor) -> None:
+    """Write one shard [rows, D], whole or not at all."""
+    path = shard_path(folder, kind, start, index)
+    draft = path.with_suffix(".part")
+    draft.write_bytes(save({"features": features.cpu().contiguous()}, metadata={"index": index.digest}))
+    os.replace(draft, path)
+
+
+def missing_shards(folder: Path, kind: Kind, index: FeatureIndex) -> list[int]:
+    """First rows of the shards that are not there."""
+    return [start for start in index.starts(kind) if not shard_path(folder, kind, start, index).is_file()]
+
+
+def read_index(folder: Path) -> FeatureIndex:
+    """What features.json says.
+
+    Raises:
+        ValueError: it is damaged, or of another form.
+    """
+    try:
+        return FeatureIndex(**json.loads((folder / INDEX).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{folder / INDEX} is damaged ({error}); extract the features again") from error
+
+
+def load_features(path: Path) -> CaptionFeatures:
+    """Read a folder of ours, or an officially released pickle. Nothing pickled is executed.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: no features, features of some rows only, or parts that do not belong together.
+    """
+    path = Path(path).expanduser()
+    if path.is_file() and path.suffix in PICKLES:
+        return _check(_from_pickle(path), path)
+    if path.is_dir() and (path / INDEX).is_file():
+        return _check(_from_folder(path), path)
+    how = "make them with `python -m captioning.features`, or get the released pickle"
+    if path.exists():
+        raise ValueError(f"{path} holds no features: expected a folder with {INDEX}, or a .pkl file; {how}")
+    raise FileNotFoundError(f"no features at {path.absolute()}; {how}")
+
+
+def _from_folder(folder: Path) -> CaptionFeatures:
+    index = read_index(folder)
+    images, texts = (torch.cat(list(_shards(folder, kind, index))) for kind in ("images", "texts"))
+    return CaptionFeatures(
+        images, texts, index.captions, torch.tensor(index.image_index), index.image_ids, index.weights, index.digest
+    )
+
+
+def _shards(folder: Path, kind: Kind, index: FeatureIndex) -> Iterator[Tensor]:
+    missing = missing_shards(folder, kind, index)
+    if missing or not index.captions:
+        raise ValueError(
+            f"{folder} lacks {len(missing)} of {len(index.starts(kind))} shards of {kind}; give the command that made "
+            "it once more, it goes on from there"
+        )
+    for start in index.starts(kind):
+        path = shard_path(folder, kind, start, index)
+        try:
+            with safe_open(path, framework="pt") as file:
+                features, digest = file.get_tensor("features"), (file.metadata() or {}).get("index")
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged ({error}); delete it and extract again") from error
+        rows = min(index.shard_rows, index.count(kind) - start)
+        if digest != index.digest or features.ndim != 2 or len(features) != rows:
+            raise ValueError(f"{path} does not belong to the {INDEX} beside it; delete it and extract again")
+        yield features
+
+
+def _from_pickle(path: Path) -> CaptionFeatures:
+    stored = load_pickle(path)
+    missing = [key for key in PICKLE_KEYS if key not in stored] if isinstance(stored, dict) else list(PICKLE_KEYS)
+    if missing:
+        raise ValueError(f"{path} is no pickle of caption features: it has no {', '.join(missing)}")
+    texts, images = stored["clip_text_embedding"], stored["clip_image_embedding"]
+    if not isinstance(texts, Tensor) or not (images is None or isinstance(images, Tensor)):
+        raise ValueError(f"{path}: clip_text_embedding and clip_image_embedding must be tensors or arrays")
+    rows = torch.as_tensor(stored["text_index"])  # of each caption
+    if len(rows) and (rows.min() < 0 or rows.max() >= len(texts)):
+        raise ValueError(f"{path}: text_index points to rows {int(rows.min())} to {int(rows.max())} of {len(texts)}")
+    texts = texts if torch.equal(rows, torch.arange(len(texts))) else texts[rows]
+    captions, ids = list(stored["captions"]), _plain_list(stored["image_ids"])
+    digest = hashlib.sha256(json.dumps(captions).encode())
+    for features in (texts, images):
+        digest.update(b"" if features is None else features.float().numpy().tobytes())
+    images = None if images is None else images.float()
+    image_index = torch.as_tensor(stored["image_index"])
+    return CaptionFeatures(images, texts.float(), captions, image_index, ids, None, digest.hexdigest())
+
+
+def _plain_list(values: Any) -> list[Any]:
+    return values.tolist() if isinstance(values, Tensor) else list(values)
+
+
+def _check(features: CaptionFeatures, path: Path) -> CaptionFeatures:
+    """Refuse parts that do not belong together."""
+    images, texts, rows = features.images, features.texts, features.image_index
+    shapes = f"images {None if images is None else list(images.shape)}, texts {list(texts.shape)}"
+    number = len(features.captions)
+    if texts.ndim != 2 or len(texts) != number or len(rows) != number:
+        raise ValueError(f"{path}: {number} captions do not go with {len(rows)} entries of image_index and {shapes}")
+    if not number or not any(caption.strip() for caption in features.captions):
+        raise ValueError(f"{path} has no captions; extract the features of a data set with captions")
+    if images is not None and (images.ndim != 2 or images.shape[1] != texts.shape[1]):
+        raise ValueError(f"{path}: features of one CLIP are of one width, got {shapes}")
+    if images is not None and (int(rows.min()) < 0 or int(rows.max()) >= len(images)):
+        raise ValueError(f"{path}: image_index points to rows {int(rows.min())} to {int(rows.max())} of {len(images)}")
+    return features

@@ -1,0 +1,246 @@
+"""Train a mapper on pairs of CLIP feature and caption: ClipCap on image features, CapDec on noisy text features.
+
+Source: official caption/image_llm/train.py, datasets/coco_cap.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from captioning.captioner import Captioner, embedding_width
+from captioning.mapper import build_mapper, noise_injection
+from captioning.training.config import TrainConfig
+from captioning.training.feature_files import CaptionFeatures
+
+REPORT_STEPS = 50  # updates between two looks at the loss
+SCALE = 1000.0  # first factor of the loss under fp16; official GradScaler(init_scale=1000)
+
+Report = dict[str, float | int]
+
+
+def training_loss(captioner: Captioner, features: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    """Mean cross-entropy of all real tokens of a batch, the start token included, nats.
+
+    Here padding is no target: the official data set pads with 0, which its loss ignores.
+
+    Args:
+        captioner: its mapper is trained.
+        features: what the mapper reads, noise included. [B, D]
+        tokens: start token and caption, padded on the right with any token. [B, T]
+        mask: 1 where a token is real. [B, T]
+
+    Returns:
+        Scalar.
+    """
+    losses = captioner.token_losses(captioner.prefix(features), tokens, mask)  # [B, T]
+    return (losses * mask).sum() / mask.sum()
+
+
+def learning_rate_share(iteration: int, num_warmup: int, num_iterations: int) -> float:
+    """The part of the full learning rate that an iteration has: linear warm-up, then linear decay.
+
+    The official loop moves the schedule on before the update: the first iteration has the rate of step 1, the last 0.
+
+    Args:
+        iteration: from 0.
+        num_warmup: steps of warm-up.
+        num_iterations: of the whole training.
+    """
+    step = iteration + 1
+    if step < num_warmup:
+        return step / max(1, num_warmup)
+    return max(0.0, (num_iterations - step) / max(1, num_iterations - num_warmup))
+
+
+def build_optimizer(
+    captioner: Captioner, lr: float, weight_decay: float, eps: float, num_warmup: int, num_iterations: int
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+    """AdamW over the mapper, and the schedule that is moved on after each update."""
+    optimizer = torch.optim.AdamW(captioner.mapper.parameters(), lr=lr, weight_decay=weight_decay, eps=eps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda iteration: learning_rate_share(iteration, num_warmup, num_iterations)
+    )
+    return optimizer, schedule
+
+
+class TrainingSet:
+    """Captions as tokens, and the feature that each is written from.
+
+    Args:
+        config: `kind`, `normalize_prefix` and `limit` are read.
+        features: of images and captions.
+        captioner: for its tokenizer.
+
+    Raises:
+        ValueError: ClipCap without image features.
+    """
+
+    def __init__(self, config: TrainConfig, features: CaptionFeatures, captioner: Captioner) -> None:
+        captions = features.captions[: config.limit]
+        if config.kind == "clipcap":
+            if features.images is None:
+                raise ValueError("kind=clipcap needs image features, but only captions were encoded; use kind=capdec")
+            self.features, self.rows = features.images, features.image_index  # [I, D], [N]
+        else:
+            self.features, self.rows = features.texts, torch.arange(len(captions))  # [N, D], [N]
+        if config.normalize_prefix:
+            self.features = F.normalize(self.features, dim=-1)
+        tokens = captioner.tokenizer(captions, add_special_tokens=False).input_ids
+        longest = longest_caption([1 + len(text) for text in tokens])
+        self.tokens = [[captioner.bos, *text][:longest] for text in tokens]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def batch(self, chosen: Tensor, pad: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Features [B, D], tokens and mask [B, T] of some captions; T is that of the longest of them."""
+        texts = [torch.tensor(self.tokens[index]) for index in chosen.tolist()]
+        tokens = pad_sequence(texts, batch_first=True, padding_value=pad)
+        mask = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
+        return self.features[self.rows[chosen]], tokens, mask
+
+
+def longest_caption(lengths: Sequence[int]) -> int:
+    """Tokens that a caption may have: ten standard deviations above the mean; what is longer is cut."""
+    if len(lengths) == 1:
+        return lengths[0]
+    numbers = torch.tensor(lengths, dtype=torch.float64)
+    return min(int(numbers.mean() + 10 * numbers.std()), max(lengths))
+
+
+def fresh_captioner(
+    config: TrainConfig, clip_width: int, lm: nn.Module, tokenizer: Any, autocast: torch.dtype | None = None
+) -> Captioner:
+    """A captioner whose mapper has first weights from the config's seed, on the language model's device.
+
+    Raises:
+        ValueError: prefix and start token fill all positions of the language model.
+    """
+    limit = getattr(lm.config, "max_position_embeddings", config.prefix_length + 2)
+    if config.prefix_length + 1 >= limit:
+        raise ValueError(f"prefix_length={config.prefix_length} is too long: the language model has {limit} positions")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        mapper = build_mapper(
+            config.mapper, clip_width, embedding_width(lm), config.prefix_length, config.mapper_layers
+        )
+    return Captioner(lm, tokenizer, mapper.to(lm.get_input_embeddings().weight.device), autocast)
+
+
+@dataclass
+class Training:
+    """All that moves while a mapper is trained, but for random numbers: each epoch has generators of its own."""
+
+    captioner: Captioner
+    optimizer: torch.optim.AdamW
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    scaler: torch.amp.GradScaler
+
+    def update(self, loss: Tensor) -> None:
+        """One step against the gradient of the loss."""
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a later process needs to go on with the same numbers."""
+        parts = {"mapper": self.captioner.mapper, "optimizer": self.optimizer, "schedule": self.schedule}
+        return {name: part.state_dict() for name, part in parts.items()} | {"scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.captioner.mapper.load_state_dict(state["mapper"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+class Record(Protocol):
+    """Where a training is written down; see `scripts.train_mapper.TrainingFolder`."""
+
+    def begin(self, training: Training) -> int:
+        """Go back to the end of the last epoch that was finished; its number, 0 at first."""
+
+    def write(self, report: Report) -> None:
+        """Take down the mean loss of some updates."""
+
+    def finish_epoch(self, epoch: int, training: Training) -> None:
+        """Keep the state after an epoch."""
+
+
+def train(config: TrainConfig, captioner: Captioner, features: CaptionFeatures, record: Record) -> None:
+    """Train the mapper, from where an earlier call was stopped; the numbers are those of a call that was not.
+
+    Args:
+        config: the training.
+        captioner: its mapper is trained; see `fresh_captioner`.
+        features: of the training captions and their images.
+        record: keeps what comes out.
+
+    Raises:
+        ValueError: fewer captions than a batch, or no image features; see `TrainingSet`.
+        FloatingPointError: the loss is not finite.
+    """
+    data = TrainingSet(config, features, captioner)
+    num_batches = len(data) // config.batch  # as in the official code, what is left of an epoch is not used
+    if num_batches == 0:
+        raise ValueError(f"{len(data)} captions are less than one batch of {config.batch}; lower batch")
+    optimizer, schedule = build_optimizer(
+        captioner, config.lr, config.weight_decay, config.eps, config.warmup, config.epochs * num_batches
+    )
+    is_fp16 = captioner.autocast_dtype == torch.float16
+    scaler = torch.amp.GradScaler(captioner.device.type, init_scale=SCALE, enabled=is_fp16)
+    training = Training(captioner, optimizer, schedule, scaler)
+    for epoch in range(record.begin(training) + 1, config.epochs + 1):
+        captioner.train()
+        for report in _epoch(config, training, data, epoch, num_batches):
+            record.write(report)
+        captioner.eval()
+        record.finish_epoch(epoch, training)
+
+
+def _epoch(
+    config: TrainConfig, training: Training, data: TrainingSet, epoch: int, num_batches: int
+) -> Iterator[Report]:
+    """One pass over the captions in a new order; a report every REPORT_STEPS updates, and after the last."""
+    captioner = training.captioner
+    order = torch.randperm(len(data), generator=_generator(config.seed, epoch, "order"))
+    noise, total, count = _generator(config.seed, epoch, "noise"), torch.zeros((), device=captioner.device), 0
+    title = f"epoch {epoch}/{config.epochs}"
+    with tqdm(desc=title, total=num_batches, dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar:
+        for number, chosen in enumerate(order[: num_batches * config.batch].split(config.batch), start=1):
+            features, tokens, mask = (part.to(captioner.device) for part in data.batch(chosen, captioner.pad))
+            if config.kind == "capdec":
+                features = noise_injection(
+                    features, config.noise_variance, noise, config.uniform_ball, not config.normalize_prefix
+                )
+            loss = training_loss(captioner, features, tokens, mask)
+            training.update(loss)
+            total, count = total + loss.detach(), count + 1
+            bar.update()
+            if count == REPORT_STEPS or number == num_batches:
+                mean = float(total) / count
+                if not math.isfinite(mean):
+                    raise FloatingPointError(f"epoch {epoch}, update {number}: loss {mean}; lower lr or use fp32")
+                bar.set_postfix(loss=f"{mean:.3f}")
+                yield {"epoch": epoch, "update": number, "updates": count, "loss": mean}
+                total, count = torch.zeros_like(total), 0
+
+
+def _generator(seed: int, epoch: int, what: str) -> torch.Generator:
+    """On the CPU, so that all devices draw the same numbers; each epoch has its own, so that none has to be kept."""
+    digest = hashlib.sha256(f"{seed}/{epoch}/{what}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -1,0 +1,134 @@
+"""From a config to the parts of its method: policy, objective, and the state that is restored for each image."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from classification.adapt import Objective, RlcfObjective
+from classification.config import NEEDS_REWARD, USED_BY, ClassificationConfig
+from classification.methods.baselines import (
+    DistillationObjective,
+    PseudoLabelObjective,
+    TptObjective,
+    atkd_loss,
+    dkd_loss,
+    kd_loss,
+)
+from classification.policy import CoCoOpPolicy, EncoderPolicy, Policy, PromptPolicy
+from classification.prompt_learner import ConditionalContext, PromptLearner, class_prompts
+from clipscore.clip_model import ClipModel, end_of_text
+from clipscore.episodic import EpisodicState
+from clipscore.policy_gradient import advantages_sum_to_zero
+from clipscore.reward import ClipReward, ensemble_weights
+from clipscore.text_encoder import encode_texts
+
+
+def build_policy(
+    config: ClassificationConfig,
+    clip: ClipModel,
+    class_names: Sequence[str],
+    start: tuple[Tensor, dict[str, Tensor]] | None = None,
+) -> Policy:
+    """The classifier that a config describes.
+
+    Args:
+        config: `tune`, `prompt`, `class_position`, ... are read.
+        clip: its CLIP.
+        class_names: C names.
+        start: CoOp's context [n_ctx, W], and CoCoOp's meta network or {}.
+    """
+    prompts = class_prompts(config.prompt_words, class_names)
+    check_prompts(clip, prompts)
+    if config.tune != "prompt" and start is None:
+        return EncoderPolicy(clip, encode_texts(clip, prompts), config.tune, config.bn_prior)
+    context, meta_net = start or (None, {})
+    learner = PromptLearner(clip, class_names, config.prompt_words, config.class_position, context)
+    if not meta_net:
+        if config.normalize_cocoop_features:
+            raise ValueError(
+                "normalize_cocoop_features needs a CoCoOp file in prompt_start; this one has no meta network"
+            )
+        return PromptPolicy(clip, learner, max_used_classes(config))
+    conditional = ConditionalContext(context, meta_net).to(clip.device, clip.dtype)
+    return CoCoOpPolicy(clip, learner, conditional, config.normalize_cocoop_features, max_used_classes(config))
+
+
+def max_used_classes(config: ClassificationConfig) -> int | None:
+    """How many classes the loss of one update depends on at most; None: all of them."""
+    options = config.reward
+    if config.method != "rlcf" or config.entropy_weight:
+        return None
+    if not advantages_sum_to_zero(options.baseline, options.baseline_over, config.num_candidates):
+        return None
+    return config.views.num_selected * config.num_candidates
+
+
+def build_objective(
+    config: ClassificationConfig, rewards: Sequence[ClipModel], class_names: Sequence[str]
+) -> Objective:
+    """The loss that a config describes, over the given reward models."""
+    if config.method not in NEEDS_REWARD:
+        return {"tpt": TptObjective, "pseudo_label": PseudoLabelObjective}[config.method]()
+    options = config.reward
+    weights = ensemble_weights([model.weight for model in options.models], options.weighted)
+    reward = ClipReward(rewards, weights, options.scale)
+    features = reward.encode_texts(class_prompts(config.prompt_words, class_names))
+    if config.method == "rlcf":
+        return RlcfObjective(reward, features, config.num_candidates, options)
+    losses = {
+        "kd": functools.partial(kd_loss, temperature=config.temperature),
+        "dkd": functools.partial(
+            dkd_loss, alpha=config.dkd_alpha, beta=config.dkd_beta, temperature=config.temperature
+        ),
+        "atkd": functools.partial(atkd_loss, fixed=config.atkd_fixed),
+    }
+    return DistillationObjective(reward, features, losses[config.method])
+
+
+def free_texts(policies: Sequence[Policy], rewards: Sequence[ClipModel]) -> None:
+    """Give back the memory of text towers: only tuned prompts are encoded again once the class features exist."""
+    fixed = [policy.clip for policy in policies if isinstance(policy, EncoderPolicy)]
+    for clip in [*fixed, *rewards]:
+        clip.free_text_tower()
+
+
+def build_state(config: ClassificationConfig, policy: Policy, scale_loss: bool = False) -> EpisodicState:
+    """AdamW over what the policy tunes, and the state that is restored for each image."""
+    optimizer = None
+    if policy.tuned:
+        optimizer = torch.optim.AdamW(
+            policy.tuned.values(), lr=config.lr, weight_decay=config.weight_decay, eps=config.eps, fused=True
+        )
+    return EpisodicState(policy.state, optimizer, config.momentum, scale_loss)
+
+
+def check_prompts(clip: ClipModel, prompts: Sequence[str]) -> None:
+    """Refuse prompts that are cut to the same tokens.
+
+    Raises:
+        ValueError: the prompt leaves no room for the class names.
+    """
+    ids = clip.tokenize(prompts)
+    is_cut = bool((end_of_text(ids) == ids.shape[1] - 1).any())  # names that differ in case only are equal tokens too
+    if is_cut and len(ids.unique(dim=0)) < len(set(prompts)):
+        raise ValueError(
+            f"{clip.name} reads {ids.shape[1]} tokens, and the prompt is so long that class names are cut off: "
+            f"{prompts[0][:200]!r}; shorten prompt"
+        )
+
+
+def check_candidates(config: ClassificationConfig, num_classes: int) -> None:
+    """Refuse more candidates than classes.
+
+    Raises:
+        ValueError: K > C.
+    """
+    if config.method in USED_BY["num_candidates"] and config.num_candidates > num_classes:
+        raise ValueError(
+            f"num_candidates={config.num_candidates}, but {config.dataset} has {num_classes} classes; "
+            f"set num_candidates to at most {num_classes}"
+        )

@@ -1,0 +1,1 @@
+"""Labelled images on disk: layouts, class names, class folders, split files."""

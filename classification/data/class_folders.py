@@ -1,0 +1,155 @@
+"""Data sets with one folder per class: find the folders, hold them against the classes, list their images."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from classification.data.class_names import class_names, wnids
+from classification.data.labelled_images import LabelledImage, LabelledImages, Listed
+from classification.data.layouts import FolderLayout
+from clipscore.data.checks import IMAGE_SUFFIXES, file_names, no_root, relative, some, what_is_there
+
+_WNID = re.compile(r"n\d{8}", re.IGNORECASE)
+_NUMBER = re.compile(r"\d{1,4}")
+
+
+def find_imagenet_set(name: str, data_root: Path, layout: FolderLayout) -> LabelledImages:
+    """One of the ImageNet sets, in the first of its layouts that holds class folders; arguments as in `find_dataset`.
+
+    Raises:
+        FileNotFoundError: nothing is there; every path tried is named.
+        ValueError: images that lie flat, folders named in another way than the set's, or surplus folders.
+    """
+    root, folders = _class_root(name, data_root, layout)
+    names = class_names(name)
+    labels = {wnid: label for label, wnid in enumerate(wnids(name))}
+    kind = "wnid folders"
+    numbers = [folder for folder in folders if _NUMBER.fullmatch(folder)]
+    if name == "imagenet_v2" and numbers:
+        labels = {str(label): label for label in range(len(names))}
+        kind = "folders named by label"
+    _check_kind(name, root, folders, numbers, len(names))
+    images, faults = list_class_folders(name, root, folders, labels)
+    if not faults and len(images) != layout.num_images:
+        faults = [
+            ValueError(
+                f"{root}: {len(images):,} images, published are {layout.num_images:,}; unpack the original archive "
+                f"again ({layout.source})"
+            )
+        ]
+    found = f"{relative(root, data_root)} ({kind})"
+    return LabelledImages(name, root, found, names, images, layout.num_images, tuple(faults))
+
+
+def _class_root(name: str, data_root: Path, layout: FolderLayout) -> tuple[Path, list[str]]:
+    """The folder with the most class folders, and these; where there are none, any folders, to say what is wrong.
+
+    Whatever else lies beside class folders (lost+found, a devkit) is nobody's class, and often not the user's to move.
+    """
+    tried = [data_root / root for root in layout.roots]
+    folders = {root: subfolders(root) for root in tried if root.is_dir()}
+    classes = {root: [f for f in found if _WNID.match(f) or _NUMBER.fullmatch(f)] for root, found in folders.items()}
+    for found in (classes, folders):
+        root = max(found, key=lambda root: len(found[root]), default=None)
+        if root and found[root]:
+            return root, found[root]
+    for root in folders:
+        num_flat = len(image_files(root))
+        if num_flat:
+            raise ValueError(
+                f"{root}: {num_flat} images lie flat in this folder, but {name} needs one folder per class (n01440764, "
+                "...), which is where the labels come from; sort them into class folders, for ImageNet's validation "
+                "images with the script valprep.sh of soumith/imagenetloader.torch"
+            )
+    where = "".join(f"\n  {path}{_state(path)}" for path in tried)
+    raise FileNotFoundError(
+        f"data set {name} not found; tried:{where}\n{no_root(data_root)}get the data from {layout.source}; or set "
+        "data_root to the folder that holds your data sets"
+    )
+
+
+def _state(path: Path) -> str:
+    return " (there, but holds no class folders)" if path.is_dir() else what_is_there(path, "folder")
+
+
+def _check_kind(name: str, root: Path, folders: Sequence[str], numbers: Sequence[str], num_classes: int) -> None:
+    """Folders named by wnid and by label number: both are in use, a mixture has no meaning."""
+    named = [folder for folder in folders if _WNID.fullmatch(folder)]
+    if numbers and named:
+        raise ValueError(
+            f"{root}: {len(named)} class folders are named by wnid{some(sorted(named))} and {len(numbers)} by "
+            f"number{some(sorted(numbers))}; two data sets were unpacked into one folder: unpack {name} into one "
+            "of its own"
+        )
+    if numbers and name != "imagenet_v2":
+        raise ValueError(
+            f"{root}: {len(numbers)} class folders are named by number{some(sorted(numbers, key=int))}, expected wnids "
+            f"({wnids(name)[0]}, ...); numbers are ImageNet-V2's way: unpack the original archive of {name} here, or "
+            "give each folder the wnid of its class"
+        )
+    if str(num_classes) in numbers and "0" not in numbers:
+        raise ValueError(
+            f"{root}: the class folders are numbered from 1 to {num_classes}, expected 0 to {num_classes - 1}, the "
+            "labels; taken as they are, every image would have its neighbour's label: unpack the original archive, or "
+            "rename each folder to its number less 1, beginning with 1"
+        )
+
+
+def list_class_folders(name: str, root: Path, folders: Sequence[str], labels: dict[str, int]) -> Listed:
+    """All images of the class folders, in the order of the folders' names, and what is missing.
+
+    Args:
+        name: of the data set, for messages.
+        root: folder of the class folders.
+        folders: those that exist. A folder stands for a class in any case of letters.
+        labels: {class folder: label}.
+
+    Raises:
+        ValueError: folders that are no class, or no images at all.
+    """
+    class_of = {folder: folder if folder in labels else folder.lower() for folder in folders}
+    surplus = sorted(folder for folder in folders if class_of[folder] not in labels or _has_twin(folder, class_of))
+    missing = sorted(labels.keys() - {class_of[folder] for folder in folders})
+    of_others = ValueError(
+        f"{root}: the class folders are not those of {name}: expected {len(labels)}, found {len(folders)}; "
+        f"{len(missing)} missing{some(_with_kind(root, missing))}; {len(surplus)} surplus{some(surplus)}; "
+        f"unpack the data again{', or move what does not belong there' if surplus else ''}"
+    )
+    if surplus:
+        raise of_others
+    files = {folder: image_files(root / folder) for folder in sorted(folders)}
+    empty = [folder for folder, found in files.items() if not found]
+    without = ValueError(
+        f"{root}: {len(empty)} of {len(files)} class folders hold no images{some(empty)}; images must lie "
+        f"directly in their class folder and end in {' '.join(IMAGE_SUFFIXES)} (any case); unpack the data again"
+    )
+    if len(empty) == len(files):
+        raise without
+    images = [
+        LabelledImage(f"{folder}/{file}", root / folder / file, labels[class_of[folder]])
+        for folder, found in files.items()
+        for file in found
+    ]
+    return images, [fault for applies, fault in ((missing, of_others), (empty, without)) if applies]
+
+
+def _has_twin(folder: str, class_of: dict[str, str]) -> bool:
+    return class_of[folder] != folder and class_of[folder] in class_of
+
+
+def _with_kind(root: Path, missing: Sequence[str]) -> list[str]:
+    return [folder + (": a file, expected a folder" if (root / folder).is_file() else "") for folder in missing]
+
+
+def subfolders(root: Path) -> list[str]:
+    """Names of the visible folders in a folder, links to folders included."""
+    with os.scandir(root) as entries:
+        return [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+
+
+def image_files(folder: Path) -> list[str]:
+    """Names of the visible image files in a folder, sorted."""
+    return sorted(n for n in file_names(folder) if n.lower().endswith(IMAGE_SUFFIXES) and not n.startswith("."))

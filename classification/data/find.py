@@ -1,0 +1,115 @@
+"""Find a classification data set on disk and list its images with their labels.
+
+Everything is checked before the first image is opened: folders against classes, listed images against files, counts
+against the published ones. Nothing is written into a data folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from classification.data.class_folders import find_imagenet_set, image_files, list_class_folders, subfolders
+from classification.data.class_names import names_in_split, read_class_names, read_split
+from classification.data.labelled_images import LabelledImage, LabelledImages
+from classification.data.layouts import FolderLayout, canonical_name, find_layout, unknown_name
+from classification.data.split_files import find_split_set, listed_set, split_not_found
+from clipscore.data.checks import relative, resolve, settle, told_when_refused
+
+if TYPE_CHECKING:
+    from classification.config import DatasetFiles
+
+__all__ = ["LabelledImage", "LabelledImages", "find_dataset"]
+
+_DEMO_SPLIT = "split_zhou_Demo.json"
+
+
+@told_when_refused()
+def find_dataset(
+    name: str, data_root: Path, files: DatasetFiles | None = None, partial: bool = False
+) -> LabelledImages:
+    """List the test images of a data set with their labels.
+
+    Args:
+        name: a built-in id or its official letter, in any case (`imagenet_a`, `A`, `imagenet_c/fog/3`, `dtd`,
+            `demo/sketch`), or any other name together with `files`.
+        data_root: folder that holds the built-in data sets.
+        files: where the user's own data set lies; its paths may be absolute, relative to the working directory, or
+            relative to the data root.
+        partial: go on with what is there of a set that is not whole: without the class folders and images that are
+            missing, and with another number of images than the published one. Labels stay those of all classes.
+
+    Raises:
+        ValueError: unknown name; class folders, split file, class names or counts that do not fit; no images.
+        FileNotFoundError: the data, or a listed image, is not there; every path tried is named.
+        PermissionError: a file or folder of it may not be read.
+
+    Source: paper Sec. 4.1; official TPT/data/datautils.py and fewshot_datasets.py.
+    """
+    data = _find(name, Path(data_root).expanduser(), files)
+    settle(data.faults, partial)
+    return data
+
+
+def _find(name: str, data_root: Path, files: DatasetFiles | None) -> LabelledImages:
+    canonical = canonical_name(name)
+    if canonical is None and files is None:
+        raise unknown_name(name)
+    if canonical is None:
+        return _own_set(name, data_root, files)
+    if files is not None:
+        raise ValueError(
+            f"data set {name!r} is built in ({canonical}); drop dataset_files, or choose another name for your own data"
+        )
+    if canonical.startswith("demo/"):
+        return _demo_set(canonical, data_root)
+    layout = find_layout(canonical)
+    if isinstance(layout, FolderLayout):
+        return find_imagenet_set(canonical, data_root, layout)
+    return find_split_set(canonical, data_root, layout)
+
+
+def _demo_set(name: str, data_root: Path) -> LabelledImages:
+    folder = data_root / name
+    split_file, names_file = folder / _DEMO_SPLIT, folder / "classnames.txt"
+    if split_file.is_file():
+        names, entries = names_in_split(split_file), read_split(split_file, "test")
+        return listed_set(name, data_root, split_file, [folder / "images", folder], names, entries)
+    if names_file.is_file():
+        return _own_folders(name, data_root, folder, names_file)
+    existing = subfolders(data_root / "demo") if (data_root / "demo").is_dir() else []
+    hint = f"styles there: {', '.join(sorted(existing)) or 'none'}; `bash scripts/quickstart.sh` draws them; "
+    hint += "then give data_root=output/demo_data"
+    raise split_not_found(name, data_root, [split_file, names_file], hint)
+
+
+def _own_set(name: str, data_root: Path, files: DatasetFiles) -> LabelledImages:
+    root = resolve(files.images, data_root, "dataset_files.images")
+    if not root.is_dir():
+        raise ValueError(f"dataset_files.images: expected a folder, got the file {root}")
+    names_file = resolve(files.class_names, data_root, "dataset_files.class_names") if files.class_names else None
+    if not files.split_file:
+        return _own_folders(name, data_root, root, names_file)
+    if names_file:
+        raise ValueError(
+            "dataset_files: got class_names and split_file, expected one of them; a split file holds the class names"
+        )
+    split_file = resolve(files.split_file, data_root, "dataset_files.split_file")
+    if not split_file.is_file():
+        raise ValueError(f"dataset_files.split_file: expected a json file, got the folder {split_file}")
+    entries = read_split(split_file, files.split)
+    return listed_set(name, data_root, split_file, [root], names_in_split(split_file), entries)
+
+
+def _own_folders(name: str, data_root: Path, root: Path, names_file: Path | None) -> LabelledImages:
+    folders = sorted(subfolders(root))
+    if not folders:
+        raise ValueError(
+            f"{root}: no class folders (images directly in it: {len(image_files(root))}); put the images of each "
+            "class into a folder of its own, or give a split file"
+        )
+    name_of = read_class_names(names_file, folders) if names_file else {folder: folder for folder in folders}
+    labels = {folder: label for label, folder in enumerate(name_of)}
+    images, faults = list_class_folders(name, root, folders, labels)
+    layout = f"{relative(root, data_root)} (class folders" + (f", {names_file.name})" if names_file else ")")
+    return LabelledImages(name, root, layout, list(name_of.values()), images, faults=tuple(faults))

@@ -1,0 +1,1 @@
+"""One file a method of classification, beside RLCF's own loop."""

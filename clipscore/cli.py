@@ -1,0 +1,177 @@
+"""What `python -m classification.predict` and its sisters share: command line, settings, messages, columns."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+
+from clipscore.clip_model import ClipModel
+from clipscore.config.fields import RunConfig
+from clipscore.config.load import REPOSITORY, load_config
+from clipscore.data.images import open_image
+from clipscore.models.files import check_clip
+from clipscore.models.load import load_clip
+from clipscore.printing import print_text
+
+DONE, REFUSED, INTERRUPTED = 0, 2, 130  # exit codes
+USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
+
+Config = TypeVar("Config", bound=RunConfig)
+
+log = logging.getLogger(__name__)
+
+
+def command_parser(task: str, config: str, description: str, example: str) -> argparse.ArgumentParser:
+    """The options that all three commands have.
+
+    Args:
+        task: name of the task, which is its folder.
+        config: the YAML file that is read when none is given, relative to the repository.
+        description: one sentence for --help.
+        example: commands for --help that work as they stand.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {task}.predict",
+        description=description,
+        epilog=f"on the demo's models, as they stand:\n\n{example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="overrides of the configuration; `python -m scripts.run --config FILE --help` lists its keys",
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", default=REPOSITORY / config, help=f"a YAML file under configs/ ({config})"
+    )
+    parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(task=task)
+    return parser
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    predict: Callable[[argparse.Namespace], dict[str, Any]],
+    show: Callable[[dict[str, Any]], str],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Parse, predict, print.
+
+    Args:
+        parser: from `command_parser`.
+        predict: the parsed command line -> a JSON-able result.
+        show: the result as text.
+        arguments: the command line; the process's own when None.
+
+    Returns:
+        The exit code: 0; 2 after one sentence on stderr about what is wrong; 130 when the user interrupts.
+    """
+    args = parser.parse_intermixed_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    for package in ("clipscore", args.task):
+        logging.getLogger(package).setLevel(logging.INFO)
+    try:
+        result = predict(args)
+    except USER_ERRORS as error:
+        log.error("error: %s", error, exc_info=args.debug)
+        return REFUSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    print_text(json.dumps(result, indent=2) if args.json else show(result))
+    return DONE
+
+
+def read_settings(args: argparse.Namespace, config_class: type[Config], *words: str) -> Config:
+    """The configuration of a command line.
+
+    Args:
+        args: of a parser from `command_parser`.
+        config_class: the task's own.
+        words: `key=value` that win over the command line's.
+
+    Raises:
+        ConfigError: see `clipscore.config.load.load_config`.
+        ValueError: a method that adapts nothing.
+    """
+
+    def only(task: str) -> type[Config]:
+        if task != args.task:
+            raise ValueError(f"received {task!r}, but this command needs a file of configs/{args.task}/")
+        return config_class
+
+    config = load_config(args.config, [*args.overrides, *words], only)
+    if config.method == "zero_shot":
+        raise ValueError(
+            "method=zero_shot adapts nothing, so there is no before and after; take the config of a method that does"
+        )
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    return config
+
+
+def load_models(config: RunConfig, device: torch.device, precision: torch.dtype | None) -> list[ClipModel]:
+    """The policy's CLIP and the reward models; every file is looked at before the first is read.
+
+    Raises:
+        ValueError, FileNotFoundError: see `check_clip`, `load_clip`.
+    """
+    names = [config.policy, *(model.name for model in config.reward.models)] if config.reward else [config.policy]
+    for name in names:
+        check_clip(name, config.pretrained_root)
+    models = [load_clip(name, config.pretrained_root, device, precision) for name in names]
+    return [model.compile_visual() for model in models] if config.compile else models
+
+
+def open_picture(path: str | Path, option: str) -> Image.Image:
+    """The user's picture as RGB.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnreadableImage: see `open_image`.
+    """
+    if not Path(path).is_file():
+        kind = "this is a folder" if Path(path).is_dir() else "there is no such file"
+        raise FileNotFoundError(f"{option} {path}: {kind}; give the path of a picture")
+    return open_image(Path(path))
+
+
+def read_lines(path: str | Path, option: str) -> list[str]:
+    """The lines of the user's text file, empty ones included.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not UTF-8.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{option} {path}: there is no such file; give a text file")
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{option} {path}: not a text file in UTF-8 ({error.reason}); save it as such") from error
+
+
+def rounded(value: float) -> float:
+    """Six digits, as in the records of a run."""
+    return float(f"{value:.6g}")
+
+
+def describe(config: RunConfig) -> str:
+    """Method and models in one line."""
+    rewards = ", ".join(model.name for model in config.reward.models) if config.reward else "none"
+    return f"{config.method}, steps={config.steps}, lr={config.lr:g}; policy {config.policy}, reward {rewards}"
+
+
+def columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
+    """Lines with the cells of each column below each other; a row may be shorter than others."""
+    width = max(map(len, rows), default=0)
+    widths = [max((len(row[column]) for row in rows if column < len(row)), default=0) for column in range(width)]
+    return [indent + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

@@ -1,0 +1,166 @@
+"""Typed run configurations: configs/paths.yaml + one YAML file + key=value words -> one frozen pydantic model.
+
+Later sources win: paths.yaml, the chosen YAML, RLCF_DATA / RLCF_PRETRAINED / RLCF_OUTPUT, the command line. Values are
+YAML 1.2 in files and on the command line alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from clipscore.config.explain import explain, received
+from clipscore.config.fields import RunConfig
+from clipscore.config.yaml12 import parse_yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ROOT_VARIABLES = {"data_root": "RLCF_DATA", "pretrained_root": "RLCF_PRETRAINED", "output_root": "RLCF_OUTPUT"}
+COMMAND_LINE = "command line"
+
+
+class ConfigError(ValueError):
+    """Everything that is wrong with a configuration, found in one go."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(dict.fromkeys(problems))
+        super().__init__("\n".join(["the configuration does not fit:", *(f"  - {text}" for text in self.problems)]))
+
+
+@dataclass
+class Draft:
+    """Values on their way into a config: what was given, by whom, and what was wrong with it."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)  # dotted key -> where it was given
+    problems: list[str] = field(default_factory=list)
+
+    def read_file(self, path: Path) -> None:
+        """Take the top-level keys of a YAML file."""
+        shown = str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else str(path)
+        value, problems = parse_yaml(path.read_text(encoding="utf-8"))
+        self.problems += [f"{shown}: {text}" for text in problems]
+        if isinstance(value, dict):
+            for key, item in value.items():
+                self.put(str(key), item, shown)
+        elif not problems and value is not None:
+            self.problems.append(f"{shown}: expected `key: value` lines, received {received(value)}")
+
+    def put(self, dotted: str, value: Any, source: str) -> None:
+        """Set one value; `a.b` goes into the section `a`, which is created when it is missing or null."""
+        *sections, last = dotted.split(".")
+        here = self.values
+        for depth, section in enumerate(sections, start=1):
+            if here.get(section) is None:
+                here[section] = {}
+            here = here[section]
+            if not isinstance(here, dict):
+                path = ".".join(sections[:depth])
+                self.problems.append(f"{dotted}: {path} is {received(here)}, not a section; give {path}=... as a whole")
+                return
+        here[last] = value
+        self.sources[dotted] = source
+
+    def source(self, dotted: str) -> str:
+        """Where a key, or the section it is in, was given: " [...]", or nothing."""
+        parts = re.split(r"\.|(?=\[)", dotted)
+        known = (self.sources.get(".".join(parts[:length])) for length in range(len(parts), 0, -1))
+        return next((f" [{source}]" for source in known if source), "")
+
+
+def load_config(
+    path: str | Path, words: Sequence[str], config_class: Callable[[str], type[RunConfig]], dataset: str | None = None
+) -> RunConfig:
+    """Build the configuration of one run.
+
+    Args:
+        path: the YAML file.
+        words: `key=value` overrides; a later one wins over an earlier one with the same key.
+        config_class: finds a task's config class by the task's name; raises ValueError for an unknown one.
+        dataset: overrides `dataset`, taken as it is.
+
+    Returns:
+        The task's config, with absolute roots and a name.
+
+    Raises:
+        ConfigError: anything is missing, unknown, given twice or of the wrong type; all of it is listed.
+    """
+    draft = draft_config(path, words, dataset)
+    found = _task_class(draft, config_class)
+    if found is None:
+        raise ConfigError(draft.problems)
+    try:
+        # Through JSON, because pydantic's strict mode takes a list for a tuple, or a string for a path, only there.
+        config = found.model_validate_json(json.dumps(draft.values))
+    except ValidationError as error:
+        keys_and_texts = [explain(item, found) for item in error.errors()]
+        raise ConfigError([*draft.problems, *(text + draft.source(key) for key, text in keys_and_texts)]) from None
+    if draft.problems:
+        raise ConfigError(draft.problems)
+    return config
+
+
+def draft_config(path: str | Path, words: Sequence[str], dataset: str | None = None) -> Draft:
+    """Gather the values of a run from all their sources without checking them; arguments as in `load_config`."""
+    path = Path(path).expanduser().absolute()
+    if not path.is_file():
+        raise ConfigError([f"no config file {path}; there are: {', '.join(available_configs()) or 'none'}"])
+    draft = Draft()
+    for file in (REPOSITORY / "configs/paths.yaml", path):
+        draft.read_file(file)
+    for key, variable in ROOT_VARIABLES.items():
+        if os.environ.get(variable):
+            draft.put(key, os.environ[variable], variable)
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            draft.problems.append(f"{word!r} is not an override; write key=value, for example lr=7e-3")
+            continue
+        value, problems = parse_yaml(text)
+        draft.problems += [f"{word!r}: {problem}; quote the value if it is text" for problem in problems]
+        if not problems:
+            draft.put(key, value, COMMAND_LINE)
+    if dataset is not None:
+        draft.put("dataset", dataset, COMMAND_LINE)
+    for key in ROOT_VARIABLES:
+        if isinstance(draft.values.get(key), str):
+            draft.values[key] = str(REPOSITORY / Path(draft.values[key]).expanduser())
+    if draft.values.get("name") is None:
+        draft.values["name"] = path.stem
+    return draft
+
+
+def roots() -> dict[str, str]:
+    """The three roots as absolute paths, for commands without a config: environment over configs/paths.yaml."""
+    draft = Draft()
+    draft.read_file(REPOSITORY / "configs/paths.yaml")
+    if draft.problems:
+        raise ConfigError(draft.problems)
+    return {
+        key: str(REPOSITORY / Path(os.environ.get(variable) or draft.values[key]).expanduser())
+        for key, variable in ROOT_VARIABLES.items()
+    }
+
+
+def available_configs() -> list[str]:
+    """The YAML files that --config may name, relative to the repository root."""
+    files = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+    return [file.relative_to(REPOSITORY).as_posix() for file in files if file.name != "paths.yaml"]
+
+
+def _task_class(draft: Draft, config_class: Callable[[str], type[RunConfig]]) -> type[RunConfig] | None:
+    task = draft.values.get("task")
+    if not isinstance(task, str):
+        draft.problems.append(f"task: received {received(task)}, expected the name of a task{draft.source('task')}")
+        return None
+    try:
+        return config_class(task)
+    except ValueError as error:
+        draft.problems.append(f"task: {error}{draft.source('task')}")
+        return None

@@ -1,0 +1,1 @@
+"""Images and captions on disk: found in the layouts that are in use, checked, opened."""

@@ -1,0 +1,200 @@
+"""Read an annotation file of images and captions, in any of the json forms that are in use.
+
+[{"image": path, "caption": [str, ...]}, ...]                        val and test lists of BLIP and LAVIS
+[{"image": path, "caption": str, "image_id": str}, ...]              their train lists: one entry per caption
+{"images": [{"filepath", "filename", "split", "cocoid", "sentences": [{"raw"}]}]}    Karpathy's dataset_*.json
+{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}          COCO and nocaps ("domain")
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from clipscore.data.checks import some
+
+_FORMS = (
+    'known forms: a list of {"image", "caption"}, {"images": [{"filename", "split", "sentences"}]}, '
+    'and {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}'
+)
+_SHOWN_KEYS = 8
+_SHOWN_CHARACTERS = 60  # of a faulty value
+
+
+class Entry(NamedTuple):
+    """One image of an annotation file: its listed path, all its captions, and what else the file says of it."""
+
+    image: str
+    captions: tuple[str, ...]
+    image_id: int | str | None
+    domain: str | None = None
+
+
+def read_annotations(path: Path, split: str) -> tuple[str, list[Entry]]:
+    """Name of the form and the checked entries of an annotation file, in file order.
+
+    Args:
+        path: the file.
+        split: which split of a file that holds several.
+
+    Raises:
+        ValueError: empty, no json, of no known form, without the split, or with faulty entries.
+    """
+    content = _load(path)
+    images = content.get("images") if isinstance(content, dict) else None
+    if isinstance(content, list) and (not content or _any_has(content, "image", "caption")):
+        form, entries = _read_list(path, content)
+    elif isinstance(images, list) and _any_has(content.get("annotations"), "caption"):
+        form, entries = "COCO's form", _read_coco(path, images, content["annotations"])
+    elif _any_has(images, "sentences"):
+        form, entries = f"Karpathy's form, split {split}", _read_karpathy(path, images, split)
+    else:
+        raise ValueError(f"{path}: found {_described(content)}, which is no known form; {_FORMS}; convert the file")
+    if not entries:
+        raise ValueError(f"{path}: the file lists no images; get it again")
+    check_repeated(path, [posixpath.normpath(entry.image) for entry in entries])
+    return form, entries
+
+
+def _load(path: Path) -> Any:
+    content = path.read_bytes()
+    if not content.strip():
+        raise ValueError(f"{path}: the file is empty ({len(content)} bytes); get it again")
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # ValueError: bad json, or bytes that are not utf-8
+        raise ValueError(f"{path}: not valid json in utf-8 ({error}); get the file again") from error
+
+
+def _read_list(path: Path, content: list) -> tuple[str, list[Entry]]:
+    items = _objects(path, "the list", content)
+    one_each = isinstance(next((item["caption"] for item in items if "caption" in item), None), str)
+    entries = []
+    for index, item in enumerate(items):
+        captions = [item["caption"]] if one_each and "caption" in item else item.get("caption")
+        entries.append(_entry(path, index, item.get("image"), captions, item.get("image_id")))
+    return ("one entry per caption", _grouped(entries)) if one_each else ("caption lists", entries)
+
+
+def _grouped(entries: list[Entry]) -> list[Entry]:
+    """One entry per image, at the place where the image is first named."""
+    groups: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        groups[entry.image].append(entry)
+    return [
+        group[0]._replace(captions=tuple(caption for entry in group for caption in entry.captions))
+        for group in groups.values()
+    ]
+
+
+def _read_karpathy(path: Path, content: list, split: str) -> list[Entry]:
+    images = _objects(path, "images", content)
+    # "restval": images of COCO's validation set that Karpathy's split adds to the training set.
+    splits = ["train" if image.get("split") == "restval" else str(image.get("split")) for image in images]
+    if split not in splits:
+        found = ", ".join(f"{name} ({count} images)" for name, count in Counter(splits).items())
+        raise ValueError(f"{path}: the split {split!r} is not in the file, found: {found}; choose one of them")
+    entries = []
+    for index, image in enumerate(images):
+        if splits[index] == split:
+            file, folder, sentences = image.get("filename"), image.get("filepath"), image.get("sentences")
+            listed = f"{folder}/{file}" if isinstance(file, str) and folder else file
+            if isinstance(sentences, list):
+                sentences = [item.get("raw") if isinstance(item, dict) else item for item in sentences]
+            entries.append(_entry(path, index, listed, sentences, image.get("cocoid")))
+    return entries
+
+
+def _read_coco(path: Path, images: list, annotations: list) -> list[Entry]:
+    images = _objects(path, "images", images)
+    captions = defaultdict(list)
+    for annotation in _objects(path, "annotations", annotations):
+        captions[_stated_id(annotation.get("image_id"))].append(annotation.get("caption"))
+    ids = [_stated_id(image.get("id")) for image in images]
+    if None in ids:
+        raise ValueError(
+            f"{path}: entry {ids.index(None)} of images has no id, expected a number or a text; get the file again"
+        )
+    check_repeated(path, ids)
+    without_image = captions.keys() - set(ids)
+    if without_image:
+        raise ValueError(
+            f"{path}: captions without images: {len(without_image)} values of image_id are no id of an image"
+            f"{some(sorted(map(str, without_image)))}; restore the missing entries"
+        )
+    return [
+        _entry(path, index, image.get("file_name"), captions.get(ids[index]), ids[index], image.get("domain"))
+        for index, image in enumerate(images)
+    ]
+
+
+def _entry(path: Path, index: int, image: Any, captions: Any, image_id: Any, domain: Any = None) -> Entry:
+    """A checked entry; faults are named with the place in the file."""
+    where = f"{path}: entry {index}"
+    if not isinstance(image, str) or not image.strip():
+        raise ValueError(
+            f"{where} has no image (got {_shown(image)}), expected the image's path; add it or drop the entry"
+        )
+    where += f" ({image})"
+    if captions is None or captions == []:
+        raise ValueError(f"{where} has no captions, expected at least one; add it or drop the entry")
+    if not isinstance(captions, list):
+        raise ValueError(f"{where}: caption is {_shown(captions)}, expected a list of texts; correct the entry")
+    for caption in captions:
+        if not isinstance(caption, str):
+            raise ValueError(f"{where}: a caption is {_shown(caption)}, expected a text; correct the entry")
+        if not caption.strip():
+            raise ValueError(f"{where}: an empty caption ({caption!r}), expected words; correct or drop it")
+    return Entry(image, tuple(captions), _stated_id(image_id), domain if isinstance(domain, str) else None)
+
+
+def _stated_id(value: Any) -> int | str | None:
+    return value if isinstance(value, int | str) and not isinstance(value, bool) else None
+
+
+def _objects(path: Path, where: str, entries: list) -> list[dict]:
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise ValueError(
+                f"{path}: entry {index} of {where} is {_shown(entry)}, expected an object; correct the entry"
+            )
+    return entries
+
+
+def check_repeated(path: Path, ids: Sequence[int | str]) -> None:
+    """Refuse images that are listed more than once.
+
+    Raises:
+        ValueError: with the first of them.
+    """
+    if len(set(ids)) < len(ids):
+        repeated = [str(key) for key, count in Counter(ids).items() if count > 1]
+        raise ValueError(
+            f"{path}: {len(repeated)} images are listed more than once{some(repeated)}, expected one entry per image "
+            "with all its captions; join the entries"
+        )
+
+
+def _any_has(entries: Any, *keys: str) -> bool:
+    return isinstance(entries, list) and any(isinstance(e, dict) and any(key in e for key in keys) for e in entries)
+
+
+def _described(content: Any) -> str:
+    """What a file holds, in words: types, and the keys of objects."""
+    if isinstance(content, list):
+        return f"a list of {len(content)}, the first being {_described(content[0])}" if content else "an empty list"
+    if not isinstance(content, dict):
+        return _shown(content)
+    lists = [f"{key} is {_described(content[key])}" for key in ("images", "annotations") if key in content]
+    keys = [str(key) for key in content]
+    more = ", ..." if len(keys) > _SHOWN_KEYS else ""
+    return f"an object with the keys {', '.join(keys[:_SHOWN_KEYS])}{more}" + "".join(f"; {text}" for text in lists)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{text[:_SHOWN_CHARACTERS]}{'...' if len(text) > _SHOWN_CHARACTERS else ''} ({type(value).__name__})"

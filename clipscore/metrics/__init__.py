@@ -1,0 +1,1 @@
+"""How good results are: caption metrics, and whether a difference is chance."""

@@ -1,0 +1,1 @@
+"""Weights of any CLIP: found, checked, read safely, put on a device."""

@@ -1,0 +1,201 @@
+"""Weight files before anything is built from them: where they may lie, whether they are whole, what they should be."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+import os
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import open_clip
+
+log = logging.getLogger(__name__)
+
+OPENAI_NAMES = (
+    "RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px",
+)  # fmt: skip
+SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+CHECKSUMS = "checksums.sha256"
+FETCH = "move it away and fetch it again (bash scripts/fetch_pretrained.sh)"
+_OWN_CHECKSUMS = Path(__file__).resolve().parents[2] / "pretrained" / CHECKSUMS
+_ZIP_START = b"PK\x03\x04"
+_BLOCK = 1 << 20
+
+
+def check_clip(name: str, pretrained_root: str | Path) -> None:
+    """Look at the weight file of a CLIP without reading it: it is a file, and it is not cut off.
+
+    Nothing is downloaded, hashed or built. A file that is not there passes when open_clip may download it.
+
+    Args:
+        name: as in `load_clip`.
+        pretrained_root: folder of weight files.
+
+    Raises:
+        ValueError: a folder instead of a file, or a file that is cut off.
+        FileNotFoundError: no such file, and nothing that open_clip knows.
+    """
+    path = local_file(name, Path(pretrained_root).expanduser())
+    if path is not None:
+        check_whole(path)
+
+
+def local_file(name: str, root: Path) -> Path | None:
+    """The weight file of a CLIP; None when it is not there and open_clip may download it.
+
+    Raises:
+        ValueError, FileNotFoundError: see `check_clip`.
+    """
+    if name in OPENAI_NAMES or is_open_clip_tag(name):
+        return _first_file(places(name, root))
+    arch, colon, file = name.partition(":")
+    return existing_file(file if colon and arch in open_clip.list_models() else name, root, name)
+
+
+def places(name: str, root: Path) -> list[Path]:
+    """Where the file of an OpenAI name or of an open_clip tag is looked for."""
+    if name in OPENAI_NAMES:
+        stem = name.replace("/", "-").replace("@", "-")
+        return [root / folder / f"{stem}{suffix}" for folder in ("clip", ".") for suffix in SUFFIXES]
+    return [root / "open_clip" / f"{name.replace('/', '-')}{suffix}" for suffix in SUFFIXES]
+
+
+def is_open_clip_tag(name: str) -> bool:
+    """Whether a name is an `arch/tag` that open_clip knows."""
+    arch, _, tag = name.partition("/")
+    return bool(tag) and (arch, tag) in set(open_clip.list_pretrained())
+
+
+def openai_file(name: str, root: Path) -> Path:
+    """The file of an OpenAI name, downloaded by open_clip when it is not there.
+
+    Raises:
+        FileNotFoundError: neither; every path tried is named.
+    """
+    tried = places(name, root)
+    found = _first_file(tried)
+    if found:
+        return found
+    cfg = open_clip.get_pretrained_cfg(re.sub("@.*", "-336", name).replace("/", "-"), "openai")
+    log.info("%s is not under %s; open_clip downloads it", name, root)
+    where = f"Put the OpenAI file from {cfg.get('url')} at {tried[0]}"
+    return download(name, cfg, f"{where}. Tried: {', '.join(map(str, tried))}", prefer_hf_hub=False)
+
+
+def download(name: str, cfg: dict[str, Any], mend: str, **options: Any) -> Path:
+    """Let open_clip download a file.
+
+    Raises:
+        FileNotFoundError: it cannot; with the mend.
+    """
+    try:
+        return Path(open_clip.download_pretrained(cfg, **options))
+    except Exception as error:
+        raise FileNotFoundError(
+            f"no weights for {name} and the download failed ({type(error).__name__}: {error}). {mend}"
+        ) from error
+
+
+def existing_file(file: str, root: Path, name: str) -> Path:
+    """A file that the user named, as it is or under the folder of weights.
+
+    Raises:
+        FileNotFoundError: there is none; with the OpenAI name that is nearest to `name`.
+        ValueError: it is a folder.
+    """
+    tried = [Path(file).expanduser(), root / file]
+    found = _first_file(tried)
+    if found:
+        return found
+    near = difflib.get_close_matches(name, OPENAI_NAMES, n=1, cutoff=0.3)
+    raise FileNotFoundError(
+        f"no CLIP called {name!r}: it is neither an OpenAI name ({', '.join(OPENAI_NAMES)}), nor an open_clip "
+        f"arch/tag, nor a file (tried {', '.join(str(path.absolute()) for path in tried)})"
+        + (f"; did you mean {near[0]}?" if near else "")
+    )
+
+
+def _first_file(tried: Sequence[Path]) -> Path | None:
+    found = next((path for path in tried if path.is_file()), None)
+    folder = next((path for path in tried if path.is_dir()), None)
+    if folder and not found:
+        raise ValueError(f"{folder} is a folder, expected a weight file; name the file in it, or put it in this place")
+    return found
+
+
+def check_whole(path: Path) -> None:
+    """Refuse a file that is cut off, which is seen from its beginning and its end.
+
+    Raises:
+        ValueError: an empty file, a zip archive (`torch.save`, TorchScript) without its end, or a .safetensors file
+            that is shorter than its head says.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        start = stream.read(8)
+        missing = ""
+        if not start:
+            missing = "it is empty"
+        elif path.suffix == ".safetensors":
+            missing = _safetensors_lack(start, stream.read(min(int.from_bytes(start, "little"), _BLOCK)), size)
+        elif start.startswith(_ZIP_START) and not zipfile.is_zipfile(path):
+            missing = "the end of its zip archive is missing"
+    if missing:
+        raise ValueError(f"{path} ({size:,} bytes) is truncated: {missing}; {FETCH}")
+
+
+def _safetensors_lack(start: bytes, head: bytes, size: int) -> str:
+    """A safetensors file is the length of its head, the head in json, and the tensors."""
+    length = int.from_bytes(start, "little")
+    if len(head) < min(length, _BLOCK):
+        return "its head is cut off"
+    try:
+        ends = [entry["data_offsets"][1] for key, entry in json.loads(head).items() if key != "__metadata__"]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return ""  # another kind of damage, or a head of another size: the reader will say so
+    expected = 8 + length + max(ends, default=0)
+    return f"its head promises {expected:,} bytes" if size < expected else ""
+
+
+def check_openai(name: str, path: Path, sha256: str, root: Path) -> None:
+    """Refuse a file under an OpenAI name that is another file.
+
+    Args:
+        name: the OpenAI name.
+        path: its file.
+        sha256: the file's, see `file_sha256`.
+        root: folder of weights, whose own `checksums.sha256` wins over the repository's.
+
+    Raises:
+        ValueError: another sha256 than the listed one. A file that is not listed is not checked.
+    """
+    source = root / CHECKSUMS if (root / CHECKSUMS).is_file() else _OWN_CHECKSUMS
+    expected = checksums(root).get(f"clip/{path.name}")
+    if expected not in (None, sha256):
+        raise ValueError(
+            f"{path} ({path.stat().st_size:,} bytes) is not OpenAI's {name}: its sha256 is {sha256}, expected "
+            f"{expected} ({source}); {FETCH}, or name your own file by its path"
+        )
+
+
+def checksums(root: Path) -> dict[str, str]:
+    """{path under the folder of weights: sha256} from its own `checksums.sha256`, else from the repository's."""
+    file = root / CHECKSUMS if (root / CHECKSUMS).is_file() else _OWN_CHECKSUMS
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    pairs = [line.split(maxsplit=1) for line in lines if re.match(r"[0-9a-fA-F]{64}\s", line)]
+    return {os.path.normpath(path.strip().removeprefix("*")): digest.lower() for digest, path in pairs}
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

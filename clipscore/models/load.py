@@ -1,0 +1,170 @@
+"""Find and read the weights of any CLIP: an OpenAI name, an open_clip `arch/tag`, or a file."""
+
+from __future__ import annotations
+
+import functools
+import re
+import zipfile
+from pathlib import Path
+
+import open_clip
+import torch
+from torch import Tensor, nn
+
+from clipscore.clip_model import ClipModel
+from clipscore.models.files import (
+    FETCH,
+    OPENAI_NAMES,
+    check_clip,
+    check_openai,
+    check_whole,
+    download,
+    file_sha256,
+    is_open_clip_tag,
+    local_file,
+    openai_file,
+    places,
+)
+
+__all__ = ["OPENAI_NAMES", "build_openai_layout", "check_clip", "file_sha256", "load_clip"]
+
+ARCHIVE_EXTRAS = (
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+    "attn_mask",
+)  # constants that archives carry along
+FILE_FORMS = "an OpenAI TorchScript archive, or a state dict (.pt or .safetensors) in OpenAI layout"
+
+
+def load_clip(
+    name: str,
+    pretrained_root: str | Path,
+    device: torch.device | str = "cpu",
+    autocast_dtype: torch.dtype | None = None,
+) -> ClipModel:
+    """Load a CLIP, frozen and in eval mode, with fp32 weights.
+
+    Args:
+        name: one of
+            an OpenAI name (`ViT-B/16`, `RN50x64`, ...), looked for as `<pretrained_root>/clip/ViT-B-16.pt` first;
+            an open_clip `arch/tag` (`ViT-B-32/laion2b_s34b_b79k`);
+            a file in OpenAI layout (absolute, or relative to `pretrained_root` or the working directory);
+            `arch:file`, an open_clip architecture and a checkpoint of it.
+        pretrained_root: folder of weight files; what is not there is downloaded by open_clip.
+        device: where the model goes.
+        autocast_dtype: see `ClipModel`.
+
+    Raises:
+        ValueError: an unknown name, a file that is cut off or holds no CLIP, or one under an OpenAI name whose sha256
+            is another than the listed one.
+        FileNotFoundError: no weights, with every path tried.
+    """
+    root = Path(pretrained_root).expanduser()
+    arch = re.split("[/:]", name)[0]
+    is_open_clip = name not in OPENAI_NAMES and (
+        is_open_clip_tag(name) or (":" in name and arch in open_clip.list_models())
+    )
+    path = _weight_file(name, root)
+    check_whole(path)
+    sha256 = file_sha256(path)
+    if name in OPENAI_NAMES:
+        check_openai(name, path, sha256, root)
+    backend = _create(name, arch, path) if is_open_clip else _read_openai_layout(path)
+    tokenizer = (
+        open_clip.get_tokenizer(arch)
+        if is_open_clip
+        else functools.partial(open_clip.tokenize, context_length=backend.context_length)
+    )
+    model = ClipModel(backend.float(), name, sha256, tokenizer, autocast_dtype)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def build_openai_layout(state_dict: dict[str, Tensor], quick_gelu: bool = True) -> nn.Module:
+    """A CLIP from a state dict in OpenAI layout; every size is read off the tensors.
+
+    Args:
+        state_dict: keys `visual.*`, `transformer.resblocks.*`, `token_embedding.weight`, ...
+        quick_gelu: the activation of OpenAI's weights.
+
+    Returns:
+        open_clip `CLIP` in fp32.
+
+    Raises:
+        ValueError: keys are missing or surplus, or shapes do not fit.
+    """
+    weights = {key: value for key, value in state_dict.items() if key not in ARCHIVE_EXTRAS}
+    try:
+        # The builder rounds weights to fp16 as OpenAI's files are; fp32 weights are loaded again, unrounded.
+        model = open_clip.model.build_model_from_openai_state_dict(
+            dict(weights), quick_gelu=quick_gelu, cast_dtype=torch.float32
+        ).float()
+        model.load_state_dict(weights)
+    except (KeyError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the state dict is not a CLIP in OpenAI layout: {type(error).__name__}: {reason}") from error
+    return model
+
+
+def _weight_file(name: str, root: Path) -> Path:
+    found = local_file(name, root)
+    if found:
+        return found
+    if name in OPENAI_NAMES:
+        return openai_file(name, root)
+    tried = ", ".join(map(str, places(name, root)))
+    return download(name, open_clip.get_pretrained_cfg(*name.split("/")), f"Put the checkpoint at one of: {tried}")
+
+
+def _create(name: str, arch: str, path: Path) -> nn.Module:
+    """A model of open_clip. The activation and the normalisation belong to a tag, not to its architecture."""
+    cfg = open_clip.get_pretrained_cfg(*name.split("/")) if is_open_clip_tag(name) else None
+    options = {} if cfg is None else {"force_quick_gelu": cfg.get("quick_gelu", False)}
+    try:
+        backend = open_clip.create_model(arch, pretrained=str(path), **options)
+    except (RuntimeError, KeyError, OSError) as error:
+        raise ValueError(f"{path} does not fit the architecture {arch}: {' '.join(str(error).split())}") from error
+    if cfg is not None:
+        backend.visual.image_mean, backend.visual.image_std = cfg.get("mean"), cfg.get("std")
+    return backend
+
+
+def _read_openai_layout(path: Path) -> nn.Module:
+    checkpoint = _read_file(path)
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{path} holds a {type(checkpoint).__name__}; expected {FILE_FORMS}")
+    if "state_dict" in checkpoint or path.name.startswith("open_clip"):
+        raise ValueError(
+            f"{path} is an open_clip checkpoint, which does not say its architecture; write arch:file, "
+            f"for example ViT-B-32:{path}"
+        )
+    if "visual.conv1.weight" not in checkpoint:
+        raise ValueError(f"{path} holds no CLIP in OpenAI layout (no visual.conv1.weight); expected {FILE_FORMS}")
+    try:
+        return build_openai_layout(checkpoint)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        if _is_torchscript(path):
+            return dict(torch.jit.load(path, map_location="cpu").state_dict())
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        raise ValueError(
+            f"{path} ({path.stat().st_size:,} bytes) cannot be read as CLIP weights: {type(error).__name__}: {reason}; "
+            f"expected {FILE_FORMS}; if it is damaged, {FETCH}"
+        ) from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("constants.pkl") for name in archive.namelist())

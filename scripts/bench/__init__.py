@@ -1,0 +1,1 @@
+"""The official schedule of work against ours: time, memory, agreement."""

@@ -1,0 +1,105 @@
+"""What an episode costs, by the official schedule of work and by ours: `python -m scripts.bench [TASK] [options]`.
+
+TASK is classification, retrieval or captioning; all three without it. Both forms have the same weights, see the same
+samples in turn, and their answers are compared. `--size B16`, the default, has the models of the paper with random
+weights, which change nothing about the cost; `--size demo` has the demo's models and takes seconds. On a CPU the plain
+form of encoder tuning needs 13 GB.
+
+`python -m scripts.bench TASK --help` lists the options of a task; `python -m scripts.bench table FILE.json ...` prints
+what was measured as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib
+import json
+import logging
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipscore.models.devices import choose_device
+from scripts.bench.table import step_lines, tables
+from scripts.bench.timing import Bench, measure
+
+log = logging.getLogger("scripts.bench")  # this module's own name is __main__
+BENCHES = {"classification": "ClassificationBench", "retrieval": "RetrievalBench", "captioning": "CaptioningBench"}
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def main(words: Sequence[str]) -> int:
+    """Measure, or print tables of what was measured; returns the exit code."""
+    if words[:1] == ["table"]:
+        print(tables([json.loads(Path(word).read_text(encoding="utf-8")) for word in words[1:]]))
+        return 0
+    if words[:1] in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
+    named = bool(words) and not words[0].startswith("-")
+    chosen = list(words[:1]) if named else list(BENCHES)
+    if chosen[0] not in BENCHES:
+        print(f"unknown task {chosen[0]!r}; valid: {', '.join(BENCHES)}, and table", file=sys.stderr)
+        return 2
+    options = [_options(task, words[1:] if named else words) for task in chosen]
+    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("scripts").setLevel(logging.INFO)
+    settings = {name: getattr(options[0], name) for name in ("size", "device", "precision")}
+    result: dict[str, Any] = {"machine": _machine(options[0].device), **settings, "cases": []}
+    for task, of_task in zip(chosen, options, strict=True):
+        bench: Bench = _bench_class(task)(of_task)
+        for case in bench.cases():
+            result["cases"].append(measure(bench, case))
+            for line in step_lines(result["cases"][-1]):
+                log.info("  %s", line)
+            if of_task.json:  # after each case: some take minutes
+                Path(of_task.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _bench_class(task: str) -> Any:
+    """Imported when it is needed: libraries of other tasks would count as memory of this one."""
+    return getattr(importlib.import_module(f"scripts.bench.{task}"), BENCHES[task])
+
+
+def _options(task: str, words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m scripts.bench {task}", description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--size", choices=["demo", "B16"], default="B16")
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--precision", default="auto", help="auto, fp32, fp16 or bf16; auto: fp16 on CUDA")
+    parser.add_argument("--images", type=int, help="timed samples of each case")
+    parser.add_argument(
+        "--memory", action=argparse.BooleanOptionalAction, help="peak memory, in processes of their own; on for B16"
+    )
+    parser.add_argument("--check", action="store_true", help="only time and compare the answers, e.g. of --images 200")
+    parser.add_argument("--json", help="also write everything to this file")
+    bench = _bench_class(task)
+    bench.add_options(parser)
+    options = parser.parse_args(words)
+    for name, value in {**bench.defaults[options.size], "memory": options.size == "B16"}.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
+def _machine(name: str) -> dict[str, Any]:
+    device = choose_device(name)
+    lines = CPU_INFO.read_text(encoding="utf-8").splitlines() if CPU_INFO.is_file() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.processor() or platform.machine(),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,53 @@
+"""Peak memory of one form of an episode, in a process of its own: a process cannot take back its peak."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PROCESS_STATUS = Path("/proc/self/status")
+
+
+def peak_memory(
+    make_bench: Callable[[argparse.Namespace], Any], options: argparse.Namespace, case: str, which: str
+) -> float:
+    """GiB: of the whole process, models and libraries included; on CUDA of what torch holds there.
+
+    Args:
+        make_bench: builds the `scripts.bench.timing.Bench` from its options; importable by name.
+        options: its options.
+        case: the case.
+        which: "plain" or "fast".
+
+    Raises:
+        concurrent.futures.process.BrokenProcessPool: the process was killed, most likely for its memory.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        return pool.submit(_peak, make_bench, options, case, which).result()
+
+
+def _peak(make_bench: Callable[[argparse.Namespace], Any], options: argparse.Namespace, case: str, which: str) -> float:
+    bench = make_bench(options)
+    form = bench.form(case, which, alone=True)
+    form.run(bench.sample(case, 0)[0], min(options.steps, bench.memory_steps[which]))
+    if bench.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(bench.device) / 2**30
+    return _peak_of_this_process() / 2**30
+
+
+def _peak_of_this_process() -> int:
+    """Bytes. Linux's `ru_maxrss` starts with the peak of the process that started this one; VmHWM does not."""
+    if PROCESS_STATUS.is_file():
+        lines = PROCESS_STATUS.read_text(encoding="utf-8").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

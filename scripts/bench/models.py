@@ -1,0 +1,90 @@
+"""Models and pictures for benchmarks: random weights of the true sizes, or the demo's small trained ones."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from torch import nn
+
+from clipscore.clip_model import ClipModel
+from clipscore.lean_blocks import make_lean
+from clipscore.models.devices import autocast_dtype
+from clipscore.models.load import build_openai_layout
+
+DEMO = Path(__file__).resolve().parents[2] / "pretrained" / "demo"
+PICTURE_SIZE = (500, 375)  # ImageNet's usual
+GRID = (25, 19)  # patches of colour in a random picture
+
+
+def random_clip(name: str, device: torch.device, precision: str) -> ClipModel:
+    """A CLIP of an OpenAI architecture, e.g. ViT-B-16, with random weights, which do not change what a step costs."""
+    return _plain(open_clip.create_model(name, force_quick_gelu=True), name, device, precision)
+
+
+def bench_clip(name: str, device: torch.device, precision: str) -> ClipModel:
+    """The demo's `policy` or `reward`, or a random CLIP of an architecture; with open_clip's own blocks."""
+    if name in {"policy", "reward"}:
+        backend = build_openai_layout(torch.load(DEMO / f"{name}.pt", weights_only=True))
+        return _plain(backend, name, device, precision)
+    return random_clip(name, device, precision)
+
+
+def _plain(backend: nn.Module, name: str, device: torch.device, precision: str) -> ClipModel:
+    dtype = autocast_dtype(precision, device)
+    model = ClipModel(backend, name, "random", open_clip.tokenize, dtype, lean=False)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def lean(model: ClipModel) -> ClipModel:
+    """The same model with the blocks that a run has."""
+    make_lean(model.backend)
+    return model
+
+
+class Pictures:
+    """Picture files, written when they are first asked for and gone with this object.
+
+    Args:
+        size: "demo" for noisy digits, otherwise random patches of colour in the size of ImageNet's pictures.
+    """
+
+    def __init__(self, size: str) -> None:
+        self.size = size
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-")
+
+    def path(self, number: int) -> Path:
+        """The file of a picture."""
+        file = Path(self._folder.name) / f"{number}.{'png' if self.size == 'demo' else 'jpg'}"
+        if not file.exists():
+            (_demo_picture(number) if self.size == "demo" else _random_picture(number)).save(file)
+        return file
+
+
+def demo_class_names() -> list[str]:
+    """The demo's 60 classes."""
+    from scripts.demo.scenes import CLASS_NAMES
+
+    return list(CLASS_NAMES)
+
+
+def _demo_picture(number: int) -> Image.Image:
+    pictures = _demo_pictures()
+    return pictures[number * 7 % len(pictures)]  # of different classes
+
+
+@functools.cache
+def _demo_pictures() -> list[Image.Image]:
+    from scripts.demo.styles import test_pictures  # scikit-learn would count as memory of the episode
+
+    return test_pictures("noise")[0]
+
+
+def _random_picture(number: int) -> Image.Image:
+    patches = np.random.default_rng(number).integers(0, 256, (GRID[1], GRID[0], 3), dtype=np.uint8)
+    return Image.fromarray(patches).resize(PICTURE_SIZE, Image.Resampling.BICUBIC)

@@ -1,0 +1,198 @@
+"""How the benchmarks time two forms of an episode: in turn, in one process, on the same samples.
+
+The plain form does the official code's schedule of work, the fast form is what a run does. The order of the two changes
+from sample to sample, so that a machine that slows down or speeds up favours neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from clipscore.task import StageTimes
+from scripts.bench.agreement import Agreement, in_words, merge
+from scripts.bench.arithmetic import count_flops, matmul_rate
+from scripts.bench.memory import peak_memory
+
+log = logging.getLogger(__name__)
+
+FORMS = ("plain", "fast")
+GROWING = ("text", "update")  # stages of the plain form whose time is proportional to the number of classes
+
+
+@dataclass
+class Form:
+    """One way to do an episode: takes a sample and a number of steps; and the clocks of its stages."""
+
+    run: Callable[[Any, int], Any]
+    times: StageTimes
+
+
+@dataclass
+class Timed:
+    """What one episode answered, the seconds it took, and those of its stages."""
+
+    answer: Any
+    seconds: float
+    stages: dict[str, float]
+
+
+class Bench(Protocol):
+    """The episodes of one task. It is built from options alone, so that a process of its own can build it again."""
+
+    task: str
+    options: argparse.Namespace
+    device: torch.device
+    rate_dtype: torch.dtype  # of the matrix products
+    memory_steps: dict[str, int]  # after so many steps a form has reached its peak
+
+    def __init__(self, options: argparse.Namespace) -> None: ...
+
+    def cases(self) -> list[str]:
+        """What is timed, one after the other."""
+
+    def form(self, case: str, which: str, alone: bool = False) -> Form:
+        """The plain or the fast form of a case, with weights of its own unless no other form is built."""
+
+    def sample(self, case: str, number: int, small: bool = False) -> tuple[Any, dict[str, float]]:
+        """One sample, and the seconds that reading it took, by stage; `small` ones are for warming up."""
+
+    def compare(self, case: str, plain: Any, fast: Any) -> dict[str, bool | float]:
+        """What is equal (bool), and how far numbers are apart (float); {} when the two cannot be compared."""
+
+    def growth(self, case: str) -> float:
+        """Classes of the case over those that the plain form is run on; 1 when it is run on all of them."""
+
+    def details(self, case: str, fast: Form, rate: float) -> dict[str, Any]:
+        """More figures of a case, given the rate of the machine's matrix products, FLOP/s."""
+
+
+def measure(bench: Bench, case: str) -> dict[str, Any]:
+    """Everything about one case."""
+    options = bench.options
+    log.info("%s: %s", bench.task, case)
+    peaks = {}
+    if options.memory and not options.check:
+        peaks = {which: peak_memory(type(bench), options, case, which) for which in FORMS}
+        log.info("  peak memory: plain %.2f GiB, fast %.2f GiB", peaks["plain"], peaks["fast"])
+    forms = {which: bench.form(case, which) for which in FORMS}
+    for form in forms.values():
+        form.run(bench.sample(case, 0, small=True)[0], 1)  # warm-up
+    runs, reading, agreement = _alternate(bench, case, forms)
+    result = _summary(bench, case, runs, reading) | {"agreement": agreement}
+    for which, peak in peaks.items():
+        result[which]["peak_gib"] = peak
+    _log_summary(result)
+    if not options.check:
+        rate = matmul_rate(bench.device, bench.rate_dtype)
+        flops = count_flops(lambda: forms["fast"].run(bench.sample(case, 0)[0], options.steps))
+        result["floor"] = {
+            "flops": flops, "flops_per_second": rate, "seconds": flops / rate,
+            "times": result["fast"]["median"] * rate / flops,
+        }  # fmt: skip
+        log.info(
+            "  %.2f times the arithmetic floor: %.3g TFLOP at %.3g TFLOP/s",
+            result["floor"]["times"], flops / 1e12, rate / 1e12,
+        )  # fmt: skip
+        result |= bench.details(case, forms["fast"], rate)
+    return result
+
+
+def timed(form: Form, sample: Any, steps: int, device: torch.device) -> Timed:
+    """Run one episode; the clock stops when the device has finished."""
+    synchronize(device)
+    started = time.perf_counter()
+    form.times.start()
+    answer = form.run(sample, steps)
+    synchronize(device)
+    seconds = time.perf_counter() - started
+    return Timed(answer, seconds, form.times.take())
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_of(work: Callable[[], Any], device: torch.device, repeats: int) -> float:
+    """Median time of some work, after one run to warm up."""
+    work()
+    seconds = []
+    for _ in range(repeats):
+        synchronize(device)
+        started = time.perf_counter()
+        work()
+        synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def _alternate(
+    bench: Bench, case: str, forms: Mapping[str, Form]
+) -> tuple[dict[str, list[Timed]], list[dict[str, float]], Agreement]:
+    """Both forms on each sample, in turn; the seconds that reading each took; whether the answers agree."""
+    runs: dict[str, list[Timed]] = {which: [] for which in FORMS}
+    reading: list[dict[str, float]] = []
+    agreement: Agreement = {}
+    for number in range(1, bench.options.images + 1):
+        sample, seconds = bench.sample(case, number)
+        reading.append(seconds)
+        both = {}
+        for which in FORMS if number % 2 else reversed(FORMS):
+            both[which] = timed(forms[which], sample, bench.options.steps, bench.device)
+        agreement = merge(agreement, bench.compare(case, both["plain"].answer, both["fast"].answer))
+        both["plain"] = _grown(both["plain"], bench.growth(case))
+        for which, run in both.items():
+            run.answer = None  # on a GPU, many of them would fill it
+            runs[which].append(run)
+        log.info("  sample %d: plain %.3f s, fast %.3f s", number, both["plain"].seconds, both["fast"].seconds)
+    return runs, reading, agreement
+
+
+def _grown(plain: Timed, growth: float) -> Timed:
+    """What the plain form would have taken with all classes."""
+    stages = {name: seconds * (growth if name in GROWING else 1) for name, seconds in plain.stages.items()}
+    return Timed(plain.answer, plain.seconds + sum(stages.values()) - sum(plain.stages.values()), stages)
+
+
+def _summary(
+    bench: Bench, case: str, runs: Mapping[str, Sequence[Timed]], reading: Sequence[Mapping[str, float]]
+) -> dict[str, Any]:
+    summary: dict[str, Any] = {
+        "task": bench.task,
+        "case": case,
+        "images": len(reading),
+        "plain_estimated": bench.growth(case) != 1,
+        "reading": _medians(reading),
+    }
+    for which, of_form in runs.items():
+        seconds = [run.seconds for run in of_form]
+        stages = _medians([run.stages for run in of_form])
+        summary[which] = {"seconds": seconds, "median": statistics.median(seconds), "stages": stages}
+    ratios = (plain.seconds / fast.seconds for plain, fast in zip(runs["plain"], runs["fast"], strict=True))
+    return {**summary, "ratio": statistics.median(ratios)}
+
+
+def _medians(stages: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for times in stages for name in times)
+    return {name: statistics.median(times.get(name, 0.0) for times in stages) for name in names}
+
+
+def _log_summary(result: Mapping[str, Any]) -> None:
+    plain, fast = result["plain"], result["fast"]
+    log.info(
+        "  plain %.3f s%s, fast %.3f s, median ratio %.2f",
+        plain["median"], " (estimated)" if result["plain_estimated"] else "", fast["median"], result["ratio"],
+    )  # fmt: skip
+    stages = {**result["reading"], **fast["stages"]}
+    shares = (f"{name} {100 * seconds / sum(stages.values()):.1f}%" for name, seconds in stages.items())
+    log.info("  reading, and stages of the fast form: %s", ", ".join(shares))
+    log.info("  answers: %s", in_words(result["agreement"]))

@@ -1,0 +1,180 @@
+"""Train the demo's two CLIP models: `python -m scripts.demo.training.train_clip [--out FOLDER] [--only policy|reward]`.
+
+Both read single digits and scenes of two or three. The policy sees the clean style only, so the shifted styles are a
+domain shift for it; the reward model is larger and sees all styles, up to the severities of the test sets or
+beyond. Both see training digits only: single digits in random crops and flips like those of test time, scenes almost
+whole and never flipped. Colours are never changed. Heads that name colours and digits are trained beside each model and
+thrown away, see `attribute_heads`.
+
+A file holds an fp16 state dict in OpenAI's layout, on CLIP's own vocabulary. Rows of the token embedding that no
+caption uses are zero, and the archive is deflated, so that a file is under 3 MB; `torch.load` reads it, though not with
+mmap=True.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import math
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from clipscore.clip_model import ClipModel
+from scripts.demo.evaluate import DEFAULT_FOLDER, MODEL_NAMES, accuracy_table, recall_table
+from scripts.demo.scenes import CANVAS_PX
+from scripts.demo.styles import STYLES
+from scripts.demo.training.attribute_heads import PATCH_PX, AttributeHead, PatchHead
+from scripts.demo.training.batches import Diet, prepare, random_batch, random_texts
+from scripts.demo.training.losses import Heads, batch_loss
+
+log = logging.getLogger(__name__)
+
+CLIP_VOCABULARY = 49408
+EMBED_DIM = 128
+TEXT_WIDTH = 64  # the OpenAI layout has width // 64 text heads, so 64 is the smallest
+TEXT_LAYERS = 3
+WARMUP_STEPS = 50
+TEXT_STEPS = 400
+PEAK_LR = 7e-4
+EMBEDDING_LR_FACTOR = 0.1  # token embeddings stay near their first size, 0.02: prompt tuning's steps are as large
+WEIGHT_DECAY = 0.02
+MAX_LOGIT_SCALE = math.log(100)  # as in CLIP
+CLEAN_FIRST = 0.3  # share of the steps on clean pictures only; on all styles at once, digits are not learned for long
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Size and diet of one model."""
+
+    width: int
+    layers: int
+    steps: int
+    styles: tuple[str, ...]
+    seed: int
+
+
+RECIPES = {
+    "policy": Recipe(width=64, layers=3, steps=5000, styles=("clean",), seed=0),
+    "reward": Recipe(width=96, layers=4, steps=3500, styles=STYLES, seed=1),
+}
+
+
+def build_clip(recipe: Recipe, vocabulary: int) -> ClipModel:
+    """A small CLIP in OpenAI's layout, but for its vocabulary."""
+    vision = CLIPVisionCfg(layers=recipe.layers, width=recipe.width, patch_size=PATCH_PX, image_size=CANVAS_PX)
+    text = CLIPTextCfg(width=TEXT_WIDTH, heads=TEXT_WIDTH // 64, layers=TEXT_LAYERS, vocab_size=vocabulary)
+    return ClipModel(CLIP(EMBED_DIM, vision, text, quick_gelu=True), "demo", "", open_clip.tokenize)
+
+
+def with_whole_vocabulary(model: ClipModel, used_ids: Tensor) -> ClipModel:
+    """The trained model on CLIP's own vocabulary: the embeddings of tokens that no caption uses are zero."""
+    embedding = torch.zeros(CLIP_VOCABULARY, TEXT_WIDTH)
+    embedding[used_ids] = model.backend.token_embedding.weight.detach()
+    model.backend.token_embedding = nn.Embedding.from_pretrained(embedding)
+    model.backend.vocab_size = CLIP_VOCABULARY
+    return model.eval()
+
+
+def make_optimizer(model: ClipModel, *heads: nn.Module) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only and a slower token embedding."""
+    embedding = model.backend.token_embedding.weight
+    rest = [p for module in (model, *heads) for p in module.parameters() if p is not embedding]
+    groups = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": WEIGHT_DECAY, "factor": 1.0},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, "factor": 1.0},
+        {"params": [embedding], "weight_decay": 0.0, "factor": EMBEDDING_LR_FACTOR},
+    ]
+    return torch.optim.AdamW(groups, lr=PEAK_LR, betas=(0.9, 0.98))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
+    """Linear warm-up, then half a cosine to zero."""
+    share = min((step + 1) / WARMUP_STEPS, 1.0) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    for group in optimizer.param_groups:
+        group["lr"] = PEAK_LR * share * group["factor"]
+
+
+def update(model: ClipModel, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One clipped optimizer step; the logit scale stays within CLIP's bound."""
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    with torch.no_grad():
+        model.backend.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+
+
+def teach_texts(model: ClipModel, head: AttributeHead, diet: Diet, generator: torch.Generator) -> None:
+    """Teach the text tower alone to name the parts of its captions.
+
+    At its random start the tower gives all captions nearly one feature (cosine 0.99), and the vision tower would learn
+    nothing about digits for hundreds of steps.
+    """
+    optimizer = make_optimizer(model, head)
+    for step in (bar := tqdm(range(TEXT_STEPS), desc="texts", mininterval=1.0)):
+        set_learning_rate(optimizer, step, TEXT_STEPS)
+        texts = random_texts(diet, generator)
+        loss = head.loss(model.encode_token_ids(texts.token_ids), texts.attributes)
+        update(model, optimizer, loss)
+        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+
+
+def train(name: str) -> ClipModel:
+    """Train one model of RECIPES from its seed."""
+    recipe = RECIPES[name]
+    torch.manual_seed(recipe.seed)  # open_clip initialises from the global generator; nothing else draws from it
+    diet = prepare(recipe.styles, recipe.seed)
+    model = build_clip(recipe, len(diet.used_ids))
+    heads = Heads(AttributeHead(EMBED_DIM), PatchHead(recipe.width))
+    generator = torch.Generator().manual_seed(recipe.seed)
+    teach_texts(model, heads.features, diet, generator)
+    optimizer = make_optimizer(model, heads.features, heads.patches)
+    model.visual.output_tokens = True
+    for step in (bar := tqdm(range(recipe.steps), desc=name, mininterval=1.0)):
+        set_learning_rate(optimizer, step, recipe.steps)
+        share = 1 / len(recipe.styles) if step < CLEAN_FIRST * recipe.steps else 1.0
+        loss = batch_loss(model, heads, random_batch(diet, share, generator))
+        update(model, optimizer, loss)
+        bar.set_postfix(loss=f"{loss.item():.3f}", scale=f"{model.logit_scale.item():.1f}", refresh=False)
+    model.visual.output_tokens = False
+    return with_whole_vocabulary(model, diet.used_ids)
+
+
+def save(model: ClipModel, path: Path) -> None:
+    """Write the fp16 state dict; equal weights give equal bytes."""
+    buffer = io.BytesIO()
+    torch.save({key: value.half() for key, value in model.backend.state_dict().items()}, buffer)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with zipfile.ZipFile(buffer) as plain, zipfile.ZipFile(partial, "w") as packed:
+        for record in plain.namelist():
+            packed.writestr(zipfile.ZipInfo(record), plain.read(record), zipfile.ZIP_DEFLATED)
+    partial.replace(path)
+
+
+def main() -> None:
+    """Train, save, and print the accuracies of what was saved."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, help="folder of policy.pt and reward.pt")
+    parser.add_argument("--only", choices=MODEL_NAMES, help="train one model, not both")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    names = (arguments.only,) if arguments.only else MODEL_NAMES
+    for name in names:
+        start = time.perf_counter()
+        save(train(name), arguments.out / f"{name}.pt")
+        log.info("%s: %.1f minutes", name, (time.perf_counter() - start) / 60)
+    log.info("%s\n\n%s", accuracy_table(arguments.out, names), recall_table(arguments.out, names))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Learn the demo's CoOp and CoCoOp prompts, in minutes: `python -m scripts.demo.training.train_coop [--weights FOLDER]`.
+
+Sixteen clean training scenes of each class, as CoOp's 16 shots; the policy stays frozen. The files have the form of
+CoOp's own checkpoints, so that every script that starts from one can be run on the demo.
+
+Source: CoOp, Zhou et al. 2022 (arXiv 2109.01134); CoCoOp, Zhou et al. 2022 (arXiv 2203.05557).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from classification.prompt_learner import ConditionalContext, PromptLearner
+from clipscore.clip_model import ClipModel
+from clipscore.models.load import load_clip
+from clipscore.text_encoder import encode_prompts
+from scripts.demo.evaluate import DEFAULT_FOLDER, as_clip_batch
+from scripts.demo.scenes import CLASS_NAMES, train_scenes
+from scripts.demo.styles import render
+
+log = logging.getLogger(__name__)
+
+SHOTS = 16
+PROMPT = "a photo of a"
+COOP_EPOCHS, COCOOP_EPOCHS = 50, 10  # as in the names of CoOp's checkpoint files
+COOP_BATCH, COCOOP_BATCH = 32, 8
+LR = 2e-3
+META_REDUCTION = 16  # CoCoOp's meta network has a hidden width of D // 16
+
+
+def few_shot_images(clip: ClipModel) -> tuple[Tensor, Tensor]:
+    """Unnormalised features [60 * SHOTS, D] and labels of the first SHOTS training scenes of each class."""
+    chosen: dict[int, list[int]] = {label: [] for label in range(len(CLASS_NAMES))}
+    scenes = train_scenes()
+    for index in np.random.default_rng(0).permutation(len(scenes)):
+        if len(chosen[scenes[index].label]) < SHOTS:
+            chosen[scenes[index].label].append(int(index))
+    order = [(index, label) for label, indices in chosen.items() for index in indices]
+    pictures = as_clip_batch([render(scenes[index], seed=index) for index, _ in order])
+    with torch.no_grad():
+        return clip.project_images(pictures), torch.tensor([label for _, label in order])
+
+
+def batches(num: int, size: int, epochs: int) -> list[Tensor]:
+    """Shuffled row numbers, epoch after epoch."""
+    generator = torch.Generator().manual_seed(0)
+    return [rows for _ in range(epochs) for rows in torch.randperm(num, generator=generator).split(size)]
+
+
+def train_coop(clip: ClipModel, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Shared context vectors."""
+    learner = PromptLearner(clip, CLASS_NAMES, PROMPT)
+    images = F.normalize(features, dim=-1)
+    schedule = batches(len(images), COOP_BATCH, COOP_EPOCHS)
+    optimizer = torch.optim.AdamW([learner.context], lr=LR, weight_decay=5e-4)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(schedule))
+    for rows in (bar := tqdm(schedule, desc="CoOp")):
+        classes = encode_prompts(clip, learner.build, learner.context, learner.eot)
+        loss = F.cross_entropy(clip.logit_scale * images[rows] @ classes.T, labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        decay.step()
+        bar.set_postfix(loss=f"{loss.item():.3f}")
+    return {"ctx": learner.context.detach()}
+
+
+def train_cocoop(clip: ClipModel, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Shared context vectors and the meta network that shifts them by the image."""
+    torch.manual_seed(0)
+    learner = PromptLearner(clip, CLASS_NAMES, PROMPT)
+    width = features.shape[1]
+    hidden = nn.Linear(width, width // META_REDUCTION), nn.Linear(width // META_REDUCTION, clip.token_width)
+    net = {f"linear{i}.{key}": p for i, layer in enumerate(hidden, 1) for key, p in layer.named_parameters()}
+    images = F.normalize(features, dim=-1)
+    every = torch.arange(len(CLASS_NAMES))
+    schedule = batches(len(images), COCOOP_BATCH, COCOOP_EPOCHS)
+    optimizer = torch.optim.AdamW([learner.context, *net.values()], lr=LR, weight_decay=5e-4)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(schedule))
+    for rows in (bar := tqdm(schedule, desc="CoCoOp")):
+        conditional = ConditionalContext(learner.context, net)
+        prompts = torch.cat([learner.build(conditional(images[row]), every) for row in rows])  # [B * C, L, W]
+        classes = clip.encode_embeddings(prompts, learner.eot.repeat(len(rows))).view(len(rows), len(every), -1)
+        logits = clip.logit_scale * torch.einsum("bd,bcd->bc", images[rows], classes)
+        loss = F.cross_entropy(logits, labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        decay.step()
+        bar.set_postfix(loss=f"{loss.item():.3f}")
+    return {"ctx": learner.context.detach(), **{f"meta_net.{key}": value.detach() for key, value in net.items()}}
+
+
+def main() -> None:
+    """Train both and write them beside the models."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, default=DEFAULT_FOLDER, help="folder of policy.pt; results go there")
+    folder = parser.parse_args().weights
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    clip = load_clip("policy.pt", folder)
+    features, labels = few_shot_images(clip)
+    for name, train, epochs in (("coop", train_coop, COOP_EPOCHS), ("cocoop", train_cocoop, COCOOP_EPOCHS)):
+        path = folder / name / "prompt_learner" / f"model.pth.tar-{epochs}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"state_dict": train(clip, features, labels), "epoch": epochs}, path)
+        log.info("wrote %s", path)
+
+
+if __name__ == "__main__":
+    main()

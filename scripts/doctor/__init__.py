@@ -1,0 +1,1 @@
+"""What is missing for a run, and exactly where it was looked for."""

@@ -1,0 +1,76 @@
+"""The doctor's look at the machine: packages, Java, room on the disk, GPUs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from clipscore.config.load import REPOSITORY
+from clipscore.metrics.coco import has_java, has_spice_models
+from scripts.doctor.checks import Check, wrong
+from scripts.runs.process import PACKAGES
+
+ENOUGH_BYTES = 5_000_000_000  # retrieval's features, momentum buffers and the records of every row of a table
+
+
+def check_machine(tables: Sequence[str], output_root: Path) -> list[Check]:
+    """Look at the machine.
+
+    Args:
+        tables: that are wanted: Table 3 needs Java.
+        output_root: folder of results.
+    """
+    return [_packages(), _java("table3" in tables), _disk(output_root), _cuda()]
+
+
+def _packages() -> Check:
+    versions = [f"Python {platform.python_version()}"]
+    missing = []
+    for name in PACKAGES:
+        try:
+            versions.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return wrong(
+            f"packages: {', '.join(missing)} not installed",
+            f"python -m pip install -r {REPOSITORY / 'requirements.txt'} -c {REPOSITORY / 'constraints.txt'}",
+        )
+    return Check(f"packages: {', '.join(versions)}")
+
+
+def _java(is_needed: bool) -> Check:
+    if not has_java():
+        title = "Java: no `java` runs, which BLEU, METEOR, ROUGE-L and CIDEr of Table 3 need"
+        mend = "apt-get install default-jre-headless; without Java: metrics=[clipscore,refclipscore]"
+        return Check(title, "wrong" if is_needed else "note", (mend,))
+    spice = "there" if has_spice_models() else "not there; metrics=[spice] downloads them"
+    return Check(f"Java: runs; SPICE's models: {spice}")
+
+
+def _disk(output_root: Path) -> Check:
+    """A run makes its output folder itself; what counts is the nearest folder that exists."""
+    place = next(path for path in (output_root, *output_root.parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        return wrong(
+            f"disk: {place} {'cannot be written to' if place.is_dir() else 'is a file'}",
+            "set output_root or RLCF_OUTPUT",
+        )
+    free = shutil.disk_usage(place).free
+    title = f"disk: {free / 1e9:,.1f} GB free for {output_root}"
+    if free < ENOUGH_BYTES:
+        return wrong(f"{title}, expected {ENOUGH_BYTES / 1e9:.0f}", "make room, or set output_root or RLCF_OUTPUT")
+    return Check(title)
+
+
+def _cuda() -> Check:
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    if not names:
+        return Check("CUDA: no device; runs go on the CPU", "note")
+    return Check(f"CUDA: {', '.join(names)}")

@@ -1,0 +1,229 @@
+"""Fetch the weights of the paper's tables, and check them: `python -m scripts.fetch [name ...]`.
+
+A name is a group (clip, opt, ...) or one file as --list shows it; without names it is every weight that a table needs.
+Files that are whole are left alone, and so are files that are not what they should be: those are named. A download that
+was cut off goes on where it ended. Weights go under pretrained_root; annotation files belong under data_root, which is
+only written to with --annotations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import http.client
+import logging
+import shutil
+import sys
+import urllib.error
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from clipscore.config.load import roots
+from clipscore.printing import print_text
+from scripts.fetch.download import download, find_fault, install, unpack
+from scripts.fetch.manifest import FILES, RemoteFile
+from scripts.runs.process import Interrupted, messages, signals
+
+DONE, INCOMPLETE, REFUSED = 0, 1, 2  # exit codes; a signal gives 128 + its number
+
+log = logging.getLogger("scripts.fetch")  # __name__ is __main__ under python -m
+
+
+def choose(names: Sequence[str], with_annotations: bool) -> list[RemoteFile]:
+    """The files that are meant, in the manifest's order.
+
+    Args:
+        names: groups or paths; none: everything that a table needs.
+        with_annotations: whether annotation files count as needed when there are no names.
+
+    Raises:
+        ValueError: a name that is neither a group nor a path.
+    """
+    if not names:
+        return [file for file in FILES if file.needed_by and (with_annotations or not file.is_annotation)]
+    known = {name for file in FILES for name in (file.group, file.path)}
+    for name in names:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0)[0]
+            groups = ", ".join(dict.fromkeys(file.group for file in FILES))
+            raise ValueError(f"no file or group {name!r}; nearest: {nearest}; groups: {groups}; files: see --list")
+    return [file for file in FILES if file.path in names or (file.group in names and file.needed_by)]
+
+
+def find_place(file: RemoteFile, places: Mapping[str, str]) -> Path:
+    """Where a file is, or where it goes: beside what is there of its data set.
+
+    Args:
+        file: one of the manifest.
+        places: the three roots.
+    """
+    root = Path(places["data_root" if file.is_annotation else "pretrained_root"])
+    target, *others = [root / path for path in (file.path, *file.other_paths)]
+    if not file.is_annotation:
+        others.append(Path(places["output_root"]) / file.path)  # a run looks for trained mappers there too
+    if target.exists():
+        return target
+    found = next((path for path in others if path.is_file()), None)
+    folders = [path for path in (target, *others) if file.is_annotation and path.parent.is_dir()]
+    return found or next(iter(folders), target)
+
+
+def describe(file: RemoteFile) -> str:
+    """Size and checksum in words."""
+    size = "size not published" if file.size is None else f"{file.size:,} bytes"
+    return f"{size}, {(file.checksum or 'checksum not published').replace(':', ' ')}"
+
+
+def advice(file: RemoteFile, target: Path) -> str:
+    """What a person does to get a file."""
+    if file.by_hand:
+        return f"by hand: see {file.page}; {file.by_hand}; it belongs at {target}"
+    if file.is_archived:
+        return f"get {file.address} and put it, packed or unpacked, at {target.parent}.zip or {target}"
+    return f"get {file.address} ({describe(file)}) and copy it to {target}"
+
+
+def fetch(file: RemoteFile, target: Path) -> None:
+    """Download a file that is not there, check it and install it.
+
+    Raises:
+        ValueError: what came is not the file; it is not kept.
+        OSError, http.client.HTTPException: no download; a part of it is kept.
+    """
+    draft = target.with_name(f"{target.name}.part")
+    if file.is_archived:
+        _fetch_archived(file, target, draft)
+    else:
+        _load(file, draft)
+    fault = find_fault(draft, file)
+    if fault:
+        draft.unlink()
+        raise ValueError(f"what {file.address} sends {fault}; it was not kept")
+    install(draft, target)
+
+
+def _fetch_archived(file: RemoteFile, target: Path, draft: Path) -> None:
+    archive = target.parent.with_name(f"{target.parent.name}.zip")
+    if archive.is_file():  # put there by hand
+        return unpack(archive, target, draft)
+    part = archive.with_name(f"{archive.name}.part")
+    _load(file, part)
+    try:
+        unpack(part, target, draft)
+    finally:
+        part.unlink()
+
+
+def _load(file: RemoteFile, part: Path) -> None:
+    assert file.address is not None
+    _check_space(file, part)
+    download(file.address, part)
+
+
+def _check_space(file: RemoteFile, part: Path) -> None:
+    folder = next(parent for parent in part.parents if parent.exists())
+    missing = (file.size or 0) - (part.stat().st_size if part.is_file() else 0)
+    free = shutil.disk_usage(folder).free
+    if free < missing:
+        raise OSError(f"no space in {folder}: {missing:,} bytes are needed, {free:,} are free")
+
+
+class Fetching:
+    """One call of the command: what it may do, and which servers cannot be reached."""
+
+    def __init__(self, places: Mapping[str, str], only_check: bool, with_annotations: bool) -> None:
+        self.places, self.only_check, self.with_annotations = places, only_check, with_annotations
+        self.unreachable: dict[str, str] = {}
+
+    def handle(self, file: RemoteFile) -> bool:
+        """Check a file, and fetch it when it is missing; tells in one line, and returns whether it is whole."""
+        target = find_place(file, self.places)
+        if target.exists():
+            fault = find_fault(target, file)
+            if fault:
+                log.error("wrong: %s %s; it is left alone, move it away to have it fetched", target, fault)
+            else:
+                log.info("%s: %s (%s)", "whole" if file.checksum else "there", target, describe(file))
+            return not fault
+        problem = self._why_not(file) or self._try(file, target)
+        if problem:
+            log.error("missing: %s (%s): %s", file.path, problem, advice(file, target))
+        return not problem
+
+    def _why_not(self, file: RemoteFile) -> str:
+        if self.only_check:
+            return "only checking"
+        if file.address is None:
+            return "no direct address"
+        if file.is_annotation and not self.with_annotations:
+            return "the data folder is written to with --annotations only"
+        return self.unreachable.get(_server(file), "")
+
+    def _try(self, file: RemoteFile, target: Path) -> str:
+        try:
+            fetch(file, target)
+            log.info("fetched: %s (%s)", target, describe(file))
+            return ""
+        except BlockingIOError:
+            return "another process is fetching it"
+        except (ValueError, OSError, http.client.HTTPException) as error:
+            reason = f"{type(error).__name__}: {error}"
+            if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+                self.unreachable[_server(file)] = reason  # do not wait for it again
+            return reason
+
+
+def _server(file: RemoteFile) -> str:
+    return urllib.parse.urlsplit(file.address or "").netloc
+
+
+def listing(files: Sequence[RemoteFile], places: Mapping[str, str]) -> str:
+    """The files as text: group, path, size and checksum, who needs it, where it is or goes."""
+    lines = []
+    for file in files:
+        target = find_place(file, places)
+        lines += [
+            f"{file.group:<9} {file.path}",
+            f"          {describe(file)}",
+            f"          for {file.needed_by or 'models of your own choice'}; {file.address or file.page}",
+            f"          {'there' if target.exists() else 'missing'}: {target}",
+        ]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.fetch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="name", help="group or file; default: all that a table needs")
+    parser.add_argument("--annotations", action="store_true", help="annotation files too, written under data_root")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--list", action="store_true", help="only show what there is, with addresses and checksums")
+    action.add_argument("--check", action="store_true", help="only check what is there, download nothing")
+    args = parser.parse_args(arguments)
+    with messages(()):
+        try:
+            files = choose(args.names, args.annotations) if args.names or not args.list else list(FILES)
+            places = roots()
+            if args.list:
+                print_text(listing(files, places))
+                return DONE
+            fetching = Fetching(places, args.check, args.annotations)
+            with signals():
+                whole = sum(fetching.handle(file) for file in files)
+            log.info("%d of %d files are whole", whole, len(files))
+            return DONE if whole == len(files) else INCOMPLETE
+        except Interrupted as stop:
+            log.error("stopped by %s; the same command goes on where it ended", stop)
+            return 128 + stop.number
+        except (ValueError, OSError) as error:  # OSError: a file or folder that may not be read
+            log.error("error: %s", error)
+            return REFUSED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

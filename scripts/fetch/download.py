@@ -1,0 +1,170 @@
+"""Download one file so that it can go on after a cut, check it, and put it in its place without replacing anything."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from tqdm import tqdm
+
+from scripts.fetch.manifest import RemoteFile
+
+TIMEOUT_S = 30
+BLOCK = 1 << 20
+NOT_SATISFIABLE = 416  # HTTP status: nothing of the file lies after the offset asked for
+
+
+class Cut(ConnectionError):
+    """The connection ended before the file did."""
+
+
+def find_fault(path: Path, file: RemoteFile) -> str:
+    """What is wrong with a file that is there; nothing when all that is known of it fits.
+
+    Args:
+        path: where it is.
+        file: its published size and checksum. A json file must also be readable.
+    """
+    if not path.is_file():
+        return "is a folder, expected a file"
+    size = path.stat().st_size
+    if size == 0:
+        return "is empty"
+    if file.size is not None and size != file.size:
+        return f"has {size:,} bytes, expected {file.size:,}"
+    if file.checksum is not None:
+        algorithm, _, expected = file.checksum.partition(":")
+        found = file_digest(path, algorithm)
+        if found != expected:
+            return f"has {algorithm} {found}, expected {expected}"
+    return _json_fault(path) if PurePosixPath(file.path).suffix == ".json" else ""
+
+
+def file_digest(path: Path, algorithm: str) -> str:
+    """Hex digest of a file's bytes; `algorithm` as in hashlib."""
+    digest = hashlib.new(algorithm)
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _json_fault(path: Path) -> str:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError as error:
+        return f"is no valid json ({error})"
+    return ""
+
+
+def download(address: str, part: Path) -> None:
+    """Load a file, or what is missing of it, into `part`; goes on after a cut as long as something arrives.
+
+    Args:
+        address: http or https.
+        part: the unfinished file; what it holds is kept when this fails.
+
+    Raises:
+        BlockingIOError: another process is at it.
+        urllib.error.HTTPError: the server refuses.
+        OSError, http.client.HTTPException: no connection, a cut without progress, or the disk is full.
+    """
+    while True:
+        before = _size(part)
+        try:
+            return _append_rest(address, part)
+        except (Cut, TimeoutError, ConnectionResetError, http.client.IncompleteRead):
+            if _size(part) <= before:
+                raise
+
+
+def _append_rest(address: str, part: Path) -> None:
+    start = _size(part)
+    headers = {"User-Agent": "rlcf-fetch"} | ({"Range": f"bytes={start}-"} if start else {})
+    try:
+        reply = urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code != NOT_SATISFIABLE or not start:
+            raise
+        if error.headers.get("Content-Range") == f"bytes */{start}":
+            return  # it was whole already
+        part.unlink()  # longer than the file, so it is of something else
+        return _append_rest(address, part)
+    with reply, _locked(part, start) as stream:
+        if start and not reply.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            stream.truncate(0)  # the server sends everything again
+            start = 0
+        length = reply.headers.get("Content-Length")
+        total = None if length is None else start + int(length)
+        name = part.name.removesuffix(".part")
+        bar_of = {"desc": name, "unit": "B", "unit_scale": True, "leave": False, "disable": None}  # None: on terminals
+        with tqdm(total=total, initial=start, **bar_of) as bar:
+            while block := reply.read1(BLOCK):  # what has come so far, so that a kill loses nothing
+                stream.write(block)
+                stream.flush()
+                bar.update(len(block))
+    if total is not None and _size(part) < total:
+        raise Cut(f"the connection ended after {_size(part):,} of {total:,} bytes")
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0
+
+
+@contextmanager
+def _locked(part: Path, expected_size: int) -> Iterator[IO[bytes]]:
+    """Append to a file that nobody else appends to."""
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("ab") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _size(part) != expected_size:
+            raise BlockingIOError(f"{part} has grown in the meantime")
+        yield stream
+
+
+def unpack(archive: Path, target: Path, draft: Path) -> None:
+    """Copy the file called as `target` out of a zip archive; its folder there is target's too, or there is none.
+
+    Args:
+        archive: the zip file.
+        target: name and folder of the wanted file.
+        draft: where its content goes.
+
+    Raises:
+        ValueError: no zip archive, a damaged one, or another content.
+    """
+    try:
+        with zipfile.ZipFile(archive) as content:
+            names = [PurePosixPath(name) for name in content.namelist()]
+            found = [name for name in names if name.name == target.name]
+            if not found or found[0].parent.name not in ("", target.parent.name):
+                wanted = f"{target.parent.name}/{target.name}"
+                raise ValueError(f"{archive} holds {', '.join(map(str, names[:5]))}, expected {wanted}")
+            draft.parent.mkdir(parents=True, exist_ok=True)
+            with content.open(str(found[0])) as source, draft.open("wb") as copy:
+                shutil.copyfileobj(source, copy, BLOCK)
+    except zipfile.BadZipFile as error:
+        draft.unlink(missing_ok=True)
+        raise ValueError(f"{archive} is no whole zip archive ({error}); get it again") from error
+
+
+def install(draft: Path, target: Path) -> None:
+    """Give a finished file its name.
+
+    Raises:
+        FileExistsError: something is there already.
+    """
+    if target.exists():
+        raise FileExistsError(f"{target} has appeared in the meantime and is left alone; the download is at {draft}")
+    os.rename(draft, target)

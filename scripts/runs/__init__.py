@@ -1,0 +1,1 @@
+"""One run: command line, loop, run folder, records, locks, shards, summary."""

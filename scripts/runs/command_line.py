@@ -1,0 +1,175 @@
+"""The command line of `python -m scripts.run`: data sets, sweeps and overrides -> one configuration for each run."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from clipscore.config.explain import describe_fields
+from clipscore.config.fields import RunConfig
+from clipscore.config.load import ConfigError, available_configs, draft_config, load_config
+
+HELP = """\
+overrides (key=value, dots for sections, values as in YAML; a later one wins):
+  dataset=imagenet_a          one data set, or several separated by commas; replaces --datasets
+  limit=200                   only the first 200 samples; raise it later and the rows are used again
+  seed=1                      other random views
+  lr=7e-3 reward.scale=2.5    any key of the configuration; --config FILE --help lists all with their values
+  device=cuda:0 precision=fp16 num_workers=8 num_threads=2
+  shard=0/4                   every fourth sample from the first; 1/4, 2/4 and 3/4 do the others, each when it likes
+  procs_per_gpu=2             under torchrun: processes that share a GPU
+  on_error=skip               leave unreadable samples out and count them, instead of stopping
+  name=my_run                 name of the run folder; the config's file name if not given
+  data_root=DIR pretrained_root=DIR output_root=DIR
+                              else RLCF_DATA, RLCF_PRETRAINED, RLCF_OUTPUT, else configs/paths.yaml
+
+A run writes to OUTPUT/NAME__DATASET__seedSEED. The same command takes up a run that was stopped, and prints the
+summary of a finished one. Several processes: torchrun --standalone --nproc-per-node=N -m scripts.run --config ...
+Exit code: 0 done, 1 a sample failed, 2 bad input or a full disk, 130 or 143 stopped by a signal.
+"""
+
+ConfigClass = Callable[[str], type[RunConfig]]  # name of a task -> class of its configuration
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What was asked for.
+
+    Attributes:
+        config: the YAML file; None only when help is wanted.
+        datasets: data sets, one run for each; empty: the one of the YAML file.
+        sweeps: for each swept key its `key=value` words; one run for each combination.
+        words: the `key=value` words of every run.
+        debug: show the traceback of an error.
+        help: show the help instead of running.
+    """
+
+    config: str | None
+    datasets: list[str]
+    sweeps: list[list[str]]
+    words: list[str]
+    debug: bool
+    help: bool
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str] | None) -> CommandLine:
+        """Take a command line apart; sys.argv when None. Exits with 2 and the usage when it makes no sense."""
+        parser = _parser()
+        args = parser.parse_intermixed_args(arguments)
+        if args.config is None and not args.help:
+            parser.error(f"--config FILE is missing; there are: {', '.join(available_configs())}")
+        datasets, words = split_datasets(args.datasets or [], args.overrides)
+        sweeps, words = split_sweeps(args.sweep or [], words)
+        return cls(args.config, datasets, sweeps, words, args.debug, args.help)
+
+    def configs(self, config_class: ConfigClass) -> list[RunConfig]:
+        """One configuration per data set and combination.
+
+        Raises:
+            ConfigError: the mistakes of all of them.
+        """
+        assert self.config is not None, "there is one unless help is wanted"
+        datasets: Sequence[str | None] = self.datasets or [None]
+        configs, problems = [], []
+        for dataset, swept in itertools.product(datasets, itertools.product(*self.sweeps)):
+            try:
+                configs.append(load_config(self.config, [*self.words, *swept], config_class, dataset))
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(problems)
+        return configs
+
+    def help_text(self, config_class: ConfigClass) -> str:
+        """The general help, and with a config file every key with its type and current value.
+
+        Raises:
+            ConfigError: the config file or an override cannot be read.
+        """
+        general = _parser().format_help()
+        if self.config is None:
+            return "\n".join([general, "config files:", *(f"  {file}" for file in available_configs())])
+        draft = draft_config(self.config, self.words)
+        if draft.problems:
+            raise ConfigError(draft.problems)
+        lines = [general, f"keys of {self.config}, with type and current value:"]
+        for key, kind, value, text in describe_fields(config_class(draft.values.get("task", "")), draft.values):
+            shown = value if isinstance(value, str) else json.dumps(value)
+            lines.append(f"  {key}: {kind} = {shown}" + (f"    # {text}" if text else ""))
+        return "\n".join(lines)
+
+
+def split_datasets(listed: Sequence[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tell data sets from overrides.
+
+    Args:
+        listed: the words after --datasets; overrides may follow the data sets.
+        overrides: the other words.
+
+    Returns:
+        The data sets, those of the last `dataset=a,b` if there is one, and the `key=value` words without it.
+    """
+    names = list(itertools.takewhile(lambda word: "=" not in word, listed))
+    words = [*overrides, *listed[len(names) :]]
+    chosen = [word.removeprefix("dataset=") for word in words if word.startswith("dataset=")]
+    if chosen:
+        names = [name.strip() for name in chosen[-1].split(",") if name.strip()]
+        words = [word for word in words if not word.startswith("dataset=") or not names]
+    return list(dict.fromkeys(names)), words
+
+
+def split_sweeps(listed: Sequence[str], words: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    """The values that are swept over, one run for each combination.
+
+    Args:
+        listed: `key=a,b` words after --sweep.
+        words: `key=value` overrides; one with a swept key replaces that sweep, and may hold several values too.
+
+    Returns:
+        For each swept key its `key=value` words, and the other overrides.
+    """
+    sweeps = dict(word.split("=", 1) for word in listed)
+    others = []
+    for word in words:
+        key, _, values = word.partition("=")
+        if key in sweeps:
+            sweeps[key] = values
+        else:
+            others.append(word)
+    return [[f"{key}={value}" for value in _values(text)] for key, text in sweeps.items()], others
+
+
+def _values(text: str) -> list[str]:
+    """a,b -> a and b; a value with brackets is one."""
+    values = [text] if set(text) & set("[]{}") else text.split(",")
+    return [value.strip() for value in values if value.strip()]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.run",
+        usage="%(prog)s --config FILE [--datasets NAME ...] [key=value ...]",
+        description="Run a test-time adaptation on one or more data sets.",
+        epilog=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the configuration")
+    parser.add_argument("--config", metavar="FILE", help="a YAML file under configs/")
+    parser.add_argument("--datasets", nargs="+", metavar="NAME", help="data sets, unless dataset=... is given")
+    parser.add_argument(
+        "--sweep", action="append", type=_sweep, metavar="KEY=A,B", help="a run for each value, unless KEY=... is given"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("-h", "--help", action="store_true", help="show this, and with --config all keys and values")
+    return parser
+
+
+def _sweep(word: str) -> str:
+    if not re.fullmatch(r"[^=]+=.+", word):
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE,VALUE, got {word!r}")
+    return word

@@ -1,0 +1,186 @@
+"""One run: the task's samples, one after the other, into the run folder's rows and then into a summary."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+from clipscore.config.fields import RunConfig
+from scripts.runs.compare_configs import check_finite
+from scripts.runs.folder import RunFolder
+from scripts.runs.progress import Progress
+from scripts.runs.rows import Row, merged
+from scripts.runs.summary import SampleError, summarize
+
+CARRY_INTERVAL = 64  # samples between two saves of a sequential task's state, and at most what a kill costs it
+WAITING_SHARE, WAITING_S = 0.1, 10.0  # of the time, and at least: then the log says that data comes too slowly
+
+log = logging.getLogger(__name__)
+
+
+class Sample(Protocol):
+    """One test sample on its way from the data set to the task."""
+
+    id: str
+    error: str | None  # why it could not be read, as a sentence that names the file
+
+
+class Task(Protocol):
+    """What a task gives the launcher; tasks fit it without importing it."""
+
+    ids: list[str]  # of all samples, in run order
+    sequential: bool  # a sample's result depends on the samples before it
+    fingerprint: dict[str, str]  # hashes of weights and data
+    about: dict[str, Any]  # what a reader of the rows needs to know, e.g. class names
+    progress_metric: str  # name of the number that `progress` gives
+    published: int | None  # number of samples of the paper's column; may be left out
+
+    def __init__(self, config: Any) -> None: ...
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Find what is missing for a run, without the cost of building it."""
+
+    def samples(self, ids: list[str]) -> Iterable[Sample]:
+        """These samples, in this order."""
+
+    def adapt(self, sample: Sample) -> Row:
+        """One sample -> one row that JSON can hold, with "id" and "seconds"."""
+
+    def progress(self, rows: list[Row]) -> float:
+        """The running metric, over rows without errors, at least one; asked for again and again, so it is cheap."""
+
+    def summarize(self, rows: list[Row]) -> dict[str, float | int]:
+        """Metrics over rows without errors, at least one; asked for once, when all rows are there."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a sequential task carries from sample to sample."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+
+
+def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row) -> Row | None:
+    """Do what is left of a run, or of this process's shard of it, and finish its folder when all samples are there.
+
+    Args:
+        task: built from `config`.
+        config: the run's configuration.
+        folder: the run's folder, entered.
+        environment: for env.json.
+
+    Returns:
+        The summary; None as long as other shards have samples to do. Wall times are in the fields that start with
+        "seconds", and in samples_per_second.
+
+    Raises:
+        ValueError: the folder holds another run's rows, the data set is empty, or a sequential run is to be sharded.
+        SampleError: a sample has no result and `on_error` is "stop", or no sample has one.
+        DiskFull: there is no room for a row, or for the summary.
+    """
+    if not task.ids:
+        raise ValueError(f"the data set {config.dataset!r} has no samples")
+    assert len(set(task.ids)) == len(task.ids), "sample ids are unique"
+    folder.shard.refuse_sequence(task.sequential)
+    ids = task.ids[: config.limit]
+    own = folder.shard.take(ids)
+    written = folder.begin(task.fingerprint, environment, task.about)
+    if task.sequential:
+        written = _take_up_sequence(task, folder, written)
+    rows = merged(written)
+    # A sequential task has passed its errors: tried again now, such a sample would meet another state than in its turn.
+    todo = [key for key in own if key not in rows or ("error" in rows[key] and not task.sequential)]
+    if len(todo) < len(own):
+        log.info("%s: %d of %d samples are done already", _title(folder), len(own) - len(todo), len(own))
+    _adapt_samples(task, config, folder, rows, ids, todo)
+    is_last = folder.is_last()
+    if folder.shard.is_part:
+        rows = folder.rows()
+    num_done = sum(key in rows for key in ids)
+    if not is_last or num_done < len(ids):
+        log.info(
+            "%s done, %d of %d samples in the run; the summary is written by the last shard",
+            _title(folder), num_done, len(ids),
+        )  # fmt: skip
+        return None
+    summary = summarize(task, config, [rows[key] for key in ids])
+    folder.finish(summary)
+    return summary
+
+
+def _title(folder: RunFolder) -> str:
+    part = f", shard {folder.shard}" if folder.shard.is_part else ""
+    return folder.config.column + part
+
+
+def _take_up_sequence(task: Task, folder: RunFolder, written: list[Row]) -> list[Row]:
+    """Go back to the last saved state; the rows after it are dropped and will come out the same again."""
+    count, state = folder.load_carry()
+    if [row["id"] for row in written[:count]] != task.ids[:count]:
+        raise ValueError(
+            f"{folder.path}: carry.pt was saved after {count} samples, but rows.jsonl does not start with these; "
+            "delete the folder"
+        )
+    folder.keep_rows(count)
+    if count:
+        task.load_state_dict(state)
+    return written[:count]
+
+
+def _adapt_samples(
+    task: Task, config: RunConfig, folder: RunFolder, rows: dict[str, Row], ids: list[str], todo: list[str]
+) -> None:
+    """Adapt to the samples in `todo`, and put each row into the folder and into `rows`."""
+    if not todo:
+        return
+    num_before, waited, start = len(rows), 0.0, time.monotonic()
+    known = [rows[key] for key in ids if key in rows]
+    with Progress(task, _title(folder), known, len(ids), folder.num_rows_elsewhere) as progress:
+        arriving = zip(todo, _timed(task.samples(todo)), strict=True)
+        for num_done, (key, (sample, seconds)) in enumerate(arriving, start=num_before + 1):
+            assert sample.id == key, f"sample {sample.id} came in the place of {key}"
+            row = _adapt_sample(task, sample, config.on_error) | {"seconds_waiting": round(seconds, 4)}
+            folder.append(row)
+            progress.add(row, is_new=key not in rows)
+            rows[key] = row
+            waited += seconds
+            if task.sequential and num_done % CARRY_INTERVAL == 0:
+                folder.save_carry(num_done, task.state_dict())
+    if task.sequential:
+        folder.save_carry(len(ids), task.state_dict())
+    _tell_of_waiting(folder, waited, time.monotonic() - start)
+
+
+def _timed(samples: Iterable[Sample]) -> Iterator[tuple[Sample, float]]:
+    """Each sample with the seconds that it was waited for."""
+    start = time.perf_counter()
+    for sample in samples:
+        yield sample, time.perf_counter() - start
+        start = time.perf_counter()
+
+
+def _tell_of_waiting(folder: RunFolder, waited: float, elapsed: float) -> None:
+    if waited > WAITING_S and waited > WAITING_SHARE * elapsed:
+        log.warning(
+            "%s: %.0f%% of the time went by waiting for data; more reader processes shorten that: num_workers=N, "
+            "now %d, on %d CPU cores",
+            _title(folder), 100 * waited / elapsed, folder.config.num_workers, os.cpu_count() or 1,
+        )  # fmt: skip
+
+
+def _adapt_sample(task: Task, sample: Sample, on_error: str) -> Row:
+    problem = sample.error
+    if problem is None:
+        try:
+            row = task.adapt(sample)
+            check_finite(row)
+            return row
+        except FloatingPointError as error:
+            problem = str(error)
+    if on_error == "stop":
+        raise SampleError(f"{problem}; the rows so far are in the run folder; on_error=skip leaves such samples out")
+    log.warning("%s is left out: %s", sample.id, problem)
+    return {"id": sample.id, "error": problem}

@@ -1,0 +1,84 @@
+"""How far a run is: a bar with the running metric on a terminal, now and then a line in the log elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from tqdm import tqdm
+
+from scripts.runs.rows import Row
+from scripts.runs.shards import Rank
+
+METRIC_INTERVAL_S = 2.0  # between two looks at the running metric, on a terminal
+LOG_INTERVAL_S = 30.0  # the same in a log file
+METRIC_SHARE = 20  # the running metric may take a twentieth of the time
+
+log = logging.getLogger(__name__)
+
+
+class Metered(Protocol):
+    """The part of a task that is asked for here; see `scripts.runs.loop.Task`."""
+
+    progress_metric: str
+
+    def progress(self, rows: list[Row]) -> float:
+        """The running metric, over rows without errors, at least one."""
+
+
+class Progress:
+    """The bar, or the lines.
+
+    Args:
+        task: gives the running metric of the rows.
+        title: shown in front.
+        rows: those of earlier sessions.
+        total: number of samples of the run.
+        num_elsewhere: gives the number of rows that other processes have added meanwhile.
+    """
+
+    def __init__(
+        self, task: Metered, title: str, rows: Iterable[Row], total: int, num_elsewhere: Callable[[], int]
+    ) -> None:
+        rows = list(rows)
+        self._task, self._title, self._total, self._num_elsewhere = task, title, total, num_elsewhere
+        self._rows = [row for row in rows if "error" not in row]
+        hidden = not sys.stderr.isatty() or Rank.of_this_process().index > 0
+        self._bar = tqdm(desc=title, total=total, initial=len(rows), unit="sample", dynamic_ncols=True, disable=hidden)
+        self._interval = LOG_INTERVAL_S if hidden else METRIC_INTERVAL_S
+        self._done, self._num_new = len(rows), 0
+        self._start = time.monotonic()
+        self._next = self._start + self._interval
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def add(self, row: Row, is_new: bool) -> None:
+        """Count one more row; `is_new` is false when it takes the place of an earlier error."""
+        if "error" not in row:
+            self._rows.append(row)
+        self._num_new += 1
+        if is_new:
+            self._done += 1
+            self._bar.update()
+        now = time.monotonic()
+        if now >= self._next and self._rows:
+            self._show(now)
+
+    def _show(self, now: float) -> None:
+        metric = f"{self._task.progress_metric} {self._task.progress(self._rows):.2f}"
+        elsewhere = self._num_elsewhere()
+        done = min(self._done + elsewhere, self._total)
+        if self._bar.disable:
+            rate = (self._num_new + elsewhere) / (now - self._start)
+            log.info("%s: %d of %d samples, %s, %.2f samples/s", self._title, done, self._total, metric, rate)
+        self._bar.n = done
+        self._bar.set_postfix_str(metric)
+        cost = time.monotonic() - now
+        self._next = now + max(self._interval, METRIC_SHARE * cost)

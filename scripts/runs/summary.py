@@ -1,0 +1,99 @@
+"""What a run comes to: the figures of summary.json, made from its records, and the table of several runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from clipscore.config.fields import RunConfig
+from scripts.runs.rows import Row
+
+NUM_LISTED_ERRORS = 10
+NOT_METRICS = {"dataset", "name", "num_samples", "partial", "num_errors", "errors", "moved_mean", "samples_per_second"}
+
+log = logging.getLogger(__name__)
+
+
+class SampleError(Exception):
+    """A sample has no result, and the run is told to stop then."""
+
+
+class Summarizer(Protocol):
+    """The part of a task that is asked for here; see `scripts.runs.loop.Task`."""
+
+    about: dict[str, Any]
+
+    def summarize(self, rows: list[Row]) -> dict[str, float | int]:
+        """Metrics over rows without errors, at least one."""
+
+
+def summarize(task: Summarizer, config: RunConfig, rows: Sequence[Row]) -> Row:
+    """The summary of a run whose rows are all there, in the data set's order.
+
+    Raises:
+        SampleError: no sample has a result.
+    """
+    good = [row for row in rows if "error" not in row]
+    errors = [row for row in rows if "error" in row]
+    if not good:
+        raise SampleError(f"none of the {len(rows)} samples has a result; the first: {errors[0]['error']}")
+    seconds = sum(row["seconds"] for row in good)
+    return {
+        "dataset": config.column,
+        "name": config.name,
+        "num_samples": len(good),
+        **_partial(task, len(good)),
+        "num_errors": len(errors),
+        "errors": [row["id"] for row in errors[:NUM_LISTED_ERRORS]],
+        **task.summarize(good),
+        **_moved(config, good),
+        "seconds": round(seconds, 3),
+        "seconds_per_sample": round(seconds / len(good), 6),
+        "seconds_waiting": round(sum(row.get("seconds_waiting", 0.0) for row in rows), 3),
+        "samples_per_second": round(len(good) / seconds, 3) if seconds else 0.0,
+    }
+
+
+def _partial(task: Summarizer, num_samples: int) -> dict[str, str]:
+    """How much of the published data the run had, if that was not all of them or they are not the published ones."""
+    published, faults = getattr(task, "published", None), task.about.get("faults")
+    if published is None or (num_samples == published and not faults):
+        return {}
+    return {"partial": f"{num_samples} of {published}" + (", data not as published" if faults else "")}
+
+
+def _moved(config: RunConfig, rows: Sequence[Row]) -> dict[str, float]:
+    """How far adaptation moved the tuned parameters, on average; a run in which it did not says so."""
+    moved = [row["moved"] for row in rows if "moved" in row]
+    if not moved:
+        return {}
+    steps = getattr(config, "steps", 0)
+    if steps and not any(moved):
+        log.warning(
+            "nothing moved: after %d step(s) the tuned parameters are what they were, for each of the %d samples; look "
+            "at lr, and at the rewards in the records",
+            steps, len(moved),
+        )  # fmt: skip
+    return {"moved_mean": float(f"{sum(moved) / len(moved):.6g}")}
+
+
+def summary_table(summaries: Sequence[Row]) -> str:
+    """Data set, number of samples and metrics of each summary, in aligned columns."""
+    keys = dict.fromkeys(key for summary in summaries for key in summary)
+    metrics = [key for key in keys if key not in NOT_METRICS and not key.startswith("seconds")]
+    columns = ["dataset", "num_samples"]
+    columns += [key for key in ("partial", "num_errors") if any(summary.get(key) for summary in summaries)] + metrics
+    cells = [columns, *([_cell(summary.get(key)) for key in columns] for summary in summaries)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
+    lines = []
+    for first, *others in cells:
+        numbers = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        lines.append("  ".join([first.ljust(widths[0]), *numbers]))
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, float):
+        return "-" if value is None else str(value)
+    return f"{value:.2f}" if value == 0 or abs(value) >= 0.01 else f"{value:.1e}"
