@@ -24,7 +24,7 @@ from classification.data import layouts as dataset_layouts
 from classification.data.class_names import class_names, wnids
 from classification.data.layouts import CORRUPTIONS, SEVERITIES, FolderLayout, SplitLayout
 from clipscore.data import caption_layouts
-from clipscore.data.caption_layouts import NOCAPS_DOMAINS, NOCAPS_FILE, Published
+from clipscore.data.caption_layouts import NOCAPS_DOMAINS, NOCAPS_FILE, Counts
 from tests import miniature_weights
 
 NUM_IMAGES = 24  # of each split with captions: more than any K of the retrieval configs
@@ -86,9 +86,11 @@ def as_published(monkeypatch: pytest.MonkeyPatch, data_root: Path | None = None)
         share = NUM_IMAGES // 3 if name.startswith("nocaps/") else NUM_IMAGES
         captions = 10 * share if name.startswith("nocaps") else NUM_CAPTIONS
         for split in layout.published:
+            monkeypatch.setitem(layout.published, split, Counts(share, captions))
             files = sorted(data_root.glob(f"coco*/**/coco_karpathy_{split}.json")) if data_root else []
-            md5 = hashlib.md5(files[0].read_bytes()).hexdigest() if files and name == "coco" else None
-            monkeypatch.setitem(layout.published, split, Published(share, captions, md5))
+            monkeypatch.delitem(layout.md5, split, raising=False)
+            if files and name == "coco":
+                monkeypatch.setitem(layout.md5, split, hashlib.md5(files[0].read_bytes()).hexdigest())
 
 
 # ----------------------------------------------------------------------------------------------------- pictures

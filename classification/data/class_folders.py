@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,15 @@ from pathlib import Path
 from classification.data.class_names import class_names, wnids
 from classification.data.labelled_images import LabelledImage, LabelledImages, Listed
 from classification.data.layouts import FolderLayout
-from clipscore.data.checks import IMAGE_SUFFIXES, file_names, no_root, relative, some, what_is_there
+from clipscore.data.checks import (
+    IMAGE_SUFFIXES,
+    file_names,
+    list_some,
+    not_found,
+    relative,
+    subfolders,
+    what_is_there,
+)
 
 _WNID = re.compile(r"n\d{8}", re.IGNORECASE)
 _NUMBER = re.compile(r"\d{1,4}")
@@ -53,9 +60,8 @@ def _class_root(name: str, data_root: Path, layout: FolderLayout) -> tuple[Path,
     folders = {root: subfolders(root) for root in tried if root.is_dir()}
     classes = {root: [f for f in found if _WNID.match(f) or _NUMBER.fullmatch(f)] for root, found in folders.items()}
     for found in (classes, folders):
-        root = max(found, key=lambda root: len(found[root]), default=None)
-        if root and found[root]:
-            return root, found[root]
+        if any(found.values()):
+            return max(found.items(), key=lambda item: len(item[1]))
     for root in folders:
         num_flat = len(image_files(root))
         if num_flat:
@@ -64,11 +70,8 @@ def _class_root(name: str, data_root: Path, layout: FolderLayout) -> tuple[Path,
                 "...), which is where the labels come from; sort them into class folders, for ImageNet's validation "
                 "images with the script valprep.sh of soumith/imagenetloader.torch"
             )
-    where = "".join(f"\n  {path}{_state(path)}" for path in tried)
-    raise FileNotFoundError(
-        f"data set {name} not found; tried:{where}\n{no_root(data_root)}get the data from {layout.source}; or set "
-        "data_root to the folder that holds your data sets"
-    )
+    mend = f"get the data from {layout.source}"
+    raise not_found(f"data set {name} not found", tried, _state, data_root, mend)
 
 
 def _state(path: Path) -> str:
@@ -80,15 +83,15 @@ def _check_kind(name: str, root: Path, folders: Sequence[str], numbers: Sequence
     named = [folder for folder in folders if _WNID.fullmatch(folder)]
     if numbers and named:
         raise ValueError(
-            f"{root}: {len(named)} class folders are named by wnid{some(sorted(named))} and {len(numbers)} by "
-            f"number{some(sorted(numbers))}; two data sets were unpacked into one folder: unpack {name} into one "
+            f"{root}: {len(named)} class folders are named by wnid{list_some(sorted(named))} and {len(numbers)} by "
+            f"number{list_some(sorted(numbers))}; two data sets were unpacked into one folder: unpack {name} into one "
             "of its own"
         )
     if numbers and name != "imagenet_v2":
         raise ValueError(
-            f"{root}: {len(numbers)} class folders are named by number{some(sorted(numbers, key=int))}, expected wnids "
-            f"({wnids(name)[0]}, ...); numbers are ImageNet-V2's way: unpack the original archive of {name} here, or "
-            "give each folder the wnid of its class"
+            f"{root}: {len(numbers)} class folders are named by number{list_some(sorted(numbers, key=int))}, expected "
+            f"wnids ({wnids(name)[0]}, ...); numbers are ImageNet-V2's way: unpack the original archive of {name} "
+            "here, or give each folder the wnid of its class"
         )
     if str(num_classes) in numbers and "0" not in numbers:
         raise ValueError(
@@ -113,27 +116,32 @@ def list_class_folders(name: str, root: Path, folders: Sequence[str], labels: di
     class_of = {folder: folder if folder in labels else folder.lower() for folder in folders}
     surplus = sorted(folder for folder in folders if class_of[folder] not in labels or _has_twin(folder, class_of))
     missing = sorted(labels.keys() - {class_of[folder] for folder in folders})
-    of_others = ValueError(
-        f"{root}: the class folders are not those of {name}: expected {len(labels)}, found {len(folders)}; "
-        f"{len(missing)} missing{some(_with_kind(root, missing))}; {len(surplus)} surplus{some(surplus)}; "
-        f"unpack the data again{', or move what does not belong there' if surplus else ''}"
-    )
-    if surplus:
-        raise of_others
+    faults: list[Exception] = []
+    if surplus or missing:
+        of_others = ValueError(
+            f"{root}: the class folders are not those of {name}: expected {len(labels)}, found {len(folders)}; "
+            f"{len(missing)} missing{list_some(_with_kind(root, missing))}; {len(surplus)} surplus"
+            f"{list_some(surplus)}; unpack the data again{', or move what does not belong there' if surplus else ''}"
+        )
+        if surplus:
+            raise of_others
+        faults.append(of_others)
     files = {folder: image_files(root / folder) for folder in sorted(folders)}
     empty = [folder for folder, found in files.items() if not found]
-    without = ValueError(
-        f"{root}: {len(empty)} of {len(files)} class folders hold no images{some(empty)}; images must lie "
-        f"directly in their class folder and end in {' '.join(IMAGE_SUFFIXES)} (any case); unpack the data again"
-    )
-    if len(empty) == len(files):
-        raise without
+    if empty:
+        without = ValueError(
+            f"{root}: {len(empty)} of {len(files)} class folders hold no images{list_some(empty)}; images must lie "
+            f"directly in their class folder and end in {' '.join(IMAGE_SUFFIXES)} (any case); unpack the data again"
+        )
+        if len(empty) == len(files):
+            raise without
+        faults.append(without)
     images = [
         LabelledImage(f"{folder}/{file}", root / folder / file, labels[class_of[folder]])
         for folder, found in files.items()
         for file in found
     ]
-    return images, [fault for applies, fault in ((missing, of_others), (empty, without)) if applies]
+    return images, faults
 
 
 def _has_twin(folder: str, class_of: dict[str, str]) -> bool:
@@ -142,12 +150,6 @@ def _has_twin(folder: str, class_of: dict[str, str]) -> bool:
 
 def _with_kind(root: Path, missing: Sequence[str]) -> list[str]:
     return [folder + (": a file, expected a folder" if (root / folder).is_file() else "") for folder in missing]
-
-
-def subfolders(root: Path) -> list[str]:
-    """Names of the visible folders in a folder, links to folders included."""
-    with os.scandir(root) as entries:
-        return [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
 
 
 def image_files(folder: Path) -> list[str]:

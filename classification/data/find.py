@@ -1,7 +1,7 @@
 """Find a classification data set on disk and list its images with their labels.
 
 Everything is checked before the first image is opened: folders against classes, listed images against files, counts
-against the published ones. Nothing is written into a data folder.
+against the published ones.
 """
 
 from __future__ import annotations
@@ -9,12 +9,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classification.data.class_folders import find_imagenet_set, image_files, list_class_folders, subfolders
-from classification.data.class_names import names_in_split, read_class_names, read_split
+from classification.data.class_folders import find_imagenet_set, image_files, list_class_folders
+from classification.data.class_names import read_class_names
 from classification.data.labelled_images import LabelledImage, LabelledImages
 from classification.data.layouts import FolderLayout, canonical_name, find_layout, unknown_name
-from classification.data.split_files import find_split_set, listed_set, split_not_found
-from clipscore.data.checks import relative, resolve, settle, told_when_refused
+from classification.data.split_files import find_split_set, listed_set, names_in_split, read_split, split_not_found
+from clipscore.data.checks import (
+    describe_styles,
+    explain_permission_error,
+    raise_or_warn,
+    refuse_built_in,
+    relative,
+    resolve,
+    subfolders,
+)
 
 if TYPE_CHECKING:
     from classification.config import DatasetFiles
@@ -24,7 +32,7 @@ __all__ = ["LabelledImage", "LabelledImages", "find_dataset"]
 _DEMO_SPLIT = "split_zhou_Demo.json"
 
 
-@told_when_refused()
+@explain_permission_error()
 def find_dataset(
     name: str, data_root: Path, files: DatasetFiles | None = None, partial: bool = False
 ) -> LabelledImages:
@@ -34,8 +42,7 @@ def find_dataset(
         name: a built-in id or its official letter, in any case (`imagenet_a`, `A`, `imagenet_c/fog/3`, `dtd`,
             `demo/sketch`), or any other name together with `files`.
         data_root: folder that holds the built-in data sets.
-        files: where the user's own data set lies; its paths may be absolute, relative to the working directory, or
-            relative to the data root.
+        files: where the user's own data set lies: absolute, or relative to the working directory or the data root.
         partial: go on with what is there of a set that is not whole: without the class folders and images that are
             missing, and with another number of images than the published one. Labels stay those of all classes.
 
@@ -46,27 +53,26 @@ def find_dataset(
 
     Source: paper Sec. 4.1; official TPT/data/datautils.py and fewshot_datasets.py.
     """
-    data = _find(name, Path(data_root).expanduser(), files)
-    settle(data.faults, partial)
+    data_root = Path(data_root).expanduser()
+    canonical = canonical_name(name)
+    if files is not None:
+        refuse_built_in(name, canonical)
+        data = _own_set(name, data_root, files)
+    elif canonical is None:
+        raise unknown_name(name)
+    else:
+        data = _built_in_set(canonical, data_root)
+    raise_or_warn(data.faults, partial)
     return data
 
 
-def _find(name: str, data_root: Path, files: DatasetFiles | None) -> LabelledImages:
-    canonical = canonical_name(name)
-    if canonical is None and files is None:
-        raise unknown_name(name)
-    if canonical is None:
-        return _own_set(name, data_root, files)
-    if files is not None:
-        raise ValueError(
-            f"data set {name!r} is built in ({canonical}); drop dataset_files, or choose another name for your own data"
-        )
-    if canonical.startswith("demo/"):
-        return _demo_set(canonical, data_root)
-    layout = find_layout(canonical)
+def _built_in_set(name: str, data_root: Path) -> LabelledImages:
+    if name.startswith("demo/"):
+        return _demo_set(name, data_root)
+    layout = find_layout(name)
     if isinstance(layout, FolderLayout):
-        return find_imagenet_set(canonical, data_root, layout)
-    return find_split_set(canonical, data_root, layout)
+        return find_imagenet_set(name, data_root, layout)
+    return find_split_set(name, data_root, layout)
 
 
 def _demo_set(name: str, data_root: Path) -> LabelledImages:
@@ -77,32 +83,28 @@ def _demo_set(name: str, data_root: Path) -> LabelledImages:
         return listed_set(name, data_root, split_file, [folder / "images", folder], names, entries)
     if names_file.is_file():
         return _own_folders(name, data_root, folder, names_file)
-    existing = subfolders(data_root / "demo") if (data_root / "demo").is_dir() else []
-    hint = f"styles there: {', '.join(sorted(existing)) or 'none'}; `bash scripts/quickstart.sh` draws them; "
-    hint += "then give data_root=output/demo_data"
-    raise split_not_found(name, data_root, [split_file, names_file], hint)
+    mend = "`bash scripts/quickstart.sh` draws them; then give data_root=output/demo_data"
+    raise split_not_found(name, data_root, [split_file, names_file], describe_styles(folder.parent) + mend)
 
 
 def _own_set(name: str, data_root: Path, files: DatasetFiles) -> LabelledImages:
-    root = resolve(files.images, data_root, "dataset_files.images")
-    if not root.is_dir():
-        raise ValueError(f"dataset_files.images: expected a folder, got the file {root}")
-    names_file = resolve(files.class_names, data_root, "dataset_files.class_names") if files.class_names else None
-    if not files.split_file:
-        return _own_folders(name, data_root, root, names_file)
-    if names_file:
+    root = resolve(files.images, data_root, "dataset_files.images", "folder")
+    if files.class_names and files.split_file:
         raise ValueError(
             "dataset_files: got class_names and split_file, expected one of them; a split file holds the class names"
         )
-    split_file = resolve(files.split_file, data_root, "dataset_files.split_file")
-    if not split_file.is_file():
-        raise ValueError(f"dataset_files.split_file: expected a json file, got the folder {split_file}")
-    entries = read_split(split_file, files.split)
-    return listed_set(name, data_root, split_file, [root], names_in_split(split_file), entries)
+    if files.split_file:
+        split_file = resolve(files.split_file, data_root, "dataset_files.split_file", "json file")
+        entries = read_split(split_file, files.split)
+        return listed_set(name, data_root, split_file, [root], names_in_split(split_file), entries)
+    names_file = None
+    if files.class_names:
+        names_file = resolve(files.class_names, data_root, "dataset_files.class_names", "file")
+    return _own_folders(name, data_root, root, names_file)
 
 
 def _own_folders(name: str, data_root: Path, root: Path, names_file: Path | None) -> LabelledImages:
-    folders = sorted(subfolders(root))
+    folders = subfolders(root)
     if not folders:
         raise ValueError(
             f"{root}: no class folders (images directly in it: {len(image_files(root))}); put the images of each "

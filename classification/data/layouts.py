@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import re
 from dataclasses import dataclass, replace
+
+from clipscore.data.checks import demo_id, unknown_data_set
 
 CORRUPTIONS = (
     "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow",
@@ -131,9 +132,7 @@ def canonical_name(name: str) -> str | None:
     if head == "imagenet_c":
         return "/".join([head, *_corruption(name, rest)])
     if head == "demo":
-        if len(rest) != 1 or not re.fullmatch(r"[a-z0-9_-]+", rest[0]):
-            raise ValueError(f"data set {name!r}: expected demo/<style>, e.g. demo/clean or demo/sketch")
-        return f"demo/{rest[0]}"
+        return demo_id(name, "demo", "/".join(rest))
     return head if head in LAYOUTS and not rest else None
 
 
@@ -157,18 +156,15 @@ def find_layout(name: str) -> FolderLayout | SplitLayout:
     if head not in LAYOUTS:
         raise unknown_name(name)
     layout = LAYOUTS[head]
-    if head != "imagenet_c":
-        return layout
-    corruption, severity = rest
-    return replace(layout, roots=tuple(root.format(corruption=corruption, severity=severity) for root in layout.roots))
+    if isinstance(layout, FolderLayout) and head == "imagenet_c":
+        corruption, severity = rest
+        roots = tuple(root.format(corruption=corruption, severity=severity) for root in layout.roots)
+        return replace(layout, roots=roots)
+    return layout
 
 
 def unknown_name(name: str) -> ValueError:
     """The error for a data set id that is not built in."""
+    ids = {key: key for key in LAYOUTS} | {alias: key for alias, key in ALIASES.items() if len(alias) > 1}
     valid = [*(key for key in LAYOUTS if key != "imagenet_c"), "imagenet_c/<corruption>/<1-5>", "demo/<style>"]
-    candidates = {key: key for key in LAYOUTS} | {alias: key for alias, key in ALIASES.items() if len(alias) > 1}
-    nearest = difflib.get_close_matches(name.lower(), candidates, n=1, cutoff=0)
-    return ValueError(
-        f"unknown data set {name!r}; nearest: {candidates[nearest[0]]!r}; valid: {', '.join(valid)}. "
-        "For your own images keep the name and give dataset_files.images=DIR"
-    )
+    return unknown_data_set(name, ids, valid, "images=DIR")

@@ -2,13 +2,97 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
-from classification.data.class_names import SplitEntry, class_names, read_aircraft_split, read_split
+from classification.data.class_names import class_names
 from classification.data.labelled_images import LabelledImage, LabelledImages
 from classification.data.layouts import SplitLayout
-from clipscore.data.checks import missing_files, no_root, relative, some, what_is_there
+from clipscore.data.checks import (
+    check_repeated,
+    file_state,
+    fullest_root,
+    list_some,
+    not_found,
+    read_json,
+    relative,
+)
+
+
+class SplitEntry(NamedTuple):
+    """One line of a split file."""
+
+    path: str
+    label: int
+    class_name: str
+
+
+def read_split(path: Path, split: str) -> list[SplitEntry]:
+    """One split of a CoOp-style file {"train": [[path, label, class name], ...], "val": [...], "test": [...]}.
+
+    Returns:
+        Its entries in the file's order, paths in posix form.
+
+    Raises:
+        ValueError: not json, no such split, an empty split, or a malformed entry (also a path that leaves the folder).
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get(split), list):
+        found = ", ".join(content) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"{path}: no list named {split!r}, found: {found}; take a complete split file")
+    if not content[split]:
+        raise ValueError(f"{path}: the split {split!r} lists no images")
+    return [_split_entry(path, entry) for entry in content[split]]
+
+
+def _split_entry(path: Path, entry: Any) -> SplitEntry:
+    fits = isinstance(entry, list) and [type(part) for part in entry] == [str, int, str]
+    if not fits or entry[0].startswith("/") or ".." in PurePosixPath(entry[0]).parts:
+        raise ValueError(f"{path}: expected [path inside the image folder, label, class name], got {entry!r}")
+    return SplitEntry(PurePosixPath(entry[0]).as_posix(), entry[1], entry[2])
+
+
+def read_aircraft_split(split_file: Path) -> list[SplitEntry]:
+    """FGVC Aircraft's list: lines `<image number> <variant>`; a variant's label is its line in variants.txt.
+
+    Raises:
+        FileNotFoundError: variants.txt is not beside the list.
+        ValueError: an unknown variant, or no images.
+    """
+    variants_file = split_file.with_name("variants.txt")
+    if not variants_file.is_file():
+        raise FileNotFoundError(f"not found: {variants_file}; it comes with {split_file.name}")
+    variants = [line.strip() for line in variants_file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    labels = {variant: label for label, variant in enumerate(variants)}
+    entries = []
+    for line in split_file.read_text(encoding="utf-8").splitlines():
+        number, _, variant = line.strip().partition(" ")
+        if number and variant not in labels:
+            raise ValueError(f"{split_file}: variant {variant!r} of image {number!r} is not in {variants_file}")
+        if number:
+            entries.append(SplitEntry(f"{number}.jpg", labels[variant], variant))
+    if not entries:
+        raise ValueError(f"{split_file}: lists no images; unpack the data set again")
+    return entries
+
+
+def names_in_split(path: Path) -> list[str]:
+    """Class names in label order, from all splits of a CoOp-style file.
+
+    Raises:
+        ValueError: a label with two names, or labels that are not 0, 1, 2, ... without a gap.
+    """
+    content = read_json(path)
+    splits = content.values() if isinstance(content, dict) else []
+    names: dict[int, str] = {}
+    for entry in (_split_entry(path, entry) for split in splits if isinstance(split, list) for entry in split):
+        if names.setdefault(entry.label, entry.class_name) != entry.class_name:
+            raise ValueError(
+                f"{path}: label {entry.label} has two class names, {names[entry.label]!r} and {entry.class_name!r}"
+            )
+    if sorted(names) != list(range(len(names))):
+        raise ValueError(f"{path}: {len(names)} labels, expected 0 to {len(names) - 1}, got {sorted(names)}")
+    return [names[label] for label in range(len(names))]
 
 
 def find_split_set(name: str, data_root: Path, layout: SplitLayout) -> LabelledImages:
@@ -21,9 +105,8 @@ def find_split_set(name: str, data_root: Path, layout: SplitLayout) -> LabelledI
     tried = [data_root / folder / layout.split_file for folder in layout.folders]
     split_file = next((path for path in tried if path.is_file()), None)
     if split_file is None:
-        raise split_not_found(
-            name, data_root, tried, f"get the images and {layout.split_file} as told in {layout.source}"
-        )
+        mend = f"get the images and {layout.split_file} as told in {layout.source}"
+        raise split_not_found(name, data_root, tried, mend)
     names = class_names(name)
     entries = read_aircraft_split(split_file) if name == "aircraft" else read_split(split_file, "test")
     for entry in entries:
@@ -46,7 +129,7 @@ def listed_set(
     entries: list[SplitEntry],
     layout: SplitLayout | None = None,
 ) -> LabelledImages:
-    """The images of a split file, under the first of several roots that holds the most of them.
+    """The images of a split file, under the root where the most of them are found.
 
     Args:
         name: of the data set.
@@ -61,24 +144,16 @@ def listed_set(
         FileNotFoundError: none of the images is there.
         ValueError: an image is listed more than once.
     """
-    repeated = [path for path, count in Counter(entry.path for entry in entries).items() if count > 1]
-    if repeated:
-        raise ValueError(
-            f"{split_file}: {len(repeated)} images are listed more than once{some(repeated)}; get the original file"
-        )
-    root, missing = _fullest(roots, [entry.path for entry in entries])
-    if len(missing) == len(entries):
-        where = "".join(f"\n  {place / entries[0].path}{what_is_there(place, 'folder')}" for place in roots)
-        raise FileNotFoundError(
-            f"data set {name}: {split_file} is there, the images it lists are not; tried, for example:{where}\n"
-            "unpack the images there, or link the folder"
-        )
+    check_repeated(split_file, [entry.path for entry in entries], "; get the original file")
+    nothing_there = f"data set {name}: {split_file} is there, the images it lists are not"
+    root, _, missing = fullest_root(roots, [[entry.path for entry in entries]], nothing_there)
     faults: list[Exception] = []
     if missing:
+        lost = [entry.path for entry in entries if entry.path in missing]
         faults.append(
             FileNotFoundError(
-                f"{split_file}: {len(missing)} of {len(entries)} listed images are missing in {root}"
-                f"{some(entry.path for entry in entries if entry.path in missing)}; unpack the images again"
+                f"{split_file}: {len(lost)} of {len(entries)} listed images are missing in {root}{list_some(lost)}; "
+                "unpack the images again"
             )
         )
     if layout and len(entries) != layout.num_images:
@@ -95,30 +170,9 @@ def listed_set(
     return LabelledImages(name, root, found, names, images, layout.num_images if layout else None, tuple(faults))
 
 
-def _fullest(roots: list[Path], files: list[str]) -> tuple[Path, set[str]]:
-    """The first root where the fewest files are missing, and those files."""
-    best, fewest = roots[0], set(files)
-    for root in roots:
-        missing = missing_files(root, files)
-        if len(missing) < len(fewest):
-            best, fewest = root, missing
-        if not fewest:
-            break
-    return best, fewest
-
-
-def split_not_found(name: str, data_root: Path, tried: list[Path], what_to_do: str) -> FileNotFoundError:
+def split_not_found(name: str, data_root: Path, tried: list[Path], mend: str) -> FileNotFoundError:
     """The error for a data set without its split file."""
-    where = "".join(f"\n  {path}{_state(path, data_root)}" for path in tried)
-    return FileNotFoundError(
-        f"data set {name} not found; tried:{where}\n{no_root(data_root)}{what_to_do}; or set data_root to the folder "
-        "that holds your data sets"
-    )
-
-
-def _state(path: Path, data_root: Path) -> str:
-    beside = " (its folder is there)" if path.parent != data_root and path.parent.is_dir() else ""
-    return what_is_there(path, "file") or what_is_there(path.parent, "folder") or beside
+    return not_found(f"data set {name} not found", tried, lambda path: file_state(path, data_root), data_root, mend)
 
 
 def _plain(class_name: str) -> str:

@@ -10,7 +10,36 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from clipscore.config.official_names import OFFICIAL_NAMES
+# What the official code, and habit, call the settings: in small letters with underscores -> the key here.
+OFFICIAL_NAMES = {
+    # the method
+    "sample_k": "num_candidates", "k": "num_candidates", "topk": "num_candidates",
+    "batch_size": "views.num_views", "n_views": "views.num_views", "num_views": "views.num_views",
+    "selection_p": "views.select_fraction",
+    "augmix": "views.recipe", "hard_aug": "views.recipe",
+    "tta_steps": "steps", "num_steps": "steps",
+    "learning_rate": "lr", "wd": "weight_decay",
+    "min_entropy_reg": "entropy_weight", "min_entropy_w": "entropy_weight",
+    "tune_norm": "tune", "prior_strength": "bn_prior",
+    "kd_temperature": "temperature",
+    # models
+    "arch": "policy", "model": "policy", "clip_model": "policy",
+    "reward_arch": "reward.models", "reward_model": "reward.models", "multiple_reward_models": "reward.models",
+    "clip_project": "mapper", "mapping_type": "mapper", "language_model": "llm",
+    "ctx_init": "prompt", "load": "prompt_start",
+    # the reward
+    "clipscore_weight": "reward.scale",
+    "weighted_scores": "reward.weighted",
+    "reward_process": "reward.baseline", "process_batch": "reward.baseline_over",
+    "reward_amplify": "reward.standardize",
+    # the momentum buffer
+    "momentum_update": "momentum", "tta_momentum": "momentum.decay",
+    "update_freq": "momentum.update_interval", "update_w": "momentum.mix",
+    # the run
+    "test_sets": "dataset", "datasets": "dataset", "data": "data_root", "data_dir": "data_root",
+    "output": "output_root", "output_dir": "output_root",
+    "gpu": "device", "workers": "num_workers", "threads": "num_threads", "num_samples": "limit",
+}  # fmt: skip
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:
@@ -80,7 +109,8 @@ def _section(annotation: Any) -> type[BaseModel] | None:
 
 def _locate(location: Sequence[str | int], config_class: type[BaseModel]) -> tuple[str, Any]:
     """Pydantic's error location -> (dotted key, the type declared there); names of union members are left out."""
-    key, here = "", config_class
+    key = ""
+    here: Any = config_class
     for element in location:
         section = _section(here)
         if isinstance(element, int):
@@ -105,9 +135,9 @@ def explain(error: Mapping[str, Any], config_class: type[BaseModel]) -> tuple[st
     kind, location = error["type"], error["loc"]
     key, declared = _locate(location, config_class)
     if kind == "extra_forbidden":
-        section = _section(declared) if "[" in key else config_class  # inside a list: only that item's own keys
         prefix = f"{key}." if key else ""
-        valid = [name for name, *_ in describe_fields(section, {}, prefix if "[" in key else "")]
+        item = _section(declared) if "[" in key else None  # inside a list: only that item's own keys
+        valid = [name for name, *_ in describe_fields(item or config_class, {}, prefix if item else "")]
         unknown = f"{prefix}{location[-1]}"
         known = OFFICIAL_NAMES.get(str(location[-1]).lower().replace("-", "_"), "")
         if known in valid and known.startswith(prefix):

@@ -67,6 +67,12 @@ class Draft:
         here[last] = value
         self.sources[dotted] = source
 
+    def read_environment(self) -> None:
+        """Take the roots from the environment, where it has them."""
+        for key, variable in ROOT_VARIABLES.items():
+            if os.environ.get(variable):
+                self.put(key, os.environ[variable], variable)
+
     def source(self, dotted: str) -> str:
         """Where a key, or the section it is in, was given: " [...]", or nothing."""
         parts = re.split(r"\.|(?=\[)", dotted)
@@ -92,9 +98,13 @@ def load_config(
         ConfigError: anything is missing, unknown, given twice or of the wrong type; all of it is listed.
     """
     draft = draft_config(path, words, dataset)
-    found = _task_class(draft, config_class)
-    if found is None:
-        raise ConfigError(draft.problems)
+    task, source = draft.values.get("task"), draft.source("task")
+    if not isinstance(task, str):
+        raise ConfigError([*draft.problems, f"task: received {received(task)}, expected the name of a task{source}"])
+    try:
+        found = config_class(task)
+    except ValueError as error:
+        raise ConfigError([*draft.problems, f"task: {error}{source}"]) from error
     try:
         # Through JSON, because pydantic's strict mode takes a list for a tuple, or a string for a path, only there.
         config = found.model_validate_json(json.dumps(draft.values))
@@ -114,9 +124,7 @@ def draft_config(path: str | Path, words: Sequence[str], dataset: str | None = N
     draft = Draft()
     for file in (REPOSITORY / "configs/paths.yaml", path):
         draft.read_file(file)
-    for key, variable in ROOT_VARIABLES.items():
-        if os.environ.get(variable):
-            draft.put(key, os.environ[variable], variable)
+    draft.read_environment()
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key:
@@ -130,7 +138,7 @@ def draft_config(path: str | Path, words: Sequence[str], dataset: str | None = N
         draft.put("dataset", dataset, COMMAND_LINE)
     for key in ROOT_VARIABLES:
         if isinstance(draft.values.get(key), str):
-            draft.values[key] = str(REPOSITORY / Path(draft.values[key]).expanduser())
+            draft.values[key] = _absolute(draft.values[key])
     if draft.values.get("name") is None:
         draft.values["name"] = path.stem
     return draft
@@ -142,25 +150,15 @@ def roots() -> dict[str, str]:
     draft.read_file(REPOSITORY / "configs/paths.yaml")
     if draft.problems:
         raise ConfigError(draft.problems)
-    return {
-        key: str(REPOSITORY / Path(os.environ.get(variable) or draft.values[key]).expanduser())
-        for key, variable in ROOT_VARIABLES.items()
-    }
+    draft.read_environment()
+    return {key: _absolute(draft.values[key]) for key in ROOT_VARIABLES}
+
+
+def _absolute(root: str) -> str:
+    return str(REPOSITORY / Path(root).expanduser())
 
 
 def available_configs() -> list[str]:
     """The YAML files that --config may name, relative to the repository root."""
     files = sorted((REPOSITORY / "configs").rglob("*.yaml"))
     return [file.relative_to(REPOSITORY).as_posix() for file in files if file.name != "paths.yaml"]
-
-
-def _task_class(draft: Draft, config_class: Callable[[str], type[RunConfig]]) -> type[RunConfig] | None:
-    task = draft.values.get("task")
-    if not isinstance(task, str):
-        draft.problems.append(f"task: received {received(task)}, expected the name of a task{draft.source('task')}")
-        return None
-    try:
-        return config_class(task)
-    except ValueError as error:
-        draft.problems.append(f"task: {error}{draft.source('task')}")
-        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -11,7 +11,7 @@ import yaml
 class CoreLoader(yaml.SafeLoader):
     """PyYAML with YAML 1.2's core schema, collecting duplicate keys instead of letting the last one win."""
 
-    yaml_implicit_resolvers: ClassVar[dict] = {}  # not YAML 1.1's: they read 7e-3 as text and `no` as false
+    yaml_implicit_resolvers: dict = {}  # not YAML 1.1's: they read 7e-3 as text and `no` as false
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -47,14 +47,7 @@ CoreLoader.add_constructor("tag:yaml.org,2002:int", CoreLoader.construct_integer
 
 
 def parse_yaml(text: str) -> tuple[Any, list[str]]:
-    """Read YAML 1.2.
-
-    Args:
-        text: the document.
-
-    Returns:
-        Its value (None when it cannot be read), and what is wrong with it.
-    """
+    """The value of a YAML 1.2 document, None when it cannot be read; and what is wrong with it."""
     try:
         loader = CoreLoader(text)
         return loader.get_single_data(), loader.duplicates

@@ -8,19 +8,18 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clipscore.data.checks import some
+from clipscore.data.checks import check_repeated, list_some, read_json
 
 _FORMS = (
     'known forms: a list of {"image", "caption"}, {"images": [{"filename", "split", "sentences"}]}, '
     'and {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}'
 )
+JOIN_ENTRIES = ", expected one entry per image with all its captions; join the entries"
 _SHOWN_KEYS = 8
 _SHOWN_CHARACTERS = 60  # of a faulty value
 
@@ -44,30 +43,21 @@ def read_annotations(path: Path, split: str) -> tuple[str, list[Entry]]:
     Raises:
         ValueError: empty, no json, of no known form, without the split, or with faulty entries.
     """
-    content = _load(path)
-    images = content.get("images") if isinstance(content, dict) else None
+    content = read_json(path)
+    parts = content if isinstance(content, dict) else {}
+    images, annotations = (part if isinstance(part, list) else [] for part in map(parts.get, ("images", "annotations")))
     if isinstance(content, list) and (not content or _any_has(content, "image", "caption")):
         form, entries = _read_list(path, content)
-    elif isinstance(images, list) and _any_has(content.get("annotations"), "caption"):
-        form, entries = "COCO's form", _read_coco(path, images, content["annotations"])
+    elif isinstance(parts.get("images"), list) and _any_has(annotations, "caption"):
+        form, entries = "COCO's form", _read_coco(path, images, annotations)
     elif _any_has(images, "sentences"):
         form, entries = f"Karpathy's form, split {split}", _read_karpathy(path, images, split)
     else:
         raise ValueError(f"{path}: found {_described(content)}, which is no known form; {_FORMS}; convert the file")
     if not entries:
         raise ValueError(f"{path}: the file lists no images; get it again")
-    check_repeated(path, [posixpath.normpath(entry.image) for entry in entries])
+    check_repeated(path, [posixpath.normpath(entry.image) for entry in entries], JOIN_ENTRIES)
     return form, entries
-
-
-def _load(path: Path) -> Any:
-    content = path.read_bytes()
-    if not content.strip():
-        raise ValueError(f"{path}: the file is empty ({len(content)} bytes); get it again")
-    try:
-        return json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # ValueError: bad json, or bytes that are not utf-8
-        raise ValueError(f"{path}: not valid json in utf-8 ({error}); get the file again") from error
 
 
 def _read_list(path: Path, content: list) -> tuple[str, list[Entry]]:
@@ -116,15 +106,14 @@ def _read_coco(path: Path, images: list, annotations: list) -> list[Entry]:
         captions[_stated_id(annotation.get("image_id"))].append(annotation.get("caption"))
     ids = [_stated_id(image.get("id")) for image in images]
     if None in ids:
-        raise ValueError(
-            f"{path}: entry {ids.index(None)} of images has no id, expected a number or a text; get the file again"
-        )
-    check_repeated(path, ids)
+        where = f"{path}: entry {ids.index(None)} of images"
+        raise ValueError(f"{where} has no id, expected a number or a text; get the file again")
+    check_repeated(path, ids, JOIN_ENTRIES)
     without_image = captions.keys() - set(ids)
     if without_image:
         raise ValueError(
             f"{path}: captions without images: {len(without_image)} values of image_id are no id of an image"
-            f"{some(sorted(map(str, without_image)))}; restore the missing entries"
+            f"{list_some(sorted(map(str, without_image)))}; restore the missing entries"
         )
     return [
         _entry(path, index, image.get("file_name"), captions.get(ids[index]), ids[index], image.get("domain"))
@@ -165,22 +154,8 @@ def _objects(path: Path, where: str, entries: list) -> list[dict]:
     return entries
 
 
-def check_repeated(path: Path, ids: Sequence[int | str]) -> None:
-    """Refuse images that are listed more than once.
-
-    Raises:
-        ValueError: with the first of them.
-    """
-    if len(set(ids)) < len(ids):
-        repeated = [str(key) for key, count in Counter(ids).items() if count > 1]
-        raise ValueError(
-            f"{path}: {len(repeated)} images are listed more than once{some(repeated)}, expected one entry per image "
-            "with all its captions; join the entries"
-        )
-
-
-def _any_has(entries: Any, *keys: str) -> bool:
-    return isinstance(entries, list) and any(isinstance(e, dict) and any(key in e for key in keys) for e in entries)
+def _any_has(entries: list, *keys: str) -> bool:
+    return any(isinstance(entry, dict) and any(key in entry for key in keys) for entry in entries)
 
 
 def _described(content: Any) -> str:

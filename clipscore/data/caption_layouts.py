@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from clipscore.data.checks import demo_id, unknown_data_set
 
 NOCAPS_DOMAINS = ("in-domain", "near-domain", "out-domain")
 NOCAPS_FILE = "nocaps_val_4500_captions.json"
@@ -20,25 +21,6 @@ class Counts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Published:
-    """What a split holds when it is complete.
-
-    Attributes:
-        num_images: number of images.
-        num_captions: number of captions.
-        md5: of the split's own annotation file in BLIP's form, where it is known.
-    """
-
-    num_images: int
-    num_captions: int
-    md5: str | None = None
-
-    @property
-    def counts(self) -> Counts:
-        return Counts(self.num_images, self.num_captions)
-
-
-@dataclass(frozen=True)
 class CaptionLayout:
     """Where a data set with captions may lie.
 
@@ -48,7 +30,8 @@ class CaptionLayout:
         image_folders: folders inside such a folder that the listed image paths may be relative to.
         splits: valid splits.
         source: pages that offer images and annotations.
-        published: sizes of the splits; empty where nothing is published.
+        published: sizes of the whole splits; empty where nothing is published.
+        md5: of the splits' own annotation files in BLIP's form, where they are known.
     """
 
     folders: tuple[str, ...]
@@ -56,7 +39,8 @@ class CaptionLayout:
     image_folders: tuple[str, ...]
     splits: tuple[str, ...]
     source: str
-    published: dict[str, Published] = field(default_factory=dict)
+    published: dict[str, Counts] = field(default_factory=dict)
+    md5: dict[str, str] = field(default_factory=dict)
 
 
 def _both_places(*files: str) -> tuple[str, ...]:
@@ -65,7 +49,7 @@ def _both_places(*files: str) -> tuple[str, ...]:
 
 def _nocaps(num_images: int, *files: str) -> CaptionLayout:
     """Only the validation images have public captions, and papers test on them: `test` and `val` are the same."""
-    published = Published(num_images, 10 * num_images)  # ten reference captions for each image
+    published = Counts(num_images, 10 * num_images)  # ten reference captions for each image
     return CaptionLayout(
         ("nocaps",), _both_places(*files), ("", "val", "images", "images/val"), ("test", "val"),
         "https://nocaps.org/download", {"test": published, "val": published},
@@ -85,10 +69,11 @@ LAYOUTS: dict[str, CaptionLayout] = {
         ("", "images"),
         ("test", "val", "train"),
         f"https://cocodataset.org/#download (2014 images) and {_BLIP} (coco_karpathy_*.json)",
+        {"train": Counts(113_287, 566_747), "val": Counts(5_000, 25_010), "test": Counts(5_000, 25_010)},
         {
-            "train": Published(113_287, 566_747, "aa31ac474cf6250ebb81d18348a07ed8"),
-            "val": Published(5_000, 25_010, "b273847456ef5580e33713b1f7de52a0"),
-            "test": Published(5_000, 25_010, "3ff34b0ef2db02d01c37399f6a2a6cd1"),
+            "train": "aa31ac474cf6250ebb81d18348a07ed8",
+            "val": "b273847456ef5580e33713b1f7de52a0",
+            "test": "3ff34b0ef2db02d01c37399f6a2a6cd1",
         },
     ),
     "flickr30k": CaptionLayout(
@@ -97,11 +82,7 @@ LAYOUTS: dict[str, CaptionLayout] = {
         ("", "flickr30k-images", "flickr30k_images", "images"),
         ("test", "val", "train"),
         f"https://shannon.cs.illinois.edu/DenotationGraph (images) and {_BLIP} (flickr30k_*.json)",
-        {
-            "train": Published(29_000, 145_000),
-            "val": Published(1_014, 5_070),
-            "test": Published(1_000, 5_000),
-        },
+        {"train": Counts(29_000, 145_000), "val": Counts(1_014, 5_070), "test": Counts(1_000, 5_000)},
     ),
     "nocaps": _nocaps(4_500, NOCAPS_FILE, *(file for _, file in _NOCAPS_LISTS.values())),
     **{
@@ -132,9 +113,7 @@ def canonical_name(name: str) -> str | None:
     lower = name.strip().lower()
     head, _, style = lower.partition("/")
     if head.replace("-", "_") == DEMO_SETS:
-        if not re.fullmatch(r"[a-z0-9_-]+", style):
-            raise ValueError(f"data set {name!r}: expected {DEMO_SETS}/<style>, e.g. {DEMO_SETS}/clean")
-        return f"{DEMO_SETS}/{style}"
+        return demo_id(name, DEMO_SETS, style)
     plain = lower.replace("-", "_")
     domain = re.fullmatch(r"nocaps[/_](in|near|out)(_?domain)?", plain)
     if domain:
@@ -159,9 +138,5 @@ def find_layout(name: str) -> CaptionLayout:
 
 def unknown_name(name: str) -> ValueError:
     """The error for a data set id that is not built in."""
-    candidates = {key: key for key in LAYOUTS} | ALIASES | {DEMO_SETS: f"{DEMO_SETS}/<style>"}
-    nearest = difflib.get_close_matches(name.strip().lower(), candidates, n=1, cutoff=0)
-    return ValueError(
-        f"unknown data set {name!r}; nearest: {candidates[nearest[0]]!r}; valid: {', '.join(LAYOUTS)}, "
-        f"{DEMO_SETS}/<style>. For your own images keep the name and give dataset_files.annotations=FILE.json"
-    )
+    ids = {key: key for key in LAYOUTS} | ALIASES | {DEMO_SETS: f"{DEMO_SETS}/<style>"}
+    return unknown_data_set(name, ids, [*LAYOUTS, f"{DEMO_SETS}/<style>"], "annotations=FILE.json")

@@ -1,19 +1,20 @@
 """Find images with their captions on disk, in the folders and the json forms that are in use.
 
 Everything is checked before the first image is opened: the entries of the annotation file, their number against the
-published one, the md5 of known files, and that every listed image is there. Nothing is written into a data folder.
-Captions are returned as they are in the file, all of them.
+published one, the md5 of known files, and that every listed image is there.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from clipscore.data.caption_forms import Entry, check_repeated, read_annotations
+from clipscore.data.caption_forms import JOIN_ENTRIES, Entry, read_annotations
 from clipscore.data.caption_layouts import (
     DEMO_SETS,
     NOCAPS_DOMAINS,
@@ -24,16 +25,83 @@ from clipscore.data.caption_layouts import (
     find_layout,
     unknown_name,
 )
-from clipscore.data.captioned_images import CaptionedImage, CaptionedImages, captioned_set, captions_fingerprint
-from clipscore.data.checks import no_root, resolve, settle, told_when_refused, what_is_there
+from clipscore.data.checks import (
+    check_repeated,
+    describe_styles,
+    explain_permission_error,
+    file_state,
+    fullest_root,
+    list_some,
+    not_found,
+    raise_or_warn,
+    refuse_built_in,
+    relative,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from clipscore.config.fields import CaptionFiles
 
-__all__ = ["CaptionedImage", "CaptionedImages", "captions_fingerprint", "find_captions"]
+_COCO_STEM = re.compile(r"COCO_.+_(\d+)")
 
 
-@told_when_refused()
+@dataclass(frozen=True)
+class CaptionedImage:
+    """One image with its captions.
+
+    Attributes:
+        id: image path as the annotation file gives it, e.g. "val2014/COCO_val2014_000000391895.jpg"; unique.
+        path: where it is.
+        captions: all of them, as they are in the file and in its order; at least one.
+        image_id: an integer that the file states; for COCO's file names the digits after the last "_"; else the text
+            that the file states; else the stem of the file name.
+        domain: nocaps only: in-domain, near-domain or out-domain.
+    """
+
+    id: str
+    path: Path
+    captions: tuple[str, ...]
+    image_id: int | str
+    domain: str | None = None
+
+
+@dataclass(frozen=True)
+class CaptionedImages:
+    """A data set that was found.
+
+    Attributes:
+        name: canonical id, or the user's own name.
+        root: folder that image paths are relative to.
+        annotations: the annotation file; the folder of the files when there are several.
+        layout: which of the accepted layouts was found, one line for reports.
+        images: in the order in which the annotation file first names them.
+        published: published numbers of images and captions; None where nothing is published.
+        faults: what keeps the set from being whole, each with its mend; not empty with partial=True only.
+    """
+
+    name: str
+    root: Path
+    annotations: Path
+    layout: str
+    images: list[CaptionedImage]
+    published: Counts | None = None
+    faults: tuple[Exception, ...] = ()
+
+    @property
+    def counts(self) -> Counts:
+        """What was found, to be held against `published`."""
+        return Counts(len(self.images), sum(len(image.captions) for image in self.images))
+
+
+def captions_fingerprint(data: CaptionedImages) -> str:
+    """sha256 over ids and captions in order; the same wherever the files lie and whatever their form."""
+    digest = hashlib.sha256()
+    for image in data.images:
+        digest.update(json.dumps([image.id, image.captions]).encode() + b"\n")
+    return digest.hexdigest()
+
+
+@explain_permission_error()
 def find_captions(
     name: str, data_root: Path, files: CaptionFiles | None = None, split: str = "test", partial: bool = False
 ) -> CaptionedImages:
@@ -43,8 +111,8 @@ def find_captions(
         name: a built-in id or an alias, in any case (`coco`, `MSCOCO`, `f30k`, `nocaps/in`, `demo_scenes/clean`), or
             any other name together with `files`.
         data_root: folder that holds the built-in data sets.
-        files: the user's own annotation file and image folder; paths may be absolute, relative to the working
-            directory, or relative to the data root.
+        files: the user's own annotation file and image folder, absolute, or relative to the working directory or the
+            data root.
         split: of a built-in set. The user's own files state theirs in `files.split`, which only files in Karpathy's
             form are asked for: any other file is one split.
         partial: go on with what is there of a set that is not whole: without the images that are missing, with other
@@ -59,19 +127,17 @@ def find_captions(
     Source: paper Tables 2 and 3; official caption/image_llm/datasets/coco_cap.py and caption/tools/convert_*_gt.py.
     """
     data_root = Path(data_root).expanduser()
+    data_root = Path(data_root).expanduser()
     canonical = canonical_name(name)
-    if files is None and canonical is None:
+    if files is not None:
+        refuse_built_in(name, canonical)
+        data = _own_set(name, data_root, files)
+    elif canonical is None:
         raise unknown_name(name)
-    if files is not None and canonical is not None:
-        raise ValueError(
-            f"data set {name!r} is built in ({canonical}); drop dataset_files, or choose another name for your own data"
-        )
-    data = _built_in_set(canonical, data_root, split) if canonical else _own_set(name, data_root, files)
-    settle(data.faults, partial)
+    else:
+        data = _built_in_set(canonical, data_root, split)
+    raise_or_warn(data.faults, partial)
     return data
-
-
-# ------------------------------------------------------------------------------------------- where the files lie
 
 
 def _built_in_set(name: str, data_root: Path, split: str) -> CaptionedImages:
@@ -86,21 +152,18 @@ def _built_in_set(name: str, data_root: Path, split: str) -> CaptionedImages:
         entries = _of_domain(annotations, entries, name.removeprefix("nocaps/"))
     own_folder_first = sorted(layout.folders, key=lambda folder: not annotations.is_relative_to(data_root / folder))
     roots = [data_root / folder / images for folder in own_folder_first for images in layout.image_folders]
-    data = captioned_set(name, data_root, annotations, form, roots, entries)
-    published = layout.published.get(split)
-    if published is None:
-        return data
-    faults = _unlike_published(annotations, layout, split, entries)
-    return replace(data, published=published.counts, faults=(*data.faults, *faults))
+    data = _captioned_images(name, data_root, annotations, form, roots, entries)
+    faults = (*data.faults, *_unlike_published(annotations, layout, split, entries))
+    return replace(data, published=layout.published.get(split), faults=faults)
 
 
 def _unlike_published(
     annotations: Path, layout: CaptionLayout, split: str, entries: Sequence[Entry]
 ) -> list[Exception]:
     """Most often a file that was cut to five captions per image."""
-    published, faults = layout.published[split], []
+    faults, published = [], layout.published.get(split)
     found = Counts(len(entries), sum(len(entry.captions) for entry in entries))
-    if found != published.counts:
+    if published not in (None, found):
         faults.append(
             f"{annotations}: lists {found.num_images:,} images and {found.num_captions:,} captions, published are "
             f"{published.num_images:,} and {published.num_captions:,}"
@@ -115,34 +178,29 @@ def _unlike_published(
 def published_md5(annotations: Path, layout: CaptionLayout, split: str) -> str | None:
     """The md5 of an annotation file, when it is a published one that holds this split alone."""
     names = {Path(file.format(split=split)).name for file in layout.annotation_files if "{split}" in file}
-    return layout.published[split].md5 if split in layout.published and annotations.name in names else None
+    return layout.md5.get(split) if annotations.name in names else None
 
 
 def _annotation_file(name: str, layout: CaptionLayout, data_root: Path, split: str) -> Path:
-    tried = [
-        data_root / folder / file.format(split=split) for folder in layout.folders for file in layout.annotation_files
-    ]
+    files = [file.format(split=split) for file in layout.annotation_files]
+    tried = [data_root / folder / file for folder in layout.folders for file in files]
     found = next((path for path in tried if path.is_file()), None)
     if found:
         return found
-    demo = data_root / DEMO_SETS
-    styles = sorted(path.name for path in demo.iterdir() if path.is_dir()) if demo.is_dir() else []
-    there = f"styles there: {', '.join(styles) or 'none'}; " if name.startswith(f"{DEMO_SETS}/") else ""
-    where = "".join(f"\n  {path}{what_is_there(path, 'file')}" for path in tried)
-    raise FileNotFoundError(
-        f"data set {name}, split {split}: no annotation file; tried:{where}\n{no_root(data_root)}{there}"
-        f"get the data from {layout.source}, or set data_root to the folder that holds your data sets"
-    )
+    styles = describe_styles(data_root / DEMO_SETS) if name.startswith(f"{DEMO_SETS}/") else ""
+    what = f"data set {name}, split {split}: no annotation file"
+    mend = f"{styles}get the data from {layout.source}"
+    raise not_found(what, tried, lambda path: file_state(path, data_root), data_root, mend)
 
 
 def _joined_nocaps(data_root: Path, folder: Path, split: str) -> CaptionedImages:
     """All of nocaps from the converted lists, one domain after the other."""
     parts = [_built_in_set(f"nocaps/{domain}", data_root, split) for domain in NOCAPS_DOMAINS]
     images = [image for part in parts for image in part.images]
-    check_repeated(folder, [image.id for image in images])
+    check_repeated(folder, [image.id for image in images], JOIN_ENTRIES)
     layout = "; ".join(part.layout for part in parts)
     faults = tuple(fault for part in parts for fault in part.faults)
-    published = find_layout("nocaps").published[split].counts
+    published = find_layout("nocaps").published[split]
     return CaptionedImages("nocaps", parts[0].root, folder, layout, images, published, faults)
 
 
@@ -160,11 +218,46 @@ def _of_domain(annotations: Path, entries: list[Entry], domain: str) -> list[Ent
 
 
 def _own_set(name: str, data_root: Path, files: CaptionFiles) -> CaptionedImages:
-    annotations = resolve(files.annotations, data_root, "dataset_files.annotations")
-    if not annotations.is_file():
-        raise ValueError(f"dataset_files.annotations: expected a json file, got the folder {annotations}")
-    root = resolve(files.images, data_root, "dataset_files.images") if files.images else annotations.parent
-    if not root.is_dir():
-        raise ValueError(f"dataset_files.images: expected a folder, got the file {root}")
+    annotations = resolve(files.annotations, data_root, "dataset_files.annotations", "json file")
+    root = annotations.parent
+    if files.images:
+        root = resolve(files.images, data_root, "dataset_files.images", "folder")
     form, entries = read_annotations(annotations, files.split)
-    return captioned_set(name, data_root, annotations, form, [root], entries)
+    return _captioned_images(name, data_root, annotations, form, [root], entries)
+
+
+def _captioned_images(
+    name: str, data_root: Path, annotations: Path, form: str, roots: Sequence[Path], entries: list[Entry]
+) -> CaptionedImages:
+    """The entries with the paths of their images: as they are listed, or else the file names alone, under one root."""
+    listed = [entry.image for entry in entries]
+    names = [image.rpartition("/")[2] for image in listed]
+    # Two listed images of one name would both become the same file.
+    listings = [listed] if len(set(names)) < len(names) else [listed, names]
+    nothing_there = f"{annotations} lists {len(entries)} images, none of them is on disk"
+    root, files, missing = fullest_root(roots, listings, nothing_there)
+    images = [
+        CaptionedImage(entry.image, root / file, entry.captions, _image_id(entry), entry.domain)
+        for entry, file in zip(entries, files, strict=True)
+        if file not in missing
+    ]
+    faults = []
+    if missing:
+        lost = [image for image, file in zip(listed, files, strict=True) if file in missing]
+        faults = [
+            FileNotFoundError(
+                f"{annotations}: {len(lost)} of {len(entries)} listed images are missing on disk{list_some(lost)}; "
+                f"tried under: {', '.join(map(str, roots))}; unpack the images again"
+            )
+        ]
+    by_name = ", by file name" if files != listed else ""
+    layout = f"{relative(annotations, data_root)} ({form}), images in {relative(root, data_root)}{by_name}"
+    return CaptionedImages(name, root, annotations, layout, images, faults=tuple(faults))
+
+
+def _image_id(entry: Entry) -> int | str:
+    if isinstance(entry.image_id, int):
+        return entry.image_id
+    stem = PurePosixPath(entry.image).stem
+    coco = _COCO_STEM.fullmatch(stem)  # BLIP's train lists say "coco_328757", the other lists say nothing
+    return int(coco[1]) if coco else entry.image_id or stem

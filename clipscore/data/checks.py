@@ -1,4 +1,4 @@
-"""What the readers of data sets share: paths that a user gives, folder listings, and what to do when something lacks.
+"""What the readers of data sets share: names, the user's paths, listings of folders, and the faults of a set.
 
 Nothing is written into a data folder.
 """
@@ -6,11 +6,15 @@ Nothing is written into a data folder.
 from __future__ import annotations
 
 import contextlib
+import difflib
+import json
 import logging
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -19,50 +23,88 @@ GO_ON = "; or partial=true to go on with what is there"
 _SHOWN = 3  # names listed in a message; the rest is counted
 
 
-def settle(faults: Sequence[Exception], partial: bool) -> None:
-    """Stop at a data set that is not whole, or warn of it when the user goes on with what is there.
+# ---------------------------------------------------------------------------------------------------------- names
+
+
+def unknown_data_set(name: str, ids: Mapping[str, str], valid: Iterable[str], own_files: str) -> ValueError:
+    """The error for a data set that is not built in: with the nearest of `ids`, {a name in use: its id}."""
+    nearest = difflib.get_close_matches(name.strip().lower(), ids, n=1, cutoff=0)[0]
+    return ValueError(
+        f"unknown data set {name!r}; nearest: {ids[nearest]!r}; valid: {', '.join(valid)}. "
+        f"For your own images keep the name and give dataset_files.{own_files}"
+    )
+
+
+def demo_id(name: str, kind: str, style: str) -> str:
+    """Id of a demo set, "demo/clean" for example.
+
+    Raises:
+        ValueError: the style is no single word, which a folder could be called.
+    """
+    if not re.fullmatch(r"[a-z0-9_-]+", style):
+        raise ValueError(f"data set {name!r}: expected {kind}/<style>, e.g. {kind}/clean")
+    return f"{kind}/{style}"
+
+
+def refuse_built_in(name: str, canonical: str | None) -> None:
+    """The user's own files need a name of their own.
+
+    Raises:
+        ValueError: the name stands for a built-in set.
+    """
+    if canonical is not None:
+        raise ValueError(
+            f"data set {name!r} is built in ({canonical}); drop dataset_files, or choose another name for your own data"
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------- files
+
+
+def resolve(path: str, data_root: Path, key: str, kind: str) -> Path:
+    """A path that the user gave: absolute, or relative to the working directory or the data root.
 
     Args:
-        faults: what keeps it from being whole, each with its mend.
-        partial: go on.
-
-    Raises:
-        ValueError, FileNotFoundError: of the first fault's type, with all faults, one on each line.
-    """
-    if faults and not partial:
-        raise type(faults[0])("\n".join(map(str, faults)) + GO_ON)
-    for fault in faults:
-        log.warning("partial=true: %s", fault)
-
-
-@contextlib.contextmanager
-def told_when_refused() -> Iterator[None]:
-    """Say what to do where a file or folder may not be read; also a decorator.
-
-    Raises:
-        PermissionError: the same, with its mend.
-    """
-    try:
-        yield
-    except PermissionError as error:
-        raise PermissionError(
-            f"{error.filename}: permission denied for this user; let its owner make it and the folders above it "
-            "readable (chmod a+rX), or set data_root to a copy that is"
-        ) from error
-
-
-def resolve(path: str, data_root: Path, key: str) -> Path:
-    """A path that the user gave: absolute, or relative to the working directory or the data root.
+        path: as it was given.
+        data_root: folder of the data sets.
+        key: setting that it was given by.
+        kind: what it has to be: "folder", or a kind of file.
 
     Raises:
         FileNotFoundError: it is in neither; both are named.
+        ValueError: a file where a folder is expected, or the other way round.
     """
     given = Path(path).expanduser()
     tried = [given] if given.is_absolute() else [Path.cwd() / given, data_root / given]
-    for candidate in tried:
-        if candidate.exists():
-            return candidate
-    raise FileNotFoundError(f"{key}={path} not found; tried: {', '.join(map(str, tried))}; give an existing path")
+    found = next((candidate for candidate in tried if candidate.exists()), None)
+    if found is None:
+        raise FileNotFoundError(f"{key}={path} not found; tried: {', '.join(map(str, tried))}; give an existing path")
+    if found.is_dir() != (kind == "folder"):
+        raise ValueError(f"{key}: expected a {kind}, got the {'folder' if found.is_dir() else 'file'} {found}")
+    return found
+
+
+def read_json(path: Path) -> Any:
+    """The content of a json file.
+
+    Raises:
+        ValueError: it is empty, or no json; with the place of the error.
+    """
+    content = path.read_bytes()
+    if not content.strip():
+        raise ValueError(f"{path}: the file is empty ({len(content)} bytes); get it again")
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # ValueError: bad json, or bytes that are not utf-8
+        raise ValueError(f"{path}: not valid json in utf-8 ({error}); get the file again") from error
+
+
+def subfolders(root: Path) -> list[str]:
+    """Names of the visible folders in a folder, sorted, links to folders included; none when it is not there."""
+    if not root.is_dir():
+        return []
+    with os.scandir(root) as entries:
+        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
 
 
 def file_names(folder: Path) -> set[str]:
@@ -89,8 +131,112 @@ def missing_files(root: Path, files: Iterable[str]) -> set[str]:
     return missing
 
 
+def fullest_root(
+    roots: Sequence[Path], listings: Sequence[Sequence[str]], nothing_there: str
+) -> tuple[Path, Sequence[str], set[str]]:
+    """The folder where the most of the listed files are; the first of equally full ones.
+
+    Args:
+        roots: folders that the listed paths may be relative to.
+        listings: the different paths of all files, in one or several ways to write them.
+        nothing_there: beginning of the error.
+
+    Returns:
+        The folder, the way of writing that fits it, and those paths at which there is no file.
+
+    Raises:
+        FileNotFoundError: none of the files is there.
+    """
+    ways = [(root, files) for files in listings for root in roots]
+    best, fewest = ways[0], set(listings[0])
+    for root, files in ways:
+        missing = missing_files(root, files)
+        if len(missing) < len(fewest):
+            best, fewest = (root, files), missing
+        if not missing:
+            break
+    if len(fewest) < len(listings[0]):
+        return *best, fewest
+
+    def state(path: Path) -> str:
+        return next(filter(None, (what_is_there(place, "folder") for place in path.parents)), "")
+
+    raise FileNotFoundError(
+        f"{nothing_there}; tried, for example:{_list_paths((root / files[0] for root, files in ways), state)}\n"
+        "unpack the images there, or link the folder"
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- faults
+
+
+@contextlib.contextmanager
+def explain_permission_error() -> Iterator[None]:
+    """Say what to do where a file or folder may not be read; also a decorator.
+
+    Raises:
+        PermissionError: the same, with its mend.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise PermissionError(
+            f"{error.filename}: permission denied for this user; let its owner make it and the folders above it "
+            "readable (chmod a+rX), or set data_root to a copy that is"
+        ) from error
+
+
+def raise_or_warn(faults: Sequence[Exception], partial: bool) -> None:
+    """Stop at a data set that is not whole, or warn of it when the user goes on with what is there.
+
+    Args:
+        faults: what keeps it from being whole, each with its mend.
+        partial: go on.
+
+    Raises:
+        ValueError, FileNotFoundError: of the first fault's type, with all faults, one on each line.
+    """
+    if faults and not partial:
+        raise type(faults[0])("\n".join(map(str, faults)) + GO_ON)
+    for fault in faults:
+        log.warning("partial=true: %s", fault)
+
+
+def check_repeated(source: Path, items: Sequence[object], mend: str) -> None:
+    """Refuse images that are listed more than once.
+
+    Raises:
+        ValueError: with the first of them, and the mend.
+    """
+    repeated = [str(item) for item, count in Counter(items).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{source}: {len(repeated)} images are listed more than once{list_some(repeated)}{mend}")
+
+
+def not_found(
+    what: str, tried: Iterable[Path], state: Callable[[Path], str], data_root: Path, mend: str
+) -> FileNotFoundError:
+    """The error for a data set that is in none of its places.
+
+    Args:
+        what: is not there.
+        tried: places.
+        state: what is at a place instead, in brackets, or nothing.
+        data_root: folder of the data sets.
+        mend: what to do.
+    """
+    return FileNotFoundError(
+        f"{what}; tried:{_list_paths(tried, state)}\n{describe_missing_root(data_root)}{mend}; or set data_root to the "
+        "folder that holds your data sets"
+    )
+
+
+def _list_paths(tried: Iterable[Path], state: Callable[[Path], str]) -> str:
+    return "".join(f"\n  {path}{state(path)}" for path in dict.fromkeys(tried))
+
+
 def what_is_there(path: Path, expected: str) -> str:
-    """In brackets: that a path is of another kind than expected, "file" or "folder"; else how much of it is there."""
+    """In brackets: a path is of another kind than expected, "file" or "folder", or a link to nothing; else nothing."""
     if path.is_dir() and expected == "file":
         return " (a folder, expected a file)"
     if path.is_file() and expected == "folder":
@@ -100,7 +246,13 @@ def what_is_there(path: Path, expected: str) -> str:
     return ""
 
 
-def no_root(data_root: Path) -> str:
+def file_state(path: Path, data_root: Path) -> str:
+    """In brackets: what is in the place of a file that is not there, or that at least its folder is."""
+    beside = " (its folder is there)" if path.parent != data_root and path.parent.is_dir() else ""
+    return what_is_there(path, "file") or what_is_there(path.parent, "folder") or beside
+
+
+def describe_missing_root(data_root: Path) -> str:
     """That the data root itself is not there, when it is not."""
     if data_root.is_dir():
         return ""
@@ -109,7 +261,12 @@ def no_root(data_root: Path) -> str:
     return f"the data root {data_root} {kind}; "
 
 
-def some(names: Iterable[str]) -> str:
+def describe_styles(folder: Path) -> str:
+    """The demo sets that were drawn."""
+    return f"styles there: {', '.join(subfolders(folder)) or 'none'}; "
+
+
+def list_some(names: Iterable[str]) -> str:
     """The first few names in brackets, or nothing."""
     shown = list(names)
     return f" ({', '.join(shown[:_SHOWN])}{', ...' if len(shown) > _SHOWN else ''})" if shown else ""

@@ -20,8 +20,6 @@ _FULL_SCALES = {  # brightest value of single-channel images with more than 8 bi
     "I": [65535.0],  # 16-bit PNG files, before Pillow 11
     "F": [1.0, 255.0, 65535.0],
 }  # fmt: skip
-
-
 _MEAN, _STD = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
 _MAX_ASPECT = 64  # a longer strip is cut to this before it is resized, or the resized strip fills memory
 

@@ -11,7 +11,7 @@ def choose_device(name: str) -> torch.device:
     """auto: CUDA when there is one.
 
     Raises:
-        ValueError: an unknown device, or CUDA asked for where there is none.
+        ValueError: an unknown device, or a CUDA device that is not there.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -19,9 +19,13 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type != "cuda":
+        return device
+    num_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= num_devices:
+        seen = f"{num_devices or 'no'} CUDA device{'s' * (num_devices > 1)}{', counted from 0' * (num_devices > 0)}"
         raise ValueError(
-            f"device={name}, but torch sees no CUDA device (CUDA_VISIBLE_DEVICES="
+            f"device={name}, but torch sees {seen} (CUDA_VISIBLE_DEVICES="
             f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}); check the number and the driver, or use cpu"
         )
     return device

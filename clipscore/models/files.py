@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import logging
 import os
 import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import open_clip
+from safetensors import SafetensorError, safe_open
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +53,41 @@ def local_file(name: str, root: Path) -> Path | None:
     """
     if name in OPENAI_NAMES or is_open_clip_tag(name):
         return _first_file(places(name, root))
-    arch, colon, file = name.partition(":")
-    return existing_file(file if colon and arch in open_clip.list_models() else name, root, name)
+    file = name.partition(":")[2] if open_clip_arch(name) else name
+    tried = [Path(file).expanduser(), root / file]
+    found = _first_file(tried)
+    if found:
+        return found
+    near = difflib.get_close_matches(name, OPENAI_NAMES, n=1, cutoff=0.3)
+    raise FileNotFoundError(
+        f"no CLIP called {name!r}: it is neither an OpenAI name ({', '.join(OPENAI_NAMES)}), nor an open_clip "
+        f"arch/tag, nor a file (tried {', '.join(str(path.absolute()) for path in tried)})"
+        + (f"; did you mean {near[0]}?" if near else "")
+    )
+
+
+def weight_file(name: str, root: Path) -> Path:
+    """The weight file of a CLIP, downloaded by open_clip when it is not there.
+
+    Raises:
+        ValueError: see `check_clip`.
+        FileNotFoundError: it cannot be found nor downloaded; every path tried is named.
+    """
+    found = local_file(name, root)
+    if found:
+        return found
+    tried, is_openai = places(name, root), name in OPENAI_NAMES
+    arch, tag = name.split("/") if not is_openai else (re.sub("@.*", "-336", name).replace("/", "-"), "openai")
+    cfg = open_clip.get_pretrained_cfg(arch, tag)
+    log.info("%s is not under %s; open_clip downloads it", name, root)
+    try:
+        return Path(open_clip.download_pretrained(cfg, prefer_hf_hub=not is_openai))
+    except Exception as error:
+        what = f"the OpenAI file from {cfg.get('url')}" if is_openai else "the checkpoint"
+        raise FileNotFoundError(
+            f"no weights for {name} and the download failed ({type(error).__name__}: {error}). Put {what} at "
+            f"{tried[0]}. Tried: {', '.join(map(str, tried))}"
+        ) from error
 
 
 def places(name: str, root: Path) -> list[Path]:
@@ -68,57 +100,15 @@ def places(name: str, root: Path) -> list[Path]:
 
 def is_open_clip_tag(name: str) -> bool:
     """Whether a name is an `arch/tag` that open_clip knows."""
-    arch, _, tag = name.partition("/")
-    return bool(tag) and (arch, tag) in set(open_clip.list_pretrained())
+    return tuple(name.split("/", 1)) in open_clip.list_pretrained()
 
 
-def openai_file(name: str, root: Path) -> Path:
-    """The file of an OpenAI name, downloaded by open_clip when it is not there.
-
-    Raises:
-        FileNotFoundError: neither; every path tried is named.
-    """
-    tried = places(name, root)
-    found = _first_file(tried)
-    if found:
-        return found
-    cfg = open_clip.get_pretrained_cfg(re.sub("@.*", "-336", name).replace("/", "-"), "openai")
-    log.info("%s is not under %s; open_clip downloads it", name, root)
-    where = f"Put the OpenAI file from {cfg.get('url')} at {tried[0]}"
-    return download(name, cfg, f"{where}. Tried: {', '.join(map(str, tried))}", prefer_hf_hub=False)
-
-
-def download(name: str, cfg: dict[str, Any], mend: str, **options: Any) -> Path:
-    """Let open_clip download a file.
-
-    Raises:
-        FileNotFoundError: it cannot; with the mend.
-    """
-    try:
-        return Path(open_clip.download_pretrained(cfg, **options))
-    except Exception as error:
-        raise FileNotFoundError(
-            f"no weights for {name} and the download failed ({type(error).__name__}: {error}). {mend}"
-        ) from error
-
-
-def existing_file(file: str, root: Path, name: str) -> Path:
-    """A file that the user named, as it is or under the folder of weights.
-
-    Raises:
-        FileNotFoundError: there is none; with the OpenAI name that is nearest to `name`.
-        ValueError: it is a folder.
-    """
-    tried = [Path(file).expanduser(), root / file]
-    found = _first_file(tried)
-    if found:
-        return found
-    near = difflib.get_close_matches(name, OPENAI_NAMES, n=1, cutoff=0.3)
-    raise FileNotFoundError(
-        f"no CLIP called {name!r}: it is neither an OpenAI name ({', '.join(OPENAI_NAMES)}), nor an open_clip "
-        f"arch/tag, nor a file (tried {', '.join(str(path.absolute()) for path in tried)})"
-        + (f"; did you mean {near[0]}?" if near else "")
-    )
+def open_clip_arch(name: str) -> str | None:
+    """The architecture in `arch/tag` or `arch:file`; None for names and files in OpenAI layout."""
+    arch, colon, _ = name.partition(":")
+    if is_open_clip_tag(name):
+        return name.partition("/")[0]
+    return arch if colon and arch in open_clip.list_models() else None
 
 
 def _first_file(tried: Sequence[Path]) -> Path | None:
@@ -134,33 +124,28 @@ def check_whole(path: Path) -> None:
 
     Raises:
         ValueError: an empty file, a zip archive (`torch.save`, TorchScript) without its end, or a .safetensors file
-            that is shorter than its head says.
+            that does not fit its head.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
-        start = stream.read(8)
-        missing = ""
-        if not start:
-            missing = "it is empty"
-        elif path.suffix == ".safetensors":
-            missing = _safetensors_lack(start, stream.read(min(int.from_bytes(start, "little"), _BLOCK)), size)
-        elif start.startswith(_ZIP_START) and not zipfile.is_zipfile(path):
-            missing = "the end of its zip archive is missing"
+        start = stream.read(len(_ZIP_START))
+    missing = ""
+    if not start:
+        missing = "it is empty"
+    elif path.suffix == ".safetensors":
+        missing = _safetensors_fault(path)
+    elif start == _ZIP_START and not zipfile.is_zipfile(path):
+        missing = "the end of its zip archive is missing"
     if missing:
         raise ValueError(f"{path} ({size:,} bytes) is truncated: {missing}; {FETCH}")
 
 
-def _safetensors_lack(start: bytes, head: bytes, size: int) -> str:
-    """A safetensors file is the length of its head, the head in json, and the tensors."""
-    length = int.from_bytes(start, "little")
-    if len(head) < min(length, _BLOCK):
-        return "its head is cut off"
+def _safetensors_fault(path: Path) -> str:
     try:
-        ends = [entry["data_offsets"][1] for key, entry in json.loads(head).items() if key != "__metadata__"]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-        return ""  # another kind of damage, or a head of another size: the reader will say so
-    expected = 8 + length + max(ends, default=0)
-    return f"its head promises {expected:,} bytes" if size < expected else ""
+        with safe_open(path, framework="pt"):
+            return ""
+    except SafetensorError as error:
+        return str(error)
 
 
 def check_openai(name: str, path: Path, sha256: str, root: Path) -> None:
@@ -175,21 +160,24 @@ def check_openai(name: str, path: Path, sha256: str, root: Path) -> None:
     Raises:
         ValueError: another sha256 than the listed one. A file that is not listed is not checked.
     """
-    source = root / CHECKSUMS if (root / CHECKSUMS).is_file() else _OWN_CHECKSUMS
     expected = checksums(root).get(f"clip/{path.name}")
     if expected not in (None, sha256):
         raise ValueError(
             f"{path} ({path.stat().st_size:,} bytes) is not OpenAI's {name}: its sha256 is {sha256}, expected "
-            f"{expected} ({source}); {FETCH}, or name your own file by its path"
+            f"{expected} ({_checksum_file(root)}); {FETCH}, or name your own file by its path"
         )
 
 
 def checksums(root: Path) -> dict[str, str]:
     """{path under the folder of weights: sha256} from its own `checksums.sha256`, else from the repository's."""
-    file = root / CHECKSUMS if (root / CHECKSUMS).is_file() else _OWN_CHECKSUMS
+    file = _checksum_file(root)
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     pairs = [line.split(maxsplit=1) for line in lines if re.match(r"[0-9a-fA-F]{64}\s", line)]
     return {os.path.normpath(path.strip().removeprefix("*")): digest.lower() for digest, path in pairs}
+
+
+def _checksum_file(root: Path) -> Path:
+    return root / CHECKSUMS if (root / CHECKSUMS).is_file() else _OWN_CHECKSUMS
 
 
 def file_sha256(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import zipfile
 from pathlib import Path
 
@@ -18,22 +17,15 @@ from clipscore.models.files import (
     check_clip,
     check_openai,
     check_whole,
-    download,
     file_sha256,
     is_open_clip_tag,
-    local_file,
-    openai_file,
-    places,
+    open_clip_arch,
+    weight_file,
 )
 
 __all__ = ["OPENAI_NAMES", "build_openai_layout", "check_clip", "file_sha256", "load_clip"]
 
-ARCHIVE_EXTRAS = (
-    "input_resolution",
-    "context_length",
-    "vocab_size",
-    "attn_mask",
-)  # constants that archives carry along
+ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size", "attn_mask")  # constants that archives carry
 FILE_FORMS = "an OpenAI TorchScript archive, or a state dict (.pt or .safetensors) in OpenAI layout"
 
 
@@ -61,21 +53,17 @@ def load_clip(
         FileNotFoundError: no weights, with every path tried.
     """
     root = Path(pretrained_root).expanduser()
-    arch = re.split("[/:]", name)[0]
-    is_open_clip = name not in OPENAI_NAMES and (
-        is_open_clip_tag(name) or (":" in name and arch in open_clip.list_models())
-    )
-    path = _weight_file(name, root)
+    path = weight_file(name, root)
     check_whole(path)
     sha256 = file_sha256(path)
     if name in OPENAI_NAMES:
         check_openai(name, path, sha256, root)
-    backend = _create(name, arch, path) if is_open_clip else _read_openai_layout(path)
-    tokenizer = (
-        open_clip.get_tokenizer(arch)
-        if is_open_clip
-        else functools.partial(open_clip.tokenize, context_length=backend.context_length)
-    )
+    arch = open_clip_arch(name)
+    if arch is None:
+        backend = _read_openai_layout(path)
+        tokenizer = functools.partial(open_clip.tokenize, context_length=backend.context_length)
+    else:
+        backend, tokenizer = _create(name, arch, path), open_clip.get_tokenizer(arch)
     model = ClipModel(backend.float(), name, sha256, tokenizer, autocast_dtype)
     return model.to(device).eval().requires_grad_(False)
 
@@ -104,16 +92,6 @@ def build_openai_layout(state_dict: dict[str, Tensor], quick_gelu: bool = True) 
         reason = " ".join(str(error).split())
         raise ValueError(f"the state dict is not a CLIP in OpenAI layout: {type(error).__name__}: {reason}") from error
     return model
-
-
-def _weight_file(name: str, root: Path) -> Path:
-    found = local_file(name, root)
-    if found:
-        return found
-    if name in OPENAI_NAMES:
-        return openai_file(name, root)
-    tried = ", ".join(map(str, places(name, root)))
-    return download(name, open_clip.get_pretrained_cfg(*name.split("/")), f"Put the checkpoint at one of: {tried}")
 
 
 def _create(name: str, arch: str, path: Path) -> nn.Module:

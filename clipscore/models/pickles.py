@@ -7,7 +7,7 @@ import pickle
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,15 +26,9 @@ ALLOWED = frozenset(
 class _Inert:
     """Stands for every object that is not a tensor or a container; it does nothing."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    def _ignore(self, *args: Any, **kwargs: Any) -> None: ...
 
-    def __setstate__(self, state: Any) -> None: ...
-
-    def __setitem__(self, key: Any, value: Any) -> None: ...
-
-    def append(self, item: Any) -> None: ...
-
-    def extend(self, items: Any) -> None: ...
+    __init__ = __setstate__ = __setitem__ = append = extend = _ignore
 
 
 class _Unpickler(pickle.Unpickler):
@@ -85,10 +79,11 @@ class _Dtype:
     """Stands for numpy.dtype: a type of numbers, by its name and byte order."""
 
     def __init__(self, name: str, *_: Any) -> None:
-        self.name, self.order = name, "="
+        self.name = name
+        self.order: Literal["<", ">", "="] = "="
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = state[1] if state[1] in ("<", ">") else "="
+        self.order = "<" if state[1] == "<" else ">" if state[1] == ">" else "="
 
     def __call__(self) -> np.dtype:
         dtype = np.dtype(self.name)

@@ -97,7 +97,7 @@ def _captions(dataset: str, name: str, page: str, address: str, needed_by: str, 
 
 def _coco(split: str, needed_by: str) -> RemoteFile:
     name = f"coco_karpathy_{split}.json"
-    md5 = CAPTION_LAYOUTS["coco"].published[split].md5
+    md5 = CAPTION_LAYOUTS["coco"].md5[split]
     return _captions("coco", name, BLIP_PAGE, f"{BLIP_FILES}/{name}", needed_by, md5)
 
 

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from clipscore.config.fields import CaptionFiles
-from clipscore.data.caption_layouts import LAYOUTS, Published, canonical_name, find_layout
+from clipscore.data.caption_layouts import LAYOUTS, Counts, canonical_name, find_layout
 from clipscore.data.caption_sets import CaptionedImages, captions_fingerprint, find_captions
 
 GO_ON = "; or partial=true to go on with what is there$"
@@ -354,9 +353,8 @@ def test_published_sizes_add_up():
     assert sum(sizes["coco"].values()) == 414_113 + 202_654  # captions_train2014.json and captions_val2014.json
     assert sum(sizes["flickr30k"].values()) == 5 * 31_014  # the images of dataset_flickr30k.json
     assert sum(sizes[f"nocaps/{domain}"]["test"] for domain in NOCAPS_LISTS) == sizes["nocaps"]["val"] == 45_000
-    assert {split: size.md5[:4] for split, size in LAYOUTS["coco"].published.items()} == {
-        "train": "aa31", "val": "b273", "test": "3ff3"
-    }  # fmt: skip
+    md5 = {split: md5[:4] for split, md5 in LAYOUTS["coco"].md5.items()}
+    assert md5 == {"train": "aa31", "val": "b273", "test": "3ff3"}
 
 
 # -------------------------------------------------------------------------------------------------------- faults
@@ -561,7 +559,7 @@ def test_all_25010_captions_of_a_full_test_set_count(tmp_path, monkeypatch, capl
     monkeypatch.setattr(os, "scandir", lambda folder: listings.append(folder) or list_folder(folder))
     whole = LAYOUTS["coco"].published["test"]
     digest = hashlib.md5((tmp_path / "coco2014/coco_karpathy_test.json").read_bytes()).hexdigest()
-    monkeypatch.setitem(LAYOUTS["coco"].published, "test", replace(whole, md5=digest))
+    monkeypatch.setitem(LAYOUTS["coco"].md5, "test", digest)
     data = find_captions("coco", tmp_path)
     assert listings == [tmp_path / "coco2014/val2014"]  # once for the folder, not once for each image
     assert data.counts == data.published == (5000, 25_010) == (whole.num_images, whole.num_captions)
@@ -580,7 +578,8 @@ def test_all_25010_captions_of_a_full_test_set_count(tmp_path, monkeypatch, capl
 
 
 def test_a_changed_file_of_the_right_size_is_named_by_its_md5(tmp_path, monkeypatch):
-    monkeypatch.setitem(LAYOUTS["coco"].published, "test", Published(2, 8, "0" * 32))
+    monkeypatch.setitem(LAYOUTS["coco"].published, "test", Counts(2, 8))
+    monkeypatch.setitem(LAYOUTS["coco"].md5, "test", "0" * 32)
     for file in ("coco2014/coco_karpathy_test.json", "coco2014/dataset_coco.json"):
         content = COCO_LIST
         if file.endswith("dataset_coco.json"):  # it holds all splits: another file, of which no md5 is known
@@ -605,7 +604,7 @@ def test_partial_leaves_out_missing_images(tmp_path, monkeypatch, caplog):
     touch(tmp_path / "flickr30k/images", "1.jpg", "4.jpg")
     (tmp_path / "flickr30k/images/3.jpg").mkdir()
     (tmp_path / "flickr30k/images/2.jpg").symlink_to(tmp_path / "gone.jpg")
-    monkeypatch.setitem(LAYOUTS["flickr30k"].published, "test", Published(6, 12))
+    monkeypatch.setitem(LAYOUTS["flickr30k"].published, "test", Counts(6, 12))
     missing = r"4 of 6 listed images are missing on disk \(0\.jpg, 2\.jpg, 3\.jpg, \.\.\.\).*unpack the images again"
     with pytest.raises(FileNotFoundError, match=missing + GO_ON):
         find_captions("flickr30k", tmp_path)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from clipscore.models import load as clip_weights
-from clipscore.models.devices import autocast_dtype
+from clipscore.models.devices import autocast_dtype, choose_device
 from clipscore.models.load import build_openai_layout, check_clip, file_sha256, load_clip
 from clipscore.text_encoder import encode_texts
 
@@ -95,7 +95,7 @@ def test_truncated_files_are_named_before_anything_is_built(tmp_path, weights, m
     monkeypatch.setattr(clip_weights.torch, "load", None)
     for name, file, reason in [
         ("ViT-B/16", "clip/ViT-B-16.pt", "the end of its zip archive is missing"),
-        ("own.safetensors", "own.safetensors", r"its head promises [\d,]+ bytes"),
+        ("own.safetensors", "own.safetensors", "Error while deserializing header: .*file not fully covered"),
         ("ViT-B-16:empty.pt", "empty.pt", "it is empty"),
     ]:
         path = tmp_path / file
@@ -193,3 +193,23 @@ def test_precision():
     assert autocast_dtype("bf16", torch.device("cuda")) is torch.bfloat16
     with pytest.raises(ValueError, match="precision=fp16 needs a CUDA device, got cpu"):
         autocast_dtype("fp16", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("num_devices", "name", "message"),
+    [
+        (0, "cuda", "device=cuda, but torch sees no CUDA device .*use cpu"),
+        (1, "cuda:1", "device=cuda:1, but torch sees 1 CUDA device, counted from 0 .*use cpu"),
+        (2, "cuda:2", "device=cuda:2, but torch sees 2 CUDA devices, counted from 0 .*check the number"),
+        (1, "gpu", "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
+    ],
+)
+def test_devices_that_are_not_there(monkeypatch, num_devices, name, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: num_devices > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_devices)
+    with pytest.raises(ValueError, match=message):
+        choose_device(name)
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type == ("cuda" if num_devices else "cpu")
+    if num_devices == 2:
+        assert choose_device("cuda:1") == torch.device("cuda:1")

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from clipscore.config.explain import describe_fields, nearest, type_name
+from clipscore.config.explain import OFFICIAL_NAMES, describe_fields, nearest, type_name
 from clipscore.config.fields import RunConfig
 from clipscore.config.load import REPOSITORY, ConfigError, load_config
-from clipscore.config.official_names import OFFICIAL_NAMES
 from clipscore.config.yaml12 import parse_yaml
 from scripts import run
 from tests.scripts.dummy import DummyConfig
