@@ -64,14 +64,6 @@ def test_every_layout_of_a_caption_set(tmp_path, monkeypatch, name, words, make)
     assert listing(tmp_path) == before
 
 
-def test_everything_lies_in_its_first_layout(everything, monkeypatch):
-    miniatures.as_published(monkeypatch, everything / "data")
-    for name in dataset_layouts.LAYOUTS:
-        find_dataset(name + "/snow/5" * (name == "imagenet_c"), everything / "data")
-    for name in miniatures.CAPTION_SETS:
-        find_captions(name, everything / "data")
-
-
 def test_every_weight_file_is_read_by_its_loader(everything):
     weights = everything / "pretrained"
     sizes = {"ViT-B/16": 32, "ViT-L/14": 28, "ViT-L/14@336px": 42, "ViT-B/32": 64, "RN50x64": 64}

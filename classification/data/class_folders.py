@@ -102,12 +102,12 @@ def _check_kind(name: str, root: Path, folders: Sequence[str], numbers: Sequence
 
 
 def list_class_folders(name: str, root: Path, folders: Sequence[str], labels: dict[str, int]) -> Listed:
-    """All images of the class folders, in the order of the folders' names, and what is missing.
+    """All images of the class folders in a root, in the order of the folders' names, and what is missing.
 
     Args:
-        name: of the data set, for messages.
+        name: of the data set.
         root: folder of the class folders.
-        folders: those that exist. A folder stands for a class in any case of letters.
+        folders: those that exist; they stand for a class in upper and lower case.
         labels: {class folder: label}.
 
     Raises:

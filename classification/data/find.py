@@ -13,10 +13,11 @@ from classification.data.class_folders import find_imagenet_set, image_files, li
 from classification.data.class_names import read_class_names
 from classification.data.labelled_images import LabelledImage, LabelledImages
 from classification.data.layouts import FolderLayout, canonical_name, find_layout, unknown_name
-from classification.data.split_files import find_split_set, listed_set, names_in_split, read_split, split_not_found
+from classification.data.split_files import find_split_set, listed_set, names_in_split, read_split
 from clipscore.data.checks import (
     describe_styles,
     explain_permission_error,
+    file_not_found,
     raise_or_warn,
     refuse_built_in,
     relative,
@@ -84,7 +85,8 @@ def _demo_set(name: str, data_root: Path) -> LabelledImages:
     if names_file.is_file():
         return _own_folders(name, data_root, folder, names_file)
     mend = "`bash scripts/quickstart.sh` draws them; then give data_root=output/demo_data"
-    raise split_not_found(name, data_root, [split_file, names_file], describe_styles(folder.parent) + mend)
+    tried, mend = [split_file, names_file], describe_styles(folder.parent) + mend
+    raise file_not_found(f"data set {name} not found", tried, data_root, mend)
 
 
 def _own_set(name: str, data_root: Path, files: DatasetFiles) -> LabelledImages:

@@ -24,7 +24,7 @@ class FolderLayout:
     Attributes:
         roots: folders under the data root that may hold the class folders; of equal ones the first is taken.
         num_images: published number of images.
-        num_classes: number of classes.
+        num_classes: how many class folders there are.
         source: page that offers the data.
     """
 

@@ -10,10 +10,9 @@ from classification.data.labelled_images import LabelledImage, LabelledImages
 from classification.data.layouts import SplitLayout
 from clipscore.data.checks import (
     check_repeated,
-    file_state,
+    file_not_found,
     fullest_root,
     list_some,
-    not_found,
     read_json,
     relative,
 )
@@ -28,10 +27,7 @@ class SplitEntry(NamedTuple):
 
 
 def read_split(path: Path, split: str) -> list[SplitEntry]:
-    """One split of a CoOp-style file {"train": [[path, label, class name], ...], "val": [...], "test": [...]}.
-
-    Returns:
-        Its entries in the file's order, paths in posix form.
+    """One split of a CoOp-style file {"train": [[path, label, class name], ...], ...}, in the file's order.
 
     Raises:
         ValueError: not json, no such split, an empty split, or a malformed entry (also a path that leaves the folder).
@@ -55,9 +51,7 @@ def _split_entry(path: Path, entry: Any) -> SplitEntry:
 def read_aircraft_split(split_file: Path) -> list[SplitEntry]:
     """FGVC Aircraft's list: lines `<image number> <variant>`; a variant's label is its line in variants.txt.
 
-    Raises:
-        FileNotFoundError: variants.txt is not beside the list.
-        ValueError: an unknown variant, or no images.
+    FileNotFoundError without variants.txt beside the list; ValueError for an unknown variant, or no images.
     """
     variants_file = split_file.with_name("variants.txt")
     if not variants_file.is_file():
@@ -106,7 +100,7 @@ def find_split_set(name: str, data_root: Path, layout: SplitLayout) -> LabelledI
     split_file = next((path for path in tried if path.is_file()), None)
     if split_file is None:
         mend = f"get the images and {layout.split_file} as told in {layout.source}"
-        raise split_not_found(name, data_root, tried, mend)
+        raise file_not_found(f"data set {name} not found", tried, data_root, mend)
     names = class_names(name)
     entries = read_aircraft_split(split_file) if name == "aircraft" else read_split(split_file, "test")
     for entry in entries:
@@ -130,15 +124,6 @@ def listed_set(
     layout: SplitLayout | None = None,
 ) -> LabelledImages:
     """The images of a split file, under the root where the most of them are found.
-
-    Args:
-        name: of the data set.
-        data_root: for reports.
-        split_file: where the entries are from.
-        roots: folders that the listed paths may be relative to.
-        names: class names.
-        entries: checked entries.
-        layout: of a built-in set, which has a published size.
 
     Raises:
         FileNotFoundError: none of the images is there.
@@ -168,11 +153,6 @@ def listed_set(
     ]
     found = f"{relative(root, data_root)} + {relative(split_file, data_root)}"
     return LabelledImages(name, root, found, names, images, layout.num_images if layout else None, tuple(faults))
-
-
-def split_not_found(name: str, data_root: Path, tried: list[Path], mend: str) -> FileNotFoundError:
-    """The error for a data set without its split file."""
-    return not_found(f"data set {name} not found", tried, lambda path: file_state(path, data_root), data_root, mend)
 
 
 def _plain(class_name: str) -> str:

@@ -62,8 +62,7 @@ def describe_fields(
         values: what was given for it; the class's defaults fill the rest.
         prefix: put before each key, "reward." for example.
 
-    Yields:
-        Dotted key, type, current value ("required" when there is none), description.
+    Yields: dotted key, type, current value ("required" when there is none), description.
     """
     for name, info in config_class.model_fields.items():
         value = values[name] if name in values else info.get_default(call_default_factory=True)
@@ -123,15 +122,7 @@ def _locate(location: Sequence[str | int], config_class: type[BaseModel]) -> tup
 
 
 def explain(error: Mapping[str, Any], config_class: type[BaseModel]) -> tuple[str, str]:
-    """Put one pydantic error into words.
-
-    Args:
-        error: an item of `ValidationError.errors()`.
-        config_class: the class that was validated.
-
-    Returns:
-        The dotted key, and a sentence: the key, what was received, what was expected.
-    """
+    """One of pydantic's `ValidationError.errors()` in words: the dotted key, and what was received and expected."""
     kind, location = error["type"], error["loc"]
     key, declared = _locate(location, config_class)
     if kind == "extra_forbidden":

@@ -34,11 +34,7 @@ class Entry(NamedTuple):
 
 
 def read_annotations(path: Path, split: str) -> tuple[str, list[Entry]]:
-    """Name of the form and the checked entries of an annotation file, in file order.
-
-    Args:
-        path: the file.
-        split: which split of a file that holds several.
+    """Name of the form and the checked entries of an annotation file, or of one split of it, in file order.
 
     Raises:
         ValueError: empty, no json, of no known form, without the split, or with faulty entries.

@@ -29,10 +29,9 @@ from clipscore.data.checks import (
     check_repeated,
     describe_styles,
     explain_permission_error,
-    file_state,
+    file_not_found,
     fullest_root,
     list_some,
-    not_found,
     raise_or_warn,
     refuse_built_in,
     relative,
@@ -189,8 +188,7 @@ def _annotation_file(name: str, layout: CaptionLayout, data_root: Path, split: s
         return found
     styles = describe_styles(data_root / DEMO_SETS) if name.startswith(f"{DEMO_SETS}/") else ""
     what = f"data set {name}, split {split}: no annotation file"
-    mend = f"{styles}get the data from {layout.source}"
-    raise not_found(what, tried, lambda path: file_state(path, data_root), data_root, mend)
+    raise file_not_found(what, tried, data_root, f"{styles}get the data from {layout.source}")
 
 
 def _joined_nocaps(data_root: Path, folder: Path, split: str) -> CaptionedImages:

@@ -23,9 +23,6 @@ GO_ON = "; or partial=true to go on with what is there"
 _SHOWN = 3  # names listed in a message; the rest is counted
 
 
-# ---------------------------------------------------------------------------------------------------------- names
-
-
 def unknown_data_set(name: str, ids: Mapping[str, str], valid: Iterable[str], own_files: str) -> ValueError:
     """The error for a data set that is not built in: with the nearest of `ids`, {a name in use: its id}."""
     nearest = difflib.get_close_matches(name.strip().lower(), ids, n=1, cutoff=0)[0]
@@ -36,43 +33,26 @@ def unknown_data_set(name: str, ids: Mapping[str, str], valid: Iterable[str], ow
 
 
 def demo_id(name: str, kind: str, style: str) -> str:
-    """Id of a demo set, "demo/clean" for example.
-
-    Raises:
-        ValueError: the style is no single word, which a folder could be called.
-    """
+    """Id of a demo set, "demo/clean" for example; ValueError for a style that is no single word."""
     if not re.fullmatch(r"[a-z0-9_-]+", style):
         raise ValueError(f"data set {name!r}: expected {kind}/<style>, e.g. {kind}/clean")
     return f"{kind}/{style}"
 
 
 def refuse_built_in(name: str, canonical: str | None) -> None:
-    """The user's own files need a name of their own.
-
-    Raises:
-        ValueError: the name stands for a built-in set.
-    """
+    """ValueError for the user's own files under the name of a built-in set."""
     if canonical is not None:
         raise ValueError(
             f"data set {name!r} is built in ({canonical}); drop dataset_files, or choose another name for your own data"
         )
 
 
-# ---------------------------------------------------------------------------------------------------------- files
-
-
 def resolve(path: str, data_root: Path, key: str, kind: str) -> Path:
-    """A path that the user gave: absolute, or relative to the working directory or the data root.
-
-    Args:
-        path: as it was given.
-        data_root: folder of the data sets.
-        key: setting that it was given by.
-        kind: what it has to be: "folder", or a kind of file.
+    """A path that the user gave by a setting `key`: absolute, or relative to the working directory or the data root.
 
     Raises:
         FileNotFoundError: it is in neither; both are named.
-        ValueError: a file where a folder is expected, or the other way round.
+        ValueError: no `kind`, which is "folder" or a kind of file.
     """
     given = Path(path).expanduser()
     tried = [given] if given.is_absolute() else [Path.cwd() / given, data_root / given]
@@ -85,11 +65,7 @@ def resolve(path: str, data_root: Path, key: str, kind: str) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a json file.
-
-    Raises:
-        ValueError: it is empty, or no json; with the place of the error.
-    """
+    """The content of a json file; ValueError, with the place, for one that is empty or no json."""
     content = path.read_bytes()
     if not content.strip():
         raise ValueError(f"{path}: the file is empty ({len(content)} bytes); get it again")
@@ -138,14 +114,11 @@ def fullest_root(
 
     Args:
         roots: folders that the listed paths may be relative to.
-        listings: the different paths of all files, in one or several ways to write them.
-        nothing_there: beginning of the error.
+        listings: ways to write the paths of all files.
+        nothing_there: beginning of the error when none of the files is there.
 
     Returns:
         The folder, the way of writing that fits it, and those paths at which there is no file.
-
-    Raises:
-        FileNotFoundError: none of the files is there.
     """
     ways = [(root, files) for files in listings for root in roots]
     best, fewest = ways[0], set(listings[0])
@@ -167,16 +140,9 @@ def fullest_root(
     )
 
 
-# --------------------------------------------------------------------------------------------------------- faults
-
-
 @contextlib.contextmanager
 def explain_permission_error() -> Iterator[None]:
-    """Say what to do where a file or folder may not be read; also a decorator.
-
-    Raises:
-        PermissionError: the same, with its mend.
-    """
+    """PermissionError that says what to do where a file or folder may not be read; also a decorator."""
     try:
         yield
     except PermissionError as error:
@@ -189,10 +155,6 @@ def explain_permission_error() -> Iterator[None]:
 def raise_or_warn(faults: Sequence[Exception], partial: bool) -> None:
     """Stop at a data set that is not whole, or warn of it when the user goes on with what is there.
 
-    Args:
-        faults: what keeps it from being whole, each with its mend.
-        partial: go on.
-
     Raises:
         ValueError, FileNotFoundError: of the first fault's type, with all faults, one on each line.
     """
@@ -203,11 +165,7 @@ def raise_or_warn(faults: Sequence[Exception], partial: bool) -> None:
 
 
 def check_repeated(source: Path, items: Sequence[object], mend: str) -> None:
-    """Refuse images that are listed more than once.
-
-    Raises:
-        ValueError: with the first of them, and the mend.
-    """
+    """ValueError, with the mend, for images that are listed more than once."""
     repeated = [str(item) for item, count in Counter(items).items() if count > 1]
     if repeated:
         raise ValueError(f"{source}: {len(repeated)} images are listed more than once{list_some(repeated)}{mend}")
@@ -216,19 +174,21 @@ def check_repeated(source: Path, items: Sequence[object], mend: str) -> None:
 def not_found(
     what: str, tried: Iterable[Path], state: Callable[[Path], str], data_root: Path, mend: str
 ) -> FileNotFoundError:
-    """The error for a data set that is in none of its places.
-
-    Args:
-        what: is not there.
-        tried: places.
-        state: what is at a place instead, in brackets, or nothing.
-        data_root: folder of the data sets.
-        mend: what to do.
-    """
+    """The error for a data set that is in none of the places tried; `state` says what is there instead, in brackets."""
     return FileNotFoundError(
         f"{what}; tried:{_list_paths(tried, state)}\n{describe_missing_root(data_root)}{mend}; or set data_root to the "
         "folder that holds your data sets"
     )
+
+
+def file_not_found(what: str, tried: Iterable[Path], data_root: Path, mend: str) -> FileNotFoundError:
+    """The error for a data set whose list of images is in none of the places tried."""
+
+    def state(path: Path) -> str:
+        beside = " (its folder is there)" if path.parent != data_root and path.parent.is_dir() else ""
+        return what_is_there(path, "file") or what_is_there(path.parent, "folder") or beside
+
+    return not_found(what, tried, state, data_root, mend)
 
 
 def _list_paths(tried: Iterable[Path], state: Callable[[Path], str]) -> str:
@@ -244,12 +204,6 @@ def what_is_there(path: Path, expected: str) -> str:
     if path.is_symlink() and not path.exists():
         return f" (a link to {os.readlink(path)}, which is not there)"
     return ""
-
-
-def file_state(path: Path, data_root: Path) -> str:
-    """In brackets: what is in the place of a file that is not there, or that at least its folder is."""
-    beside = " (its folder is there)" if path.parent != data_root and path.parent.is_dir() else ""
-    return what_is_there(path, "file") or what_is_there(path.parent, "folder") or beside
 
 
 def describe_missing_root(data_root: Path) -> str:

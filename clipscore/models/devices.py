@@ -8,11 +8,7 @@ import torch
 
 
 def choose_device(name: str) -> torch.device:
-    """auto: CUDA when there is one.
-
-    Raises:
-        ValueError: an unknown device, or a CUDA device that is not there.
-    """
+    """The device of a `device` setting, auto being CUDA when there is one; ValueError for one that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -34,8 +30,7 @@ def choose_device(name: str) -> torch.device:
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """The autocast type of a `precision` setting; None computes in the weights' own precision.
 
-    Raises:
-        ValueError: half precision asked for on a device other than CUDA, or an unknown setting.
+    ValueError for an unknown setting, and for half precision on a device other than CUDA.
     """
     choices = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
     if precision == "auto":

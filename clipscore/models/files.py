@@ -32,10 +32,6 @@ def check_clip(name: str, pretrained_root: str | Path) -> None:
 
     Nothing is downloaded, hashed or built. A file that is not there passes when open_clip may download it.
 
-    Args:
-        name: as in `load_clip`.
-        pretrained_root: folder of weight files.
-
     Raises:
         ValueError: a folder instead of a file, or a file that is cut off.
         FileNotFoundError: no such file, and nothing that open_clip knows.
@@ -46,11 +42,7 @@ def check_clip(name: str, pretrained_root: str | Path) -> None:
 
 
 def local_file(name: str, root: Path) -> Path | None:
-    """The weight file of a CLIP; None when it is not there and open_clip may download it.
-
-    Raises:
-        ValueError, FileNotFoundError: see `check_clip`.
-    """
+    """The weight file of a CLIP; None when it is not there and open_clip may download it. Errors as in `check_clip`."""
     if name in OPENAI_NAMES or is_open_clip_tag(name):
         return _first_file(places(name, root))
     file = name.partition(":")[2] if open_clip_arch(name) else name
@@ -67,12 +59,7 @@ def local_file(name: str, root: Path) -> Path | None:
 
 
 def weight_file(name: str, root: Path) -> Path:
-    """The weight file of a CLIP, downloaded by open_clip when it is not there.
-
-    Raises:
-        ValueError: see `check_clip`.
-        FileNotFoundError: it cannot be found nor downloaded; every path tried is named.
-    """
+    """The weight file of a CLIP, downloaded by open_clip when it is not there. Errors as in `check_clip`."""
     found = local_file(name, root)
     if found:
         return found
@@ -149,16 +136,10 @@ def _safetensors_fault(path: Path) -> str:
 
 
 def check_openai(name: str, path: Path, sha256: str, root: Path) -> None:
-    """Refuse a file under an OpenAI name that is another file.
-
-    Args:
-        name: the OpenAI name.
-        path: its file.
-        sha256: the file's, see `file_sha256`.
-        root: folder of weights, whose own `checksums.sha256` wins over the repository's.
+    """Refuse a file under an OpenAI name that is another file; one that is not listed is not checked.
 
     Raises:
-        ValueError: another sha256 than the listed one. A file that is not listed is not checked.
+        ValueError: another sha256 than the one listed, see `checksums`.
     """
     expected = checksums(root).get(f"clip/{path.name}")
     if expected not in (None, sha256):

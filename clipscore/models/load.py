@@ -48,8 +48,7 @@ def load_clip(
         autocast_dtype: see `ClipModel`.
 
     Raises:
-        ValueError: an unknown name, a file that is cut off or holds no CLIP, or one under an OpenAI name whose sha256
-            is another than the listed one.
+        ValueError: an unknown name, a file that is cut off or holds no CLIP, or another sha256 than OpenAI's.
         FileNotFoundError: no weights, with every path tried.
     """
     root = Path(pretrained_root).expanduser()
@@ -69,14 +68,11 @@ def load_clip(
 
 
 def build_openai_layout(state_dict: dict[str, Tensor], quick_gelu: bool = True) -> nn.Module:
-    """A CLIP from a state dict in OpenAI layout; every size is read off the tensors.
+    """open_clip's `CLIP` in fp32 from a state dict in OpenAI layout; every size is read off the tensors.
 
     Args:
         state_dict: keys `visual.*`, `transformer.resblocks.*`, `token_embedding.weight`, ...
         quick_gelu: the activation of OpenAI's weights.
-
-    Returns:
-        open_clip `CLIP` in fp32.
 
     Raises:
         ValueError: keys are missing or surplus, or shapes do not fit.
