@@ -93,11 +93,11 @@ def other_settings(wanted: PaperRun, run: Run, metric: str | None = None) -> lis
         metric: of the cell; CLIPScore and RefCLIPScore depend on `metric_model` too.
     """
     words = [*wanted.overrides, *([f"direction={run.config['direction']}"] if "direction" in run.config else [])]
-    config = load_config(wanted.config, words, config_class, str(run.config["dataset"])).model_dump(mode="json")
-    config["seed"] = run.config["seed"]
-    found = config_differences(run.config, config)
+    config = load_config(wanted.config, words, config_class, str(run.config["dataset"]))
+    row = config.model_dump(mode="json") | {"seed": run.config["seed"]}
+    found = config_differences(run.config, row, type(config))
     if "clipscore" in (metric or ""):
-        found += differences(*({"metric_model": values.get("metric_model", ABSENT)} for values in (run.config, config)))
+        found += differences(*({"metric_model": values.get("metric_model", ABSENT)} for values in (run.config, row)))
     # A key that the run has not is newer than the run; a place in a list that it has not was left out.
     known = [text for text in found if f"is {ABSENT!r} there" not in text or "[" in text.partition(" is ")[0]]
     others = [text.replace(" there and ", " (the row: ").removesuffix(" here") + ")" for text in known]
