@@ -18,8 +18,8 @@ from classification.data.class_names import class_names, wnids
 from classification.data.find import find_dataset
 from clipscore.config.load import REPOSITORY
 from clipscore.data.caption_sets import find_captions
-from scripts.doctor.__main__ import __main__ as doctor
-from scripts.doctor.__main__ import machine as doctor_machine
+from scripts.doctor import __main__ as doctor
+from scripts.doctor import machine as doctor_machine
 from tests import miniature_weights, miniatures
 from tests.test_miniatures import listing
 
