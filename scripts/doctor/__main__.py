@@ -22,9 +22,8 @@ from pathlib import Path
 from clipscore.config.load import ROOT_VARIABLES, roots
 from clipscore.printing import print_text
 from scripts.doctor.checks import Check, as_note, branch
-from scripts.doctor.data import FINE_GRAINED, GROUPS, canonical, check_data
+from scripts.doctor.data import FINE_GRAINED, GROUPS, TABLES, canonical, check_data
 from scripts.doctor.machine import check_machine
-from scripts.doctor.needs import TABLES
 
 COMPLETE, NOT_COMPLETE, INTERRUPTED = 0, 1, 130  # exit codes; 2: an unknown name
 

@@ -20,13 +20,17 @@ from clipscore.data import checks as data_checks
 from clipscore.data.caption_sets import CaptionedImages, find_captions, published_md5
 from clipscore.data.images import UnreadableImage, open_image
 from scripts.doctor.checks import Check, wrong
-from scripts.doctor.needs import TABLES
+from scripts.tables.paper import paper_tables
 
 FINE_GRAINED = tuple(
     name for name, layout in dataset_layouts.LAYOUTS.items() if isinstance(layout, dataset_layouts.SplitLayout)
 )
 # scripts/classification/rlcf_imagenet_c.sh: the 15 corruptions of the benchmark, the other four are for development.
 IMAGENET_C = tuple(f"imagenet_c/{corruption}/5" for corruption in dataset_layouts.CORRUPTIONS[:15])
+TABLES = {
+    key: tuple(dict.fromkeys(column.dataset for column in table.columns if column.dataset))
+    for key, table in paper_tables().items()
+}
 GROUPS = {**TABLES, "fine_grained": FINE_GRAINED, "imagenet_c": IMAGENET_C}
 IMAGES = {"coco": "coco2014/val2014", "flickr30k": "flickr30k/flickr30k-images", "nocaps": "nocaps/val"}
 _SPLIT = "test"
@@ -48,13 +52,13 @@ def canonical(name: str) -> str:
 def check_data(name: str, data_root: Path, deep: bool = False) -> Check:
     """Look at one data set, by its canonical id; `deep`: decode every image."""
     title = f"{name}, for {needed_by(name)}"
+    data: LabelledImages | CaptionedImages
     try:
         with _quiet():
-            data = (
-                find_captions(name, data_root, split=_SPLIT, partial=True)
-                if _is_captions(name)
-                else find_dataset(name, data_root, partial=True)
-            )
+            if dataset_layouts.canonical_name(name):
+                data = find_dataset(name, data_root, partial=True)
+            else:
+                data = find_captions(name, data_root, split=_SPLIT, partial=True)
     except (ValueError, OSError) as error:
         return wrong(title, error, *_mend(name, data_root))
     parts = _parts(data) + [wrong(*str(fault).splitlines()) for fault in data.faults]
@@ -96,10 +100,6 @@ def _decode(path: Path) -> str | None:
     return None
 
 
-def _is_captions(name: str) -> bool:
-    return dataset_layouts.canonical_name(name) is None
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """What a partial data set lacks is in its faults; the doctor says it in its own place."""
@@ -114,11 +114,8 @@ def _quiet() -> Iterator[None]:
 def _parts(data: LabelledImages | CaptionedImages) -> list[Check]:
     if isinstance(data, CaptionedImages):
         images, captions = data.published or (None, None)
-        return [
-            _counted("images", len(data.images), images),
-            _counted("captions", data.counts[1], captions),
-            _md5(data),
-        ]
+        counts = [_counted("images", len(data.images), images), _counted("captions", data.counts[1], captions)]
+        return [*counts, _md5(data)]
     shown = ", ".join(data.class_names[:_SHOWN_CLASSES])
     return [
         _counted("classes with images", len({image.label for image in data.images}), len(data.class_names)),
@@ -142,16 +139,7 @@ def _md5(data: CaptionedImages) -> Check:
 
 
 def _mend(name: str, data_root: Path) -> list[str]:
-    """The place where a data set belongs, and where it is obtained."""
-    if name.startswith("demo"):
-        return ["from: bash scripts/quickstart.sh, which draws it under output/demo_data"]
-    layout = caption_layouts.find_layout(name) if _is_captions(name) else dataset_layouts.find_layout(name)
-    if isinstance(layout, caption_layouts.CaptionLayout):
-        file = layout.annotation_files[0].format(split=_SPLIT)
-        places = [f"{layout.folders[0]}/{file}", IMAGES[name.split("/")[0]]]
-    elif isinstance(layout, dataset_layouts.SplitLayout):
-        places = [f"{layout.folders[0]}/{part}".rstrip("/") for part in (layout.split_file, layout.image_folders[0])]
-    else:
-        places = [layout.roots[0]]
-    place = " and ".join(str(data_root / place) for place in places)
-    return [f"place: {place}", f"from: {layout.source}; pretrained/DATA.md has addresses and checksums"]
+    """What the sentence of a run does not say."""
+    images = IMAGES.get(name.split("/")[0])
+    place = [f"place of the images: {data_root / images}"] if images else []
+    return [*place, "places, addresses and checksums: pretrained/DATA.md"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -16,35 +17,68 @@ from huggingface_hub import try_to_load_from_cache
 from captioning.build import find_checkpoint, find_language_model
 from captioning.checkpoints import CHECKPOINT, check_sizes, read_checkpoint
 from classification.prompt_learner import load_prompt_start
+from clipscore.config.load import REPOSITORY, load_config
 from clipscore.models.files import FETCH, check_openai, check_whole, checksums, file_sha256, local_file, places
 from scripts.doctor.checks import Check, wrong
-from scripts.doctor.needs import Weights, needed_weights
-from scripts.fetch.manifest import FILES, RemoteFile
+from scripts.fetch.manifest import FILES
+from scripts.run import config_class
+from scripts.tables.paper import paper_tables
 
 NUM_CONTEXT = 4  # context words of the released CoOp and CoCoOp prompts
+_SHOWN_RUNS = 4
+
+
+@dataclass
+class Weights:
+    """A weight file that a configuration names; it has to fit what else that one says.
+
+    Attributes:
+        key: where the name stands: policy (also for other CLIPs), prompt_start, llm or checkpoint.
+        name: as configurations write it.
+        config: the first of them.
+        runs: all of them, as `table1 NAME`.
+        output_root: where mappers that were trained here lie.
+    """
+
+    key: str
+    name: str
+    config: dict[str, Any]
+    output_root: Path
+    runs: list[str] = field(default_factory=list)
 
 
 def check_weights(tables: Sequence[str], pretrained_root: Path, output_root: Path) -> list[Check]:
-    """Look at every weight file that the tables need; files are hashed side by side.
-
-    Args:
-        tables: `table1`, `table2`, `table3`.
-        pretrained_root: folder of weight files.
-        output_root: where mappers that were trained here lie.
-    """
-    needed, all_runs = needed_weights()
+    """Look at every weight file that the runs of these tables name; files are hashed side by side."""
+    found: dict[tuple[str, str], Weights] = {}
+    num_runs = 0
+    for table in tables:
+        for run in {run.name: run for row in paper_tables()[table].rows for run in row.runs}.values():
+            config = load_config(REPOSITORY / run.config, run.overrides, config_class, run.datasets[0]).model_dump()
+            num_runs += 1
+            for key, name in dict.fromkeys(_named(config)):
+                weights = found.setdefault((key, name), Weights(key, name, config, output_root))
+                weights.runs.append(f"{table} {run.name}")
 
     def check(weights: Weights) -> Check:
-        title = weights.title(all_runs)
+        more = f", ... ({len(weights.runs)} runs)" if len(weights.runs) > _SHOWN_RUNS else ""
+        rows = "every row" if len(weights.runs) == num_runs else ", ".join(weights.runs[:_SHOWN_RUNS]) + more
+        title = f"{weights.name}, for {rows}"
         try:
-            return Check(title, "ok", (look[weights.kind](weights, pretrained_root),))
+            return Check(title, "ok", (_LOOK[weights.key](weights, pretrained_root),))
         except (ValueError, OSError, RuntimeError) as error:
             return wrong(title, error, *_mend(weights.name, pretrained_root))
 
-    look = {"clip": _clip, "prompt_start": _prompt, "llm": _language_model}
-    look["checkpoint"] = partial(_mapper, output_root=output_root)
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(check, (weights for weights in needed if set(weights.runs) & set(tables))))
+        return list(pool.map(check, sorted(found.values(), key=lambda weights: list(_LOOK).index(weights.key))))
+
+
+def _named(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Key and name of every weight file that a configuration names."""
+    rewards = [model["name"] for model in (config["reward"] or {"models": []})["models"]]
+    for name in (config["policy"], *rewards, *config.get("zero_shot_models", ()), config.get("metric_model")):
+        if name:
+            yield "policy", name
+    yield from ((key, config[key]) for key in _LOOK if key != "policy" and config.get(key))
 
 
 def _mend(name: str, root: Path) -> list[str]:
@@ -52,13 +86,11 @@ def _mend(name: str, root: Path) -> list[str]:
     clip = f"clip/{name.replace('/', '-').replace('@', '-')}.pt"
     llm, mapper = f"{name.removeprefix('facebook/')}/config.json", f"{name}/{CHECKPOINT}"
     remote = next((file for file in FILES if {name, clip, llm, mapper} & {file.path, *file.other_paths}), None)
-    return [f"place: {root / remote.path}", f"from: {_source(remote)}"] if remote else []
-
-
-def _source(file: RemoteFile) -> str:
-    if file.address:
-        return f"bash scripts/fetch_pretrained.sh {file.group}, which takes it from {file.address}"
-    return f"{file.page}: {file.by_hand}"
+    if remote is None:
+        return []
+    fetched = f"bash scripts/fetch_pretrained.sh {remote.group}, which takes it from {remote.address}"
+    source = fetched if remote.address else f"{remote.page}: {remote.by_hand}"
+    return [f"place: {root / remote.path}", f"from: {source}"]
 
 
 def _clip(weights: Weights, root: Path) -> str:
@@ -76,7 +108,7 @@ def _clip(weights: Weights, root: Path) -> str:
     return f"found: {path} ({path.stat().st_size:,} bytes), sha256 {'as expected' if is_listed else 'not listed'}"
 
 
-def _architecture(policy: str) -> dict:
+def _architecture(policy: str) -> dict[str, Any]:
     """open_clip's description of a CLIP; ValueError for a file of the user's own."""
     config = open_clip.get_model_config(re.sub("@.*", "-336", policy).replace("/", "-"))
     if config is None:
@@ -106,9 +138,8 @@ def _language_model(weights: Weights, root: Path) -> str:
             raise FileNotFoundError(f"no config.json in {root / name.split('/')[-1]}, nor in Hugging Face's cache")
         folder = Path(cached).parent
     width, vocabulary = _sizes(folder)
-    file = next(
-        (folder / name for name in ("model.safetensors", "pytorch_model.bin") if (folder / name).is_file()), None
-    )
+    files = [folder / name for name in ("model.safetensors", "pytorch_model.bin")]
+    file = next((file for file in files if file.is_file()), None)
     if file is None:
         raise FileNotFoundError(f"{folder}: neither model.safetensors nor pytorch_model.bin; get it again")
     check_whole(file)
@@ -135,9 +166,9 @@ def _sizes(folder: Path) -> tuple[int, int]:
         raise ValueError(f"{file} is no config of a language model ({type(error).__name__}: {error})") from error
 
 
-def _mapper(weights: Weights, root: Path, output_root: Path) -> str:
+def _mapper(weights: Weights, root: Path) -> str:
     config = weights.config
-    path = find_checkpoint(weights.name, [root, output_root])
+    path = find_checkpoint(weights.name, [root, weights.output_root])
     state, lm_state = read_checkpoint(path)
     found = f"found: {path}, {'with' if lm_state else 'without'} a language model"
     folder = Path(find_language_model(config["llm"], root))
@@ -146,3 +177,8 @@ def _mapper(weights: Weights, root: Path, output_root: Path) -> str:
     width, clip_width = _sizes(folder)[0], _architecture(config["policy"])["embed_dim"]
     check_sizes(config["mapper"], state, clip_width, width, config["prefix_length"], config["mapper_layers"])
     return f"{found}, fits {config['policy']} and width {width}"
+
+
+_LOOK: dict[str, Callable[[Weights, Path], str]] = {
+    "policy": _clip, "prompt_start": _prompt, "llm": _language_model, "checkpoint": _mapper
+}  # fmt: skip
