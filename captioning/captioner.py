@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from captioning.mapper import Mapper
 from captioning.tokens import join_marks, newline_token, start_token
+from clipscore.lean_blocks import cast_frozen
 
 Cache = Any  # keys and values: tuples of tensors, or a Cache object in newer versions of transformers
 
@@ -43,7 +44,8 @@ class Captioner(nn.Module):
         self.lm: Any = lm.requires_grad_(False)
         self.mapper: Any = mapper
         self.tokenizer, self.autocast_dtype = tokenizer, autocast_dtype
-        self._can_spare_logits = "logits_to_keep" in inspect.signature(lm.forward).parameters
+        parameters = inspect.signature(lm.forward).parameters
+        self._can_spare_logits, self._takes_positions = "logits_to_keep" in parameters, "position_ids" in parameters
         self.eval()
         if mapper.lm_width != self.lm_width:
             raise ValueError(
@@ -65,6 +67,11 @@ class Captioner(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.lm.get_input_embeddings().weight.dtype
+
+    def cast_frozen(self) -> None:
+        """Cast the language model's weights to the autocast type, see `ClipModel.cast_frozen`."""
+        if self.autocast_dtype is not None:
+            cast_frozen(self.lm, self.autocast_dtype)
 
     def train(self, mode: bool = True) -> Captioner:
         """Train mode for the mapper; the language model's dropout stays off."""
@@ -98,7 +105,7 @@ class Captioner(nn.Module):
         width = max(map(len, texts))
         ids = [text + [self.pad] * (width - len(text)) for text in texts]
         mask = [[1] * len(text) + [0] * (width - len(text)) for text in texts]
-        return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
+        return torch.tensor([ids, mask]).to(self.device, non_blocking=True).unbind()
 
     def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """Texts without special tokens and outer white space."""
@@ -110,13 +117,13 @@ class Captioner(nn.Module):
         return self.lm.get_input_embeddings()(tokens)
 
     def run(
-        self, embeddings: Tensor, mask: Tensor, cache: Cache | None = None, last_only: bool = False
+        self, embeddings: Tensor, mask: Tensor | None, cache: Cache | None = None, last_only: bool = False
     ) -> tuple[Tensor, Cache]:
         """The language model on embeddings, after what the cache holds.
 
         Args:
             embeddings: [R, L, W]
-            mask: 1 where a position is real, the cached ones first. [R, cached + L]
+            mask: 1 where a position is real, the cached ones first; None where all are. [R, cached + L]
             cache: keys and values of earlier positions; used up by the call.
             last_only: only the last position's logits are read, so that a model which can spare the others does.
 
@@ -124,10 +131,15 @@ class Captioner(nn.Module):
             Logits of the next token after each of the L positions, [R, L, V], or at least after the last one, and the
             cache with them included.
         """
-        spare = {"logits_to_keep": 1} if last_only and self._can_spare_logits else {}
+        extras: dict[str, Any] = {"logits_to_keep": 1} if last_only and self._can_spare_logits else {}
+        if mask is None and self._takes_positions:  # a mask would be looked at by the host, which waits for it
+            past = num_cached(cache)
+            extras["position_ids"] = torch.arange(past, past + embeddings.shape[1], device=embeddings.device)[None]
+        elif mask is None:
+            mask = embeddings.new_ones(len(embeddings), num_cached(cache) + embeddings.shape[1], dtype=torch.int64)
         with self._autocast():
             output = self.lm(
-                inputs_embeds=embeddings, attention_mask=mask, past_key_values=cache, use_cache=True, **spare
+                inputs_embeds=embeddings, attention_mask=mask, past_key_values=cache, use_cache=True, **extras
             )
         return output.logits.to(self.dtype), output.past_key_values
 
@@ -146,12 +158,11 @@ class Captioner(nn.Module):
             [R, T, V]
         """
         rows = torch.arange(len(prefix), device=prefix.device).repeat_interleave(len(tokens) // len(prefix))  # [R]
-        seen = mask.new_ones(len(prefix), prefix.shape[1])
-        logits, cache = self.run(prefix, seen, None, last_only=True)
+        logits, cache = self.run(prefix, None, last_only=True)
         first = logits[rows, -1:]  # [B, 1 or P, V] -> [R, 1, V]
         if tokens.shape[1] == 1:
             return first
-        inputs, mask = self.embed(tokens[:, :-1]), torch.cat([seen[rows], mask[:, :-1]], dim=1)
+        inputs, mask = self.embed(tokens[:, :-1]), F.pad(mask[:, :-1], (prefix.shape[1], 0), value=1)
         return torch.cat([first, self.run(inputs, mask, select_rows(cache, rows))[0]], dim=1)
 
     def token_losses(self, prefix: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -176,16 +187,13 @@ class Continuation:
         self.captioner = captioner
         bos = torch.full((len(prefix), 1), captioner.bos, device=prefix.device)
         embeddings = torch.cat([prefix, captioner.embed(bos)], dim=1)  # [B, P + 1, W]
-        self.length = embeddings.shape[1]
-        logits, self._cache = captioner.run(embeddings, bos.new_ones(embeddings.shape[:2]), last_only=True)
+        logits, self._cache = captioner.run(embeddings, None, last_only=True)
         self.logits = logits[:, -1]  # [B, P + 1, V] -> [B, V]
 
     def advance(self, rows: Tensor, tokens: Tensor) -> None:
         """Go on with some of the texts, any of them several times, each with one more token. int64 [R], [R]"""
-        self.length += 1
-        mask = tokens.new_ones(len(tokens), self.length)
         inputs = self.captioner.embed(tokens[:, None])  # [R] -> [R, 1, W]
-        logits, self._cache = self.captioner.run(inputs, mask, select_rows(self._cache, rows))
+        logits, self._cache = self.captioner.run(inputs, None, select_rows(self._cache, rows), last_only=True)
         self.logits = logits[:, -1]  # [R, 1, V] -> [R, V]
 
 
@@ -195,6 +203,13 @@ def select_rows(cache: Cache, rows: Tensor) -> Cache:
         cache.reorder_cache(rows)
         return cache
     return tuple(tuple(tensor.index_select(0, rows) for tensor in layer) for layer in cache)
+
+
+def num_cached(cache: Cache | None) -> int:
+    """How many positions keys and values are kept of."""
+    if cache is None:
+        return 0
+    return int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else cache[0][0].shape[2]
 
 
 def embedding_width(lm: Any) -> int:

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from captioning.config import DecodingConfig
 
+LOOK_INTERVAL = {"cuda": 4}  # tokens between two looks at whether a beam search has ended: the host waits for each
+
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -63,25 +65,46 @@ def beam_search(writer: Writer, prefix: Tensor, num_beams: int, options: Decodin
     if num_beams == 1:
         return _write(writer, prefix, options, lambda logits: logits.argmax(dim=1))
     text = writer.start(prefix)
-    if text.logits.shape[1] < 2 * num_beams:
-        raise ValueError(f"{num_beams} beams need a vocabulary of {2 * num_beams}, got {text.logits.shape[1]} tokens")
+    vocabulary = text.logits.shape[1]
+    if vocabulary < 2 * num_beams:
+        raise ValueError(f"{num_beams} beams need a vocabulary of {2 * num_beams}, got {vocabulary} tokens")
     searches = [_Search(num_beams, writer, options.length_penalty) for _ in prefix]
-    active, rows = searches, []
+    active, found = searches, []  # found: the best continuations of each token, not yet looked at
+    written = torch.full((len(prefix), 1), writer.bos, device=prefix.device)  # of each row, the start token first
+    rows, sums = written[:, 0], text.logits.new_zeros(len(prefix), 1)  # log-probability of each beam. [images, beams]
+    interval = LOOK_INTERVAL.get(prefix.device.type, 1)
     for number in range(options.max_new_tokens):
         if number:
-            text.advance(*_on(prefix, rows, [beam[-1] for search in active for beam in search.beams]))
-        written = [beam for search in active for beam in search.beams]
+            text.advance(rows, written[:, -1])
         scores = penalize(text.logits.log_softmax(dim=1), written, writer, options)  # [R, V]
-        sums = scores.new_tensor([total for search in active for total in search.sums])
-        scores = (scores + sums[:, None]).view(len(active), -1)  # [R, V] -> [images, beams * V]
-        best = scores.topk(2 * num_beams, dim=1)
-        width, rows = len(written) // len(active), []
-        for place, (totals, choices) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
-            rows += [place * width + beam for beam in active[place].extend(totals, choices, text.logits.shape[1])]
-        active = [search for search in active if not search.done]
-        if not active:
-            break
+        scores = (scores + sums.view(-1, 1)).view(len(active), -1)  # [R, V] -> [images, beams * V]
+        totals, choices = scores.topk(2 * num_beams, dim=1)
+        found.append(torch.stack([totals.double(), choices.double()], dim=1))  # [images, 2, 2 K]
+        # The host takes the same K from `found`, whenever it looks: the best that do not stop.
+        open_ones = (choices % vocabulary == writer.stop).int().argsort(dim=1, stable=True)[:, :num_beams]
+        first_rows = torch.arange(0, len(written), sums.shape[1], device=prefix.device)
+        sums, choices = totals.gather(1, open_ones), choices.gather(1, open_ones)  # [images, K]
+        rows, tokens = choices // vocabulary + first_rows[:, None], choices % vocabulary
+        if (number + 1) % interval == 0 or number + 1 == options.max_new_tokens:
+            _replay(active, torch.stack(found), vocabulary)
+            stays = [place for place, search in enumerate(active) if not search.done]
+            if not stays:
+                break
+            if len(stays) < len(active):
+                rows, tokens, sums = rows[stays], tokens[stays], sums[stays]
+            active, found = [active[place] for place in stays], []
+        rows = rows.flatten()
+        written = torch.cat([written[rows], tokens.view(-1, 1)], dim=1)
     return [search.result() for search in searches]
+
+
+def _replay(searches: Sequence[_Search], found: Tensor, vocabulary: int) -> None:
+    """Let each image's search take the best continuations of some tokens. [N, images, 2, 2 K]"""
+    found = found.cpu()
+    for totals, choices in zip(found[:, :, 0].tolist(), found[:, :, 1].long().tolist(), strict=True):
+        for search, *best in zip(searches, totals, choices, strict=True):
+            if not search.done:
+                search.extend(*best, vocabulary)
 
 
 class _Search:
@@ -91,44 +114,46 @@ class _Search:
         self.num_beams, self.writer, self.length_penalty = num_beams, writer, length_penalty
         self.beams: list[list[int]] = [[writer.bos]]  # one open beam, the start token, then K
         self.sums = [0.0]  # log-probability of each
-        self.finished: list[Hypothesis] = []
+        self.finished: list[tuple[float, list[int]]] = []  # score and tokens
         self.done = False
 
-    def extend(self, totals: Sequence[float], choices: Sequence[int], vocabulary: int) -> list[int]:
-        """Take the 2K best continuations, best first; the open beams that go on, none when the search is done."""
+    def extend(self, totals: Sequence[float], choices: Sequence[int], vocabulary: int) -> None:
+        """Take the 2K best continuations, best first."""
         _check_finite(totals[0])
-        old, parents = self.beams, []
-        self.beams, self.sums = [], []
+        old, self.beams, self.sums = self.beams, [], []
         for rank, (total, choice) in enumerate(zip(totals, choices, strict=True)):
             parent, token = divmod(choice, vocabulary)
             if token != self.writer.stop:
-                parents.append(parent)
                 self.beams.append([*old[parent], token])
                 self.sums.append(total)
             elif rank < self.num_beams:  # a stop token further down is passed over
                 self._finish(old[parent], total)
-            if len(parents) == self.num_beams:
+            if len(self.beams) == self.num_beams:
                 break
         attainable = totals[0] / len(old[0]) ** self.length_penalty
-        self.done = len(self.finished) == self.num_beams and min(h.score for h in self.finished) >= attainable
-        return [] if self.done else parents
+        self.done = len(self.finished) == self.num_beams and min(self.finished, key=_score)[0] >= attainable
 
     def result(self) -> list[Hypothesis]:
         """The K best captions, best first; of equal scores the later one. Open beams count as finished at the end."""
         if not self.done:
             for beam, total in zip(self.beams, self.sums, strict=True):
                 self._finish(beam, total)
-        return sorted(reversed(self.finished), key=lambda h: h.score, reverse=True)
+        ranked = sorted(reversed(self.finished), key=_score, reverse=True)
+        return [Hypothesis(tokens, score) for score, tokens in ranked]
 
     def _finish(self, beam: list[int], total: float) -> None:
         # The length counts the start token but not the stop token.
         score = total / len(beam) ** self.length_penalty
-        worst = min(self.finished, key=lambda h: h.score, default=None)
         if len(self.finished) == self.num_beams:
-            if score <= worst.score:
+            worst = min(self.finished, key=_score)
+            if score <= worst[0]:
                 return
             self.finished.remove(worst)
-        self.finished.append(Hypothesis(beam[1:], score))
+        self.finished.append((score, beam[1:]))
+
+
+def _score(finished: tuple[float, list[int]]) -> float:
+    return finished[0]
 
 
 @torch.no_grad()
@@ -153,7 +178,7 @@ def nucleus_sampling(
 
     def draw(logits: Tensor) -> Tensor:
         numbers = torch.rand(len(logits), generator=generator, dtype=torch.float64)
-        return draw_from_nucleus(logits, numbers.to(logits), options.top_p, options.top_k)
+        return draw_from_nucleus(logits, numbers, options.top_p, options.top_k)
 
     return _write(writer, prefix, options, draw, num_captions)
 
@@ -161,25 +186,29 @@ def nucleus_sampling(
 def draw_from_nucleus(logits: Tensor, numbers: Tensor, top_p: float, top_k: int | None = None) -> Tensor:
     """One token per row, from the fewest likeliest tokens that together have a share of at least top_p.
 
+    The shares are summed up on the CPU: CUDA has no deterministic way to.
+
     Args:
         logits: [R, V]
-        numbers: uniform in [0, 1), one per row. [R]
+        numbers: uniform in [0, 1), one per row, on the CPU. [R]
         top_p: share, in (0, 1].
         top_k: first drop all but so many of the likeliest tokens; None keeps all.
 
     Returns:
         int64 token ids. [R]
     """
-    logits, tokens = logits.topk(min(top_k or logits.shape[1], logits.shape[1]), dim=1)  # [R, V] -> [R, N], sorted
-    p = logits.softmax(dim=1)
+    best = logits.topk(min(top_k or logits.shape[1], logits.shape[1]), dim=1)  # [R, V] -> [R, N], sorted
+    p = best.values.cpu().softmax(dim=1)
     reached = p.cumsum(dim=1)
     size = (reached - p < top_p).sum(dim=1, keepdim=True)  # [R, 1], at least 1
     share = reached.gather(1, size - 1)
-    place = (reached <= numbers[:, None] * share).sum(dim=1, keepdim=True).minimum(size - 1)
-    return tokens.gather(1, place).squeeze(1)
+    place = (reached <= numbers.to(p)[:, None] * share).sum(dim=1, keepdim=True).minimum(size - 1)
+    return best.indices.gather(1, place.to(logits.device)).squeeze(1)
 
 
-def penalize(scores: Tensor, written: Sequence[Sequence[int]], writer: Writer, options: DecodingConfig) -> Tensor:
+def penalize(
+    scores: Tensor, written: Tensor | Sequence[Sequence[int]], writer: Writer, options: DecodingConfig
+) -> Tensor:
     """Scores of the next token with the repetition penalty and the least length; logits or log-probabilities.
 
     A token that was written has its score divided by the penalty if positive, multiplied if negative.
@@ -194,12 +223,12 @@ def penalize(scores: Tensor, written: Sequence[Sequence[int]], writer: Writer, o
         [R, V]
     """
     if options.repetition_penalty != 1:
-        seen = torch.tensor(written, device=scores.device)
+        seen = torch.as_tensor(written, device=scores.device)
         old = scores.gather(1, seen)
         new = torch.where(old < 0, old * options.repetition_penalty, old / options.repetition_penalty)
         scores = scores.scatter(1, seen, new)
     if len(written[0]) < options.min_length:
-        scores = scores.index_fill(1, torch.tensor([writer.stop], device=scores.device), -math.inf)
+        scores = scores.index_fill(1, torch.full((1,), writer.stop, device=scores.device), -math.inf)
     return scores
 
 
@@ -214,10 +243,13 @@ def _write(
     rows = [caption // copies for caption in range(len(captions))]  # the row of the text that each goes on from
     for number in range(options.max_new_tokens):
         if number:
-            text.advance(*_on(prefix, rows, [caption[-1] for caption in going]))
+            last = torch.tensor([rows, [caption[-1] for caption in going]])
+            text.advance(*last.to(prefix.device, non_blocking=True))
             logits, rows = text.logits, list(range(len(going)))
-        _check_finite(float(logits.amax()))
-        tokens = choose(penalize(logits, going, writer, options)).tolist()
+        scores = penalize(logits, going, writer, options)
+        chosen = torch.stack([scores.amax(dim=1).double(), choose(scores).double()]).cpu()  # in one copy
+        _check_finite(*chosen[0].tolist())
+        tokens = chosen[1].long().tolist()
         stays = [place for place, token in enumerate(tokens) if token != writer.stop]
         for place in stays:
             going[place].append(tokens[place])
@@ -228,10 +260,6 @@ def _write(
     return [[Hypothesis(caption[1:]) for caption in group] for group in groups]
 
 
-def _check_finite(best: float) -> None:
-    if not math.isfinite(best):
-        raise FloatingPointError(f"not finite: the language model's best score is {best}; lower lr or use fp32")
-
-
-def _on(prefix: Tensor, *lists: list[int]) -> list[Tensor]:
-    return [torch.tensor(values, device=prefix.device) for values in lists]
+def _check_finite(*best: float) -> None:
+    if not all(map(math.isfinite, best)):
+        raise FloatingPointError(f"not finite: the language model's best score is {min(best)}; lower lr or use fp32")

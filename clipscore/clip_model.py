@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clipscore.lean_blocks import make_lean
+from clipscore.lean_blocks import cast_frozen, has_clip_text_tower, make_lean
 from clipscore.shared_prefix import SharedPrefix, can_share
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# On CUDA a common beginning is encoded once only if that spares more positions: below, the launches cost more.
+CUDA_SHARED_POSITIONS = 8192
 
 
 class ClipModel(nn.Module):
@@ -31,6 +33,9 @@ class ClipModel(nn.Module):
         autocast_dtype: fp16 or bf16 to compute under autocast, None for the weights' own precision.
         lean: rewrite some of the backend's blocks in place, see `lean_blocks`; False keeps open_clip's own, to compare.
     """
+
+    _gain: Tensor
+    _shift: Tensor
 
     def __init__(
         self,
@@ -50,10 +55,10 @@ class ClipModel(nn.Module):
         self.tokenizer = tokenizer
         self.autocast_dtype = autocast_dtype
         self.is_compiled = False
-        size = backend.visual.image_size
-        self.image_size: int = size if isinstance(size, int) else size[0]
-        mean = torch.tensor(getattr(backend.visual, "image_mean", None) or CLIP_MEAN)
-        std = torch.tensor(getattr(backend.visual, "image_std", None) or CLIP_STD)
+        visual: Any = backend.visual
+        self.image_size: int = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
+        mean = torch.tensor(getattr(visual, "image_mean", None) or CLIP_MEAN)
+        std = torch.tensor(getattr(visual, "image_std", None) or CLIP_STD)
         self.own_normalisation = not (
             torch.allclose(mean, torch.tensor(CLIP_MEAN)) and torch.allclose(std, torch.tensor(CLIP_STD))
         )
@@ -91,9 +96,15 @@ class ClipModel(nn.Module):
     @property
     def has_clip_text_tower(self) -> bool:
         """Whether the text tower is CLIP's: causal, read at the end token. Needed to encode prompt embeddings."""
-        text = self.text
-        pool = getattr(text, "pool_type", getattr(text, "text_pool_type", None))
-        return pool == "argmax" and text.attn_mask is not None and getattr(text, "cls_emb", None) is None
+        return has_clip_text_tower(self.backend)
+
+    def cast_frozen(self) -> None:
+        """Cast the frozen weights of products to the autocast type, once instead of at each use: the same numbers.
+
+        To be called when what is tuned requires its gradient; nothing happens without autocast.
+        """
+        if self.autocast_dtype is not None:
+            cast_frozen(self.backend if self.has_clip_text_tower else self.visual, self.autocast_dtype)
 
     def compile_visual(self) -> ClipModel:
         """Put the image tower through torch.compile, for each batch size by itself; other last digits."""
@@ -174,7 +185,8 @@ class ClipModel(nn.Module):
         eot = eot.to(embeddings.device, non_blocking=True)
         with self._autocast():
             x = embeddings + text.positional_embedding[:length].to(embeddings.dtype)  # [B, L, W]
-            if num_shared and can_share(text.transformer):
+            is_worth_it = not x.is_cuda or len(x) * num_shared > CUDA_SHARED_POSITIONS
+            if num_shared and is_worth_it and can_share(text.transformer):
                 prefix = SharedPrefix(text.transformer, mask, x[0, :num_shared])
                 x = prefix.read_ends(x[:, num_shared:], eot - num_shared)  # [B, W]
             else:

@@ -4,22 +4,72 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 QUICK_GELU_SLOPE = 1.702
+FLAT = 40.0  # sigmoid of this is 1 in every precision
+PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d)
+PROJECTIONS = ("proj", "text_projection")  # open_clip's are parameters of the towers themselves
 
 
 class LeanQuickGelu(nn.Module):
-    """x * sigmoid(1.702 x), written as silu: fewer passes over memory, and half as much kept for the gradient."""
+    """x * sigmoid(1.702 x) in one pass over memory; in three, and half as much kept, where a gradient is wanted."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[...] -> [...]"""
-        return F.silu(QUICK_GELU_SLOPE * x) / QUICK_GELU_SLOPE
+        if torch.is_grad_enabled() and x.requires_grad:
+            return F.silu(QUICK_GELU_SLOPE * x) / QUICK_GELU_SLOPE
+        # The derivative of softplus is the sigmoid, and the backward of softplus takes the factor and the slope.
+        return torch.ops.aten.softplus_backward(x, x, QUICK_GELU_SLOPE, FLAT)
 
 
-class ClassTokenBlock(ResidualAttentionBlock):
+class LeanBlock(ResidualAttentionBlock):
+    """A block whose attention is plain linear layers around one fused operation.
+
+    nn.MultiheadAttention, on CUDA under autocast with frozen weights, makes L products of B rows of the one product of
+    B * L rows, and copies queries, keys, values and the result.
+    """
+
+    is_causal = False  # whether the mask it is given is the causal one, which the fused operation makes itself
+
+    def attention(
+        self, q_x: Tensor, k_x: Tensor | None = None, v_x: Tensor | None = None, attn_mask: Tensor | None = None
+    ) -> Tensor:
+        """[B, Q, W], [B, L, W] -> [B, Q, W]; without `k_x` the positions attend to themselves"""
+        if k_x is not None:
+            return self.attend(self.project(q_x, 0, 1), self.project(k_x, 1, 3), attn_mask)
+        width = q_x.shape[-1]
+        return self.attend(*self.project(q_x).split([width, 2 * width], dim=-1), attn_mask, self.is_causal)
+
+    def project(self, normed: Tensor, first: int = 0, last: int = 3) -> Tensor:
+        """Queries, keys, values side by side, or those of the three from `first` to `last`. [B, L, W] -> [B, L, 3 W]"""
+        weight, bias = self.attn.in_proj_weight, self.attn.in_proj_bias
+        if last - first < 3:
+            rows = slice(first * normed.shape[-1], last * normed.shape[-1])
+            weight, bias = weight[rows], None if bias is None else bias[rows]
+        return F.linear(normed, weight, bias)
+
+    def attend(self, queries: Tensor, keys_values: Tensor, mask: Tensor | None, is_causal: bool = False) -> Tensor:
+        """What queries read from keys and values. [B, Q, W], [B, L, 2 W], mask [Q, L] or [B, 1, Q, L] -> [B, Q, W]"""
+        heads = (self.attn.num_heads, self.attn.head_dim)
+        q, k, v = (
+            x.unflatten(-1, heads).transpose(1, 2)  # [B, L, W] -> [B, heads, L, W / heads]
+            for x in (queries, *keys_values.chunk(2, dim=-1))
+        )
+        mask = None if mask is None or is_causal else mask.to(q.dtype)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
+        return self.attn.out_proj(mixed.transpose(1, 2).flatten(2))
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """What stands behind the attention. [B, Q, W] -> [B, Q, W]"""
+        x = x + self.ls_1(attended)
+        return x + self.ls_2(self.mlp(self.ln_2(x)))
+
+
+class ClassTokenBlock(LeanBlock):
     """The last block of an image tower of which only the class token is read: no other position is computed."""
 
     def forward(
@@ -27,19 +77,65 @@ class ClassTokenBlock(ResidualAttentionBlock):
     ) -> Tensor:
         """[B, L, W] -> [B, 1, W]"""
         normed = self.ln_1(q_x)
-        x: Tensor = q_x[:, :1] + self.ls_1(self.attention(normed[:, :1], normed, normed, attn_mask))
-        return x + self.ls_2(self.mlp(self.ln_2(x)))
+        return self.finish(q_x[:, :1], self.attention(normed[:, :1], normed, normed, attn_mask))
 
 
 def make_lean(backend: nn.Module) -> None:
     """Rewrite, in place, those blocks of a CLIP that can be rewritten."""
     for module in list(backend.modules()):
+        if _is_plain(module):
+            module.__class__ = LeanBlock
         for name, child in module.named_children():
             if type(child) is QuickGELU:
                 setattr(module, name, LeanQuickGelu())
+    if has_clip_text_tower(backend):
+        for block in _text(backend).transformer.modules():
+            if type(block) is LeanBlock:
+                block.is_causal = True
     visual: Any = backend.visual
     if type(visual) is VisionTransformer and visual.pool_type == "tok":
-        plain = visual.attn_pool is None and not visual.output_tokens and visual.transformer.batch_first
         last = visual.transformer.resblocks[-1]
-        if plain and type(last) is ResidualAttentionBlock:
+        if visual.attn_pool is None and not visual.output_tokens and type(last) is LeanBlock:
             last.__class__ = ClassTokenBlock
+
+
+def has_clip_text_tower(backend: nn.Module) -> bool:
+    """Whether the text tower is CLIP's: causal, read at the end token."""
+    text = _text(backend)
+    pool = getattr(text, "pool_type", getattr(text, "text_pool_type", None))
+    return pool == "argmax" and text.attn_mask is not None and getattr(text, "cls_emb", None) is None
+
+
+@torch.no_grad()
+def cast_frozen(module: nn.Module, dtype: torch.dtype) -> None:
+    """Cast the frozen fp32 weights that autocast would cast at each use, once and in place: the same numbers.
+
+    What autocast leaves in fp32 stays: norms, embeddings, scales. So does whatever requires a gradient.
+    """
+    for owner in module.modules():
+        names: tuple[str, ...] = PROJECTIONS
+        if isinstance(owner, PRODUCTS):
+            names = ("weight", "bias")
+        elif isinstance(owner, nn.MultiheadAttention):
+            names = ("in_proj_weight", "in_proj_bias")
+        for name in names:
+            weight = owner._parameters.get(name)
+            if weight is not None and not weight.requires_grad and weight.dtype == torch.float32:
+                owner._parameters[name] = nn.Parameter(weight.to(dtype), requires_grad=False)
+
+
+def _text(backend: nn.Module) -> Any:
+    return getattr(backend, "text", backend)
+
+
+def _is_plain(block: Any) -> bool:
+    """Whether a module is the block of OpenAI's CLIPs."""
+    return (
+        type(block) is ResidualAttentionBlock
+        and not hasattr(block, "ln_1_kv")
+        and isinstance(block.attn, nn.MultiheadAttention)
+        and block.attn.batch_first
+        and block.attn.in_proj_weight is not None
+        and block.attn.bias_k is None
+        and not block.attn.add_zero_attn
+    )

@@ -13,38 +13,24 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from clipscore.config.load import roots
-from clipscore.data.caption_layouts import NOCAPS_DOMAINS, NOCAPS_FILE, CaptionLayout, find_layout
+from clipscore.data.caption_layouts import NOCAPS_DOMAINS, NOCAPS_FILE, find_layout
 from clipscore.printing import print_text
 from scripts.fetch.manifest import NOCAPS_FILES
 from scripts.runs.process import messages
 
 DONE, REFUSED = 0, 2  # exit codes
-NEEDED = {"file_name": str, "coco_url": str, "domain": str}  # of each image in the official file
+NEEDED = ("file_name", "coco_url", "domain")  # of each image in the official file
 
 log = logging.getLogger("scripts.nocaps")  # __name__ is __main__ under python -m
 
 
-@dataclass(frozen=True)
-class NocapsImage:
-    """One image of the official file.
-
-    Attributes:
-        name: file name, which is also the last part of the address.
-        address: where it can be downloaded.
-        domain: in-domain, near-domain or out-domain.
-    """
-
-    name: str
-    address: str
-    domain: str
+Image = dict[str, str]  # the needed keys of an image; the address ends in the file name
 
 
-def read_images(path: Path) -> list[NocapsImage]:
+def read_images(path: Path) -> list[Image]:
     """The images of the official annotation file, in its order.
 
     Raises:
@@ -57,16 +43,15 @@ def read_images(path: Path) -> list[NocapsImage]:
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or not images:
         raise ValueError(f"{path} has no list of images; expected nocaps' official {NOCAPS_FILE}")
-    return [_read_image(path, index, image) for index, image in enumerate(images)]
-
-
-def _read_image(path: Path, index: int, image: Any) -> NocapsImage:
-    if not isinstance(image, dict) or not all(isinstance(image.get(key), kind) for key, kind in NEEDED.items()):
-        raise ValueError(f"{path}: image {index} lacks one of {', '.join(NEEDED)}; expected nocaps' official file")
-    found = NocapsImage(image["file_name"], image["coco_url"], image["domain"])
-    if PurePosixPath(found.address).name != found.name or found.domain not in NOCAPS_DOMAINS:
-        raise ValueError(f"{path}: image {index} is {found}; expected an address that ends in the name, and a domain")
-    return found
+    for index, image in enumerate(images):
+        if not isinstance(image, dict) or not all(isinstance(image.get(key), str) for key in NEEDED):
+            raise ValueError(f"{path}: image {index} lacks one of {', '.join(NEEDED)}; expected nocaps' official file")
+        if PurePosixPath(image["coco_url"]).name != image["file_name"] or image["domain"] not in NOCAPS_DOMAINS:
+            found = {key: image[key] for key in NEEDED}
+            raise ValueError(
+                f"{path}: image {index} is {found}; expected an address that ends in the name, and a domain"
+            )
+    return images
 
 
 def find_annotations(data_root: Path) -> Path:
@@ -87,18 +72,13 @@ def find_annotations(data_root: Path) -> Path:
     return found
 
 
-def find_missing(images: Sequence[NocapsImage], data_root: Path) -> list[NocapsImage]:
+def find_missing(images: Sequence[Image], data_root: Path) -> list[Image]:
     """The images that are in none of the folders where a run looks for them; an empty file counts as missing."""
-    layout: CaptionLayout = find_layout("nocaps")
+    layout = find_layout("nocaps")
     folders = [data_root / folder / inner for folder in layout.folders for inner in layout.image_folders]
-    there = {
-        path.name
-        for folder in folders
-        if folder.is_dir()
-        for path in folder.iterdir()
-        if path.is_file() and path.stat().st_size
-    }
-    return [image for image in images if image.name not in there]
+    files = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
+    there = {path.name for path in files if path.is_file() and path.stat().st_size}
+    return [image for image in images if image["file_name"] not in there]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,9 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             data_root = Path(roots()["data_root"])
             images = read_images(args.file or find_annotations(data_root))
             if args.domain:
-                images = [image for image in images if image.domain == args.domain]
+                images = [image for image in images if image["domain"] == args.domain]
             listed = find_missing(images, data_root) if args.missing else images
-            text = "".join(f"{image.address}\n" for image in listed)
+            text = "".join(f"{image['coco_url']}\n" for image in listed)
             if args.images:
                 args.images.write_text(text, encoding="utf-8")
             elif listed:
@@ -126,9 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (ValueError, OSError) as error:
             log.error("error: %s", error)
             return REFUSED
-        counts = Counter(image.domain for image in images), Counter(image.domain for image in listed)
-        for domain in counts[0]:
-            log.info("%s: %d of %d images listed", domain, counts[1][domain], counts[0][domain])
+        num_listed = Counter(image["domain"] for image in listed)
+        for domain, number in Counter(image["domain"] for image in images).items():
+            log.info("%s: %d of %d images listed", domain, num_listed[domain], number)
         return DONE
 
 

@@ -11,39 +11,18 @@ from pathlib import Path
 
 from clipscore.config.explain import nearest
 from clipscore.config.fields import RunConfig
+from scripts.runs import process
 from scripts.runs.command_line import CommandLine
-from scripts.runs.compare_configs import config_differences
-from scripts.runs.finished import (
-    finished_summary,
-    has_rows,
-    read_environment,
-    recorded_summary,
-    run_path,
-    summary_differences,
-)
-from scripts.runs.folder import RunFolder
+from scripts.runs.folder import RunFolder, finished_summary, recorded_summary, run_path, summary_differences
 from scripts.runs.lock import is_anyone_at_work
 from scripts.runs.loop import Task, run_task
-from scripts.runs.process import (
-    ALONE,
-    Interrupted,
-    code_digest,
-    describe_environment,
-    log_file,
-    messages,
-    prepare_torch,
-    signals,
-)
-from scripts.runs.rows import Row
+from scripts.runs.read import read_json
+from scripts.runs.rows import Row, has_rows
 from scripts.runs.shards import Rank, Shard
 from scripts.runs.summary import SampleError, summary_table
 
-# task name -> module and class of its configuration, module and class of the task; imported when needed
-TASKS = {
-    "classification": ("classification.config", "ClassificationConfig", "classification.task", "ClassificationTask"),
-    "retrieval": ("retrieval.config", "RetrievalConfig", "retrieval.task", "RetrievalTask"),
-    "captioning": ("captioning.config", "CaptioningConfig", "captioning.task", "CaptioningTask"),
-}
+# TASK -> NAME, for NAMEConfig in TASK/config.py and NAMETask in TASK/task.py; imported when needed
+TASKS = {"classification": "Classification", "retrieval": "Retrieval", "captioning": "Captioning"}
 
 DONE, SAMPLE_FAILED, REFUSED = 0, 1, 2  # exit codes; a signal gives 128 + its number
 USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
@@ -56,15 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     asked = CommandLine.parse(arguments)
     rank = Rank.of_this_process()
-    with messages({task[2].partition(".")[0] for task in TASKS.values()}, rank):
+    with process.messages(TASKS, rank):
         try:
             if asked.help:
                 print(asked.help_text(config_class))
                 return DONE
-            with signals(), rank.first_speaks(USER_ERRORS):
+            with process.signals(), rank.first_speaks(USER_ERRORS):
                 run_all([rank.place(config) for config in asked.configs(config_class)], rank)
             return DONE
-        except Interrupted as stop:
+        except process.Interrupted as stop:
             log.warning("stopped by %s; the same command goes on from here", stop)
             return 128 + stop.number
         except (SampleError, *USER_ERRORS) as error:
@@ -82,11 +61,15 @@ def config_class(task: str) -> type[RunConfig]:
     if task not in TASKS:
         valid = list(TASKS)
         raise ValueError(f"unknown task {task!r}; valid: {', '.join(valid)}; the nearest is {nearest(task, valid)}")
-    module, name, _, _ = TASKS[task]
-    return getattr(importlib.import_module(module), name)
+    return getattr(importlib.import_module(f"{task}.config"), f"{TASKS[task]}Config")
 
 
-def run_all(configs: Sequence[RunConfig], rank: Rank = ALONE) -> None:
+def task_class(config: RunConfig) -> type[Task]:
+    """The class of the task that a configuration is for."""
+    return getattr(importlib.import_module(f"{config.task}.task"), f"{TASKS[config.task]}Task")
+
+
+def run_all(configs: Sequence[RunConfig], rank: Rank = process.ALONE) -> None:
     """One run after the other, then one table; when one fails, the table has those before it.
 
     Args:
@@ -97,18 +80,17 @@ def run_all(configs: Sequence[RunConfig], rank: Rank = ALONE) -> None:
     for config in configs:  # whatever a later run lacks is said before the first one starts
         Shard.of(config).refuse_sequence(getattr(config, "momentum", None) is not None)
         if finished_summary(config) is None:
-            _task_class(config).check(config)
+            task_class(config).check(config)
             RunFolder(config).check()
     done: list[RunConfig] = []
     try:
         for config in configs:
             run_one(config)
             done.append(config)
-        if rank.is_first_of_many and all(Shard.of(config).count == rank.count for config in configs):
+        if rank.index == 0 and rank.count > 1 and all(Shard.of(config).count == rank.count for config in configs):
             _wait_for_others(configs)  # with shard=... in the command there are samples that none of them does
     finally:
-        found = (recorded_summary(config) for config in done)
-        summaries = [summary for summary in found if summary is not None]
+        summaries = [summary for config in done if (summary := recorded_summary(config)) is not None]
         if summaries and rank.index == 0:
             print(summary_table(summaries))
 
@@ -132,8 +114,7 @@ def _check_folders(configs: Sequence[RunConfig]) -> None:
     seen: dict[Path, RunConfig] = {}
     for config in configs:
         other = seen.setdefault(run_path(config), config)
-        both = other.model_dump(mode="json"), config.model_dump(mode="json")
-        if found := [*config_differences(*both), *summary_differences(*both)]:
+        if found := summary_differences(other.model_dump(mode="json"), config):
             raise ValueError(
                 f"two of the runs would share the folder {run_path(config)}: {'; '.join(found)}; start them one by "
                 "one, each with a name=... of its own"
@@ -151,10 +132,10 @@ def run_one(config: RunConfig) -> Row | None:
     if summary is not None:
         log.info("%s is finished already", run_path(config))
         return summary
-    with RunFolder(config) as folder, log_file(folder.log_file):
+    with RunFolder(config) as folder, process.log_file(folder.log_file):
         try:
-            prepare_torch(config.num_threads, config.device)
-            summary = run_task(_task_class(config)(config), config, folder, describe_environment())
+            process.prepare_torch(config.num_threads, config.device)
+            summary = run_task(task_class(config)(config), config, folder, process.describe_environment())
         except BaseException:
             log.debug("ended by", exc_info=True)
             raise
@@ -164,14 +145,9 @@ def run_one(config: RunConfig) -> Row | None:
 
 
 def _warn_of_other_code(path: Path) -> None:
-    environments = read_environment(path).get("environments", []) if has_rows(path) else []
-    if any(environment["code"] != code_digest() for environment in environments):
+    environments = (read_json(path / "env.json") or {}).get("environments", []) if has_rows(path) else []
+    if any(environment["code"] != process.code_digest() for environment in environments):
         log.warning("%s has results of other code than today's; delete it, or give name=OTHER, to have new ones", path)
-
-
-def _task_class(config: RunConfig) -> type[Task]:
-    _, _, module, name = TASKS[config.task]
-    return getattr(importlib.import_module(module), name)
 
 
 if __name__ == "__main__":

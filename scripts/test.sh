@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The style check and the tests, on the CPU, one process per core: bash scripts/test.sh [pytest arguments]
+# The style and type checks and the tests, on the CPU, one process per core: bash scripts/test.sh [pytest arguments]
 # With a GPU, real weights and data: python -m pytest -m gpu tests
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -10,4 +10,5 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # the models are tiny: more thre
 export TOKENIZERS_PARALLELISM=false
 
 python -m ruff check .
+python -m mypy
 python -m pytest -q -n "${TEST_PROCESSES:-auto}" --dist loadfile tests "$@"

@@ -69,7 +69,7 @@ class TrainingFolder:
         if not (self.path / RESUME).is_file():
             return {}
         state = torch.load(self.path / RESUME, map_location="cpu", weights_only=True)
-        found = config_differences(state["identity"], self.identity)
+        found = config_differences(state["identity"], self.identity, TrainConfig)
         if state["identity"]["limit"] != self.identity["limit"]:
             found.append(f"limit is {state['identity']['limit']} there and {self.identity['limit']} here")
         if found:

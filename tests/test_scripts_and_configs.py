@@ -65,7 +65,7 @@ def test_data_and_models_of_a_script_are_found(script, commands, miniature, tmp_
     checked = []
     for words in commands[script.relative_to(REPOSITORY).as_posix()]:
         for config in CommandLine.parse([*words, "partial=true"]).configs(run.config_class):
-            run._task_class(config).check(config)
+            run.task_class(config).check(config)
             checked.append(config.column)
     assert checked
     assert not list(tmp_path.iterdir()), "a check writes nothing"

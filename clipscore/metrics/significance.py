@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import binomtest
@@ -22,6 +23,30 @@ def percent(hits: Sequence[bool]) -> float:
 def mcnemar_p_value(fixed: int, broken: int) -> float:
     """Two-sided exact McNemar test: are `fixed` and `broken` equally likely? 1 when nothing changed."""
     return float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
+
+
+class Paired(NamedTuple):
+    """Two answers to the same samples.
+
+    Attributes:
+        difference, low, high: share of right answers of the second minus that of the first, with its 95% interval.
+        fixed, broken: samples that only the second, only the first has right.
+        p_value: McNemar's.
+    """
+
+    difference: float
+    low: float
+    high: float
+    fixed: int
+    broken: int
+    p_value: float
+
+
+def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
+    """Compare two answers to each of some samples: what changed, and whether that is chance."""
+    fixed, broken = changes(before, after)
+    low, high = share_interval(fixed, broken, len(before))
+    return Paired((fixed - broken) / len(before), low, high, fixed, broken, mcnemar_p_value(fixed, broken))
 
 
 def bootstrap_interval(

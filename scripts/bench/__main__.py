@@ -25,10 +25,9 @@ from typing import Any
 import torch
 
 from clipscore.models.devices import choose_device
-from scripts.bench.table import step_lines, tables
+from scripts.bench.table import tables
 from scripts.bench.timing import Bench, measure
 
-log = logging.getLogger("scripts.bench")  # this module's own name is __main__
 BENCHES = {"classification": "ClassificationBench", "retrieval": "RetrievalBench", "captioning": "CaptioningBench"}
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -46,28 +45,28 @@ def main(words: Sequence[str]) -> int:
     if chosen[0] not in BENCHES:
         print(f"unknown task {chosen[0]!r}; valid: {', '.join(BENCHES)}, and table", file=sys.stderr)
         return 2
-    options = [_options(task, words[1:] if named else words) for task in chosen]
+    options = {task: parse_options(task, words[1:] if named else words) for task in chosen}
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stdout)
     logging.getLogger("scripts").setLevel(logging.INFO)
-    settings = {name: getattr(options[0], name) for name in ("size", "device", "precision")}
-    result: dict[str, Any] = {"machine": _machine(options[0].device), **settings, "cases": []}
-    for task, of_task in zip(chosen, options, strict=True):
-        bench: Bench = _bench_class(task)(of_task)
+    first = options[chosen[0]]
+    result: dict[str, Any] = {"machine": _machine(first.device)}
+    result |= {name: getattr(first, name) for name in ("size", "device", "precision")} | {"cases": []}
+    for task, of_task in options.items():
+        bench = bench_class(task)(of_task)
         for case in bench.cases():
             result["cases"].append(measure(bench, case))
-            for line in step_lines(result["cases"][-1]):
-                log.info("  %s", line)
             if of_task.json:  # after each case: some take minutes
                 Path(of_task.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def _bench_class(task: str) -> Any:
+def bench_class(task: str) -> type[Bench]:
     """Imported when it is needed: libraries of other tasks would count as memory of this one."""
     return getattr(importlib.import_module(f"scripts.bench.{task}"), BENCHES[task])
 
 
-def _options(task: str, words: Sequence[str]) -> argparse.Namespace:
+def parse_options(task: str, words: Sequence[str]) -> argparse.Namespace:
+    """The options of a task's bench, with the defaults of its size."""
     parser = argparse.ArgumentParser(prog=f"python -m scripts.bench {task}", description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--size", choices=["demo", "B16"], default="B16")
@@ -79,7 +78,7 @@ def _options(task: str, words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--check", action="store_true", help="only time and compare the answers, e.g. of --images 200")
     parser.add_argument("--json", help="also write everything to this file")
-    bench = _bench_class(task)
+    bench = bench_class(task)
     bench.add_options(parser)
     options = parser.parse_args(words)
     for name, value in {**bench.defaults[options.size], "memory": options.size == "B16"}.items():

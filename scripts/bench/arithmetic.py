@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
-
-os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler talks a lot
 
 CPU_PRODUCTS = [(2048, 2048, 2048), (4096, 768, 3072), (1182, 768, 3072)]  # the last: six views in ViT-B/16's MLP
 CUDA_PRODUCTS = [(8192, 8192, 8192), (4096, 4096, 4096), (1182, 768, 3072)]
 REPEATS = 5
-NUM_OPERATORS = 8
 
 
 def count_flops(work: Callable[[], Any]) -> int:
@@ -40,31 +35,15 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
         a = torch.randn(rows, inner, device=device, dtype=dtype)
         b = torch.randn(inner, columns, device=device, dtype=dtype)
         for _ in range(REPEATS):
-            _wait(device)
+            synchronize(device)
             started = time.perf_counter()
             a @ b
-            _wait(device)
+            synchronize(device)
             best = max(best, 2 * rows * inner * columns / (time.perf_counter() - started))
     return best
 
 
-def top_operators(work: Callable[[], Any], device: torch.device) -> dict[str, float]:
-    """The operators that take most time in some work, and their shares of it."""
-    on_gpu = device.type == "cuda"
-    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu
-    for _ in range(2):  # the first time, setting up the profiler itself is counted too
-        with profile(activities=activities) as profiler:
-            work()
-            _wait(device)
-    seconds = {
-        event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        for event in profiler.key_averages()
-    }
-    total = sum(seconds.values())
-    longest = sorted(seconds, key=seconds.__getitem__, reverse=True)[:NUM_OPERATORS]
-    return {name: seconds[name] / total for name in longest}
-
-
-def _wait(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,8 @@
-"""Captioning: one adapted image, by the official schedule of work and by ours.
+"""Captioning: the updates of one image, by the official schedule of work and by ours, without the caption at the end.
+
+Officially the beam search computes the whole sequence of all K beams again for every token; for the loss, the mapper
+runs on K copies of one feature, the K captions go through the language model with their prefixes, and its weights get
+gradients that nobody reads. Source: official caption/capdec_tta.py, caption/image_llm/models/generate_opt.py.
 
 Both forms are given the same rewards: the reward's CLIPs run alike in both, and are left out.
 """
@@ -6,31 +10,35 @@ Both forms are given the same rewards: the reward's CLIPs run alike in both, and
 from __future__ import annotations
 
 import argparse
-import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import OPTConfig, OPTForCausalLM
 
-from captioning.adapt import RlcfObjective
+from captioning.adapt import RlcfObjective, caption_nll
 from captioning.build import build_state
 from captioning.captioner import Captioner
 from captioning.config import CaptioningConfig
+from captioning.generate import beam_search
 from captioning.mapper import build_mapper
-from clipscore.data.images import centre_view, normalize, open_image, to_pixels
-from clipscore.models.devices import autocast_dtype, choose_device
+from clipscore.clip_model import ClipModel
+from clipscore.models.devices import autocast_dtype
+from clipscore.policy_gradient import reinforce_loss
+from clipscore.reward import ClipReward, subtract_baseline
 from clipscore.task import StageTimes
-from scripts.bench.models import DEMO, Pictures
-from scripts.bench.plain_captioning import Answer, PlainStep
-from scripts.bench.timing import Form
+from scripts.bench.models import DEMO
+from scripts.bench.timing import NOWHERE, Bench
 from scripts.demo.captioner_report import load_demo_captioner
 
 CLIP_WIDTH = 512  # of ViT-B/16
 STOP = 50118  # OPT's newline
+
+Update = Callable[[Tensor], tuple[list[str], Tensor]]  # features [1, D] -> the K captions, the loss
 
 
 class NumberTokenizer:
@@ -47,38 +55,82 @@ class NumberTokenizer:
         return [" ".join(map(str, caption)) for caption in tokens]
 
 
-class FixedReward:
-    """Stands for the reward's CLIPs. Official and ours: max(2.5 * cos, 0), about 0.5."""
+class FixedReward(ClipReward):
+    """Stands for the reward's CLIPs: the same rewards for any captions. [K]"""
 
     def __init__(self, rewards: Tensor) -> None:
-        self.rewards = rewards  # [K]
+        self.rewards = rewards
 
-    def encode_texts(self, captions: Sequence[str]) -> list[Tensor]:
+    def encode_texts(self, texts: Sequence[str]) -> list[Tensor]:
         """Nothing that is read."""
         return [self.rewards]
 
     def score(self, anchor: Sequence[Tensor], candidates: Sequence[Tensor]) -> Tensor:
-        """The same for any captions. -> [1, K]"""
+        """-> [1, K]"""
         return self.rewards[None]
 
 
-class CaptioningBench:
-    """See `scripts.bench.timing.Bench`. One case: the updates of one image, without the caption at the end."""
+@dataclass
+class Answer:
+    """Per step the K captions that were proposed and the loss; and the mapper, which has the last step's gradients."""
+
+    captions: list[list[str]]
+    losses: list[float]
+    mapper: nn.Module
+
+
+class PlainWriter:
+    """The beam search's view of the captioner: K beams from the start. Source: official generate_opt.py."""
+
+    def __init__(self, captioner: Captioner, num_beams: int) -> None:
+        self.captioner, self.num_beams, self.bos, self.stop = captioner, num_beams, captioner.bos, captioner.stop
+
+    def start(self, prefix: Tensor) -> PlainContinuation:
+        """Begin to write. [1, P, W]"""
+        return PlainContinuation(self.captioner, prefix.repeat(self.num_beams, 1, 1))
+
+
+class PlainContinuation:
+    """Texts in the making without kept keys and values: every token computes all positions of all beams."""
+
+    def __init__(self, captioner: Captioner, prefix: Tensor) -> None:
+        self.captioner, self.prefix = captioner, prefix
+        self.tokens = torch.full((len(prefix), 1), captioner.bos, device=prefix.device)  # [K, 1]
+        self.logits = self._next()[:1]  # the beams are still one text
+
+    def advance(self, rows: Tensor, tokens: Tensor) -> None:
+        """Go on with these texts, each with one more token. int64 [K], [K]"""
+        self.tokens = torch.cat([self.tokens[rows], tokens[:, None]], dim=1)
+        self.logits = self._next()
+
+    def _next(self) -> Tensor:
+        return _logits(self.captioner, self.prefix, self.tokens, torch.ones_like(self.tokens))[:, -1]  # [K, V]
+
+
+def _logits(captioner: Captioner, prefix: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    """[K, P, W], [K, T], [K, T] -> [K, P + T, V]"""
+    whole = torch.cat([prefix, captioner.embed(tokens)], dim=1)  # [K, P + T, W]
+    seen, dtype = torch.cat([mask.new_ones(prefix.shape[:2]), mask], dim=1), captioner.autocast_dtype
+    with torch.autocast(whole.device.type, dtype=dtype, enabled=dtype is not None):
+        return captioner.lm(inputs_embeds=whole, attention_mask=seen, use_cache=False).logits.float()
+
+
+class CaptioningBench(Bench):
+    """One case."""
 
     task = "captioning"
-    memory_steps = {"plain": 1, "fast": 1}
     defaults = {"demo": {"images": 5}, "B16": {"images": 5}}
 
     def __init__(self, options: argparse.Namespace) -> None:
-        torch.manual_seed(0)
-        self.options, self.device = options, choose_device(options.device)
-        self.config = self._config()
-        is_demo = options.size == "demo"
-        self.captioner, self.clip = load_demo_captioner("clipcap", DEMO) if is_demo else (_random(options), None)
-        self.captioner.to(self.device).autocast_dtype = autocast_dtype(options.precision, self.device)
-        self.rate_dtype = self.captioner.autocast_dtype or self.captioner.dtype
-        self.rewards = (0.5 + 0.1 * torch.randn(options.candidates)).to(self.device)
-        self.pictures = Pictures(options.size)
+        super().__init__(options)
+        self.clip: ClipModel | None = None
+        if options.size == "demo":
+            self.models, self.clip = load_demo_captioner("clipcap", DEMO)
+        else:
+            self.models = _random_captioner(options)
+        self.models.to(self.device).autocast_dtype = autocast_dtype(options.precision, self.device)
+        self.rate_dtype = self.models.autocast_dtype or self.models.dtype
+        self.rewards = (0.5 + 0.1 * torch.randn(options.candidates)).to(self.device)  # max(2.5 * cos, 0) is about 0.5
 
     @staticmethod
     def add_options(parser: argparse.ArgumentParser) -> None:
@@ -96,46 +148,49 @@ class CaptioningBench:
         options = self.options
         return [f"{options.steps} step{'s' * (options.steps > 1)}, K {options.candidates}, {options.tokens} tokens"]
 
-    def growth(self, case: str) -> float:
-        """The plain form always runs whole."""
-        return 1.0
-
-    @torch.no_grad()
-    def sample(self, case: str, number: int, small: bool = False) -> tuple[Tensor, dict[str, float]]:
+    def read(self, case: str, number: int, times: StageTimes) -> Tensor:
         """The policy's feature of a picture, [1, D]; without a policy a random one."""
         if self.clip is None:
-            generator = torch.Generator().manual_seed(number)
-            return F.normalize(torch.randn(1, CLIP_WIDTH, generator=generator), dim=1).to(self.device), {}
-        path, times = self.pictures.path(number), StageTimes(torch.device("cpu"))
+            numbers = torch.randn(1, CLIP_WIDTH, generator=torch.Generator().manual_seed(number))
+            return F.normalize(numbers, dim=1).to(self.device)
+        self.pictures.path(number)  # its writing does not count
         with times.stage("data"):
-            image = normalize(to_pixels(centre_view(open_image(path), self.clip.image_size)))
-        return self.clip.encode_images(image[None]).to(self.device), {"data": times.take()["data"]}
+            image = self.pictures.batch(number, self.clip.image_size)
+        return self.clip.encode_images(image).to(self.device)
 
-    def form(self, case: str, which: str, alone: bool = False) -> Form:
-        """The plain or the fast form; alone it takes the bench's captioner, otherwise a copy."""
-        captioner, times = self.captioner if alone else copy.deepcopy(self.captioner), StageTimes(self.device)
-        state = build_state(self.config, captioner, scale_loss=captioner.autocast_dtype is torch.float16)
-        times.watch(state, "restore", "reset")
-        if which == "plain":
-            return Form(PlainStep(captioner, state, self.config, self.rewards, times).run, times)
-        objective, generator = RlcfObjective(FixedReward(self.rewards), self.config), torch.Generator()
-        for owner, method, stage in [
-            (captioner, "prefix", "policy"), (captioner, "token_losses", "policy"), (objective, "propose", "text"),
-            (state, "step", "update"),
-        ]:  # fmt: skip
-            times.watch(owner, method, stage)
+    def plain(self, case: str, captioner: Captioner, times: StageTimes) -> Callable[[Tensor, int], Answer]:
+        """The official schedule."""
+        config, k = self._config(), self.options.candidates
+        captioner.lm.requires_grad_(True)
 
-        def run(features: Tensor, steps: int) -> Answer:
-            captions, losses = [], []
-            with state.episode():
-                for _ in range(steps):
-                    update = objective.step(captioner, features, [], generator)
-                    state.step(update.loss)
-                    captions.append(update.captions)
-                    losses.append(float(update.loss.detach()))
-            return Answer(captions, losses, captioner.mapper)
+        def update(features: Tensor) -> tuple[list[str], Tensor]:
+            with times.stage("text"), torch.no_grad():
+                prefix, writer = captioner.prefix(features), PlainWriter(captioner, k)
+                proposals = beam_search(writer, prefix, k, config.decoding)[0]
+            captions = captioner.decode([proposal.tokens for proposal in proposals])
+            tokens, mask = captioner.tokenize(captions)  # [K, T]
+            with times.stage("policy"):
+                prefix = captioner.prefix(features.repeat(k, 1))  # [K, P, W]
+                logits = _logits(captioner, prefix, tokens, mask)[:, prefix.shape[1] - 1 : -1]  # [K, T, V]
+                losses = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
+            captioner.lm.zero_grad(set_to_none=True)
+            advantages = subtract_baseline(self.rewards[None])  # [1, K]
+            return captions, reinforce_loss(caption_nll(losses, mask, True)[None], advantages)
 
-        return Form(run, times)
+        return self._episode(captioner, update, times)
+
+    def fast(self, case: str, captioner: Captioner, times: StageTimes) -> Callable[[Tensor, int], Answer]:
+        """What a run does."""
+        objective, generator = RlcfObjective(FixedReward(self.rewards), self._config()), torch.Generator()
+        times.watch(captioner, "prefix", "policy")
+        times.watch(captioner, "token_losses", "policy")
+        times.watch(objective, "propose", "text")
+
+        def update(features: Tensor) -> tuple[list[str], Tensor]:
+            step = objective.step(captioner, features, [], generator)
+            return step.captions, step.loss
+
+        return self._episode(captioner, update, times)
 
     def compare(self, case: str, plain: Answer, fast: Answer) -> dict[str, bool | float]:
         """Captions and losses of all steps, and the last gradients, relative to their norm."""
@@ -149,22 +204,38 @@ class CaptioningBench:
             "gradients": float((ours - theirs).norm() / theirs.norm()),
         }
 
-    def details(self, case: str, fast: Form, rate: float) -> dict[str, Any]:
-        """None."""
-        return {}
+    def _episode(self, captioner: Captioner, update: Update, times: StageTimes) -> Callable[[Tensor, int], Answer]:
+        """Both forms: the mapper is put back, and every step has its update."""
+        state = build_state(self._config(), captioner, scale_loss=captioner.autocast_dtype is torch.float16)
+        times.watch(state, "restore", "reset")
+        times.watch(state, "step", "update")
+
+        def run(features: Tensor, steps: int) -> Answer:
+            answer = Answer([], [], captioner.mapper)
+            with state.episode():
+                for _ in range(steps):
+                    captions, loss = update(features)
+                    state.step(loss)
+                    answer.captions.append(captions)
+                    answer.losses.append(float(loss.detach()))
+            return answer
+
+        return run
 
     def _config(self) -> CaptioningConfig:
         return CaptioningConfig.model_validate(
-            {"dataset": "random", "dataset_files": {"annotations": ""}, "data_root": "", "pretrained_root": ""}
-            | {"output_root": "", "checkpoint": "", "method": "rlcf", "steps": self.options.steps, "lr": 2e-6}
+            NOWHERE | {"dataset_files": {"annotations": ""}, "checkpoint": "", "steps": self.options.steps, "lr": 2e-6}
             | {"reward": {"models": ["random"]}, "num_candidates": self.options.candidates}
             | {"decoding": {"max_new_tokens": self.options.tokens}}
-        )
+        )  # fmt: skip
 
 
-def _random(options: argparse.Namespace) -> Captioner:
+def _random_captioner(options: argparse.Namespace) -> Captioner:
     """OPT-125m by default, with random weights, and a random mapper."""
-    sizes = {"hidden_size": options.width, "word_embed_proj_dim": options.width, "ffn_dim": 4 * options.width}
-    lm = OPTForCausalLM(OPTConfig(**sizes, num_hidden_layers=options.layers, num_attention_heads=options.width // 64))
-    mapper = build_mapper("transformer", CLIP_WIDTH, options.width, options.prefix, options.mapper_layers)
+    width = options.width
+    lm = OPTForCausalLM(OPTConfig(
+        hidden_size=width, word_embed_proj_dim=width, ffn_dim=4 * width, num_attention_heads=width // 64,
+        num_hidden_layers=options.layers,
+    ))  # fmt: skip
+    mapper = build_mapper("transformer", CLIP_WIDTH, width, options.prefix, options.mapper_layers)
     return Captioner(lm, NumberTokenizer(), mapper)

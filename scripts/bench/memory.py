@@ -11,40 +11,37 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
-
 PROCESS_STATUS = Path("/proc/self/status")
+STEPS = 2  # the plain form's first step is its greatest; from the second on the optimizer has its state
 
 
-def peak_memory(
-    make_bench: Callable[[argparse.Namespace], Any], options: argparse.Namespace, case: str, which: str
-) -> float:
+def peak_memory(make_bench: Callable[[argparse.Namespace], Any], options: argparse.Namespace, *form: str) -> float:
     """GiB: of the whole process, models and libraries included; on CUDA of what torch holds there.
 
     Args:
         make_bench: builds the `scripts.bench.timing.Bench` from its options; importable by name.
         options: its options.
-        case: the case.
-        which: "plain" or "fast".
+        form: the case, and "plain" or "fast".
 
     Raises:
         concurrent.futures.process.BrokenProcessPool: the process was killed, most likely for its memory.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(_peak, make_bench, options, case, which).result()
+        return pool.submit(_peak, make_bench, options, *form).result() / 2**30
 
 
-def _peak(make_bench: Callable[[argparse.Namespace], Any], options: argparse.Namespace, case: str, which: str) -> float:
+def _peak(make_bench: Callable[[argparse.Namespace], Any], options: argparse.Namespace, case: str, which: str) -> int:
     bench = make_bench(options)
-    form = bench.form(case, which, alone=True)
-    form.run(bench.sample(case, 0)[0], min(options.steps, bench.memory_steps[which]))
-    if bench.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(bench.device) / 2**30
-    return _peak_of_this_process() / 2**30
+    bench.form(case, which, alone=True).run(bench.sample(case, 0)[0], min(options.steps, STEPS))
+    if bench.device.type != "cuda":
+        return peak_of_this_process()
+    import torch  # not at the top: a process that is measured may have no use for it
+
+    return torch.cuda.max_memory_allocated(bench.device)
 
 
-def _peak_of_this_process() -> int:
+def peak_of_this_process() -> int:
     """Bytes. Linux's `ru_maxrss` starts with the peak of the process that started this one; VmHWM does not."""
     if PROCESS_STATUS.is_file():
         lines = PROCESS_STATUS.read_text(encoding="utf-8").splitlines()

@@ -10,34 +10,28 @@ import numpy as np
 import open_clip
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor
 
 from clipscore.clip_model import ClipModel
+from clipscore.config.load import REPOSITORY
+from clipscore.data.images import centre_view, normalize, open_image, to_pixels
 from clipscore.lean_blocks import make_lean
 from clipscore.models.devices import autocast_dtype
 from clipscore.models.load import build_openai_layout
 
-DEMO = Path(__file__).resolve().parents[2] / "pretrained" / "demo"
+DEMO = REPOSITORY / "pretrained" / "demo"
 PICTURE_SIZE = (500, 375)  # ImageNet's usual
 GRID = (25, 19)  # patches of colour in a random picture
 
 
-def random_clip(name: str, device: torch.device, precision: str) -> ClipModel:
-    """A CLIP of an OpenAI architecture, e.g. ViT-B-16, with random weights, which do not change what a step costs."""
-    return _plain(open_clip.create_model(name, force_quick_gelu=True), name, device, precision)
-
-
 def bench_clip(name: str, device: torch.device, precision: str) -> ClipModel:
-    """The demo's `policy` or `reward`, or a random CLIP of an architecture; with open_clip's own blocks."""
+    """The demo's `policy` or `reward`, or an OpenAI architecture, e.g. ViT-B-16, with random weights, which do not
+    change what a step costs; with open_clip's own blocks."""
     if name in {"policy", "reward"}:
         backend = build_openai_layout(torch.load(DEMO / f"{name}.pt", weights_only=True))
-        return _plain(backend, name, device, precision)
-    return random_clip(name, device, precision)
-
-
-def _plain(backend: nn.Module, name: str, device: torch.device, precision: str) -> ClipModel:
-    dtype = autocast_dtype(precision, device)
-    model = ClipModel(backend, name, "random", open_clip.tokenize, dtype, lean=False)
+    else:
+        backend = open_clip.create_model(name, force_quick_gelu=True)
+    model = ClipModel(backend, name, "random", open_clip.tokenize, autocast_dtype(precision, device), lean=False)
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -65,12 +59,9 @@ class Pictures:
             (_demo_picture(number) if self.size == "demo" else _random_picture(number)).save(file)
         return file
 
-
-def demo_class_names() -> list[str]:
-    """The demo's 60 classes."""
-    from scripts.demo.scenes import CLASS_NAMES
-
-    return list(CLASS_NAMES)
+    def batch(self, number: int, size: int) -> Tensor:
+        """The centre view of a picture, CLIP-normalised. [1, 3, size, size]"""
+        return normalize(to_pixels(centre_view(open_image(self.path(number)), size)))[None]
 
 
 def _demo_picture(number: int) -> Image.Image:

@@ -1,16 +1,17 @@
-"""Classification by the official schedule of work: the oracle of the fast form.
+"""Classification and retrieval by the official schedule of work: the oracles of the fast forms.
 
-At the first step all views go through the policy, with a graph, and the confident ones are chosen from the logits;
-later steps see those only. Prompt tuning encodes the prompts of all classes at all 77 positions in every step, and the
-images again. The loss runs over the softmax of all classes. Weights and optimizer are loaded again from copies.
+All views go through the policy at the first step, with a graph, and the confident ones are chosen from the logits;
+later steps see those only (a query is its only view). Prompt tuning encodes the prompts of all classes in every step,
+and the images again; in retrieval every row of the token table is under AdamW. Texts are read at all 77 positions, the
+loss runs over the softmax of all classes or of the whole gallery, weights and optimizer are loaded again from copies.
 
-Source: official TPT/tpt_cls_rl.py, TPT/tune_cls_rl.py.
+Source: official TPT/tpt_cls_rl.py, TPT/tune_cls_rl.py, retrieval/clip_ret_policy.py, retrieval/custom_models.py.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,15 +21,24 @@ from torch.nn import functional as F
 
 from classification.adapt import RlcfObjective, confident_views
 from classification.config import ClassificationConfig
-from clipscore.clip_model import ClipModel
+from classification.prompt_learner import class_prompts
+from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.episodic import INIT_LOSS_SCALE
 from clipscore.reward import subtract_baseline
 from clipscore.task import StageTimes
+from clipscore.text_encoder import encode_texts
+from retrieval.adapt import RlcfObjective as RetrievalObjective
+from retrieval.config import RetrievalConfig
+
+Sample = tuple[Tensor, Sequence[Tensor] | None]  # views [N, ...]; the rewards' features of a query M x [1, D]
 
 
 @dataclass
 class Answer:
-    """Adapted logits of the centre view [C], trusted views [S]; of each step candidates [S, K] and logits [S, C]."""
+    """Adapted logits [C], trusted views [S]; of each step candidates [S, K] and logits [S, C].
+
+    In retrieval C is the size of the gallery, and S is 1.
+    """
 
     logits: Tensor
     selected: Tensor
@@ -37,142 +47,132 @@ class Answer:
 
 
 class PlainEpisode:
-    """One image after the other; what is tuned, and how it classifies, is up to the subclasses.
+    """One sample after the other.
 
     Args:
         clip: the policy's CLIP.
         config: of the run.
-        objective: its reward models and their class features are used.
-        tuned: the module whose weights are put back for each image.
+        objective: its reward models score K candidates.
+        features: theirs of all classes, or of the gallery. M x [C, D]
+        tuned: the module whose weights are put back for each sample.
+        parameters: those of `tuned` that the optimizer gets.
+        logits: of views or of a query. [N, ...] -> [N, C]
+        num_selected: S.
         times: clocks of the stages.
     """
 
     def __init__(
-        self,
-        clip: ClipModel,
-        config: ClassificationConfig,
-        objective: RlcfObjective,
-        tuned: nn.Module,
-        times: StageTimes,
-    ) -> None:
-        self.clip, self.config, self.objective, self.tuned, self.times = clip, config, objective, tuned, times
-        parameters = [p for name, p in tuned.requires_grad_(True).named_parameters() if self.is_tuned(name)]
+        self, clip: ClipModel, config: ClassificationConfig | RetrievalConfig,
+        objective: RlcfObjective | RetrievalObjective, features: Sequence[Tensor], tuned: nn.Module,
+        parameters: Iterable[nn.Parameter], logits: Callable[[Tensor], Tensor], num_selected: int, times: StageTimes,
+    ) -> None:  # fmt: skip
+        self.clip, self.objective, self.features, self.tuned, self.times = clip, objective, features, tuned, times
+        self.logits, self.num_selected = logits, num_selected
         self.optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay, eps=config.eps)
         self.source = copy.deepcopy(tuned.state_dict())
         self.first_state = copy.deepcopy(self.optimizer.state_dict())
 
-    def is_tuned(self, name: str) -> bool:
-        """Whether a parameter goes to the optimizer; the others get gradients that nobody reads."""
-        return self.config.tune != "norm" or "ln" in name or "bn" in name
-
-    def logits(self, views: Tensor) -> Tensor:
-        """[N, 3, H, W] -> [N, C]"""
-        raise NotImplementedError
-
-    def run(self, views: Tensor, steps: int) -> Answer:
-        """Adapt to one image and classify it. [N, 3, H, W]"""
+    def run(self, sample: Sample, steps: int) -> Answer:
+        """Adapt to one sample and answer. An image's features by the rewards are made here."""
+        views, anchor = sample
         with self.times.stage("reset"):
             self.tuned.load_state_dict(self.source)
             self.optimizer.load_state_dict(copy.deepcopy(self.first_state))
             half = self.clip.autocast_dtype is torch.float16
             scaler = GradScaler("cuda", init_scale=INIT_LOSS_SCALE, enabled=half)
         logits = self.logits(views)
-        selected = confident_views(logits.detach(), self.config.views.num_selected)
-        chosen, logits = views[selected], logits[selected]  # [S, 3, H, W], [S, C]
-        with self.times.stage("reward"):
-            anchor = self.objective.reward.encode_images(chosen)
-        candidates: list[Tensor] = []
-        step_logits: list[Tensor] = []
+        selected = confident_views(logits.detach(), self.num_selected)
+        chosen, logits = views[selected], logits[selected]  # [S, ...], [S, C]
+        if anchor is None:
+            with self.times.stage("reward"):
+                anchor = self.objective.reward.encode_images(chosen)
+        answer = Answer(logits, selected, [], [])
         for number in range(steps):
             logits = self.logits(chosen) if number else logits
             with self.times.stage("reward"):
-                loss, proposed = self._loss(logits, anchor)
-            candidates.append(proposed)
-            step_logits.append(logits.detach())
+                loss, candidates = self._loss(logits, anchor)
             with self.times.stage("update"):
                 self.optimizer.zero_grad()
                 scaler.scale(loss).backward()
                 scaler.step(self.optimizer)
                 scaler.update()
+            answer.candidates.append(candidates)
+            answer.step_logits.append(logits.detach())
         with torch.no_grad():
-            return Answer(self.logits(views[:1])[0], selected, candidates, step_logits)
+            answer.logits = self.logits(views[:1])[0]
+        return answer
 
     def _loss(self, logits: Tensor, anchor: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """[S, C] -> scalar, [S, K]"""
-        k = self.config.num_candidates
+        """[S, C], M x [S, D] -> scalar, [S, K]"""
+        k = self.objective.num_candidates
         candidates = logits.topk(k, dim=1).indices
-        rewards = self.objective.reward.score(anchor, [f[candidates] for f in self.objective.class_features])
+        rewards = self.objective.reward.score(anchor, [features[candidates] for features in self.features])
         nll = F.cross_entropy(logits.repeat_interleave(k, dim=0), candidates.flatten(), reduction="none")  # [S * K]
         return (subtract_baseline(rewards).flatten() * nll).mean(), candidates
 
 
-class PlainPrompt(PlainEpisode):
-    """Prompt tuning: the prompts of all classes are encoded in each step.
+def plain_prompt(
+    clip: ClipModel, config: ClassificationConfig, objective: RlcfObjective, names: Sequence[str], times: StageTimes
+) -> PlainEpisode:
+    """Prompt tuning: the prompts of all classes are encoded in each step."""
+    token_ids = clip.tokenize(class_prompts(config.prompt, names))  # [C, L]
+    words = clip.embed_tokens(token_ids).detach()  # [C, L, W]
+    end = int(end_of_text(clip.tokenize([config.prompt]))[0])  # of start token and context
+    context = nn.Parameter(words[0, 1:end].clone())  # [n_ctx, W]
 
-    Args:
-        clip, config, objective, times: see `PlainEpisode`.
-        prompts: C texts that begin with the context words.
-        num_context: how many tokens the context has.
-    """
+    def logits(views: Tensor) -> Tensor:
+        with times.stage("policy"), torch.no_grad():
+            images = clip.encode_images(views)
+        with times.stage("text"):
+            contexts = context.expand(len(words), -1, -1)  # [n_ctx, W] -> [C, n_ctx, W]
+            prompts = torch.cat([words[:, :1], contexts, words[:, end:]], dim=1)  # [C, L, W]
+            hook = clip.text.token_embedding.register_forward_hook(lambda *_: prompts)
+            try:
+                texts = _encode_texts(clip, token_ids)
+            finally:
+                hook.remove()
+        return clip.logit_scale * images @ texts.T
 
-    def __init__(
-        self,
-        clip: ClipModel,
-        config: ClassificationConfig,
-        objective: RlcfObjective,
-        times: StageTimes,
-        prompts: Sequence[str],
-        num_context: int,
-    ) -> None:
-        self.token_ids = clip.tokenize(prompts)  # [C, L]
-        self.embeddings = clip.embed_tokens(self.token_ids).detach()  # [C, L, W]
-        self.end = 1 + num_context  # the start token is in front
-        context = nn.ParameterDict({"context": nn.Parameter(self.embeddings[0, 1 : self.end].clone())})
-        super().__init__(clip, config, objective, context, times)
-
-    def logits(self, views: Tensor) -> Tensor:
-        """[N, 3, H, W] -> [N, C]"""
-        with self.times.stage("policy"), torch.no_grad():
-            images = self.clip.encode_images(views)
-        with self.times.stage("text"):
-            texts = self.class_features()
-        return self.clip.logit_scale * images @ texts.T
-
-    def class_features(self) -> Tensor:
-        """Features of all classes by CLIP's own text encoder, the tuned context in place of its words'. [C, D]"""
-        context = self.tuned["context"].expand(len(self.embeddings), -1, -1)  # [n_ctx, W] -> [C, n_ctx, W]
-        prompts = torch.cat([self.embeddings[:, :1], context, self.embeddings[:, self.end :]], dim=1)  # [C, L, W]
-        hook = self.clip.text.token_embedding.register_forward_hook(lambda *_: prompts)
-        try:
-            dtype = self.clip.autocast_dtype
-            with torch.autocast(self.clip.device.type, dtype=dtype, enabled=dtype is not None):
-                features = self.clip.backend.encode_text(self.token_ids)
-        finally:
-            hook.remove()
-        return F.normalize(features.to(self.clip.dtype), dim=-1)
+    tuned, num_selected = nn.ParameterDict({"context": context}), config.views.num_selected
+    features = objective.class_features
+    return PlainEpisode(clip, config, objective, features, tuned, [context], logits, num_selected, times)
 
 
-class PlainEncoder(PlainEpisode):
-    """Tuning of the image encoder: the first step has the graph of all views.
+def plain_encoder(
+    clip: ClipModel, config: ClassificationConfig, objective: RlcfObjective, names: Sequence[str], times: StageTimes
+) -> PlainEpisode:
+    """Tuning of the image encoder, or of its normalisation layers: the first step has the graph of all views."""
+    texts = encode_texts(clip, class_prompts(config.prompt, names))  # [C, D]
 
-    Args:
-        clip, config, objective, times: see `PlainEpisode`.
-        class_features: of the fixed prompts. [C, D]
-    """
+    def logits(views: Tensor) -> Tensor:
+        with times.stage("policy"):
+            return clip.logit_scale * clip.encode_images(views) @ texts.T
 
-    def __init__(
-        self,
-        clip: ClipModel,
-        config: ClassificationConfig,
-        objective: RlcfObjective,
-        times: StageTimes,
-        class_features: Tensor,
-    ) -> None:
-        self.class_features = class_features
-        super().__init__(clip, config, objective, clip.visual, times)
+    tower = clip.visual.requires_grad_(True)  # of normalisation layers alone, most get gradients that nobody reads
+    tuned = [p for name, p in tower.named_parameters() if config.tune != "norm" or "ln" in name or "bn" in name]
+    features, num_selected = objective.class_features, config.views.num_selected
+    return PlainEpisode(clip, config, objective, features, tower, tuned, logits, num_selected, times)
 
-    def logits(self, views: Tensor) -> Tensor:
-        """[N, 3, H, W] -> [N, C]"""
-        with self.times.stage("policy"):
-            images = self.clip.encode_images(views)
-            return self.clip.logit_scale * images @ self.class_features.T
+
+def plain_retrieval(
+    clip: ClipModel, config: RetrievalConfig, objective: RetrievalObjective, gallery: Tensor, times: StageTimes
+) -> PlainEpisode:
+    """Tuning of the query's tower; the whole model is put back. `gallery`: the policy's features of it, [G, D]."""
+    by_image = config.direction == "image_to_text"
+
+    def logits(query: Tensor) -> Tensor:
+        with times.stage("policy"):
+            features = clip.encode_images(query) if by_image else _encode_texts(clip, query)
+            return clip.logit_scale * features @ gallery.T
+
+    named = dict(clip.backend.named_parameters())
+    tuned = [p.requires_grad_(True) for name, p in named.items() if name.startswith("visual.") == by_image]
+    return PlainEpisode(clip, config, objective, objective.gallery, clip.backend, tuned, logits, 1, times)
+
+
+def _encode_texts(clip: ClipModel, token_ids: Tensor) -> Tensor:
+    """By CLIP's own text encoder, at all positions. [B, L] -> [B, D]"""
+    dtype = clip.autocast_dtype
+    with torch.autocast(clip.device.type, dtype=dtype, enabled=dtype is not None):
+        features = clip.backend.encode_text(token_ids)
+    return F.normalize(features.to(clip.dtype), dim=-1)

@@ -7,24 +7,29 @@ from sample to sample, so that a machine that slows down or speeds up favours ne
 from __future__ import annotations
 
 import argparse
+import copy
 import logging
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from clipscore.task import StageTimes
-from scripts.bench.agreement import Agreement, in_words, merge
-from scripts.bench.arithmetic import count_flops, matmul_rate
+from clipscore.models.devices import choose_device
+from clipscore.task import OTHER, StageTimes
+from scripts.bench.agreement import Agreement, in_words, merge, tolerance
+from scripts.bench.arithmetic import count_flops, matmul_rate, synchronize
 from scripts.bench.memory import peak_memory
+from scripts.bench.models import Pictures
 
 log = logging.getLogger(__name__)
 
 FORMS = ("plain", "fast")
 GROWING = ("text", "update")  # stages of the plain form whose time is proportional to the number of classes
+WARM_UP_STEPS = 2  # of the plain form, the first sees all views and the second the trusted ones
+NOWHERE = {"dataset": "random", "data_root": "", "pretrained_root": "", "output_root": "", "method": "rlcf"}
 
 
 @dataclass
@@ -44,34 +49,65 @@ class Timed:
     stages: dict[str, float]
 
 
-class Bench(Protocol):
-    """The episodes of one task. It is built from options alone, so that a process of its own can build it again."""
+class Bench:
+    """The episodes of one task. It is built from options alone, so that a process of its own can build it again.
+
+    Attributes:
+        task: its name.
+        defaults: of options that depend on the size.
+        models: what both forms adapt, each a copy.
+        rate_dtype: type of the matrix products.
+    """
 
     task: str
-    options: argparse.Namespace
-    device: torch.device
-    rate_dtype: torch.dtype  # of the matrix products
-    memory_steps: dict[str, int]  # after so many steps a form has reached its peak
+    defaults: dict[str, dict[str, Any]]
+    models: Any
+    rate_dtype: torch.dtype
 
-    def __init__(self, options: argparse.Namespace) -> None: ...
+    def __init__(self, options: argparse.Namespace) -> None:
+        torch.manual_seed(0)
+        self.options, self.device, self.pictures = options, choose_device(options.device), Pictures(options.size)
+
+    @staticmethod
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        """The command line's options for this task alone."""
+        raise NotImplementedError
 
     def cases(self) -> list[str]:
         """What is timed, one after the other."""
+        raise NotImplementedError
 
-    def form(self, case: str, which: str, alone: bool = False) -> Form:
-        """The plain or the fast form of a case, with weights of its own unless no other form is built."""
+    def read(self, case: str, number: int, times: StageTimes) -> Any:
+        """A sample, on the device; its stages are clocked."""
+        raise NotImplementedError
 
-    def sample(self, case: str, number: int, small: bool = False) -> tuple[Any, dict[str, float]]:
-        """One sample, and the seconds that reading it took, by stage; `small` ones are for warming up."""
+    def plain(self, case: str, models: Any, times: StageTimes) -> Callable[[Any, int], Any]:
+        """The official schedule of work: takes a sample and a number of steps, returns an answer."""
+        raise NotImplementedError
+
+    def fast(self, case: str, models: Any, times: StageTimes) -> Callable[[Any, int], Any]:
+        """What a run does."""
+        raise NotImplementedError
 
     def compare(self, case: str, plain: Any, fast: Any) -> dict[str, bool | float]:
         """What is equal (bool), and how far numbers are apart (float); {} when the two cannot be compared."""
+        raise NotImplementedError
 
     def growth(self, case: str) -> float:
         """Classes of the case over those that the plain form is run on; 1 when it is run on all of them."""
+        return 1.0
 
-    def details(self, case: str, fast: Form, rate: float) -> dict[str, Any]:
-        """More figures of a case, given the rate of the machine's matrix products, FLOP/s."""
+    @torch.no_grad()
+    def sample(self, case: str, number: int) -> tuple[Any, dict[str, float]]:
+        """A sample, and the seconds that reading it took, by stage."""
+        times = StageTimes(torch.device("cpu"))
+        sample = self.read(case, number, times)
+        return sample, {stage: seconds for stage, seconds in times.take().items() if stage != OTHER}
+
+    def form(self, case: str, which: str, alone: bool = False) -> Form:
+        """The plain or the fast form; alone it takes the bench's models, otherwise copies."""
+        times, models = StageTimes(self.device), self.models if alone else copy.deepcopy(self.models)
+        return Form((self.plain if which == "plain" else self.fast)(case, models, times), times)
 
 
 def measure(bench: Bench, case: str) -> dict[str, Any]:
@@ -84,24 +120,18 @@ def measure(bench: Bench, case: str) -> dict[str, Any]:
         log.info("  peak memory: plain %.2f GiB, fast %.2f GiB", peaks["plain"], peaks["fast"])
     forms = {which: bench.form(case, which) for which in FORMS}
     for form in forms.values():
-        form.run(bench.sample(case, 0, small=True)[0], 1)  # warm-up
+        form.run(bench.sample(case, 0)[0], min(options.steps, WARM_UP_STEPS))
     runs, reading, agreement = _alternate(bench, case, forms)
     result = _summary(bench, case, runs, reading) | {"agreement": agreement}
     for which, peak in peaks.items():
         result[which]["peak_gib"] = peak
-    _log_summary(result)
+    _log_summary(result, tolerance(options.precision, bench.device))
     if not options.check:
         rate = matmul_rate(bench.device, bench.rate_dtype)
         flops = count_flops(lambda: forms["fast"].run(bench.sample(case, 0)[0], options.steps))
-        result["floor"] = {
-            "flops": flops, "flops_per_second": rate, "seconds": flops / rate,
-            "times": result["fast"]["median"] * rate / flops,
-        }  # fmt: skip
-        log.info(
-            "  %.2f times the arithmetic floor: %.3g TFLOP at %.3g TFLOP/s",
-            result["floor"]["times"], flops / 1e12, rate / 1e12,
-        )  # fmt: skip
-        result |= bench.details(case, forms["fast"], rate)
+        times = result["fast"]["median"] * rate / flops
+        result["floor"] = {"flops": flops, "flops_per_second": rate, "seconds": flops / rate, "times": times}
+        log.info("  %.2f times the arithmetic floor: %.3g TFLOP at %.3g TFLOP/s", times, flops / 1e12, rate / 1e12)
     return result
 
 
@@ -114,25 +144,6 @@ def timed(form: Form, sample: Any, steps: int, device: torch.device) -> Timed:
     synchronize(device)
     seconds = time.perf_counter() - started
     return Timed(answer, seconds, form.times.take())
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def seconds_of(work: Callable[[], Any], device: torch.device, repeats: int) -> float:
-    """Median time of some work, after one run to warm up."""
-    work()
-    seconds = []
-    for _ in range(repeats):
-        synchronize(device)
-        started = time.perf_counter()
-        work()
-        synchronize(device)
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
 
 
 def _alternate(
@@ -166,13 +177,8 @@ def _grown(plain: Timed, growth: float) -> Timed:
 def _summary(
     bench: Bench, case: str, runs: Mapping[str, Sequence[Timed]], reading: Sequence[Mapping[str, float]]
 ) -> dict[str, Any]:
-    summary: dict[str, Any] = {
-        "task": bench.task,
-        "case": case,
-        "images": len(reading),
-        "plain_estimated": bench.growth(case) != 1,
-        "reading": _medians(reading),
-    }
+    summary: dict[str, Any] = {"task": bench.task, "case": case, "images": len(reading)}
+    summary |= {"plain_estimated": bench.growth(case) != 1, "reading": _medians(reading)}
     for which, of_form in runs.items():
         seconds = [run.seconds for run in of_form]
         stages = _medians([run.stages for run in of_form])
@@ -186,13 +192,10 @@ def _medians(stages: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.median(times.get(name, 0.0) for times in stages) for name in names}
 
 
-def _log_summary(result: Mapping[str, Any]) -> None:
-    plain, fast = result["plain"], result["fast"]
-    log.info(
-        "  plain %.3f s%s, fast %.3f s, median ratio %.2f",
-        plain["median"], " (estimated)" if result["plain_estimated"] else "", fast["median"], result["ratio"],
-    )  # fmt: skip
+def _log_summary(result: Mapping[str, Any], limit: float) -> None:
+    plain, fast, how = result["plain"], result["fast"], " (estimated)" if result["plain_estimated"] else ""
+    log.info("  plain %.3f s%s, fast %.3f s, median ratio %.2f", plain["median"], how, fast["median"], result["ratio"])
     stages = {**result["reading"], **fast["stages"]}
     shares = (f"{name} {100 * seconds / sum(stages.values()):.1f}%" for name, seconds in stages.items())
     log.info("  reading, and stages of the fast form: %s", ", ".join(shares))
-    log.info("  answers: %s", in_words(result["agreement"]))
+    log.info("  answers: %s", in_words(result["agreement"], limit))

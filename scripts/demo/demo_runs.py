@@ -14,7 +14,7 @@ from scripts.demo.caption_table import JUDGE
 from scripts.demo.styles import STYLES
 from scripts.run import config_class
 from scripts.runs.read import Row
-from scripts.tables.figures import is_right
+from scripts.runs.samples import read_sample
 
 DATA_FOLDER = "demo_data"  # under the output root: a data root is only ever read
 BASELINE = "zero-shot"
@@ -61,7 +61,7 @@ class Table:
 
 def accuracy(rows: Sequence[Row]) -> str:
     """Top-1 accuracy in %."""
-    return f"{100 * sum(map(is_right, rows)) / len(rows):.1f}"
+    return f"{100 * sum(read_sample(row).is_right for row in rows) / len(rows):.1f}"
 
 
 def recalls(rows: Sequence[Row]) -> str:

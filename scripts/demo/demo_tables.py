@@ -15,7 +15,7 @@ from scripts.demo import caption_table
 from scripts.demo.demo_runs import CAPTION_LINES, CAPTIONERS, TABLES, Runs, Table, demo_runs
 from scripts.runs.folder import run_path
 from scripts.runs.read import Row, open_run
-from scripts.tables.figures import is_right
+from scripts.runs.samples import read_sample
 from scripts.tables.grid import Grid, comma_separated, latex, markdown
 
 P_LEGEND = "in brackets the p-value against zero-shot (exact McNemar test of the first answers to the same samples)"
@@ -30,7 +30,7 @@ def read_rows(config: RunConfig) -> dict[str, Row]:
 def p_value(before: dict[str, Row], after: dict[str, Row]) -> float:
     """Whether the difference of two runs on the same samples is chance (exact McNemar test of the first answers)."""
     assert before.keys() == after.keys(), "the runs saw the same samples"
-    was, now = ([is_right(rows[key]) for key in before] for rows in (before, after))
+    was, now = ([read_sample(rows[key]).is_right for key in before] for rows in (before, after))
     return mcnemar_p_value(*changes(was, now))
 
 

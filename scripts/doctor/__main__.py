@@ -70,14 +70,10 @@ def find_roots(words: Sequence[str]) -> dict[str, Path]:
 
 
 def asked_for(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Data sets, and tables whose weights are wanted.
-
-    Args:
-        names: data sets in any spelling, `table1` to `table3`, `fine_grained`, `imagenet_c`, `weights`; none of them
-            means all tables.
+    """Data sets, and tables whose weights are wanted; no names mean all tables.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: a name that is no data set, group, table, nor `weights`.
     """
     words = [name.strip().lower().replace("-", "_") for name in names] or list(TABLES)
     datasets = [
@@ -93,13 +89,13 @@ def asked_for(names: Sequence[str]) -> tuple[list[str], list[str]]:
 def examine(
     datasets: Sequence[str], tables: Sequence[str], paths: dict[str, Path], with_extras: bool, deep: bool
 ) -> list[Check]:
-    """The whole tree.
+    """The whole tree of data sets, weights and machine.
 
     Args:
         datasets: canonical ids.
         tables: whose weights are looked at; without any, the machine's faults do not count.
         paths: the three roots.
-        with_extras: also say which of the other data sets are there, which no table needs.
+        with_extras: also say which data sets are there that no table needs.
         deep: decode every image.
     """
     data_root, weights_root, output_root = (paths[key] for key in ("data_root", "pretrained_root", "output_root"))
@@ -121,10 +117,8 @@ def _extras(data_root: Path) -> list[Check]:
     for check in (check_data(name, data_root) for name in FINE_GRAINED):
         state = "there" if check.passed else "not whole" if check.parts else "not there"
         notes.append(Check(f"{check.title}: {state}", "ok" if check.passed else "note"))
-    return [
-        *notes,
-        Check("ImageNet-C is not looked at; no table needs these: `doctor.sh fine_grained imagenet_c`", "note"),
-    ]
+    more = Check("ImageNet-C is not looked at; no table needs these: `doctor.sh fine_grained imagenet_c`", "note")
+    return [*notes, more]
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 State = Literal["ok", "wrong", "note"]
-TICKS: dict[str, str] = {"ok": "✓", "wrong": "✗", "note": "–"}
+TICKS: dict[State, str] = {"ok": "✓", "wrong": "✗", "note": "–"}
 _INDENT = 4
 
 
@@ -25,36 +25,37 @@ class Check:
     title: str
     state: State = "ok"
     lines: tuple[str, ...] = ()
-    parts: tuple[Check, ...] = field(default=())
+    parts: tuple[Check, ...] = ()
 
     @property
     def passed(self) -> bool:
         """Nothing in it is wrong."""
         return self.state != "wrong" and all(part.passed for part in self.parts)
 
+    @property
+    def shown(self) -> State:
+        """Its state, where a wrong part counts."""
+        return self.state if self.passed else "wrong"
+
     def as_json(self) -> dict[str, Any]:
         """The same tree in JSON's types."""
-        return {
-            "title": self.title,
-            "state": _shown(self),
-            "lines": list(self.lines),
-            "parts": [part.as_json() for part in self.parts],
-        }
+        parts = [part.as_json() for part in self.parts]
+        return {"title": self.title, "state": self.shown, "lines": list(self.lines), "parts": parts}
 
     def as_text(self, depth: int = 0) -> Iterator[str]:
         """Its lines, with ticks, indented."""
         margin = " " * (_INDENT * depth)
-        yield f"{margin}{TICKS[_shown(self)]} {self.title}"
+        yield f"{margin}{TICKS[self.shown]} {self.title}"
         for line in self.lines:
             yield from (f"{margin}  {text}" for text in line.splitlines())
         for part in self.parts:
             yield from part.as_text(depth + 1)
 
 
-def branch(title: str, parts: Sequence[Check], lines: Sequence[str] = ()) -> Check:
+def branch(title: str, parts: Sequence[Check]) -> Check:
     """A check of several parts, or a note when all of them are."""
-    state: State = "note" if parts and all(part.state == "note" for part in parts) else "ok"
-    return Check(title, state, tuple(lines), tuple(parts))
+    is_note = bool(parts) and all(part.state == "note" for part in parts)
+    return Check(title, "note" if is_note else "ok", parts=tuple(parts))
 
 
 def wrong(title: str, *lines: object) -> Check:
@@ -66,7 +67,3 @@ def as_note(check: Check) -> Check:
     """The same tree where no fault counts, for what was not asked for."""
     state: State = "note" if check.state == "wrong" else check.state
     return replace(check, state=state, parts=tuple(map(as_note, check.parts)))
-
-
-def _shown(check: Check) -> State:
-    return check.state if check.passed else "wrong"

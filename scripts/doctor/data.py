@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from tqdm import tqdm
 
 from classification.data import layouts as dataset_layouts
 from classification.data.find import LabelledImages, find_dataset
 from clipscore.data import caption_layouts
 from clipscore.data import checks as data_checks
 from clipscore.data.caption_sets import CaptionedImages, find_captions, published_md5
+from clipscore.data.images import UnreadableImage, open_image
 from scripts.doctor.checks import Check, wrong
+from scripts.tables.paper import paper_tables
 
 FINE_GRAINED = tuple(
     name for name, layout in dataset_layouts.LAYOUTS.items() if isinstance(layout, dataset_layouts.SplitLayout)
@@ -20,9 +28,8 @@ FINE_GRAINED = tuple(
 # scripts/classification/rlcf_imagenet_c.sh: the 15 corruptions of the benchmark, the other four are for development.
 IMAGENET_C = tuple(f"imagenet_c/{corruption}/5" for corruption in dataset_layouts.CORRUPTIONS[:15])
 TABLES = {
-    "table1": ("imagenet", "imagenet_a", "imagenet_v2", "imagenet_r", "imagenet_sketch"),
-    "table2": ("coco", "flickr30k"),
-    "table3": ("flickr30k", *(f"nocaps/{domain}" for domain in caption_layouts.NOCAPS_DOMAINS)),
+    key: tuple(dict.fromkeys(column.dataset for column in table.columns if column.dataset))
+    for key, table in paper_tables().items()
 }
 GROUPS = {**TABLES, "fine_grained": FINE_GRAINED, "imagenet_c": IMAGENET_C}
 IMAGES = {"coco": "coco2014/val2014", "flickr30k": "flickr30k/flickr30k-images", "nocaps": "nocaps/val"}
@@ -43,26 +50,19 @@ def canonical(name: str) -> str:
 
 
 def check_data(name: str, data_root: Path, deep: bool = False) -> Check:
-    """Look at one data set.
-
-    Args:
-        name: canonical id.
-        data_root: folder of the data sets.
-        deep: decode every image.
-    """
+    """Look at one data set, by its canonical id; `deep`: decode every image."""
     title = f"{name}, for {needed_by(name)}"
+    data: LabelledImages | CaptionedImages
     try:
         with _quiet():
-            data = _find(name, data_root)
+            if dataset_layouts.canonical_name(name):
+                data = find_dataset(name, data_root, partial=True)
+            else:
+                data = find_captions(name, data_root, split=_SPLIT, partial=True)
     except (ValueError, OSError) as error:
         return wrong(title, error, *_mend(name, data_root))
-    parts = _parts(data)
-    for fault in data.faults:
-        first, *more = str(fault).splitlines()
-        parts.append(wrong(first, *more))
+    parts = _parts(data) + [wrong(*str(fault).splitlines()) for fault in data.faults]
     if deep:
-        from scripts.doctor.deep import check_images  # slow to import
-
         parts.append(check_images(name, [image.path for image in data.images]))
     return Check(title, "ok", (f"found: {data.layout}, in {data_root}",), tuple(parts))
 
@@ -73,20 +73,31 @@ def needed_by(name: str) -> str:
         return "the fine-grained rows"
     if name.startswith("imagenet_c/"):
         return "the ImageNet-C rows"
-    tables = [
-        f"Table {group[-1]}" for group, names in TABLES.items() if any(f"{n}/".startswith(f"{name}/") for n in names)
-    ]
+    tables = [f"Table {key[-1]}" for key, names in TABLES.items() if any(f"{n}/".startswith(f"{name}/") for n in names)]
     return " and ".join(tables) or "the demo"
 
 
-def _is_captions(name: str) -> bool:
-    return dataset_layouts.canonical_name(name) is None
+def check_images(title: str, paths: Sequence[Path]) -> Check:
+    """Decode every image, in as many processes as there are cores; `title` is for the progress bar."""
+    num_processes = min(os.cpu_count() or 1, 1 + len(paths) // 100)
+    bar = tqdm(total=len(paths), desc=title, unit="image", file=sys.stderr, disable=not sys.stderr.isatty())
+    faults = []
+    # An interrupt is for this process alone, which ends the others.
+    with bar, multiprocessing.Pool(num_processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        for fault in pool.imap(_decode, paths, chunksize=50):
+            faults += [fault] if fault else []
+            bar.update()
+    if faults:
+        return wrong(f"decoded: {len(faults):,} of {len(paths):,} images are unreadable", *faults)
+    return Check(f"decoded: all {len(paths):,} images")
 
 
-def _find(name: str, data_root: Path) -> LabelledImages | CaptionedImages:
-    if _is_captions(name):
-        return find_captions(name, data_root, split=_SPLIT, partial=True)
-    return find_dataset(name, data_root, partial=True)
+def _decode(path: Path) -> str | None:
+    try:
+        open_image(path)
+    except UnreadableImage as error:
+        return str(error)
+    return None
 
 
 @contextlib.contextmanager
@@ -103,12 +114,11 @@ def _quiet() -> Iterator[None]:
 def _parts(data: LabelledImages | CaptionedImages) -> list[Check]:
     if isinstance(data, CaptionedImages):
         images, captions = data.published or (None, None)
-        parts = [_counted("images", len(data.images), images), _counted("captions", data.counts[1], captions)]
-        return [*parts, _md5(data)]
-    num_classes = len({image.label for image in data.images})
+        counts = [_counted("images", len(data.images), images), _counted("captions", data.counts[1], captions)]
+        return [*counts, _md5(data)]
     shown = ", ".join(data.class_names[:_SHOWN_CLASSES])
     return [
-        _counted("classes with images", num_classes, len(data.class_names)),
+        _counted("classes with images", len({image.label for image in data.images}), len(data.class_names)),
         _counted("images", len(data.images), data.published),
         Check(f"class names: {len(data.class_names)} ({shown}, ...)"),
     ]
@@ -129,21 +139,7 @@ def _md5(data: CaptionedImages) -> Check:
 
 
 def _mend(name: str, data_root: Path) -> list[str]:
-    """The place where a data set belongs, and where it is obtained."""
-    if name.startswith("demo"):
-        return ["from: bash scripts/quickstart.sh, which draws it under output/demo_data"]
-    if _is_captions(name):
-        captions = caption_layouts.find_layout(name)
-        file, source = captions.annotation_files[0].format(split=_SPLIT), captions.source
-        places = [f"{captions.folders[0]}/{file}", IMAGES[name.split("/")[0]]]
-    else:
-        layout = dataset_layouts.find_layout(name)
-        source = layout.source
-        if isinstance(layout, dataset_layouts.FolderLayout):
-            places = [layout.roots[0]]
-        else:
-            places = [
-                f"{layout.folders[0]}/{part}".rstrip("/") for part in (layout.split_file, layout.image_folders[0])
-            ]
-    place = " and ".join(str(data_root / place) for place in places)
-    return [f"place: {place}", f"from: {source}; pretrained/DATA.md has addresses and checksums"]
+    """What the sentence of a run does not say."""
+    images = IMAGES.get(name.split("/")[0])
+    place = [f"place of the images: {data_root / images}"] if images else []
+    return [*place, "places, addresses and checksums: pretrained/DATA.md"]

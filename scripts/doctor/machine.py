@@ -20,12 +20,7 @@ ENOUGH_BYTES = 5_000_000_000  # retrieval's features, momentum buffers and the r
 
 
 def check_machine(tables: Sequence[str], output_root: Path) -> list[Check]:
-    """Look at the machine.
-
-    Args:
-        tables: that are wanted: Table 3 needs Java.
-        output_root: folder of results.
-    """
+    """Look at the machine; Table 3 needs Java, and results go under `output_root`."""
     return [_packages(), _java("table3" in tables), _disk(output_root), _cuda()]
 
 
@@ -58,10 +53,8 @@ def _disk(output_root: Path) -> Check:
     """A run makes its output folder itself; what counts is the nearest folder that exists."""
     place = next(path for path in (output_root, *output_root.parents) if path.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
-        return wrong(
-            f"disk: {place} {'cannot be written to' if place.is_dir() else 'is a file'}",
-            "set output_root or RLCF_OUTPUT",
-        )
+        fault = "cannot be written to" if place.is_dir() else "is a file"
+        return wrong(f"disk: {place} {fault}", "set output_root or RLCF_OUTPUT")
     free = shutil.disk_usage(place).free
     title = f"disk: {free / 1e9:,.1f} GB free for {output_root}"
     if free < ENOUGH_BYTES:
@@ -71,6 +64,4 @@ def _disk(output_root: Path) -> Check:
 
 def _cuda() -> Check:
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    if not names:
-        return Check("CUDA: no device; runs go on the CPU", "note")
-    return Check(f"CUDA: {', '.join(names)}")
+    return Check(f"CUDA: {', '.join(names)}") if names else Check("CUDA: no device; runs go on the CPU", "note")

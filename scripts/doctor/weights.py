@@ -3,84 +3,98 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import open_clip
 import torch
 from huggingface_hub import try_to_load_from_cache
 
 from captioning.build import find_checkpoint, find_language_model
-from captioning.checkpoints import check_sizes, read_checkpoint
-from captioning.config import CaptioningConfig
+from captioning.checkpoints import CHECKPOINT, check_sizes, read_checkpoint
 from classification.prompt_learner import load_prompt_start
-from clipscore.models.files import (
-    FETCH,
-    check_openai,
-    check_whole,
-    checksums,
-    file_sha256,
-    local_file,
-    places,
-)
+from clipscore.config.load import REPOSITORY, load_config
+from clipscore.models.files import FETCH, check_openai, check_whole, checksums, file_sha256, local_file, places
 from scripts.doctor.checks import Check, wrong
-from scripts.fetch.manifest import FILES, RemoteFile
+from scripts.fetch.manifest import FILES
+from scripts.run import config_class
+from scripts.tables.paper import paper_tables
 
-CLIP_WIDTH, NUM_CONTEXT, OPT_WIDTH = 512, 4, 768  # of ViT-B/16's features and tokens; of CoOp; of OPT-125m
-LLM = CaptioningConfig.model_fields["llm"].default
-_ALL = ("table1", "table2", "table3")
+NUM_CONTEXT = 4  # context words of the released CoOp and CoCoOp prompts
+_SHOWN_RUNS = 4
 
 
-@dataclass(frozen=True)
+@dataclass
 class Weights:
-    """One entry of the table of weights.
+    """A weight file that a configuration names; it has to fit what else that one says.
 
     Attributes:
-        name: as configs write it.
-        tables: that need it.
-        rows: of the tables, in words.
-        file: path of its (first) file in the manifest.
-        look: finds and checks it; says what it found.
+        key: where the name stands: policy (also for other CLIPs), prompt_start, llm or checkpoint.
+        name: as configurations write it.
+        config: the first of them.
+        runs: all of them, as `table1 NAME`.
+        output_root: where mappers that were trained here lie.
     """
 
+    key: str
     name: str
-    tables: Sequence[str]
-    rows: str
-    file: str
-    look: Callable[[str, Path, Path], str]
+    config: dict[str, Any]
+    output_root: Path
+    runs: list[str] = field(default_factory=list)
 
 
 def check_weights(tables: Sequence[str], pretrained_root: Path, output_root: Path) -> list[Check]:
-    """Look at every weight file that the tables need; files are hashed side by side.
+    """Look at every weight file that the runs of these tables name; files are hashed side by side."""
+    found: dict[tuple[str, str], Weights] = {}
+    num_runs = 0
+    for table in tables:
+        for run in {run.name: run for row in paper_tables()[table].rows for run in row.runs}.values():
+            config = load_config(REPOSITORY / run.config, run.overrides, config_class, run.datasets[0]).model_dump()
+            num_runs += 1
+            for key, name in dict.fromkeys(_named(config)):
+                weights = found.setdefault((key, name), Weights(key, name, config, output_root))
+                weights.runs.append(f"{table} {run.name}")
 
-    Args:
-        tables: `table1`, `table2`, `table3`.
-        pretrained_root: folder of weight files.
-        output_root: where mappers that were trained here lie.
-    """
-    needed = [weights for weights in WEIGHTS if set(weights.tables) & set(tables)]
+    def check(weights: Weights) -> Check:
+        more = f", ... ({len(weights.runs)} runs)" if len(weights.runs) > _SHOWN_RUNS else ""
+        rows = "every row" if len(weights.runs) == num_runs else ", ".join(weights.runs[:_SHOWN_RUNS]) + more
+        title = f"{weights.name}, for {rows}"
+        try:
+            return Check(title, "ok", (_LOOK[weights.key](weights, pretrained_root),))
+        except (ValueError, OSError, RuntimeError) as error:
+            return wrong(title, error, *_mend(weights.name, pretrained_root))
+
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda weights: _check(weights, pretrained_root, output_root), needed))
+        return list(pool.map(check, sorted(found.values(), key=lambda weights: list(_LOOK).index(weights.key))))
 
 
-def _check(weights: Weights, root: Path, output_root: Path) -> Check:
-    numbers = [table[-1] for table in weights.tables]
-    title = f"{weights.name}, for Table{'s' * (len(numbers) > 1)} {', '.join(numbers)} ({weights.rows})"
-    try:
-        return Check(title, "ok", (weights.look(weights.name, root, output_root),))
-    except (ValueError, OSError, RuntimeError) as error:
-        remote = next(file for file in FILES if file.path == weights.file)
-        return wrong(title, error, f"place: {root / weights.file}", f"from: {_source(remote)}")
+def _named(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Key and name of every weight file that a configuration names."""
+    rewards = [model["name"] for model in (config["reward"] or {"models": []})["models"]]
+    for name in (config["policy"], *rewards, *config.get("zero_shot_models", ()), config.get("metric_model")):
+        if name:
+            yield "policy", name
+    yield from ((key, config[key]) for key in _LOOK if key != "policy" and config.get(key))
 
 
-def _source(file: RemoteFile) -> str:
-    if file.address:
-        return f"bash scripts/fetch_pretrained.sh {file.group}, which takes it from {file.address}"
-    return f"{file.page}: {file.by_hand}"
+def _mend(name: str, root: Path) -> list[str]:
+    """The place where a weight file belongs, and where it is obtained; nothing for files of the user's own."""
+    clip = f"clip/{name.replace('/', '-').replace('@', '-')}.pt"
+    llm, mapper = f"{name.removeprefix('facebook/')}/config.json", f"{name}/{CHECKPOINT}"
+    remote = next((file for file in FILES if {name, clip, llm, mapper} & {file.path, *file.other_paths}), None)
+    if remote is None:
+        return []
+    fetched = f"bash scripts/fetch_pretrained.sh {remote.group}, which takes it from {remote.address}"
+    source = fetched if remote.address else f"{remote.page}: {remote.by_hand}"
+    return [f"place: {root / remote.path}", f"from: {source}"]
 
 
-def _clip(name: str, root: Path, _: Path) -> str:
+def _clip(weights: Weights, root: Path) -> str:
+    name = weights.name
     path = local_file(name, root)
     if path is None:
         path = Path("~/.cache/clip").expanduser() / places(name, root)[0].name  # where open_clip puts it
@@ -94,28 +108,37 @@ def _clip(name: str, root: Path, _: Path) -> str:
     return f"found: {path} ({path.stat().st_size:,} bytes), sha256 {'as expected' if is_listed else 'not listed'}"
 
 
-def _prompt(name: str, root: Path, _: Path) -> str:
-    path = root / name
-    context, meta_net = load_prompt_start(name, [root])
-    expected = [NUM_CONTEXT, CLIP_WIDTH]
+def _architecture(policy: str) -> dict[str, Any]:
+    """open_clip's description of a CLIP; ValueError for a file of the user's own."""
+    config = open_clip.get_model_config(re.sub("@.*", "-336", policy).replace("/", "-"))
+    if config is None:
+        raise ValueError(f"policy={policy} is no name of OpenAI's, so that its widths are not known here")
+    return config
+
+
+def _prompt(weights: Weights, root: Path) -> str:
+    path, policy = root / weights.name, weights.config["policy"]
+    context, meta_net = load_prompt_start(weights.name, [root])
+    expected = [NUM_CONTEXT, _architecture(policy)["text_cfg"]["width"]]
     if list(context.shape) != expected:
-        raise ValueError(f"{path} holds a context {list(context.shape)}, expected {expected}; take that of ViT-B/16")
-    if bool(meta_net) != name.startswith("cocoop"):
+        raise ValueError(f"{path} holds a context {list(context.shape)}, expected {expected}; take that of {policy}")
+    if bool(meta_net) != weights.name.startswith("cocoop"):
         found = "a" if meta_net else "no"
         raise ValueError(f"{path} holds {found} meta network; a CoOp file has none, a CoCoOp file has one")
     shapes = "".join(f", {key} {list(value.shape)}" for key, value in meta_net.items() if value.ndim > 1)
     return f"found: {path}, context {list(context.shape)}{shapes}"
 
 
-def _language_model(name: str, root: Path, _: Path) -> str:
+def _language_model(weights: Weights, root: Path) -> str:
+    name = weights.name
     folder = Path(find_language_model(name, root))
     if not (folder / "config.json").is_file():
         cached = try_to_load_from_cache(name, "config.json")
         if not isinstance(cached, str):
             raise FileNotFoundError(f"no config.json in {root / name.split('/')[-1]}, nor in Hugging Face's cache")
         folder = Path(cached).parent
-    width, vocabulary = language_model_sizes(folder)
-    files = [folder / file for file in ("model.safetensors", "pytorch_model.bin")]
+    width, vocabulary = _sizes(folder)
+    files = [folder / name for name in ("model.safetensors", "pytorch_model.bin")]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         raise FileNotFoundError(f"{folder}: neither model.safetensors nor pytorch_model.bin; get it again")
@@ -128,18 +151,13 @@ def _language_model(name: str, root: Path, _: Path) -> str:
         shape = next((list(value.shape) for key, value in state.items() if key.endswith("embed_tokens.weight")), None)
         if shape != [vocabulary, width]:
             raise ValueError(f"{file}: embed_tokens.weight is {shape}, config.json says {[vocabulary, width]}")
-    tokenizer = [folder / file for file in ("tokenizer.json", "vocab.json")]
-    if not any(path.is_file() for path in tokenizer):
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise FileNotFoundError(f"{folder}: no tokenizer, neither tokenizer.json nor vocab.json; get it again")
     return f"found: {file} ({file.stat().st_size:,} bytes), width {width}, {vocabulary:,} tokens"
 
 
-def language_model_sizes(folder: Path) -> tuple[int, int]:
-    """Width of the token embeddings and number of tokens, from config.json.
-
-    Raises:
-        ValueError: it cannot be read, or does not say.
-    """
+def _sizes(folder: Path) -> tuple[int, int]:
+    """Width of the token embeddings and number of tokens, from config.json; ValueError when it does not say."""
     file = folder / "config.json"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -148,32 +166,19 @@ def language_model_sizes(folder: Path) -> tuple[int, int]:
         raise ValueError(f"{file} is no config of a language model ({type(error).__name__}: {error})") from error
 
 
-def _mapper(name: str, root: Path, output_root: Path) -> str:
-    path = find_checkpoint(name, [root, output_root])
+def _mapper(weights: Weights, root: Path) -> str:
+    config = weights.config
+    path = find_checkpoint(weights.name, [root, weights.output_root])
     state, lm_state = read_checkpoint(path)
-    folder = Path(find_language_model(LLM, root))
-    width = language_model_sizes(folder)[0] if (folder / "config.json").is_file() else OPT_WIDTH
-    options = {key: CaptioningConfig.model_fields[key].default for key in ("mapper", "prefix_length", "mapper_layers")}
-    check_sizes(options["mapper"], state, CLIP_WIDTH, width, options["prefix_length"], options["mapper_layers"])
-    carried = "with" if lm_state else "without"
-    return f"found: {path}, fits ViT-B/16 and width {width}, {carried} a language model"
+    found = f"found: {path}, {'with' if lm_state else 'without'} a language model"
+    folder = Path(find_language_model(config["llm"], root))
+    if not (folder / "config.json").is_file():
+        return f"{found}; whether it fits {config['llm']} is seen when that is there"
+    width, clip_width = _sizes(folder)[0], _architecture(config["policy"])["embed_dim"]
+    check_sizes(config["mapper"], state, clip_width, width, config["prefix_length"], config["mapper_layers"])
+    return f"{found}, fits {config['policy']} and width {width}"
 
 
-WEIGHTS = (
-    Weights("ViT-B/16", _ALL, "every row", "clip/ViT-B-16.pt", _clip),
-    Weights("ViT-L/14", _ALL, "RLCF, KD, ATKD", "clip/ViT-L-14.pt", _clip),
-    Weights("ViT-L/14@336px", _ALL, "RLCF-S, RLCF-S-M", "clip/ViT-L-14-336px.pt", _clip),
-    Weights("RN50x64", _ALL, "RLCF-S, RLCF-S-M", "clip/RN50x64.pt", _clip),
-    Weights("ViT-B/32", ("table3",), "CLIPScore", "clip/ViT-B-32.pt", _clip),
-    *(
-        Weights(file.other_paths[0], ("table1",), file.needed_by, file.path, _prompt)
-        for file in FILES
-        if file.group in ("coop", "cocoop")
-    ),
-    Weights(LLM, ("table3",), "every row", "opt-125m/config.json", _language_model),
-    *(
-        Weights(str(Path(file.path).parent), ("table3",), f"{file.path.split('_')[0]} rows", file.path, _mapper)
-        for file in FILES
-        if file.group == "mappers"
-    ),
-)
+_LOOK: dict[str, Callable[[Weights, Path], str]] = {
+    "policy": _clip, "prompt_start": _prompt, "llm": _language_model, "checkpoint": _mapper
+}  # fmt: skip

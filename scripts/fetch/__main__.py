@@ -12,7 +12,6 @@ import argparse
 import difflib
 import http.client
 import logging
-import shutil
 import sys
 import urllib.error
 import urllib.parse
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from clipscore.config.load import roots
 from clipscore.printing import print_text
-from scripts.fetch.download import download, find_fault, install, unpack
+from scripts.fetch.download import fetch, find_fault
 from scripts.fetch.manifest import FILES, RemoteFile
 from scripts.runs.process import Interrupted, messages, signals
 
@@ -31,11 +30,7 @@ log = logging.getLogger("scripts.fetch")  # __name__ is __main__ under python -m
 
 
 def choose(names: Sequence[str], with_annotations: bool) -> list[RemoteFile]:
-    """The files that are meant, in the manifest's order.
-
-    Args:
-        names: groups or paths; none: everything that a table needs.
-        with_annotations: whether annotation files count as needed when there are no names.
+    """The files of these groups or paths, in the manifest's order; without names all that a table needs.
 
     Raises:
         ValueError: a name that is neither a group nor a path.
@@ -52,12 +47,7 @@ def choose(names: Sequence[str], with_annotations: bool) -> list[RemoteFile]:
 
 
 def find_place(file: RemoteFile, places: Mapping[str, str]) -> Path:
-    """Where a file is, or where it goes: beside what is there of its data set.
-
-    Args:
-        file: one of the manifest.
-        places: the three roots.
-    """
+    """Where a file is under the three roots, or where it goes: beside what is there of its data set."""
     root = Path(places["data_root" if file.is_annotation else "pretrained_root"])
     target, *others = [root / path for path in (file.path, *file.other_paths)]
     if not file.is_annotation:
@@ -82,51 +72,6 @@ def advice(file: RemoteFile, target: Path) -> str:
     if file.is_archived:
         return f"get {file.address} and put it, packed or unpacked, at {target.parent}.zip or {target}"
     return f"get {file.address} ({describe(file)}) and copy it to {target}"
-
-
-def fetch(file: RemoteFile, target: Path) -> None:
-    """Download a file that is not there, check it and install it.
-
-    Raises:
-        ValueError: what came is not the file; it is not kept.
-        OSError, http.client.HTTPException: no download; a part of it is kept.
-    """
-    draft = target.with_name(f"{target.name}.part")
-    if file.is_archived:
-        _fetch_archived(file, target, draft)
-    else:
-        _load(file, draft)
-    fault = find_fault(draft, file)
-    if fault:
-        draft.unlink()
-        raise ValueError(f"what {file.address} sends {fault}; it was not kept")
-    install(draft, target)
-
-
-def _fetch_archived(file: RemoteFile, target: Path, draft: Path) -> None:
-    archive = target.parent.with_name(f"{target.parent.name}.zip")
-    if archive.is_file():  # put there by hand
-        return unpack(archive, target, draft)
-    part = archive.with_name(f"{archive.name}.part")
-    _load(file, part)
-    try:
-        unpack(part, target, draft)
-    finally:
-        part.unlink()
-
-
-def _load(file: RemoteFile, part: Path) -> None:
-    assert file.address is not None
-    _check_space(file, part)
-    download(file.address, part)
-
-
-def _check_space(file: RemoteFile, part: Path) -> None:
-    folder = next(parent for parent in part.parents if parent.exists())
-    missing = (file.size or 0) - (part.stat().st_size if part.is_file() else 0)
-    free = shutil.disk_usage(folder).free
-    if free < missing:
-        raise OSError(f"no space in {folder}: {missing:,} bytes are needed, {free:,} are free")
 
 
 class Fetching:
@@ -195,9 +140,7 @@ def listing(files: Sequence[RemoteFile], places: Mapping[str, str]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.fetch",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m scripts.fetch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="name", help="group or file; default: all that a table needs")
     parser.add_argument("--annotations", action="store_true", help="annotation files too, written under data_root")

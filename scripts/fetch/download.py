@@ -30,25 +30,28 @@ class Cut(ConnectionError):
 
 
 def find_fault(path: Path, file: RemoteFile) -> str:
-    """What is wrong with a file that is there; nothing when all that is known of it fits.
+    """What is wrong with a file that is there, by its published size and checksum; nothing when all that is known fits.
 
-    Args:
-        path: where it is.
-        file: its published size and checksum. A json file must also be readable.
+    A json file must also be readable.
     """
     if not path.is_file():
         return "is a folder, expected a file"
     size = path.stat().st_size
     if size == 0:
         return "is empty"
-    if file.size is not None and size != file.size:
+    if file.size not in (None, size):
         return f"has {size:,} bytes, expected {file.size:,}"
     if file.checksum is not None:
         algorithm, _, expected = file.checksum.partition(":")
         found = file_digest(path, algorithm)
         if found != expected:
             return f"has {algorithm} {found}, expected {expected}"
-    return _json_fault(path) if PurePosixPath(file.path).suffix == ".json" else ""
+    try:
+        if file.path.endswith(".json"):
+            json.loads(path.read_bytes())
+    except ValueError as error:
+        return f"is no valid json ({error})"
+    return ""
 
 
 def file_digest(path: Path, algorithm: str) -> str:
@@ -60,12 +63,41 @@ def file_digest(path: Path, algorithm: str) -> str:
     return digest.hexdigest()
 
 
-def _json_fault(path: Path) -> str:
-    try:
-        json.loads(path.read_bytes())
-    except ValueError as error:
-        return f"is no valid json ({error})"
-    return ""
+def fetch(file: RemoteFile, target: Path) -> None:
+    """Download a file that is not there, check it and give it its name.
+
+    Raises:
+        ValueError: what came is not the file; it is not kept.
+        OSError, http.client.HTTPException: no download; a part of it is kept.
+    """
+    draft = target.with_name(f"{target.name}.part")
+    if not file.is_archived:
+        _load(file, draft)
+    elif (archive := target.parent.with_name(f"{target.parent.name}.zip")).is_file():  # put there by hand
+        unpack(archive, target, draft)
+    else:
+        part = archive.with_name(f"{archive.name}.part")
+        _load(file, part)
+        try:
+            unpack(part, target, draft)
+        finally:
+            part.unlink()
+    fault = find_fault(draft, file)
+    if fault:
+        draft.unlink()
+        raise ValueError(f"what {file.address} sends {fault}; it was not kept")
+    if target.exists():
+        raise FileExistsError(f"{target} has appeared in the meantime and is left alone; the download is at {draft}")
+    os.rename(draft, target)
+
+
+def _load(file: RemoteFile, part: Path) -> None:
+    assert file.address is not None
+    folder = next(parent for parent in part.parents if parent.exists())
+    missing, free = (file.size or 0) - _size(part), shutil.disk_usage(folder).free
+    if free < missing:
+        raise OSError(f"no space in {folder}: {missing:,} bytes are needed, {free:,} are free")
+    download(file.address, part)
 
 
 def download(address: str, part: Path) -> None:
@@ -108,8 +140,9 @@ def _append_rest(address: str, part: Path) -> None:
         length = reply.headers.get("Content-Length")
         total = None if length is None else start + int(length)
         name = part.name.removesuffix(".part")
-        bar_of = {"desc": name, "unit": "B", "unit_scale": True, "leave": False, "disable": None}  # None: on terminals
-        with tqdm(total=total, initial=start, **bar_of) as bar:
+        with tqdm(
+            total=total, initial=start, desc=name, unit="B", unit_scale=True, leave=False, disable=None
+        ) as bar:  # disable=None: on terminals only
             while block := reply.read1(BLOCK):  # what has come so far, so that a kill loses nothing
                 stream.write(block)
                 stream.flush()
@@ -134,12 +167,7 @@ def _locked(part: Path, expected_size: int) -> Iterator[IO[bytes]]:
 
 
 def unpack(archive: Path, target: Path, draft: Path) -> None:
-    """Copy the file called as `target` out of a zip archive; its folder there is target's too, or there is none.
-
-    Args:
-        archive: the zip file.
-        target: name and folder of the wanted file.
-        draft: where its content goes.
+    """Copy the file called as `target` out of a zip archive to `draft`; its folder there is target's too, or none.
 
     Raises:
         ValueError: no zip archive, a damaged one, or another content.
@@ -157,14 +185,3 @@ def unpack(archive: Path, target: Path, draft: Path) -> None:
     except zipfile.BadZipFile as error:
         draft.unlink(missing_ok=True)
         raise ValueError(f"{archive} is no whole zip archive ({error}); get it again") from error
-
-
-def install(draft: Path, target: Path) -> None:
-    """Give a finished file its name.
-
-    Raises:
-        FileExistsError: something is there already.
-    """
-    if target.exists():
-        raise FileExistsError(f"{target} has appeared in the meantime and is left alone; the download is at {draft}")
-    os.rename(draft, target)

@@ -1,7 +1,7 @@
 """The files that `python -m scripts.fetch` knows: weights, and annotation files of the data sets.
 
-Addresses, sizes and checksums are those of the pages named here; pretrained/DATA.md has the same figures, and the image
-archives. Sizes or checksums that nobody publishes are None.
+Addresses and sizes are those of the pages named here, sha256 those of pretrained/checksums.sha256; pretrained/DATA.md
+has the same figures, and the image archives. Sizes or checksums that nobody publishes are None.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from classification.data.layouts import COOP_PAGE, SplitLayout
 from classification.data.layouts import LAYOUTS as IMAGE_LAYOUTS
+from clipscore.config.load import REPOSITORY
 from clipscore.data.caption_layouts import LAYOUTS as CAPTION_LAYOUTS
 from clipscore.data.caption_layouts import NOCAPS_FILE
+from clipscore.models.files import checksums
 
 
 @dataclass(frozen=True)
@@ -61,97 +63,84 @@ NOCAPS_FILES = "https://nocaps.s3.amazonaws.com"
 DRIVE_FILES = "https://drive.google.com/uc?export=download&id="
 
 
-def _clip(name: str, sha256: str, needed_by: str = "", size: int | None = None) -> RemoteFile:
-    return RemoteFile(
-        "clip", f"clip/{name}", OPENAI_PAGE, f"{OPENAI_FILES}/{sha256}/{name}", needed_by, size, f"sha256:{sha256}",
-        other_paths=(name,),
-    )  # fmt: skip
+_SHA256 = checksums(REPOSITORY / "pretrained")
 
 
-def _opt(name: str, size: int | None = None, checksum: str | None = None) -> RemoteFile:
-    address = f"{OPT_PAGE}/resolve/{OPT_REVISION}/{name}"
-    return RemoteFile("opt", f"opt-125m/{name}", OPT_PAGE, address, "captioning", size, checksum)
+def _clip(name: str, needed_by: str = "", size: int | None = None) -> RemoteFile:
+    path, sha256 = f"clip/{name}", _SHA256[f"clip/{name}"]
+    address = f"{OPENAI_FILES}/{sha256}/{name}"
+    return RemoteFile("clip", path, OPENAI_PAGE, address, needed_by, size, f"sha256:{sha256}", other_paths=(name,))
 
 
-def _prompts(group: str, folder: str, epoch: int, page: str, by_hand: str) -> RemoteFile:
+def _opt(name: str, size: int | None = None) -> RemoteFile:
+    path, address = f"opt-125m/{name}", f"{OPT_PAGE}/resolve/{OPT_REVISION}/{name}"
+    checksum = f"sha256:{_SHA256[path]}" if path in _SHA256 else None
+    return RemoteFile("opt", path, OPT_PAGE, address, "captioning", size, checksum)
+
+
+def _prompts(group: str, folder: str, epoch: int, page: str, needed_by: str, by_hand: str) -> RemoteFile:
     path = f"{group}/{folder}/prompt_learner/model.pth.tar-{epoch}"
-    needed_by = {"coop": "rows with CoOp", "cocoop": "CoCoOp rows"}[group]
     return RemoteFile(group, path, page, None, needed_by, other_paths=(f"{group}/{folder}",), by_hand=by_hand)
 
 
 def _mapper(kind: str) -> RemoteFile:
     folder = f"{kind}_opt125m_transformer_coco_01"
+    address = f"{RLCF_FILES}/{folder}.zip"
+    return RemoteFile("mappers", f"{folder}/ckpt-latest.pt", RLCF_PAGE, address, "captioning", is_archived=True)
+
+
+def _captions(dataset: str, name: str, page: str, files: str, needed_by: str, md5: str | None = None) -> RemoteFile:
+    path, *others = (
+        f"{folder}/{at}{name}" for folder in CAPTION_LAYOUTS[dataset].folders for at in ("annotations/", "")
+    )
+    checksum = f"md5:{md5}" if md5 else None
     return RemoteFile(
-        "mappers", f"{folder}/ckpt-latest.pt", RLCF_PAGE, f"{RLCF_FILES}/{folder}.zip", "captioning", is_archived=True
+        dataset, path, page, f"{files}/{name}", needed_by, None, checksum, other_paths=others, is_annotation=True
     )
 
 
-def _captions(dataset: str, name: str, page: str, address: str, needed_by: str, md5: str | None = None) -> RemoteFile:
-    folders = CAPTION_LAYOUTS[dataset].folders
-    paths = [f"{folder}/{place}{name}" for folder in folders for place in ("annotations/", "")]
-    checksum = f"md5:{md5}" if md5 else None
-    return RemoteFile(
-        dataset, paths[0], page, address, needed_by, checksum=checksum, other_paths=paths[1:], is_annotation=True
-    )  # fmt: skip
-
-
-def _coco(split: str, needed_by: str) -> RemoteFile:
-    name = f"coco_karpathy_{split}.json"
-    md5 = CAPTION_LAYOUTS["coco"].md5[split]
-    return _captions("coco", name, BLIP_PAGE, f"{BLIP_FILES}/{name}", needed_by, md5)
-
-
-def _flickr30k(split: str, needed_by: str) -> RemoteFile:
-    name = f"flickr30k_{split}.json"
-    return _captions("flickr30k", name, BLIP_PAGE, f"{BLIP_FILES}/{name}", needed_by)
+def _blip(dataset: str, prefix: str, split: str, needed_by: str) -> RemoteFile:
+    md5 = CAPTION_LAYOUTS[dataset].md5.get(split)
+    return _captions(dataset, f"{prefix}_{split}.json", BLIP_PAGE, BLIP_FILES, needed_by, md5)
 
 
 def _split(dataset: str, drive_id: str) -> RemoteFile:
     layout = IMAGE_LAYOUTS[dataset]
     assert isinstance(layout, SplitLayout)
-    paths = [f"{folder}/{layout.split_file}" for folder in layout.folders]
-    address = DRIVE_FILES + drive_id
+    path, *others = (f"{folder}/{layout.split_file}" for folder in layout.folders)
     return RemoteFile(
-        "splits", paths[0], COOP_PAGE, address, "fine-grained sets", other_paths=paths[1:], is_annotation=True
+        "splits", path, COOP_PAGE, DRIVE_FILES + drive_id, "fine-grained sets", other_paths=others, is_annotation=True
     )
 
 
 _TRAINING = "Table 3's mappers, when they are trained here"
 
 FILES: tuple[RemoteFile, ...] = (
-    _clip("ViT-B-16.pt", "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f", "every row", 350_837_078),
-    _clip("ViT-L-14.pt", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
-          "RLCF, KD, DKD, ATKD, zero-shot L/14", 932_768_134),
-    _clip("ViT-L-14-336px.pt", "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",
-          "RLCF-S, RLCF-S-M, ensembles", 934_088_680),
-    _clip("RN50x64.pt", "be1cfb55d75a9666199fb2206c106743da0f6468c9d327f3e0d0a543a9919d9c",
-          "RLCF-S, RLCF-S-M, ensembles"),
-    _clip("ViT-B-32.pt", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
-          "CLIPScore of captions", 353_976_522),
-    _clip("RN50.pt", "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"),
-    _clip("RN101.pt", "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599"),
-    _clip("RN50x4.pt", "7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd"),
-    _clip("RN50x16.pt", "52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa"),
+    _clip("ViT-B-16.pt", "every row", 350_837_078),
+    _clip("ViT-L-14.pt", "RLCF, KD, DKD, ATKD, zero-shot L/14", 932_768_134),
+    _clip("ViT-L-14-336px.pt", "RLCF-S, RLCF-S-M, ensembles", 934_088_680),
+    _clip("RN50x64.pt", "RLCF-S, RLCF-S-M, ensembles"),
+    _clip("ViT-B-32.pt", "CLIPScore of captions", 353_976_522),
+    *map(_clip, ("RN50.pt", "RN101.pt", "RN50x4.pt", "RN50x16.pt")),
     _opt("config.json", 651),
     _opt("generation_config.json", 137),
     _opt("merges.txt"),
-    _opt("pytorch_model.bin", 250_540_281,
-         "sha256:2d74da6615135c58cf3cf9ad4cb11e7c613ff9e55fe658a47ab83b6c8d1174a9"),
+    _opt("pytorch_model.bin", 250_540_281),
     _opt("special_tokens_map.json", 441),
     _opt("tokenizer_config.json", 685),
     _opt("vocab.json"),
     _mapper("clipcap"),
     _mapper("capdec"),
-    _prompts("coop", "coop_16shots_nctx4_cscFalse_ctpend_vitb16_seed1", 50, COOP_WEIGHTS,
+    _prompts("coop", "coop_16shots_nctx4_cscFalse_ctpend_vitb16_seed1", 50, COOP_WEIGHTS, "rows with CoOp",
              "unpack it and copy vit_b16_ep50_16shots/nctx4_cscFalse_ctpend/seed1/prompt_learner/model.pth.tar-50"),
-    _prompts("cocoop", "cocoop_16shots_nctx4_ctxinit_vitb16_seed1", 10, COCOOP_PAGE,
+    _prompts("cocoop", "cocoop_16shots_nctx4_ctxinit_vitb16_seed1", 10, COCOOP_PAGE, "CoCoOp rows",
              "the authors have not published it: train it with scripts/cocoop/xd_train.sh 1 of that repository"),
-    _coco("test", "Table 2"),
-    _coco("train", _TRAINING),
-    _coco("val", ""),
-    _flickr30k("test", "Tables 2 and 3"),
-    _flickr30k("train", _TRAINING),
-    _captions("nocaps", NOCAPS_FILE, NOCAPS_PAGE, f"{NOCAPS_FILES}/{NOCAPS_FILE}", "Table 3"),
+    _blip("coco", "coco_karpathy", "test", "Table 2"),
+    _blip("coco", "coco_karpathy", "train", _TRAINING),
+    _blip("coco", "coco_karpathy", "val", ""),
+    _blip("flickr30k", "flickr30k", "test", "Tables 2 and 3"),
+    _blip("flickr30k", "flickr30k", "train", _TRAINING),
+    _captions("nocaps", NOCAPS_FILE, NOCAPS_PAGE, NOCAPS_FILES, "Table 3"),
     _split("caltech101", "1hyarUivQE36mY6jSomru6Fjd-JzwcCzN"),
     _split("oxford_pets", "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs"),
     _split("stanford_cars", "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),

@@ -9,24 +9,47 @@ from typing import Any
 
 from clipscore.config.fields import RunConfig
 
-Values = dict[str, Any]
+Values = dict[str, Any]  # a configuration as JSON
 ABSENT = "absent"
 
 
-def identity(config: Values, fingerprint: dict[str, str]) -> str:
+def identity(config: RunConfig, fingerprint: dict[str, str]) -> str:
     """Hash of all that a run's numbers depend on.
 
     Args:
-        config: the configuration; fields in `RunConfig.NOT_IDENTITY` do not count.
+        config: the configuration.
         fingerprint: the task's hashes of weights and data.
     """
-    parts = {"config": _identifying(config), "fingerprint": fingerprint}
+    parts = {"config": identifying(config.model_dump(mode="json"), type(config)), "fingerprint": fingerprint}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def config_differences(recorded: Values, wanted: Values) -> list[str]:
-    """`differences` of two configurations; fields in `RunConfig.NOT_IDENTITY` do not count."""
-    return differences(_identifying(recorded), _identifying(wanted))
+def identifying(values: Values, config_class: type[RunConfig]) -> Values:
+    """The part of a configuration that a run's numbers depend on.
+
+    Without `NOT_IDENTITY`, and without the keys of `ADDED` where they have the value that older runs were made with.
+    """
+    kept: Any = {key: value for key, value in values.items() if key not in config_class.NOT_IDENTITY}
+    for key, before in config_class.ADDED.items():
+        kept = _drop(kept, key.split("."), before)
+    return kept
+
+
+def _drop(section: Any, path: list[str], before: Any) -> Any:
+    """A section, or a list of them, without the key at `path` where its value is `before`."""
+    if isinstance(section, list):
+        return [_drop(item, path, before) for item in section]
+    name, *rest = path
+    if not isinstance(section, dict) or name not in section:
+        return section
+    if rest:
+        return section | {name: _drop(section[name], rest, before)}
+    return {key: value for key, value in section.items() if key != name or value != before}
+
+
+def config_differences(recorded: Values, wanted: Values, config_class: type[RunConfig]) -> list[str]:
+    """`differences` of the `identifying` parts of two configurations of a class."""
+    return differences(identifying(recorded, config_class), identifying(wanted, config_class))
 
 
 def differences(recorded: Values, wanted: Values) -> list[str]:
@@ -47,10 +70,6 @@ def check_finite(record: Values) -> None:
     if bad:
         name = f"sample {record['id']}" if "id" in record else "the summary"
         raise FloatingPointError(f"{name} has a result that is not a finite number: {', '.join(bad)}")
-
-
-def _identifying(config: Values) -> Values:
-    return {key: value for key, value in config.items() if key not in RunConfig.NOT_IDENTITY}
 
 
 def _flatten(value: Any, key: str = "") -> Values:

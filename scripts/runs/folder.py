@@ -3,12 +3,12 @@
     <output_root>/<name>__<column, / as ->__seed<seed>/
         config.yaml    the resolved configuration
         env.json       the run's identity, the fingerprint of weights and data, and each environment it ran in
-        rows.jsonl     one line per sample, on disk before the next sample starts
-        rows-<i>-of-<n>.jsonl    the same by shard i of n; all these files together are the run, see `merged`
+        about.json     what a reader of the rows needs to know
+        rows.jsonl     one line per sample, on disk before the next sample starts; rows-<i>-of-<n>.jsonl of shard i of n
         carry.pt       what a sequential task carries from sample to sample, and after how many samples
         summary.json   written last; a folder that has it is finished
-        log.txt        the messages, with the tracebacks that the screen does not show; log-<i>-of-<n>.txt of a shard
-        lock           who writes at the moment (scripts/runs/lock.py)
+        log.txt        the messages, with the tracebacks that the screen does not show; log-<i>-of-<n>.txt
+        lock           held by who writes; lock-<i>-of-<n> (scripts/runs/lock.py)
 
 Rows are only ever added to a folder of the same identity (scripts/runs/compare_configs.py).
 """
@@ -17,31 +17,69 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from clipscore.config.fields import RunConfig
-from scripts.runs.compare_configs import check_finite, config_differences, differences, identity
-from scripts.runs.finished import has_rows, read_config, read_environment, run_path, summary_keys
+from scripts.runs.compare_configs import Values, check_finite, config_differences, differences, identity
 from scripts.runs.lock import FolderLock
+from scripts.runs.read import open_run, read_config, read_json
 from scripts.runs.rows import (
     RecordFile,
     Row,
+    explain_full_disk,
+    has_rows,
     merged,
     read_rows,
     record_files,
-    told_when_full,
     whole_file,
     write_whole,
-)
+)  # fmt: skip
 from scripts.runs.shards import Shard
+
+SUMMARY_KEYS = ("limit", "metrics", "metric_model")  # no row depends on them, the summary does
+
+
+def run_path(config: RunConfig) -> Path:
+    """The folder of a run: `<output_root>/<name>__<column>__seed<seed>`, the column being the data set.
+
+    Raises:
+        ValueError: the name cannot be a part of a folder's name.
+    """
+    name = config.name or config.task
+    if name.startswith(".") or set(name) & set("/\\\0"):
+        raise ValueError(f"name must be a plain folder name without slashes or a leading dot, got {name!r}")
+    return Path(config.output_root) / f"{name}__{config.column.replace('/', '-')}__seed{config.seed}"
+
+
+def summary_differences(recorded: Values, config: RunConfig) -> list[str]:
+    """Why a recorded configuration's summary is not the one of `config`: `differences` of all that it depends on."""
+    wanted = config.model_dump(mode="json")
+    keys = ({key: values.get(key) for key in SUMMARY_KEYS} for values in (recorded, wanted))
+    return [*config_differences(recorded, wanted, type(config)), *differences(*keys)]
+
+
+def recorded_summary(config: RunConfig) -> Row | None:
+    """The summary that a run with this configuration and limit has in its folder; None when it has none."""
+    try:
+        run = open_run(run_path(config))
+    except FileNotFoundError:  # or not there any more: another process takes the run up
+        return None
+    return None if run.summary is None or summary_differences(run.config, config) else run.summary
+
+
+def finished_summary(config: RunConfig) -> Row | None:
+    """The `recorded_summary` of a run without errors to try again; None otherwise.
+
+    It spares building the models, so a change of the weights or the data since then is not noticed here.
+    """
+    summary = recorded_summary(config)
+    return summary if summary is not None and summary["num_errors"] == 0 else None
 
 
 class RunFolder:
     """One run's folder, held by one process at a time, or by one for each shard.
-
-    Args:
-        config: the run's configuration.
 
     Raises:
         ValueError: on entry, the folder holds a run of another configuration.
@@ -57,13 +95,14 @@ class RunFolder:
         self._num_elsewhere = 0
 
     def __enter__(self) -> RunFolder:
-        with told_when_full(self.path):
+        with explain_full_disk(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = FolderLock(self.path)
+            self._lock = FolderLock(self.path, self.shard)
         try:
-            with told_when_full(self.path), self._lock.gate():
-                self._lock.hold(self.shard, summary_keys(self.config.model_dump(mode="json")))
-                if not has_rows(self.path) and not self._lock.has_others(self.shard):
+            with explain_full_disk(self.path), self._lock.gate():
+                values = self.config.model_dump(mode="json")
+                self._lock.hold({key: values.get(key) for key in SUMMARY_KEYS})
+                if not has_rows(self.path) and not self._lock.others():
                     (self.path / "config.yaml").unlink(missing_ok=True)  # nothing was computed with it
             self.check()
         except BaseException:
@@ -95,18 +134,17 @@ class RunFolder:
         Raises:
             ValueError: the folder's rows were made from other weights or data, or a record file is damaged.
         """
-        config = self.config.model_dump(mode="json") | {"shard": None}
-        with told_when_full(self.path), self._held.gate():
-            known = read_environment(self.path)
+        with explain_full_disk(self.path), self._held.gate():
+            known = read_json(self.path / "env.json") or {}
             if (self.path / "config.yaml").is_file():  # there are rows, or processes that will write some
-                found = differences(known.get("fingerprint", {}), fingerprint)
-                self._refuse([*config_differences(read_config(self.path), config), *found])
+                self._refuse_others(differences(known.get("fingerprint", {}), fingerprint))
             (self.path / "summary.json").unlink(missing_ok=True)
             environments = known.get("environments", [])
             if environment not in environments:
                 environments.append(environment)
-            record = {"identity": identity(config, fingerprint), "fingerprint": fingerprint}
-            write_whole(self.path / "env.json", json.dumps(record | {"environments": environments}, indent=2))
+            env = {"identity": identity(self.config, fingerprint), "fingerprint": fingerprint}
+            config = self.config.model_dump(mode="json") | {"shard": None}
+            write_whole(self.path / "env.json", json.dumps(env | {"environments": environments}, indent=2))
             write_whole(self.path / "about.json", json.dumps(about, indent=1, ensure_ascii=False))
             write_whole(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
             rows = self._read_all()
@@ -115,29 +153,24 @@ class RunFolder:
         return rows
 
     def append(self, row: Row) -> None:
-        """Add one row; it is on the disk when this returns.
-
-        Raises:
-            FloatingPointError: a number in the row is infinite or not a number.
-        """
+        """Add one row; it is on the disk when this returns. FloatingPointError: a number in it is not finite."""
         check_finite(row)
-        with told_when_full(self.path):
+        with explain_full_disk(self.path):
             self._file.append(row)
 
     def num_rows_elsewhere(self) -> int:
         """How many rows other processes have written since `begin`."""
         for path in record_files(self.path):
             if path != self._file.path:
-                rows, self._ends[path] = read_rows(path, self._ends.get(path, 0))
-                self._num_elsewhere += len(rows)
+                self._num_elsewhere += len(self._read(path, self._ends.get(path, 0)))
         return self._num_elsewhere
 
     def is_last(self) -> bool:
         """Whether no other process is at work on the run. When one is, this one's shard is given back."""
         with self._held.gate():
-            last = not self._held.has_others(self.shard)
+            last = not self._held.others()
             if not last:
-                self._held.release(self.shard)
+                self._held.release()
         return last
 
     def rows(self) -> dict[str, Row]:
@@ -148,7 +181,7 @@ class RunFolder:
         """Drop all lines of this process's records after the first `count`."""
         self._file.keep(count)
 
-    def load_carry(self) -> tuple[int, dict]:
+    def load_carry(self) -> tuple[int, dict[str, Any]]:
         """How many samples carry.pt has seen and the task's state after them; (0, {}) when there is none."""
         import torch  # slow to import, and only sequential tasks have a carry
 
@@ -158,22 +191,18 @@ class RunFolder:
         carry = torch.load(file, map_location="cpu", weights_only=True)
         return carry["rows"], carry["state"]
 
-    def save_carry(self, num_rows: int, state: dict) -> None:
+    def save_carry(self, num_rows: int, state: dict[str, Any]) -> None:
         """Keep a task's state after its first `num_rows` samples; an interrupted call leaves the last one in place."""
         import torch
 
-        with told_when_full(self.path), whole_file(self.path / "carry.pt") as file:
+        with explain_full_disk(self.path), whole_file(self.path / "carry.pt") as file:
             torch.save({"rows": num_rows, "state": state}, file)
 
     def finish(self, summary: Row) -> None:
-        """Write summary.json, which makes the run a finished one.
-
-        Raises:
-            FloatingPointError: a number in the summary is infinite or not a number.
-        """
+        """Write summary.json, which makes the run a finished one. FloatingPointError: a number in it is not finite."""
         check_finite(summary)
-        text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
-        with told_when_full(self.path):
+        with explain_full_disk(self.path):
+            text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
             write_whole(self.path / "summary.json", text)
 
     def check(self) -> None:
@@ -184,10 +213,18 @@ class RunFolder:
         """
         if not has_rows(self.path):
             return  # nothing was computed with another configuration
-        if (self.path / "config.yaml").is_file():
-            self._refuse(config_differences(read_config(self.path), self.config.model_dump(mode="json")))
-        else:
+        if not (self.path / "config.yaml").is_file():
             raise ValueError(f"{self.path} has rows.jsonl but no config.yaml: it is no run folder; move it away")
+        self._refuse_others([])
+
+    def _refuse_others(self, found: list[str]) -> None:
+        """Refuse the folder when its configuration is another, or for what was `found`."""
+        recorded, wanted = read_config(self.path), self.config.model_dump(mode="json")
+        if found := [*config_differences(recorded, wanted, type(self.config)), *found]:
+            raise ValueError(
+                f"{self.path} holds a run of another configuration: {'; '.join(found)}. "
+                "Give this run name=OTHER or output_root=ELSEWHERE, or delete the folder."
+            )
 
     @property
     def _held(self) -> FolderLock:
@@ -200,15 +237,9 @@ class RunFolder:
         return self._rows
 
     def _read_all(self) -> list[Row]:
-        rows = []
-        for path in record_files(self.path):
-            found, self._ends[path] = read_rows(path)
-            rows += found
-        return rows
+        return [row for path in record_files(self.path) for row in self._read(path)]
 
-    def _refuse(self, found: list[str]) -> None:
-        if found:
-            raise ValueError(
-                f"{self.path} holds a run of another configuration: {'; '.join(found)}. "
-                "Give this run name=OTHER or output_root=ELSEWHERE, or delete the folder."
-            )
+    def _read(self, path: Path, start: int = 0) -> list[Row]:
+        found = list(read_rows(path, start))
+        self._ends[path] = found[-1][1] if found else start
+        return [row for row, _ in found]

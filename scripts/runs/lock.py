@@ -1,4 +1,9 @@
-"""Who may write to a run folder: one process for the whole run, or one for each shard of the same number of shards."""
+"""Who may write to a run folder: one process for the whole run, or one for each shard of the same number of shards.
+
+Shard i of n holds the file lock-<i>-of-<n>, the whole run the file `lock`; its text says which process that is. These
+are POSIX record locks rather than flock(): the system takes them back however the process ends, and the readers of a
+DataLoader do not inherit them. A process loses them when it closes any handle of the file, so it opens its own once.
+"""
 
 from __future__ import annotations
 
@@ -6,108 +11,81 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scripts.runs.compare_configs import differences
 from scripts.runs.shards import Shard
 
-FILE = "lock"
-GATE, SLOTS = 0, 1  # bytes of the file: for those who look at the folder as a whole, and from there one per shard
+HELD, GATE = 0, 1  # bytes of a file: its process is at work; in `lock`: someone looks at the folder as a whole
 
 
 class FolderBusy(OSError):
     """Other processes write to the folder. The message says who, and what to do."""
 
 
-@dataclass(frozen=True)
-class Holder:
-    """A line of the lock file: a process, its shard, and the terms on which all that write at the same time agree."""
+class Holder(NamedTuple):
+    """A process at work, and the terms on which all at work agree; None when a full disk has cut the file."""
 
     shard: Shard
-    process: str
-    terms: dict[str, Any]
-
-    @classmethod
-    def parse(cls, line: bytes) -> Holder | None:
-        """None for a line that a full disk has cut."""
-        try:
-            shard, process, terms = json.loads(line)
-        except ValueError:
-            return None
-        return cls(Shard.parse(shard), process, terms)
-
-    def __str__(self) -> str:
-        return json.dumps([str(self.shard), self.process, self.terms])
+    process: str = "another process"
+    terms: dict[str, Any] | None = None
 
 
 class FolderLock:
-    """The lock file of a folder. Its bytes are locked, by their number; its text says who holds them.
+    """The lock files of an existing folder, for a process that does this shard, or that only looks."""
 
-    POSIX record locks rather than flock(): the system takes them back when the process ends, however it ends, while the
-    reader processes of a DataLoader would inherit the latter and keep it for seconds. A process loses its locks when it
-    closes the file, so it opens it once at a time.
-
-    Args:
-        folder: exists.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._file = open(folder / FILE, "a+b", buffering=0)  # noqa: SIM115 - see `close`
+    def __init__(self, folder: Path, shard: Shard) -> None:
+        self.folder, self.shard, self._own = folder, shard, shard.file_name("lock", "")
+        names = {"lock", self._own}
+        self._files = {name: open(folder / name, "a+b", buffering=0) for name in names}  # noqa: SIM115 - see `close`
+        self._is_held = False
 
     def close(self) -> None:
         """Give everything back."""
-        self._file.close()
+        for file in self._files.values():
+            file.close()
 
-    def hold(self, shard: Shard, terms: dict[str, Any]) -> None:
-        """Take a shard until `close`; inside `gate`.
-
-        Args:
-            shard: of this process.
-            terms: what JSON can hold; those of all processes at work are the same.
+    def hold(self, terms: dict[str, Any]) -> None:
+        """Take the shard until `release` or `close`; inside `gate`.
 
         Raises:
             FolderBusy: another process has it, or shards that it shares samples with, or works on other terms.
         """
-        listed = self._listed()
-        if not self._take(_slot(shard)):
-            part = f" as shard {shard}" if shard.is_part else ""
+        others, part = self.others(), f"shard {self.shard}" if self.shard.is_part else ""
+        if same := [one for one in others if one.shard == self.shard]:
             raise FolderBusy(
-                f"another process ({_names([one for one in listed if one.shard == shard])}) is writing to "
-                f"{self.folder}{part}; wait for it to end, or give this run name=OTHER"
+                f"another process ({_names(same)}) is writing to {self.folder}{part and f' as {part}'}; wait for it to "
+                "end, or give this run name=OTHER"
             )
-        start, end = _slots(shard.count)
-        others = [one for one in listed if one.shard != shard and self._is_busy(one.shard)]
-        if not (self._is_free(SLOTS, start) and self._is_free(end)):
+        if overlapping := [one for one in others if one.shard.count != self.shard.count]:
             raise FolderBusy(
-                f"{self.folder} is being written by {_names([one for one in others if one.shard.count != shard.count])}"
-                f", which has samples of {_title(shard)} too; wait for it to end, go on in as many shards as there, or "
-                "give this run name=OTHER"
+                f"{self.folder} is being written by {_names(overlapping)}, which has samples of "
+                f"{part or 'the whole run'} too; wait for it to end, go on in as many shards as there, or give this "
+                "run name=OTHER"
             )
         for other in others:
-            if found := differences(other.terms, terms):
+            if other.terms is not None and (found := differences(other.terms, terms)):
                 raise FolderBusy(
                     f"shards that run at the same time must agree: {'; '.join(found)}; {self.folder} is being written "
                     f"by {_names([other])}"
                 )
-        lines = [*others, Holder(shard, f"process {os.getpid()} on {socket.gethostname()}", terms)]
-        self._file.truncate(0)
-        self._file.write("".join(f"{line}\n" for line in lines).encode())
+        self._is_held = _take(self._files[self._own])
+        self._files[self._own].truncate(0)
+        self._files[self._own].write(json.dumps([f"process {os.getpid()} on {socket.gethostname()}", terms]).encode())
 
-    def has_others(self, shard: Shard | None) -> bool:
-        """Whether other processes are at work in the folder; inside `gate`, with the own shard, if one is held."""
-        if shard is None:
-            return not self._is_free(SLOTS)
-        own = _slot(shard)
-        return not (self._is_free(SLOTS, own) and self._is_free(own + 1))
+    def others(self) -> list[Holder]:
+        """The other processes that are at work in the folder; inside `gate`."""
+        paths = [path for path in sorted(self.folder.glob("lock*")) if path.name != self._own or not self._is_held]
+        return [holder for holder in map(self._holder, paths) if holder is not None]
 
-    def release(self, shard: Shard) -> None:
-        """Give the own shard back; inside `gate`."""
-        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _slot(shard))
+    def release(self) -> None:
+        """Give the shard back; inside `gate`."""
+        fcntl.lockf(self._files[self._own], fcntl.LOCK_UN, 1, HELD)
+        self._is_held = False
 
     @contextmanager
     def gate(self) -> Iterator[None]:
@@ -116,72 +94,50 @@ class FolderLock:
         Raises:
             OSError: the file system has no locks.
         """
+        file = self._files["lock"]
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX, 1, GATE)
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, GATE)
         except OSError as error:
             raise OSError(
-                f"{self._file.name} cannot be locked ({error.strerror}), so nothing would keep two processes from one "
-                "run; choose an output_root on a file system with POSIX locks"
+                f"{file.name} cannot be locked ({error.strerror}), so nothing would keep two processes from one run; "
+                "choose an output_root on a file system with POSIX locks"
             ) from error
         try:
             yield
         finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, GATE)
+            fcntl.lockf(file, fcntl.LOCK_UN, 1, GATE)
 
-    def _take(self, start: int, length: int = 1) -> bool:
+    def _holder(self, path: Path) -> Holder | None:
+        """Who holds a lock file; None when nobody does."""
+        known = self._files.get(path.name)
+        with nullcontext(known) if known else open(path, "r+b", buffering=0) as file:
+            if _take(file):
+                fcntl.lockf(file, fcntl.LOCK_UN, 1, HELD)
+                return None
+            file.seek(0)
+            text = file.read()
+        shard = Shard.of_file(path)
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
-        except (BlockingIOError, PermissionError):  # either one, depending on the system
-            return False
-        return True
-
-    def _is_free(self, start: int, end: int | None = None) -> bool:
-        """Whether no other process has a byte from `start` on, before `end`; an own lock there would be lost."""
-        if start == end:
-            return True
-        length = 0 if end is None else end - start  # 0: without an end
-        free = self._take(start, length)
-        if free:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, length, start)
-        return free
-
-    def _is_busy(self, shard: Shard) -> bool:
-        """Whether another process has a shard that this one has not."""
-        return not self._is_free(_slot(shard), _slot(shard) + 1)
-
-    def _listed(self) -> list[Holder]:
-        self._file.seek(0)
-        found = map(Holder.parse, self._file.read().splitlines())
-        return [holder for holder in found if holder is not None]
+            return Holder(shard, *json.loads(text))
+        except ValueError:
+            return Holder(shard)
 
 
 def is_anyone_at_work(folder: Path) -> bool:
     """Whether a process is writing to a run folder, this one aside."""
-    if not (folder / FILE).is_file():
+    if not (folder / "lock").is_file():
         return False
-    lock = FolderLock(folder)
+    with closing(FolderLock(folder, Shard())) as lock, lock.gate():
+        return bool(lock.others())
+
+
+def _take(file: FileIO) -> bool:
     try:
-        with lock.gate():
-            return lock.has_others(None)
-    finally:
-        lock.close()
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, HELD)
+    except (BlockingIOError, PermissionError):  # either one, depending on the system
+        return False
+    return True
 
 
-def _title(shard: Shard) -> str:
-    return f"shard {shard}" if shard.is_part else "the whole run"
-
-
-def _names(holders: Sequence[Holder]) -> str:
-    """The processes, for a message."""
-    found = [one.process + (f" (shard {one.shard})" if len(holders) > 1 else "") for one in holders]
-    return " and ".join(found) or "another process"
-
-
-def _slots(count: int) -> tuple[int, int]:
-    """First byte of the shards of a run in `count`, and the byte after their last: behind those of smaller counts."""
-    start = SLOTS + count * (count - 1) // 2
-    return start, start + count
-
-
-def _slot(shard: Shard) -> int:
-    return _slots(shard.count)[0] + shard.index
+def _names(holders: list[Holder]) -> str:
+    return " and ".join(one.process + (f" (shard {one.shard})" if len(holders) > 1 else "") for one in holders)

@@ -88,32 +88,29 @@ def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row)
     ids = task.ids[: config.limit]
     own = folder.shard.take(ids)
     written = folder.begin(task.fingerprint, environment, task.about)
-    if task.sequential:
-        written = _take_up_sequence(task, folder, written)
-    rows = merged(written)
+    rows = merged(_take_up_sequence(task, folder, written) if task.sequential else written)
     # A sequential task has passed its errors: tried again now, such a sample would meet another state than in its turn.
     todo = [key for key in own if key not in rows or ("error" in rows[key] and not task.sequential)]
+    title = f"{config.column}, shard {folder.shard}" if folder.shard.is_part else config.column
     if len(todo) < len(own):
-        log.info("%s: %d of %d samples are done already", _title(folder), len(own) - len(todo), len(own))
-    _adapt_samples(task, config, folder, rows, ids, todo)
+        log.info("%s: %d of %d samples are done already", title, len(own) - len(todo), len(own))
+    if todo:
+        known = [rows[key] for key in ids if key in rows]
+        with Progress(task, title, known, len(ids), folder.num_rows_elsewhere) as progress:
+            _adapt_samples(task, config, folder, rows, todo, progress)
+        if task.sequential:
+            folder.save_carry(len(ids), task.state_dict())
     is_last = folder.is_last()
     if folder.shard.is_part:
         rows = folder.rows()
     num_done = sum(key in rows for key in ids)
     if not is_last or num_done < len(ids):
-        log.info(
-            "%s done, %d of %d samples in the run; the summary is written by the last shard",
-            _title(folder), num_done, len(ids),
-        )  # fmt: skip
+        text = "%s done, %d of %d samples in the run; the summary is written by the last shard"
+        log.info(text, title, num_done, len(ids))
         return None
     summary = summarize(task, config, [rows[key] for key in ids])
     folder.finish(summary)
     return summary
-
-
-def _title(folder: RunFolder) -> str:
-    part = f", shard {folder.shard}" if folder.shard.is_part else ""
-    return folder.config.column + part
 
 
 def _take_up_sequence(task: Task, folder: RunFolder, written: list[Row]) -> list[Row]:
@@ -131,27 +128,27 @@ def _take_up_sequence(task: Task, folder: RunFolder, written: list[Row]) -> list
 
 
 def _adapt_samples(
-    task: Task, config: RunConfig, folder: RunFolder, rows: dict[str, Row], ids: list[str], todo: list[str]
+    task: Task, config: RunConfig, folder: RunFolder, rows: dict[str, Row], todo: list[str], progress: Progress
 ) -> None:
     """Adapt to the samples in `todo`, and put each row into the folder and into `rows`."""
-    if not todo:
-        return
     num_before, waited, start = len(rows), 0.0, time.monotonic()
-    known = [rows[key] for key in ids if key in rows]
-    with Progress(task, _title(folder), known, len(ids), folder.num_rows_elsewhere) as progress:
-        arriving = zip(todo, _timed(task.samples(todo)), strict=True)
-        for num_done, (key, (sample, seconds)) in enumerate(arriving, start=num_before + 1):
-            assert sample.id == key, f"sample {sample.id} came in the place of {key}"
-            row = _adapt_sample(task, sample, config.on_error) | {"seconds_waiting": round(seconds, 4)}
-            folder.append(row)
-            progress.add(row, is_new=key not in rows)
-            rows[key] = row
-            waited += seconds
-            if task.sequential and num_done % CARRY_INTERVAL == 0:
-                folder.save_carry(num_done, task.state_dict())
-    if task.sequential:
-        folder.save_carry(len(ids), task.state_dict())
-    _tell_of_waiting(folder, waited, time.monotonic() - start)
+    arriving = zip(todo, _timed(task.samples(todo)), strict=True)
+    for num_done, (key, (sample, seconds)) in enumerate(arriving, start=num_before + 1):
+        assert sample.id == key, f"sample {sample.id} came in the place of {key}"
+        row = _adapt_sample(task, sample, config.on_error) | {"seconds_waiting": round(seconds, 4)}
+        folder.append(row)
+        progress.add(row, is_new=key not in rows)
+        rows[key] = row
+        waited += seconds
+        if task.sequential and num_done % CARRY_INTERVAL == 0:
+            folder.save_carry(num_done, task.state_dict())
+    elapsed = time.monotonic() - start
+    if waited > WAITING_S and waited > WAITING_SHARE * elapsed:
+        log.warning(
+            "%s: %.0f%% of the time went by waiting for data; more reader processes shorten that: num_workers=N, "
+            "now %d, on %d CPU cores",
+            progress.title, 100 * waited / elapsed, config.num_workers, os.cpu_count() or 1,
+        )  # fmt: skip
 
 
 def _timed(samples: Iterable[Sample]) -> Iterator[tuple[Sample, float]]:
@@ -160,15 +157,6 @@ def _timed(samples: Iterable[Sample]) -> Iterator[tuple[Sample, float]]:
     for sample in samples:
         yield sample, time.perf_counter() - start
         start = time.perf_counter()
-
-
-def _tell_of_waiting(folder: RunFolder, waited: float, elapsed: float) -> None:
-    if waited > WAITING_S and waited > WAITING_SHARE * elapsed:
-        log.warning(
-            "%s: %.0f%% of the time went by waiting for data; more reader processes shorten that: num_workers=N, "
-            "now %d, on %d CPU cores",
-            _title(folder), 100 * waited / elapsed, folder.config.num_workers, os.cpu_count() or 1,
-        )  # fmt: skip
 
 
 def _adapt_sample(task: Task, sample: Sample, on_error: str) -> Row:

@@ -20,7 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from clipscore.config.load import REPOSITORY
-from scripts.runs.rows import told_when_full
+from scripts.runs.rows import explain_full_disk
 from scripts.runs.shards import Rank
 
 CODE_FOLDERS = ["clipscore", "classification", "retrieval", "captioning"]
@@ -91,7 +91,7 @@ def messages(task_packages: Iterable[str], rank: Rank = ALONE) -> Iterator[None]
 @contextmanager
 def log_file(path: Path) -> Iterator[None]:
     """Append all messages to a file while this lasts."""
-    with told_when_full(path.parent):
+    with explain_full_disk(path.parent):
         handler = _LogFile(path)
     logging.getLogger().addHandler(handler)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tqdm import tqdm
@@ -21,12 +21,11 @@ log = logging.getLogger(__name__)
 
 
 class Metered(Protocol):
-    """The part of a task that is asked for here; see `scripts.runs.loop.Task`."""
+    """The part of a `scripts.runs.loop.Task` that is asked for here."""
 
     progress_metric: str
 
-    def progress(self, rows: list[Row]) -> float:
-        """The running metric, over rows without errors, at least one."""
+    def progress(self, rows: list[Row]) -> float: ...
 
 
 class Progress:
@@ -41,15 +40,14 @@ class Progress:
     """
 
     def __init__(
-        self, task: Metered, title: str, rows: Iterable[Row], total: int, num_elsewhere: Callable[[], int]
+        self, task: Metered, title: str, rows: Sequence[Row], total: int, num_elsewhere: Callable[[], int]
     ) -> None:
-        rows = list(rows)
-        self._task, self._title, self._total, self._num_elsewhere = task, title, total, num_elsewhere
+        self.title, self._task, self._total, self._num_elsewhere = title, task, total, num_elsewhere
         self._rows = [row for row in rows if "error" not in row]
+        self._done, self._num_new = len(rows), 0
         hidden = not sys.stderr.isatty() or Rank.of_this_process().index > 0
         self._bar = tqdm(desc=title, total=total, initial=len(rows), unit="sample", dynamic_ncols=True, disable=hidden)
         self._interval = LOG_INTERVAL_S if hidden else METRIC_INTERVAL_S
-        self._done, self._num_new = len(rows), 0
         self._start = time.monotonic()
         self._next = self._start + self._interval
 
@@ -77,8 +75,7 @@ class Progress:
         done = min(self._done + elsewhere, self._total)
         if self._bar.disable:
             rate = (self._num_new + elsewhere) / (now - self._start)
-            log.info("%s: %d of %d samples, %s, %.2f samples/s", self._title, done, self._total, metric, rate)
+            log.info("%s: %d of %d samples, %s, %.2f samples/s", self.title, done, self._total, metric, rate)
         self._bar.n = done
         self._bar.set_postfix_str(metric)
-        cost = time.monotonic() - now
-        self._next = now + max(self._interval, METRIC_SHARE * cost)
+        self._next = now + max(self._interval, METRIC_SHARE * (time.monotonic() - now))

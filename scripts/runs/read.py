@@ -1,7 +1,4 @@
-"""Reading run folders: their configuration, their summary, and their records one at a time.
-
-Tables, statistics and reports are made from here. Nothing is written.
-"""
+"""Reading run folders: their configuration, their summary, and their records one at a time. Nothing is written."""
 
 from __future__ import annotations
 
@@ -9,14 +6,11 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from clipscore.config.yaml12 import parse_yaml
+from scripts.runs.rows import Row, T, read_rows, record_files, results
 
-Row = dict[str, Any]
-T = TypeVar("T")
-
-RECORD_FILES = "rows*.jsonl"  # rows.jsonl, and one more file per shard
 NEEDED = ("task", "dataset", "seed")  # of a run's configuration
 
 
@@ -52,35 +46,23 @@ class Run:
         return f"{dataset}/{direction}" if direction else dataset
 
     def records(self) -> Iterator[Row]:
-        """Every record as it was written, errors and superseded ones included; a torn last line is passed over.
+        """Every record as it was written, errors and superseded ones included.
 
         Raises:
-            ValueError: a line in the middle of a file is damaged.
+            ValueError: a line is damaged.
         """
-        for file in sorted(self.path.glob(RECORD_FILES)):
-            with open(file, "rb") as stream:
-                for number, line in enumerate(stream, start=1):
-                    if not line.endswith(b"\n"):
-                        break
-                    try:
-                        row = json.loads(line)
-                    except ValueError:
-                        row = None
-                    if not isinstance(row, dict) or "id" not in row:
-                        raise ValueError(f"{file}, line {number} is damaged: {line[:60]!r}; delete it")
-                    yield row
+        return (row for file in record_files(self.path) for row, _ in read_rows(file))
 
     def collect(self, project: Callable[[Row], T]) -> dict[str, T]:
-        """What is needed of each sample's record; the records themselves are not kept.
+        """What is needed of each sample's result, see `results`; the records themselves are not kept.
 
         Args:
-            project: record -> what to keep of it. Called for good records only.
+            project: record -> what to keep of it. Called for records without errors only.
 
         Returns:
-            By sample id, in the order of their first good record; of two good ones of an id the later counts. An error
-            never takes the place of a result: another shard, or a resumed run, may have done the sample.
+            By sample id, in the order of their first result.
         """
-        return {row["id"]: project(row) for row in self.records() if "error" not in row}
+        return results(self.records(), project)
 
 
 def open_run(path: str | Path) -> Run:
@@ -91,37 +73,46 @@ def open_run(path: str | Path) -> Run:
         ValueError: its config.yaml, or another of its files, is damaged.
     """
     path = Path(path).expanduser()
-    config_file = path / "config.yaml"
-    if not config_file.is_file():
+    if not (path / "config.yaml").is_file():
         what = "holds no run (no config.yaml)" if path.is_dir() else "is no folder"
         raise FileNotFoundError(f"{path} {what}; expected a folder that `python -m scripts.run` wrote")
-    config, problems = parse_yaml(config_file.read_text(encoding="utf-8"))
-    if problems or not isinstance(config, dict):
-        raise ValueError(f"{config_file} is damaged: {'; '.join(problems) or 'no keys'}; run it again elsewhere")
-    absent = [key for key in NEEDED if key not in config]
-    if absent:
-        raise ValueError(f"{config_file} has no {' and no '.join(absent)}: it is not the configuration of a run")
-    env = _json(path / "env.json") or {}
-    return Run(
-        path, config, _json(path / "about.json") or {}, env.get("environments", []), env.get("fingerprint", {}),
-        _json(path / "summary.json"),
-    )  # fmt: skip
+    config, env = read_config(path), read_json(path / "env.json") or {}
+    if absent := [key for key in NEEDED if key not in config]:
+        raise ValueError(f"{path}/config.yaml has no {' and no '.join(absent)}: it is not the configuration of a run")
+    about, summary = read_json(path / "about.json") or {}, read_json(path / "summary.json")
+    return Run(path, config, about, env.get("environments", []), env.get("fingerprint", {}), summary)
 
 
 def find_runs(output_root: str | Path) -> list[Run]:
     """All run folders directly under an output root, by name; folders that hold no run are passed over."""
-    root = Path(output_root).expanduser()
-    folders = sorted(file.parent for file in root.glob("*/config.yaml")) if root.is_dir() else []
+    folders = sorted(file.parent for file in Path(output_root).expanduser().glob("*/config.yaml"))
     return [open_run(folder) for folder in folders if (folder / "env.json").is_file()]
 
 
-def _json(file: Path) -> dict[str, Any] | None:
-    if not file.is_file():
-        return None
+def read_config(path: Path) -> Row:
+    """The configuration in a run folder.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    config, problems = parse_yaml((path / "config.yaml").read_text(encoding="utf-8"))
+    if problems or not isinstance(config, dict):
+        raise ValueError(f"{path / 'config.yaml'} is damaged: {'; '.join(problems) or 'no keys'}; move the folder away")
+    return config
+
+
+def read_json(file: Path) -> Row | None:
+    """env.json, about.json or summary.json of a run folder; None when it is not there.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise ValueError(f"{file} is damaged; the command that made the run writes it again")
+        raise ValueError(f"{file} is damaged; move the folder away (a summary.json may be deleted: it is made again)")
     return found

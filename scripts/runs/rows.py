@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
-
-from scripts.runs.read import RECORD_FILES
+from typing import Any, BinaryIO, TypeVar
 
 Row = dict[str, Any]
+T = TypeVar("T")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -21,7 +20,7 @@ class DiskFull(OSError):
 
 
 @contextmanager
-def told_when_full(folder: Path) -> Iterator[None]:
+def explain_full_disk(folder: Path) -> Iterator[None]:
     """Put a full disk into one sentence.
 
     Raises:
@@ -30,8 +29,7 @@ def told_when_full(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch.save hides the first behind the second
-        causes = (error, error.__context__)
-        if not any(isinstance(cause, OSError) and cause.errno in FULL for cause in causes):
+        if not any(isinstance(cause, OSError) and cause.errno in FULL for cause in (error, error.__context__)):
             raise
         raise DiskFull(
             f"the disk of {folder} is full; every sample that was finished is safe in it, and when room is made the "
@@ -76,45 +74,46 @@ class RecordFile:
 
 
 def record_files(folder: Path) -> list[Path]:
-    """The record files of all processes that wrote to a run folder."""
-    return sorted(folder.glob(RECORD_FILES))
+    """The record files of a run folder: rows.jsonl, and one more for each shard."""
+    return sorted(folder.glob("rows*.jsonl"))
 
 
-def read_rows(path: Path, start: int = 0) -> tuple[list[Row], int]:
-    """The whole lines of a record file.
+def has_rows(folder: Path) -> bool:
+    """Whether a sample was finished in a run folder."""
+    return any(file.stat().st_size for file in record_files(folder))
 
-    Args:
-        path: the file.
-        start: byte of the first line.
 
-    Returns:
-        The rows in the order they were written, and the byte after the last whole line: another process may be in the
-        middle of the next one.
+def read_rows(path: Path, start: int = 0) -> Iterator[tuple[Row, int]]:
+    """The records of a file from byte `start` on, in the order they were written, each with the byte after it.
+
+    A last line without its end is passed over: a kill left it, or another process is in the middle of it.
 
     Raises:
         ValueError: a line is damaged.
     """
-    rows, end = [], start
     with open(path, "rb") as file:
-        file.seek(start)
-        for number, line in enumerate(file, start=1):
+        number, end = file.read(start).count(b"\n"), start
+        for line in file:
             if not line.endswith(b"\n"):
-                break
+                return
+            number, end = number + 1, end + len(line)
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except ValueError:
-                raise ValueError(f"{path}, line {number} is damaged: {line.strip()[:60]!r}; delete that line") from None
-            end += len(line)
-    return rows, end
+                row = None
+            if not isinstance(row, dict) or "id" not in row:
+                raise ValueError(f"{path}, line {number} is damaged: {line.strip()[:60]!r}; delete that line")
+            yield row, end
 
 
-def merged(rows: Iterable[Row]) -> dict[str, Row]:
-    """The record of each sample: the later of two counts, unless it is an error and the earlier is none."""
-    found: dict[str, Row] = {}
-    for row in rows:
-        if "error" not in row or "error" in found.get(row["id"], row):
-            found[row["id"]] = row
-    return found
+def results(rows: Iterable[Row], project: Callable[[Row], T]) -> dict[str, T]:
+    """What is needed of each sample's result. Of two records of a sample the later counts; an error is no result."""
+    return {row["id"]: project(row) for row in rows if "error" not in row}
+
+
+def merged(rows: Sequence[Row]) -> dict[str, Row]:
+    """The record of each sample: its result as in `results`, or else its last error."""
+    return {row["id"]: row for row in rows if "error" in row} | results(rows, lambda row: row)
 
 
 @contextmanager
@@ -135,4 +134,4 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 def write_whole(path: Path, text: str) -> None:
     """Write a text file so that it is there either whole or not at all."""
     with whole_file(path) as file:
-        file.write((text if text.endswith("\n") else text + "\n").encode())
+        file.write((text.removesuffix("\n") + "\n").encode())

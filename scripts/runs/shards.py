@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from clipscore.config.fields import RunConfig
 
@@ -23,20 +24,12 @@ class Shard:
 
     @classmethod
     def of(cls, config: RunConfig) -> Shard:
-        """The shard of a configuration.
-
-        Raises:
-            ValueError: there is no such shard.
-        """
+        """The shard of a configuration; ValueError when there is no such shard."""
         return cls.parse(config.shard) if config.shard else cls()
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """i/n -> shard i of n.
-
-        Raises:
-            ValueError: there is no such shard.
-        """
+        """i/n -> shard i of n; ValueError when there is no such shard."""
         match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
         if match is None or not int(match[1]) < int(match[2]):
             raise ValueError(f"shard={text}: expected i/n with i from 0 to n - 1, n at most 9999, like 0/4 to 3/4")
@@ -58,12 +51,14 @@ class Shard:
         """rows.jsonl of the whole run, rows-0-of-4.jsonl of a part."""
         return f"{stem}-{self.index}-of-{self.count}{suffix}" if self.is_part else stem + suffix
 
-    def refuse_sequence(self, sequential: bool) -> None:
-        """A run whose samples build on each other has no shards.
+    @classmethod
+    def of_file(cls, path: Path) -> Shard:
+        """The shard whose `file_name` it is."""
+        match = re.search(r"-(\d+)-of-(\d+)$", path.stem)
+        return cls(int(match[1]), int(match[2])) if match else cls()
 
-        Raises:
-            ValueError: the run is such a one.
-        """
+    def refuse_sequence(self, sequential: bool) -> None:
+        """A run whose samples build on each other has no shards; ValueError when it is such a one."""
         if self.is_part and sequential:
             raise ValueError(
                 "a run with momentum cannot be sharded, because a sample's result depends on all samples before it; "
@@ -84,11 +79,6 @@ class Rank:
         """As torchrun's environment variables say."""
         values = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
         return cls(*map(int, values)) if all(value.isdigit() for value in values) else cls()
-
-    @property
-    def is_first_of_many(self) -> bool:
-        """Whether this is the process that speaks for all."""
-        return self.count > 1 and self.index == 0
 
     def place(self, config: RunConfig) -> RunConfig:
         """The configuration of this process: its shard of the run, or of the run's `shard`, and its GPU.

@@ -20,12 +20,11 @@ class SampleError(Exception):
 
 
 class Summarizer(Protocol):
-    """The part of a task that is asked for here; see `scripts.runs.loop.Task`."""
+    """The part of a `scripts.runs.loop.Task` that is asked for here."""
 
     about: dict[str, Any]
 
-    def summarize(self, rows: list[Row]) -> dict[str, float | int]:
-        """Metrics over rows without errors, at least one."""
+    def summarize(self, rows: list[Row]) -> dict[str, float | int]: ...
 
 
 def summarize(task: Summarizer, config: RunConfig, rows: Sequence[Row]) -> Row:
@@ -38,59 +37,40 @@ def summarize(task: Summarizer, config: RunConfig, rows: Sequence[Row]) -> Row:
     errors = [row for row in rows if "error" in row]
     if not good:
         raise SampleError(f"none of the {len(rows)} samples has a result; the first: {errors[0]['error']}")
-    seconds = sum(row["seconds"] for row in good)
-    return {
-        "dataset": config.column,
-        "name": config.name,
-        "num_samples": len(good),
-        **_partial(task, len(good)),
-        "num_errors": len(errors),
-        "errors": [row["id"] for row in errors[:NUM_LISTED_ERRORS]],
-        **task.summarize(good),
-        **_moved(config, good),
-        "seconds": round(seconds, 3),
-        "seconds_per_sample": round(seconds / len(good), 6),
-        "seconds_waiting": round(sum(row.get("seconds_waiting", 0.0) for row in rows), 3),
-        "samples_per_second": round(len(good) / seconds, 3) if seconds else 0.0,
-    }
-
-
-def _partial(task: Summarizer, num_samples: int) -> dict[str, str]:
-    """How much of the published data the run had, if that was not all of them or they are not the published ones."""
+    count, seconds = len(good), sum(row["seconds"] for row in good)
+    summary: Row = {"dataset": config.column, "name": config.name, "num_samples": count}
     published, faults = getattr(task, "published", None), task.about.get("faults")
-    if published is None or (num_samples == published and not faults):
-        return {}
-    return {"partial": f"{num_samples} of {published}" + (", data not as published" if faults else "")}
-
-
-def _moved(config: RunConfig, rows: Sequence[Row]) -> dict[str, float]:
-    """How far adaptation moved the tuned parameters, on average; a run in which it did not says so."""
-    moved = [row["moved"] for row in rows if "moved" in row]
-    if not moved:
-        return {}
-    steps = getattr(config, "steps", 0)
-    if steps and not any(moved):
-        log.warning(
-            "nothing moved: after %d step(s) the tuned parameters are what they were, for each of the %d samples; look "
-            "at lr, and at the rewards in the records",
-            steps, len(moved),
-        )  # fmt: skip
-    return {"moved_mean": float(f"{sum(moved) / len(moved):.6g}")}
+    if published is not None and (count != published or faults):
+        summary["partial"] = f"{count} of {published}" + (", data not as published" if faults else "")
+    summary |= {"num_errors": len(errors), "errors": [row["id"] for row in errors[:NUM_LISTED_ERRORS]]}
+    summary |= task.summarize(good)
+    if moved := [row["moved"] for row in good if "moved" in row]:
+        summary["moved_mean"] = float(f"{sum(moved) / len(moved):.6g}")
+        if (steps := getattr(config, "steps", 0)) and not any(moved):
+            log.warning(
+                "nothing moved: after %d step(s) the tuned parameters are what they were, for each of the %d samples; "
+                "look at lr, and at the rewards in the records",
+                steps, len(moved),
+            )  # fmt: skip
+    return summary | {
+        "seconds": round(seconds, 3),
+        "seconds_per_sample": round(seconds / count, 6),
+        "seconds_waiting": round(sum(row.get("seconds_waiting", 0.0) for row in rows), 3),
+        "samples_per_second": round(count / seconds, 3) if seconds else 0.0,
+    }
 
 
 def summary_table(summaries: Sequence[Row]) -> str:
     """Data set, number of samples and metrics of each summary, in aligned columns."""
     keys = dict.fromkeys(key for summary in summaries for key in summary)
-    metrics = [key for key in keys if key not in NOT_METRICS and not key.startswith("seconds")]
     columns = ["dataset", "num_samples"]
-    columns += [key for key in ("partial", "num_errors") if any(summary.get(key) for summary in summaries)] + metrics
+    columns += [key for key in ("partial", "num_errors") if any(summary.get(key) for summary in summaries)]
+    columns += [key for key in keys if key not in NOT_METRICS and not key.startswith("seconds")]
     cells = [columns, *([_cell(summary.get(key)) for key in columns] for summary in summaries)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
-    lines = []
-    for first, *others in cells:
-        numbers = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
-        lines.append("  ".join([first.ljust(widths[0]), *numbers]))
-    return "\n".join(lines)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]) for first, *others in cells
+    )
 
 
 def _cell(value: Any) -> str:

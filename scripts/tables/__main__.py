@@ -13,7 +13,7 @@ from clipscore.config.load import roots
 from scripts.tables import layout
 from scripts.tables.cells import TOLERANCE
 from scripts.tables.fill import fill_table
-from scripts.tables.grid import Grid, comma_separated, latex, markdown
+from scripts.tables.grid import comma_separated, latex, markdown
 from scripts.tables.paper import PaperTable, paper_tables
 
 DONE, REFUSED = 0, 2  # exit codes
@@ -70,14 +70,11 @@ def _paper_table(table: PaperTable, root: Path, args: argparse.Namespace) -> str
     if args.json:
         return json.dumps(records, indent=1, ensure_ascii=False)
     if args.format == "csv":
-        return comma_separated(layout.LONG, [list(record.values()) for record in records])
+        return comma_separated(list(records[0]), [list(record.values()) for record in records])
     grid = (layout.long if args.long else layout.compact)(table, rows, args.tolerance)
-    return written(grid, args.format, table.title)
-
-
-def written(grid: Grid, form: str, title: str) -> str:
-    """A grid under its title, as Markdown or LaTeX."""
-    return f"% {title}\n{latex(grid)}" if form == "latex" else f"{title}\n\n{markdown(grid, aligned=True)}"
+    if args.format == "latex":
+        return f"% {table.title}\n{latex(grid)}"
+    return f"{table.title}\n\n{markdown(grid, aligned=True)}"
 
 
 def _parser() -> argparse.ArgumentParser:

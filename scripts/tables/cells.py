@@ -76,6 +76,16 @@ class Cell:
         """Whether the difference is beyond the tolerance, over all samples."""
         return self.verdict.startswith("off")
 
+    @property
+    def variance(self) -> float:
+        """Bound on the variance of the difference of two runs over the same samples, in points squared."""
+        share = (self.paper or 0.0) / 100
+        return 100**2 * share * (1 - share) / self.num_samples * (1 + 1 / max(1, len(self.by_seed)))
+
+    def nearest(self, half: float) -> float:
+        """How far the nearest share of n samples may be from the paper's figure: half a digit, or half a sample."""
+        return half if self.is_partial else max(half, 50 / self.num_samples)
+
 
 def figure_cell(cell: Cell, table: PaperTable, found: Sequence[Figures], given: float | None) -> Cell:
     """Fill the cell of a data set's column.
@@ -87,7 +97,7 @@ def figure_cell(cell: Cell, table: PaperTable, found: Sequence[Figures], given: 
         given: the tolerance, in points; None: the one of this module.
     """
     taken = [figures for figures in found if figures.is_whole] or [max(found, key=lambda one: one.num_samples)]
-    first, metric = taken[0], cell.column.metric
+    first, metric = taken[0], str(cell.column.metric)
     values = {int(one.run.config["seed"]): one.values[metric] for one in taken if metric in one.values}
     adapts = first.run.config.get("method") != "zero_shot"
     cell = replace(cell, num_samples=first.num_samples, published=first.published, adapts=adapts)
@@ -95,35 +105,35 @@ def figure_cell(cell: Cell, table: PaperTable, found: Sequence[Figures], given: 
         partial = [_partial(cell)] if cell.is_partial else []
         return replace(cell, verdict="; ".join([*partial, first.missing or f"no {metric} in the summary"]))
     cell = replace(cell, ours=statistics.fmean(values.values()), by_seed=values)
-    if cell.paper is None:
-        return cell
     half = 0.5 * 10**-table.decimals
     if table.task == "captioning":
-        return judge(cell, table.decimals, half, half + CAPTION_SHARE * cell.paper if given is None else given)
-    chance = QUANTILE * math.sqrt(_variance(cell)) if adapts else ZERO_SHOT_POINTS
-    return judge(cell, table.decimals, _grid(cell, half), half + chance if given is None else given)
+        return judge(cell, table.decimals, half, half + CAPTION_SHARE * (cell.paper or 0.0) if given is None else given)
+    chance = QUANTILE * math.sqrt(cell.variance) if adapts else ZERO_SHOT_POINTS
+    return judge(cell, table.decimals, cell.nearest(half), half + chance if given is None else given)
 
 
 def mean_cell(cell: Cell, table: PaperTable, parts: Sequence[Cell], given: float | None) -> Cell:
     """Fill the cell of a column that is the mean of others; it stays empty as long as one of them has no figure."""
-    without = [part.column.label for part in parts if part.ours is None]
-    if without:
-        return replace(cell, verdict="no run" if len(without) == len(parts) else f"without {', '.join(without)}")
+    ours = [part.ours for part in parts if part.ours is not None]
+    if len(ours) < len(parts):
+        without = [part.column.label for part in parts if part.ours is None]
+        return replace(cell, verdict=f"without {', '.join(without)}" if ours else "no run")
     seeds = sorted(set.intersection(*(set(part.by_seed) for part in parts)))
     cell = replace(
-        cell, ours=statistics.fmean(part.ours for part in parts), adapts=parts[0].adapts,
+        cell, ours=statistics.fmean(ours), adapts=parts[0].adapts,
         by_seed={seed: statistics.fmean(part.by_seed[seed] for part in parts) for seed in seeds},
-        num_samples=sum(part.num_samples for part in parts), published=sum(part.published for part in parts),
+        num_samples=sum(part.num_samples for part in parts), published=sum(part.published or 0 for part in parts),
         settings=tuple(dict.fromkeys(setting for part in parts for setting in part.settings)),
     )  # fmt: skip
     half = 0.5 * 10**-table.decimals
-    chance = QUANTILE * math.sqrt(sum(map(_variance, parts))) / len(parts) if cell.adapts else ZERO_SHOT_POINTS
-    nearest = half + statistics.fmean(_grid(part, half) for part in parts)  # its own rounding, and that of its parts
-    return judge(cell, table.decimals, nearest, half + chance if given is None else given)
+    chance = QUANTILE * math.sqrt(sum(part.variance for part in parts)) / len(parts)
+    nearest = half + statistics.fmean(part.nearest(half) for part in parts)  # its own rounding, and that of its parts
+    tolerance = half + (chance if cell.adapts else ZERO_SHOT_POINTS) if given is None else given
+    return judge(cell, table.decimals, nearest, tolerance)
 
 
 def judge(cell: Cell, decimals: int, nearest: float, tolerance: float) -> Cell:
-    """The difference of a cell that has both figures, and what it means.
+    """The difference of a cell, and what it means; a cell that lacks one of the figures stays as it is.
 
     Args:
         cell: with `paper`, `ours` and `settings`.
@@ -131,26 +141,18 @@ def judge(cell: Cell, decimals: int, nearest: float, tolerance: float) -> Cell:
         nearest: a difference up to here is 0.
         tolerance: how large a difference may be, in points.
     """
+    if cell.paper is None or cell.ours is None:
+        return cell
     exact = cell.ours - cell.paper
     difference = 0.0 if abs(exact) <= nearest + 1e-9 else round(exact, decimals)  # 1e-9: 69.965 is not a float
     if cell.is_partial:
         verdict = _partial(cell)
+    elif abs(difference) > tolerance:
+        verdict = f"off by {difference:+.{decimals}f}"
     else:
-        same = "reproduced with other settings" if cell.settings else "reproduced"
-        verdict = same if abs(difference) <= tolerance else f"off by {difference:+.{decimals}f}"
+        verdict = "reproduced with other settings" if cell.settings else "reproduced"
     return replace(cell, difference=difference, tolerance=tolerance, verdict=verdict)
 
 
 def _partial(cell: Cell) -> str:
     return f"partial, {cell.num_samples:,} of {cell.published:,}"
-
-
-def _grid(cell: Cell, half: float) -> float:
-    """How far the nearest share of n samples may be from the paper's figure: half a digit, or half a sample."""
-    return half if cell.is_partial else max(half, 50 / cell.num_samples)
-
-
-def _variance(cell: Cell) -> float:
-    """Bound on the variance of the difference of two runs over the same samples, in points squared."""
-    share = cell.paper / 100
-    return 100**2 * share * (1 - share) / cell.num_samples * (1 + 1 / max(1, len(cell.by_seed)))

@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clipscore.metrics.captions import score_captions
 from clipscore.metrics.coco import has_java
-from scripts.runs.read import Row, Run, open_run
+from clipscore.metrics.significance import bootstrap_interval, paired
+from scripts.runs.read import Run, open_run
+from scripts.runs.samples import Sample, by_step, read_sample
+from scripts.tables.figures import column, measure
 from scripts.tables.grid import Grid, comma_separated, latex, markdown
-from scripts.tables.statistics import Quantity, Sheet, answer_sheet, caption_differences, caption_sheet, keep, paired
 
 PER_IMAGE = ("bleu", "cider")  # metrics that need neither models nor much time
 NOTE = "in brackets 95% bootstrap intervals, percentiles of 10,000 draws; McNemar: exact, two-sided, of first answers"
+NAMES = {  # of a figure before and after
+    "accuracy": ("accuracy before", "accuracy"),
+    "accuracy_top5": ("top-5 accuracy before", "top-5 accuracy"),
+    "r1": ("R@1 before", "R@1"),
+    "r5": ("R@5 before", "R@5"),
+    "r10": ("R@10 before", "R@10"),
+    "ece": ("ECE before, 15 bins, %", "ECE, 15 bins, %"),
+    "brier": ("Brier score before", "Brier score"),
+}
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number of a run, or several that belong together, and how it is shown."""
+
+    value: Any
+    text: str
+
+
+Samples = Mapping[str, Sample]
+Sheet = dict[str, Quantity]
 
 
 def compare(names: Sequence[str], root: Path, form: str, as_json: bool) -> str:
@@ -53,71 +78,100 @@ def comparison(runs: Sequence[Run]) -> list[Sheet]:
     tasks = {str(run.config["task"]) for run in runs}
     if len(tasks) > 1:
         raise ValueError(f"runs of one task expected, got {' and '.join(sorted(tasks))}")
-    captions = tasks == {"captioning"}
-    all_rows = [run.collect(_keep_captions if captions else keep) for run in runs]
-    sheets = []
-    for run, rows in zip(runs, all_rows, strict=True):
-        if not rows:
-            raise ValueError(f"{run.path} has no records yet")
-        sheet = {
-            "data set": Quantity(run.column, run.column),
-            "seed": Quantity(run.config["seed"], str(run.config["seed"])),
-            "samples": _samples(run, len(rows)),
-        }
-        sheet |= caption_sheet(run, rows) | _by_adaptation(rows) if captions else answer_sheet(rows)
-        if rows is not all_rows[0]:
-            sheet |= _against(runs[0], all_rows[0], run, rows, captions)
-        sheets.append(sheet)
-    return sheets
+    found = [(run, run.collect(read_sample)) for run in runs]
+    empty = [run.path for run, samples in found if not samples]
+    if empty:
+        raise ValueError(f"{empty[0]} has no records yet")
+    first, *others = found
+    return [_sheet(*first), *(_sheet(*other) | _against(*first, *other) for other in others)]
 
 
-def _against(first: Run, base: Mapping[str, Row], run: Run, rows: Mapping[str, Row], captions: bool) -> Sheet:
+def _sheet(run: Run, samples: Samples) -> Sheet:
+    """What a run is and its figures: before and after adaptation, calibration, by step."""
+    found = list(samples.values())
+    sheet = {
+        "data set": Quantity(run.column, run.column),
+        "seed": Quantity(run.config["seed"], str(run.config["seed"])),
+        "samples": _samples(run, len(found)),
+    }
+    figures = measure(run, found)
+    for metric in figures.metrics:
+        texts = ".4f" if metric.key == "brier" else ".2f"
+        names = NAMES.get(metric.key, (f"{metric.key}_before", metric.key))
+        for name, value in zip(names, (metric.before, metric.after), strict=True):
+            if value is not None:
+                sheet[name] = Quantity(value, format(value, texts))
+    if figures.missing:
+        sheet["caption metrics"] = Quantity(None, figures.missing)
+    if all(sample.caption_before is not None for sample in found):
+        before = {key: sample._replace(caption=sample.caption_before) for key, sample in samples.items()}
+        sheet |= _caption_differences("by adaptation", before, samples)
+    if column(found, "rank_before") and column(found, "rank"):
+        was, now = [sample.was_right for sample in found], [sample.is_right for sample in found]
+        changed = _paired(was, now, "by adaptation")
+        sheet |= {name: quantity for name, quantity in changed.items() if not name.startswith("difference")}
+    title = "R@1" if run.config["task"] == "retrieval" else "accuracy of the confident views"
+    sheet |= _steps(f"{title} before each step", [[100 * hit for hit in sample.step_hits] for sample in found], 1)
+    sheet |= _steps("mean reward by step", [sample.rewards for sample in found], 3)
+    if moved := column(found, "moved"):
+        sheet["samples that moved nothing"] = _count(moved.count(0))
+    return sheet
+
+
+def _steps(name: str, values: Sequence[Sequence[float]], decimals: int) -> Sheet:
+    table = by_step(values)
+    means = [] if table is None else table.mean(axis=0).tolist()
+    return {name: Quantity(means, " ".join(f"{mean:.{decimals}f}" for mean in means))} if means else {}
+
+
+def _paired(was: Sequence[bool], now: Sequence[bool], by: str) -> Sheet:
+    found = paired(was, now)
+    return {
+        f"difference {by.replace('against', 'from')}": _interval(*(100 * value for value in found[:3])),
+        f"fixed {by}": _count(found.fixed),
+        f"broken {by}": _count(found.broken),
+        f"McNemar p {by}": Quantity(found.p_value, f"{found.p_value:.2g}"),
+    }
+
+
+def _against(first: Run, base: Samples, run: Run, samples: Samples) -> Sheet:
     """The differences of a run from the first, over the samples that both have."""
-    common = [key for key in base if key in rows] if first.column == run.column else []
+    common = [key for key in base if key in samples] if first.column == run.column else []
     if not common:
         raise ValueError(
             f"{run.path.name} ({run.column}) has no sample in common with {first.path.name} ({first.column}); "
             "runs on the same data set are compared, in retrieval in the same direction"
         )
-    was, now = ({key: rows_of[key] for key in common} for rows_of in (base, rows))
-    relabelled = [key for key in common if was[key].get("label") != now[key].get("label")]
+    was, now = ({key: samples_of[key] for key in common} for samples_of in (base, samples))
+    relabelled = [key for key in common if was[key].label != now[key].label]
     if relabelled:
         raise ValueError(
             f"{run.path.name} and {first.path.name} have different labels for {len(relabelled):,} of {len(common):,} "
             f"samples, {relabelled[0]} for one; runs on the same data are compared"
         )
-    sheet: Sheet = {"samples in common": Quantity(len(common), f"{len(common):,}")}
-    if not captions:
-        pairs = paired([row["right"] for row in was.values()], [row["right"] for row in now.values()])
-        names = {"difference": "difference from the first", "McNemar p": "McNemar p against the first"}
-        return sheet | {names.get(name, f"{name} against the first"): pair for name, pair in pairs.items()}
-    return sheet | _caption_differences("from the first", was, now)
+    sheet = {"samples in common": _count(len(common))}
+    if run.config["task"] == "captioning":
+        return sheet | _caption_differences("from the first", was, now)
+    hits = ([sample.is_right for sample in side.values()] for side in (was, now))
+    return sheet | _paired(*hits, "against the first")
 
 
-def _by_adaptation(rows: Mapping[str, Row]) -> Sheet:
-    """What adaptation changed, in a captioning run that has kept the captions before it."""
-    if not all("caption_before" in row for row in rows.values()):
-        return {}
-    before = {key: row | {"caption": row["caption_before"]} for key, row in rows.items()}
-    return _caption_differences("by adaptation", before, rows)
-
-
-def _caption_differences(title: str, was: Mapping[str, Row], now: Mapping[str, Row]) -> Sheet:
+def _caption_differences(title: str, was: Samples, now: Samples) -> Sheet:
+    """Mean difference per image with its bootstrap interval."""
     if not has_java():
         return {f"difference {title}": Quantity(None, "needs Java: apt-get install default-jre-headless")}
-    found = caption_differences(_per_image, was, now)
-    return {f"{name} per image, difference {title}": value for name, value in found.items()}
+    before, after = _per_image(was), _per_image(now)
+    sheet = {}
+    for name in ("bleu_4", "cider"):
+        pair = ([scores[key][name] for key in was] for scores in (before, after))
+        sheet[f"{name} per image, difference {title}"] = _interval(*bootstrap_interval(*pair))
+    return sheet
 
 
-def _per_image(rows: Mapping[str, Row]) -> dict[str, dict[str, float]]:
-    captions = {key: row["caption"] for key, row in rows.items()}
-    references = {key: row["references"] for key, row in rows.items()}
-    scores = score_captions(captions, references, PER_IMAGE).per_caption
-    return {key: {name: columns[name] for name in ("bleu_4", "cider")} for key, columns in scores.items()}
-
-
-def _keep_captions(row: Row) -> Row:
-    return {name: row[name] for name in ("caption_before", "caption", "references", "rewards") if name in row}
+def _per_image(samples: Samples) -> dict[str, dict[str, float]]:
+    captions = {key: sample.caption or "" for key, sample in samples.items()}
+    references = {key: sample.references for key, sample in samples.items()}
+    return score_captions(captions, references, PER_IMAGE).per_caption
 
 
 def _samples(run: Run, count: int) -> Quantity:
@@ -126,6 +180,14 @@ def _samples(run: Run, count: int) -> Quantity:
     notes += [f"{summary['num_errors']:,} without a result"] if summary.get("num_errors") else []
     note = f" ({'; '.join(notes)})" if notes else "" if summary else " so far"
     return Quantity(count, f"{count:,}{note}")
+
+
+def _count(value: int) -> Quantity:
+    return Quantity(value, f"{value:,}")
+
+
+def _interval(value: float, low: float, high: float) -> Quantity:
+    return Quantity([value, low, high], f"{value:+.2f} ({low:+.2f} to {high:+.2f})")
 
 
 def _titles(runs: Sequence[Run]) -> list[str]:

@@ -1,39 +1,99 @@
-"""What the records of a run say: how many samples there are, and their accuracy or recall; caption metrics.
+"""The figures of a run, for the paper's tables, for comparisons and for the report.
 
-Accuracy and recall are computed from the records. Caption metrics need Java and models, so they come from summary.json,
-which is believed only when it is about as many samples as there are good records.
+All of them are worked out from the samples, except caption metrics: these need Java and models, so they come from
+summary.json, which tables believe only when it is about as many samples as there are good records.
 """
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from classification.data import layouts as dataset_layouts
 from clipscore.data import caption_layouts
 from clipscore.metrics.coco import COCO_METRICS
-from retrieval.metrics import recalls
-from scripts.runs.read import Row, Run
+from retrieval.metrics import RECALL_AT
+from scripts.runs.read import Run
+from scripts.runs.samples import Sample, read_sample
+from scripts.tables.calibration import Bin, calibration_error, reliability_bins
 
 CAPTION_COLUMNS = (*(column for columns in COCO_METRICS.values() for column in columns), "clipscore", "refclipscore")
+PLACES = {
+    "classification": {"accuracy": 1, "accuracy_top5": 5},
+    "retrieval": {f"r{place}": place for place in RECALL_AT},
+}
+
+
+class Metric(NamedTuple):
+    """A figure before (None: not known) and after adaptation; `key` is its name in summary.json, or ece or brier.
+
+    In % (caption metrics times 100), the Brier score in [0, 2].
+    """
+
+    key: str
+    before: float | None
+    after: float
+
+
+def sample_metrics(run: Run, samples: Collection[Sample]) -> list[Metric]:
+    """Accuracy or recall, calibration error and Brier score: those that the samples have what they need for."""
+    found = []
+    ranks, ranks_before = column(samples, "rank"), column(samples, "rank_before")
+    for key, place in PLACES.get(run.config["task"], {}).items() if ranks else ():
+        found.append(Metric(key, _share(ranks_before, place) if ranks_before else None, _share(ranks, place)))
+    if diagrams := reliability(samples):
+        found.append(Metric("ece", *(100 * calibration_error(bins) for bins in diagrams)))
+    before, after = column(samples, "brier_before"), column(samples, "brier")
+    if before and after:
+        found.append(Metric("brier", statistics.fmean(before), statistics.fmean(after)))
+    return found
+
+
+def caption_metrics(run: Run) -> list[Metric]:
+    """The caption metrics of a finished run's summary."""
+    summary = run.summary or {}
+    return [Metric(key, summary.get(f"{key}_before"), summary[key]) for key in CAPTION_COLUMNS if key in summary]
+
+
+def reliability(samples: Collection[Sample]) -> tuple[list[Bin], list[Bin]] | None:
+    """The reliability diagrams before and after adaptation."""
+    before, after = column(samples, "confidence_before"), column(samples, "confidence")
+    if not before or not after:
+        return None
+    bins_before = reliability_bins(before, [sample.was_right for sample in samples])
+    return bins_before, reliability_bins(after, [sample.is_right for sample in samples])
+
+
+def column(samples: Collection[Sample], name: str) -> list[float]:
+    """A number of each sample; empty when one has none."""
+    values = [getattr(sample, name) for sample in samples]
+    return [] if None in values else values
 
 
 @dataclass(frozen=True)
 class Figures:
-    """A run in numbers.
+    """A run in numbers, as a table of the paper needs it.
 
     Attributes:
         run: the run.
         num_samples: good records.
         published: how many samples the column of the paper's table has; None where nothing is published.
-        values: metric -> figure, in % (caption metrics times 100).
+        metrics: its figures.
         missing: why there are no caption metrics; None where there are some, and in the other tasks.
     """
 
     run: Run
     num_samples: int
     published: int | None
-    values: dict[str, float]
+    metrics: Sequence[Metric]
     missing: str | None = None
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The figures after adaptation, by their keys."""
+        return {metric.key: metric.after for metric in self.metrics}
 
     @property
     def is_whole(self) -> bool:
@@ -41,29 +101,24 @@ class Figures:
         return self.run.summary is not None if self.published is None else self.num_samples == self.published
 
 
-def measure(run: Run) -> Figures:
-    """Read a run's records.
+def measure(run: Run, samples: Collection[Sample] | None = None) -> Figures:
+    """A run's figures, from samples that were read before or else from its records.
 
     Raises:
         ValueError: a record is damaged.
     """
-    task = run.config["task"]
+    if samples is None:
+        samples = run.collect(read_sample).values()
+    task, count = run.config["task"], len(samples)
     published = published_samples(task, str(run.config["dataset"]), run.config.get("direction"))
-    kept = list(run.collect(KEPT[task]).values())
-    if not kept:
-        return Figures(run, 0, published, {})
-    if task == "captioning":
-        return Figures(run, len(kept), published, *caption_metrics(run, len(kept)))
-    values = recalls(kept) if task == "retrieval" else {"accuracy": 100 * sum(kept) / len(kept)}
-    return Figures(run, len(kept), published, values)
-
-
-def is_right(row: Row) -> bool:
-    """Whether the first answer of a classification or retrieval record is right."""
-    return row["rank"] == 1 if "rank" in row else row["top5"][0] == row["label"]
-
-
-KEPT = {"classification": is_right, "retrieval": lambda row: row["rank"], "captioning": lambda row: None}
+    if task != "captioning":
+        return Figures(run, count, published, sample_metrics(run, samples))
+    missing = None
+    if run.summary is None:
+        missing = "caption metrics come with the last caption"
+    elif run.summary["num_samples"] != count:
+        missing = f"the caption metrics are of {run.summary['num_samples']} captions, the records of {count}"
+    return Figures(run, count, published, [] if missing else caption_metrics(run), missing)
 
 
 def published_samples(task: str, dataset: str, direction: str | None) -> int | None:
@@ -77,11 +132,6 @@ def published_samples(task: str, dataset: str, direction: str | None) -> int | N
     return test.num_captions if direction == "text_to_image" else test.num_images
 
 
-def caption_metrics(run: Run, num_samples: int) -> tuple[dict[str, float], str | None]:
-    """The caption metrics of a summary that is about so many samples, or why they are not taken."""
-    if run.summary is None:
-        return {}, "caption metrics come with the last caption"
-    if run.summary["num_samples"] != num_samples:
-        return {}, f"the caption metrics are of {run.summary['num_samples']} captions, the records of {num_samples}"
-    names = [f"{name}{ending}" for name in CAPTION_COLUMNS for ending in ("_before", "")]
-    return {name: float(run.summary[name]) for name in names if name in run.summary}, None
+def _share(ranks: Sequence[float], place: int) -> float:
+    """Share in % of the samples whose right answer is at this place or before."""
+    return 100 * sum(rank <= place for rank in ranks) / len(ranks)

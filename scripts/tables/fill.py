@@ -15,8 +15,6 @@ from scripts.tables.cells import Cell, figure_cell, mean_cell
 from scripts.tables.figures import Figures, measure
 from scripts.tables.paper import PaperRun, PaperTable, Row
 
-Key = tuple[str, str | None]  # data set and direction
-
 
 def fill_table(table: PaperTable, output_root: Path, tolerance: float | None = None) -> list[list[Cell]]:
     """The cells of a table, row by row.
@@ -34,28 +32,25 @@ def fill_table(table: PaperTable, output_root: Path, tolerance: float | None = N
 
 
 def _fill_row(table: PaperTable, row: Row, runs: Sequence[Run], tolerance: float | None) -> list[Cell]:
-    figures: dict[Key, list[Figures]] = {}  # the metrics of a data set share one reading of its records
+    found: dict[tuple[str, str | None], list[Figures]] = {}  # the metrics of a data set share one reading of its records
     cells: dict[str, Cell] = {}
     for column in table.columns:
-        cell = Cell(row.group, row.label, column, row.paper[column.key])
-        wanted = row.run_for(column.dataset) if column.dataset else None
+        cell = Cell(row.group, row.label, column, row.paper[column.key], verdict="not in this repository")
+        dataset, direction = str(column.dataset), column.direction
+        wanted = row.run_for(dataset)
         if column.mean_of:
             cell = replace(cell, command=cell_command(row.runs[0], ",".join(column.mean_of), None))
-            cells[column.key] = mean_cell(cell, table, [cells[key] for key in column.mean_of], tolerance)
+            cell = mean_cell(cell, table, [cells[key] for key in column.mean_of], tolerance)
         elif wanted:
-            key = (str(column.dataset), column.direction)
-            if key not in figures:
-                figures[key] = _measure(wanted, key, runs)
-            cells[column.key] = _fill_cell(cell, table, wanted, figures[key], tolerance)
-        else:
-            cells[column.key] = replace(cell, verdict="not in this repository")
+            if (dataset, direction) not in found:
+                found[dataset, direction] = _measure(wanted.name, dataset, direction, runs)
+            cell = replace(cell, command=cell_command(wanted, dataset, direction), verdict="no run")
+            cell = _fill_cell(cell, table, wanted, found[dataset, direction], tolerance)
+        cells[column.key] = cell
     return list(cells.values())
 
 
 def _fill_cell(cell: Cell, table: PaperTable, wanted: PaperRun, found: list[Figures], tolerance: float | None) -> Cell:
-    cell = replace(
-        cell, command=cell_command(wanted, str(cell.column.dataset), cell.column.direction), verdict="no run"
-    )
     if not found:
         return cell
     settings = [other_settings(wanted, figures.run, cell.column.metric) for figures in found]
@@ -66,16 +61,15 @@ def _fill_cell(cell: Cell, table: PaperTable, wanted: PaperRun, found: list[Figu
     return figure_cell(replace(cell, settings=every), table, found, tolerance)
 
 
-def _measure(wanted: PaperRun, key: Key, runs: Sequence[Run]) -> list[Figures]:
-    """The runs of a cell, one for each seed: the one with the most records."""
+def _measure(name: str, dataset: str, direction: str | None, runs: Sequence[Run]) -> list[Figures]:
+    """The runs of a cell that have records, one for each seed: the one with the most."""
     by_seed: dict[int, Figures] = {}
     for run in runs:
-        if (run.name, run.config["dataset"], run.config.get("direction")) == (wanted.name, *key):
-            figures = measure(run)
-            known = by_seed.setdefault(int(run.config["seed"]), figures)
-            if figures.num_samples > known.num_samples:
-                by_seed[int(run.config["seed"])] = figures
-    return [by_seed[seed] for seed in sorted(by_seed) if by_seed[seed].num_samples]
+        if (run.name, run.config["dataset"], run.config.get("direction")) == (name, dataset, direction):
+            figures, seed = measure(run), int(run.config["seed"])
+            if figures.num_samples > (by_seed[seed].num_samples if seed in by_seed else 0):
+                by_seed[seed] = figures
+    return [by_seed[seed] for seed in sorted(by_seed)]
 
 
 def cell_command(wanted: PaperRun, datasets: str, direction: str | None) -> str:
@@ -93,11 +87,11 @@ def other_settings(wanted: PaperRun, run: Run, metric: str | None = None) -> lis
         metric: of the cell; CLIPScore and RefCLIPScore depend on `metric_model` too.
     """
     words = [*wanted.overrides, *([f"direction={run.config['direction']}"] if "direction" in run.config else [])]
-    config = load_config(wanted.config, words, config_class, str(run.config["dataset"])).model_dump(mode="json")
-    config["seed"] = run.config["seed"]
-    found = config_differences(run.config, config)
+    config = load_config(wanted.config, words, config_class, str(run.config["dataset"]))
+    row = config.model_dump(mode="json") | {"seed": run.config["seed"]}
+    found = config_differences(run.config, row, type(config))
     if "clipscore" in (metric or ""):
-        found += differences(*({"metric_model": values.get("metric_model", ABSENT)} for values in (run.config, config)))
+        found += differences(*({"metric_model": values.get("metric_model", ABSENT)} for values in (run.config, row)))
     # A key that the run has not is newer than the run; a place in a list that it has not was left out.
     known = [text for text in found if f"is {ABSENT!r} there" not in text or "[" in text.partition(" is ")[0]]
     others = [text.replace(" there and ", " (the row: ").removesuffix(" here") + ")" for text in known]

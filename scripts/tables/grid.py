@@ -35,21 +35,14 @@ class Grid:
 
 def markdown(grid: Grid, aligned: bool = False) -> str:
     """Markdown; `aligned` pads the cells, so that it can be read as it is."""
-    lines = [list(map(_markdown_cell, row)) for row in (grid.heading, *grid.rows)]
-    rule = ["---"] * grid.num_texts + ["---:"] * (len(grid.heading) - grid.num_texts)
-    if not aligned:
-        shown = ["| " + " | ".join(line) + " |" for line in lines]
-        shown.insert(1, "|" + "|".join(rule) + "|")
-        return "\n".join([*shown, *grid.notes])
-    widths = [max(4, *(len(line[i]) for line in lines)) for i in range(len(grid.heading))]
-    padded = [
-        [cell.ljust(width) if i < grid.num_texts else cell.rjust(width) for i, (cell, width) in enumerate(pairs)]
-        for pairs in (list(zip(line, widths, strict=True)) for line in lines)
-    ]
-    shown = ["| " + " | ".join(line) + " |" for line in padded]
-    rules = ["-" * (w - 1) + ("-" if i < grid.num_texts else ":") for i, w in enumerate(widths)]
-    shown.insert(1, "| " + " | ".join(rules) + " |")
-    return "\n".join([*shown, *grid.notes])
+    lines = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in (grid.heading, *grid.rows)]
+    widths = [max(4, *map(len, cells)) if aligned else 0 for cells in zip(*lines, strict=True)]
+    rules = ["-" * max(width, 4) for width in widths]
+    rules = [rule if i < grid.num_texts else rule[1:] + ":" for i, rule in enumerate(rules)]
+    formats = [f"{'<' if i < grid.num_texts else '>'}{width}" for i, width in enumerate(widths)]
+    padded = [[format(cell, form) for cell, form in zip(line, formats, strict=True)] for line in lines]
+    padded.insert(1, rules)
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in padded), *grid.notes])
 
 
 def latex(grid: Grid) -> str:
@@ -71,10 +64,6 @@ def comma_separated(heading: Sequence[str], rows: Sequence[Sequence[object]]) ->
     writer.writerow(heading)
     writer.writerows(rows)
     return stream.getvalue().rstrip("\n")
-
-
-def _markdown_cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _latex_row(row: Sequence[str]) -> str:

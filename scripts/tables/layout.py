@@ -11,10 +11,6 @@ from scripts.tables.cells import TOLERANCE, Cell
 from scripts.tables.grid import Grid
 from scripts.tables.paper import PaperTable
 
-LONG = (
-    "table", "group", "row", "column", "dataset", "direction", "metric", "paper", "ours", "deviation", "seeds",
-    "difference", "tolerance", "samples", "published", "verdict", "settings", "command",
-)  # fmt: skip
 NUM_SHOWN = 12  # cells named under a table
 
 
@@ -36,23 +32,27 @@ def compact(table: PaperTable, rows: Sequence[Sequence[Cell]], given: float | No
 def long(table: PaperTable, rows: Sequence[Sequence[Cell]], given: float | None = None) -> Grid:
     """One line per cell with every field."""
     cells = [cell for row in rows for cell in row]
-    lines = [["-" if value in (None, "") else str(value) for value in record(table, cell).values()] for cell in cells]
-    return Grid(LONG, lines, len(LONG), notes=_notes(cells, given))
+    records = [record(table, cell) for cell in cells]
+    lines = [["-" if value in (None, "") else str(value) for value in one.values()] for one in records]
+    return Grid(list(records[0]), lines, len(records[0]), notes=_notes(cells, given))
 
 
 def record(table: PaperTable, cell: Cell) -> dict[str, Any]:
-    """A cell as the fields of LONG; None where there is nothing."""
-    column, digits = cell.column, table.decimals + 2
-    numbers = {name: getattr(cell, name) for name in ("ours", "deviation", "tolerance")}
-    numbers = {name: None if value is None else round(value, digits) for name, value in numbers.items()}
-    values = {
+    """All that is known of a cell, by field; None where there is nothing."""
+    column = cell.column
+
+    def rounded(value: float | None) -> float | None:
+        return None if value is None else round(value, table.decimals + 2)
+
+    return {
         "table": table.key, "group": cell.group, "row": cell.row, "column": column.label,
         "dataset": column.dataset or "+".join(column.mean_of), "direction": column.direction,
-        "metric": column.metric or "mean", "paper": cell.paper, "difference": cell.difference, **numbers,
-        "seeds": " ".join(map(str, cell.by_seed)) or None, "samples": cell.num_samples, "published": cell.published,
-        "verdict": cell.verdict, "settings": "; ".join(cell.settings), "command": cell.command,
+        "metric": column.metric or "mean", "paper": cell.paper, "ours": rounded(cell.ours),
+        "deviation": rounded(cell.deviation), "seeds": " ".join(map(str, cell.by_seed)) or None,
+        "difference": cell.difference, "tolerance": rounded(cell.tolerance), "samples": cell.num_samples,
+        "published": cell.published, "verdict": cell.verdict, "settings": "; ".join(cell.settings),
+        "command": cell.command,
     }  # fmt: skip
-    return {name: values[name] for name in LONG}
 
 
 def _headings(labels: Sequence[str]) -> list[str]:
@@ -84,7 +84,7 @@ def _difference(cell: Cell, decimals: int) -> str:
 def _notes(cells: Sequence[Cell], given: float | None) -> list[str]:
     """What the marks mean, how many cells say what, and which ones want attention."""
     with_paper = [cell for cell in cells if cell.paper is not None and cell.verdict != "not in this repository"]
-    counts = Counter(_kind(cell) for cell in with_paper)
+    counts = Counter(map(_kind, with_paper))
     notes = ["", ", ".join(f"{count} {kind}" for kind, count in counts.items()) + f", of {len(with_paper)} cells"]
     named = [cell for cell in with_paper if _kind(cell) in ("off", "partial", "without figures") or cell.settings]
     for cell in named[:NUM_SHOWN]:
@@ -94,16 +94,12 @@ def _notes(cells: Sequence[Cell], given: float | None) -> list[str]:
     if len(named) > NUM_SHOWN:
         notes.append(f"- and {len(named) - NUM_SHOWN} more: --long")
     notes.append(TOLERANCE if given is None else f"tolerance: {given:g} points, as asked for")
-    return [
-        *notes,
-        "bold: beyond the tolerance; *: other settings than the row's; ±: standard deviation over the seeds",
-    ]
+    notes.append("bold: beyond the tolerance; *: other settings than the row's; ±: standard deviation over the seeds")
+    return notes
 
 
 def _kind(cell: Cell) -> str:
     """The verdict in one word or two."""
     if cell.verdict in ("reproduced", "reproduced with other settings", "no run"):
         return cell.verdict
-    if cell.is_off:
-        return "off"
-    return "partial" if cell.verdict.startswith("partial") else "without figures"
+    return next((kind for kind in ("off", "partial") if cell.verdict.startswith(kind)), "without figures")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ class PaperRun:
 
     script: str
     config: str
-    overrides: tuple[str, ...]
-    datasets: tuple[str, ...]
+    overrides: Sequence[str]
+    datasets: Sequence[str]
     sequential: bool = False
 
     @property
@@ -44,7 +45,7 @@ class Column:
     dataset: str | None = None
     direction: str | None = None
     metric: str | None = None
-    mean_of: tuple[str, ...] = ()
+    mean_of: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Row:
 
     group: str
     label: str
-    runs: tuple[PaperRun, ...]
+    runs: Sequence[PaperRun]
     paper: dict[str, float | None]
 
     def run_for(self, dataset: str) -> PaperRun | None:
@@ -69,21 +70,16 @@ class PaperTable:
     title: str
     task: str
     decimals: int
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    columns: Sequence[Column]
+    rows: Sequence[Row]
 
 
 def paper_tables() -> dict[str, PaperTable]:
     """The tables by their key: table1, table2, table3."""
     raw = json.loads(PAPER_FILE.read_text(encoding="utf-8"))
-    return {key: _table(key, value) for key, value in raw.items()}
+    return {key: _table(key, **values) for key, values in raw.items()}
 
 
-def _table(key: str, raw: dict[str, Any]) -> PaperTable:
-    columns = tuple(Column(**{**column, "mean_of": tuple(column.get("mean_of", ()))}) for column in raw["columns"])
-    rows = tuple(Row(row["group"], row["label"], tuple(map(_run, row["runs"])), row["paper"]) for row in raw["rows"])
-    return PaperTable(key, raw["title"], raw["task"], raw["decimals"], columns, rows)
-
-
-def _run(raw: dict[str, Any]) -> PaperRun:
-    return PaperRun(**{**raw, "overrides": tuple(raw["overrides"]), "datasets": tuple(raw["datasets"])})
+def _table(key: str, columns: list[dict[str, Any]], rows: list[dict[str, Any]], **others: Any) -> PaperTable:
+    made = [Row(**{**row, "runs": [PaperRun(**run) for run in row["runs"]]}) for row in rows]
+    return PaperTable(key, columns=[Column(**column) for column in columns], rows=made, **others)

@@ -9,7 +9,7 @@ from sklearn.metrics import brier_score_loss
 from torchmetrics.classification import MulticlassCalibrationError
 
 from classification.task import answers
-from scripts.tables.calibration import accuracy_by_step, calibration_error, mean_brier, reliability_bins
+from scripts.tables.calibration import calibration_error, reliability_bins
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +26,9 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 def test_reliability_bins_by_hand():
     bins = reliability_bins([0.0, 0.25, 0.3, 0.9, 1.0], [False, True, True, False, True], num_bins=4)
-    assert [(b.low, b.high, b.count) for b in bins] == [(0, 0.25, 2), (0.25, 0.5, 1), (0.5, 0.75, 0), (0.75, 1, 2)]
-    assert [b.accuracy for b in bins] == [0.5, 1, None, 0.5]
-    assert [b.confidence for b in bins] == [0.125, 0.3, None, 0.95]
+    assert [(b.low, b.high, b.count) for b in bins] == [(0, 0.25, 2), (0.25, 0.5, 1), (0.75, 1, 2)]
+    assert [b.accuracy for b in bins] == [0.5, 1, 0.5]
+    assert [b.confidence for b in bins] == [0.125, 0.3, 0.95]
     assert calibration_error(bins) == pytest.approx((2 * 0.375 + 1 * 0.7 + 2 * 0.45) / 5)
 
 
@@ -39,7 +39,7 @@ def test_calibration_error_agrees_with_torchmetrics(predictions):
     expected = MulticlassCalibrationError(num_classes=7, n_bins=15, norm="l1")(
         torch.tensor(given), torch.tensor(labels)
     )
-    assert len(bins) == 15 and sum(b.count for b in bins) == 400
+    assert 2 < len(bins) <= 15 and sum(b.count for b in bins) == 400
     assert calibration_error(bins) == pytest.approx(float(expected), abs=1e-6)
     assert calibration_error(bins) > 0.05  # not zero on both sides
 
@@ -49,11 +49,7 @@ def test_brier_of_the_records_agrees_with_scikit_learn(predictions):
     rows = [answers(torch.tensor(-logits[i]), torch.tensor(logits[i]), int(labels[i])) for i in range(len(labels))]
     for key, given in (("brier", logits), ("brier_before", -logits)):
         expected = brier_score_loss(labels, probabilities(given), labels=range(7), scale_by_half=False)
-        assert mean_brier([row[key] for row in rows]) == pytest.approx(expected, abs=1e-5)
-
-
-def test_accuracy_by_step_by_hand():
-    assert accuracy_by_step([3, 4], [[3, 3, 1], [0, 4, 4]]) == [0.5, 1, 0.5]
+        assert np.mean([row[key] for row in rows]) == pytest.approx(expected, abs=1e-5)
 
 
 def test_what_does_not_fit_is_refused():
@@ -61,7 +57,3 @@ def test_what_does_not_fit_is_refused():
         reliability_bins([0.5, 0.5], [True])
     with pytest.raises(ValueError, match=r"in \[0, 1\], got 0.5 to 1.5"):
         reliability_bins([0.5, 1.5], [True, True])
-    with pytest.raises(ValueError, match="no samples"):
-        mean_brier([])
-    with pytest.raises(ValueError, match="as many steps"):
-        accuracy_by_step([1, 2], [[1], [1, 2]])

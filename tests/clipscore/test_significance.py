@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from clipscore.metrics.significance import bootstrap_interval, changes, mcnemar_p_value, percent, share_interval
+from clipscore.metrics.significance import bootstrap_interval, changes, mcnemar_p_value, paired, percent, share_interval
 
 
 def test_mcnemar_by_hand():
@@ -14,6 +14,9 @@ def test_mcnemar_by_hand():
     assert mcnemar_p_value(6, 0) == pytest.approx(2 / 2**6)
     assert mcnemar_p_value(2, 1) == 1 and mcnemar_p_value(0, 0) == 1
     assert percent([True, False, False]) == 33.333
+    found = paired([True, False, False, True], [False, True, True, True])
+    assert (found.difference, found.fixed, found.broken, found.p_value) == (0.25, 2, 1, 1)
+    assert found.low <= 0.25 <= found.high
 
 
 @pytest.mark.parametrize(("fixed", "broken"), [(30, 12), (12, 30), (7, 7), (0, 5), (1, 2), (400, 340)])

@@ -13,7 +13,7 @@ from clipscore.text_encoder import encode_texts
 from retrieval.adapt import PseudoLabelObjective, adapt
 from retrieval.build import build_objective, build_policy, build_state, check_candidates
 from retrieval.config import RetrievalConfig
-from scripts.bench.retrieval import PlainEpisode
+from scripts.bench.plain import plain_retrieval
 
 IMAGES = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 TEXTS = ["a red seven", "two dogs and a cat on a mat", "a man", "the sea at night", "a red dog on a red mat"]
@@ -57,7 +57,7 @@ class Episodes:
 def test_equals_the_plain_form(tiny_clip, direction):
     ours = Episodes(tiny_clip, direction)
     times = StageTimes(torch.device("cpu"))
-    plain = PlainEpisode(tiny_clip("P"), ours.config, ours.objective, ours.gallery, times)
+    plain = plain_retrieval(tiny_clip("P"), ours.config, ours.objective, ours.gallery, times)
     for number in (1, 0, 1):
         answer, steps = ours.run(number)
         query = ours.queries[number : number + 1], [ours.anchors[number : number + 1]]

@@ -18,7 +18,7 @@ from retrieval.adapt import RlcfObjective
 from retrieval.config import RetrievalConfig
 from retrieval.policy import ImageTowerPolicy
 from retrieval.task import RetrievalTask
-from scripts.bench.retrieval import PlainEpisode
+from scripts.bench.plain import plain_retrieval
 
 MODELS = ("P", "R1", "R2")  # 32, 48 and 32 pixels: one reward sees enlarged pictures
 CAPTIONS = ["A red seven!", "two dogs", "a cat on a mat", "the sea at night", "a man", "one blue bird", "a boat (old)"]
@@ -69,7 +69,7 @@ def test_the_record_of_a_late_query(folder, tiny_clip, direction, number):
     anchor = [features[number : number + 1] for _, features, _ in rewards]
     reward = ClipReward(clips[1:], [0.67, 0.33])
     objective = RlcfObjective(reward, [features for _, _, features in rewards], 3, ours.reward)
-    plain = PlainEpisode(clips[0], ours, objective, gallery, StageTimes(torch.device("cpu")))
+    plain = plain_retrieval(clips[0], ours, objective, gallery, StageTimes(torch.device("cpu")))
     before = gallery @ of_policy[number]
     row, first = rows[number], before.topk(3).indices
     parts = zip((0.67, 0.33), objective.gallery, anchor, strict=True)

@@ -14,7 +14,7 @@ from tests.scripts import dummy
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """tmp_path with dummy.yaml; the dummy task is registered, and the three roots point into tmp_path."""
-    monkeypatch.setitem(run.TASKS, "dummy", dummy.ENTRY)
+    monkeypatch.setitem(run.TASKS, "dummy", "Dummy")
     monkeypatch.setattr(loop, "CARRY_INTERVAL", dummy.CARRY_INTERVAL)
     monkeypatch.setattr(dummy.DummyTask, "num_built", 0)
     for variable, folder in [("RLCF_DATA", "data"), ("RLCF_PRETRAINED", "weights"), ("RLCF_OUTPUT", "output")]:

@@ -21,7 +21,7 @@ from clipscore.config.fields import RunConfig, StrictModel
 from scripts import run
 from scripts.runs import loop
 
-ENTRY = (__name__, "DummyConfig", __name__, "DummyTask")
+sys.modules["dummy.config"] = sys.modules["dummy.task"] = sys.modules[__name__]  # where scripts.run looks
 CARRY_INTERVAL = 4
 
 
@@ -110,6 +110,6 @@ class DummyTask:
 
 
 if __name__ == "__main__":
-    run.TASKS["dummy"] = ENTRY
+    run.TASKS["dummy"] = "Dummy"
     loop.CARRY_INTERVAL = CARRY_INTERVAL
     sys.exit(run.main())

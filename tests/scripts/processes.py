@@ -84,7 +84,7 @@ def _run(words: list[str], screen: Path, shuffled: bool, killed_at: int | None) 
     from tests.scripts import dummy
 
     _write_to(screen)
-    run.TASKS["dummy"] = dummy.ENTRY
+    run.TASKS["dummy"] = "Dummy"
     loop.CARRY_INTERVAL = dummy.CARRY_INTERVAL
     run_task = loop.run_task
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripts.runs.compare_configs import check_finite, config_differences, identity
-from scripts.runs.finished import finished_summary, run_path
-from scripts.runs.folder import RunFolder
+from scripts.runs.folder import RunFolder, finished_summary, run_path
 from scripts.runs.lock import FolderBusy
 from tests.scripts.dummy import DummyConfig
 
@@ -23,9 +22,9 @@ import sys, time
 from pathlib import Path
 from scripts.runs.lock import FolderLock
 from scripts.runs.shards import Shard
-lock = FolderLock(Path(sys.argv[1]))
+lock = FolderLock(Path(sys.argv[1]), Shard())
 with lock.gate():
-    lock.hold(Shard(), {})
+    lock.hold({})
 print("locked", flush=True)
 time.sleep(60)
 """
@@ -65,7 +64,7 @@ def test_config_and_environment_are_recorded(tmp_path: Path) -> None:
     record = json.loads((run_path(config) / "env.json").read_text())
     assert record["environments"] == [{"commit": "one"}, {"commit": "two"}]
     assert record["fingerprint"] == FINGERPRINT
-    assert record["identity"] == identity(config.model_dump(mode="json"), FINGERPRINT)
+    assert record["identity"] == identity(config, FINGERPRINT)
     assert "lr: 1.0e-05\n" in (run_path(config) / "config.yaml").read_text()
 
 
@@ -106,11 +105,11 @@ def test_what_does_not_identify_a_run_may_change(tmp_path: Path) -> None:
         "name": "m",
     }
     changed = config.model_copy(update={**free, "data_root": "/x", "pretrained_root": "/x", "output_root": "/x"})
-    assert config_differences(config.model_dump(), changed.model_dump()) == []
-    assert identity(config.model_dump(), {}) == identity(changed.model_dump(), {})
+    assert config_differences(config.model_dump(), changed.model_dump(), DummyConfig) == []
+    assert identity(config, {}) == identity(changed, {})
     for update in ({"seed": 1}, {"dataset": "e"}, {"precision": "fp16"}):
-        assert identity(config.model_copy(update=update).model_dump(), {}) != identity(config.model_dump(), {})
-    assert identity(config.model_dump(), {"weights": "a"}) != identity(config.model_dump(), {"weights": "b"})
+        assert identity(config.model_copy(update=update), {}) != identity(config, {})
+    assert identity(config, {"weights": "a"}) != identity(config, {"weights": "b"})
 
 
 def test_a_torn_last_line_is_dropped_and_the_next_row_stands_alone(tmp_path: Path) -> None:

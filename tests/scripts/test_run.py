@@ -240,7 +240,7 @@ def test_results_of_other_code_are_pointed_out(
     start(workspace, "dataset=d", "limit=2")
     start(workspace, "dataset=d", "limit=2")
     assert "other code" not in capsys.readouterr().err
-    monkeypatch.setattr(run, "code_digest", lambda: "changed")
+    monkeypatch.setattr(run.process, "code_digest", lambda: "changed")
     for limit in (2, 3):
         start(workspace, "dataset=d", f"limit={limit}")
         assert "has results of other code" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Learn the demo's CoOp and CoCoOp prompts, in minutes: `python -m scripts.demo.training.train_coop [--weights FOLDER]`.
+"""Learn the demo's CoOp and CoCoOp prompts in minutes: `python -m scripts.demo.training.train_coop [--weights FOLDER]`.
 
 Sixteen clean training scenes of each class, as CoOp's 16 shots; the policy stays frozen. The files have the form of
 CoOp's own checkpoints, so that every script that starts from one can be run on the demo.
