@@ -15,18 +15,8 @@ from PIL import Image
 from classification.data.find import find_dataset
 from clipscore.data.images import open_image
 from clipscore.models.load import load_clip
-from scripts.demo import (
-    arrangements,
-    attribute_heads,
-    captions,
-    evaluate,
-    make_data,
-    scenes,
-    styles,
-    train_clip,
-    training_losses,
-    training_pictures,
-)
+from scripts.demo import arrangements, captions, evaluate, make_data, scenes, styles
+from scripts.demo.training import attribute_heads, batches, train_clip
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "pretrained" / "demo"
 SHIFTED = [style for style in styles.STYLES if style != "clean"]
@@ -316,7 +306,7 @@ def test_scene_tokens_are_those_of_open_clip(layout: str) -> None:
 def test_training_views_keep_colours_and_the_whole_picture() -> None:
     images = torch.arange(3 * 24 * 24, dtype=torch.float32).reshape(1, 3, 24, 24).repeat(64, 1, 1, 1)
     generator = torch.Generator().manual_seed(0)
-    views = training_pictures.random_views(images, generator, (0.5, 1.0), may_flip=True)
+    views = batches.random_views(images, generator, (0.5, 1.0), may_flip=True)
     offset = torch.tensor([0.0, 576.0, 1152.0])[:, None, None]
     torch.testing.assert_close(views - offset, (views - offset)[:, :1].expand_as(views), atol=1e-2, rtol=0)
     error = torch.minimum((views - images).abs().amax((1, 2, 3)), (views - images.flip(-1)).abs().amax((1, 2, 3)))
@@ -327,13 +317,13 @@ def test_training_views_keep_colours_and_the_whole_picture() -> None:
 def test_scenes_are_never_flipped(may_flip: bool) -> None:
     images = torch.arange(24.0).expand(64, 3, 24, 24)  # grows to the right
     generator = torch.Generator().manual_seed(0)
-    views = training_pictures.random_views(images, generator, training_pictures.SCENE_CROP_SCALE, may_flip)
+    views = batches.random_views(images, generator, batches.SCENE_CROP_SCALE, may_flip)
     assert (views[..., -1] > views[..., 0]).all() != may_flip
 
 
-def test_training_pictures_of_scenes_come_in_pairs_with_their_captions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_pictures, "PAIRS_PER_STYLE", 3)
-    pictures, ids = training_pictures.scene_pictures(("clean", "blur"), seed=0)
+def test_batches_of_scenes_come_in_pairs_with_their_captions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "PAIRS_PER_STYLE", 3)
+    pictures, ids = batches.scene_pictures(("clean", "blur"), seed=0)
     shown = arrangements.scene_pairs(3, seed=0)
     assert pictures.images.shape == (12, 3, 24, 24) and ids.shape == (12, 4, captions.CONTEXT_LENGTH)
     assert torch.equal(ids[4], captions.scene_token_ids(shown[4]))
@@ -354,11 +344,11 @@ def test_attributes_name_what_is_where() -> None:
 
 def test_matching_loss() -> None:
     images = texts = torch.eye(2)
-    loss = training_losses.matching_loss(images, texts, torch.eye(2, dtype=torch.bool), 0, torch.tensor(2.0))
+    loss = train_clip.matching_loss(images, texts, torch.eye(2, dtype=torch.bool), 0, torch.tensor(2.0))
     torch.testing.assert_close(loss, torch.tensor(0.126928))  # log(1 + exp(-2)), in both directions
     twice = torch.cat([texts, texts[:1]])  # the first image has a second caption, which is left out
     is_match = torch.tensor([[True, False, True], [False, True, False]])
-    loss = training_losses.matching_loss(images, twice, is_match, 3 - 1, torch.tensor(2.0))
+    loss = train_clip.matching_loss(images, twice, is_match, 3 - 1, torch.tensor(2.0))
     # image 1 against texts 0 and 1; image 2 against all three; of the texts only the third looks for its image
     expected = ((0.126928 + torch.log(torch.tensor(1 + 2 * np.exp(-2.0)))) / 2 + 0.126928) / 2
     torch.testing.assert_close(loss, expected.float())
@@ -375,7 +365,7 @@ def test_ranks_are_counted_from_cosines(monkeypatch: pytest.MonkeyPatch) -> None
     blank = Image.new("RGB", (24, 24))
     monkeypatch.setattr(evaluate, "retrieval_pictures", lambda style: ([blank, blank], [["a", "b"], ["c", "d"]]))
     to_images, to_texts = evaluate.retrieval_ranks(Reader(), "clean")
-    assert (to_images.tolist(), to_texts.tolist()) == ([0, 1, 0, 0], [0, 1])
+    assert (to_images.tolist(), to_texts.tolist()) == ([1, 2, 1, 1], [1, 2])
     assert evaluate.recall(to_images, 1) == 75
 
 
