@@ -64,9 +64,7 @@ def retrieval_ranks(model: ClipModel, style: str) -> tuple[Tensor, Tensor]:
     return text_ranks, image_ranks
 
 
-def style_table(
-    severity: dict[str, float], columns: Sequence[str], figures: Callable[[str], Sequence[float]]
-) -> str:
+def style_table(severity: dict[str, float], columns: Sequence[str], figures: Callable[[str], Sequence[float]]) -> str:
     """Markdown table: a row per style with its severity, and the figures of that style."""
     rows = [[style, f"{grade:g}", *(f"{f:.1f}" for f in figures(style))] for style, grade in severity.items()]
     return markdown(Grid(["style", "severity", *columns], rows, num_texts=2))
