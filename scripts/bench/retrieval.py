@@ -82,8 +82,10 @@ class RetrievalBench(Bench):
         ]:  # fmt: skip
             times.watch(owner, method, stage)
 
-        def run(sample: tuple[Tensor, list[Tensor]], steps: int) -> Answer:
-            logits, done = adapt(policy, state, objective, *sample, self.gallery, steps)
+        def run(sample: Sample, steps: int) -> Answer:
+            query, anchor = sample
+            assert anchor is not None
+            logits, done = adapt(policy, state, objective, query, anchor, self.gallery, steps)
             candidates = [step.candidates for step in done if step.candidates is not None]
             return Answer(logits, torch.zeros(1), candidates, [step.logits for step in done])
 
@@ -102,6 +104,7 @@ class RetrievalBench(Bench):
         return F.normalize(numbers, dim=1).to(self.device)
 
     def _objective(self, config: RetrievalConfig, clip: ClipModel) -> RlcfObjective:
+        assert config.reward is not None
         return RlcfObjective(ClipReward([clip], [1.0]), [self.reward_gallery], config.k, config.reward)
 
     def _config(self, case: str) -> RetrievalConfig:

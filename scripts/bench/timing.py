@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -49,7 +49,7 @@ class Timed:
     stages: dict[str, float]
 
 
-class Bench:
+class Bench(Protocol):
     """The episodes of one task. It is built from options alone, so that a process of its own can build it again.
 
     Attributes:
@@ -71,27 +71,21 @@ class Bench:
     @staticmethod
     def add_options(parser: argparse.ArgumentParser) -> None:
         """The command line's options for this task alone."""
-        raise NotImplementedError
 
     def cases(self) -> list[str]:
         """What is timed, one after the other."""
-        raise NotImplementedError
 
     def read(self, case: str, number: int, times: StageTimes) -> Any:
         """A sample, on the device; its stages are clocked."""
-        raise NotImplementedError
 
     def plain(self, case: str, models: Any, times: StageTimes) -> Callable[[Any, int], Any]:
         """The official schedule of work: takes a sample and a number of steps, returns an answer."""
-        raise NotImplementedError
 
     def fast(self, case: str, models: Any, times: StageTimes) -> Callable[[Any, int], Any]:
         """What a run does."""
-        raise NotImplementedError
 
     def compare(self, case: str, plain: Any, fast: Any) -> dict[str, bool | float]:
         """What is equal (bool), and how far numbers are apart (float); {} when the two cannot be compared."""
-        raise NotImplementedError
 
     def growth(self, case: str) -> float:
         """Classes of the case over those that the plain form is run on; 1 when it is run on all of them."""

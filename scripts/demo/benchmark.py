@@ -38,6 +38,7 @@ def run_all(configs: Sequence[RunConfig]) -> None:
         try:
             for future in as_completed([pool.submit(run_one, config) for config in configs]):
                 summary = future.result()
+                assert summary is not None, "a run of one process has a summary"
                 shown = next(f"{key} {summary[key]:.1f}" for key in ("accuracy", "r1", "clipscore") if key in summary)
                 bar.set_postfix_str(f"{summary['name']} on {summary['dataset']}: {shown}")
                 bar.update()

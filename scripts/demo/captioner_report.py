@@ -8,17 +8,16 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from captioning.build import build_captioner, image_features, load_language_model
+from captioning.build import build_captioner, load_language_model
 from captioning.captioner import Captioner
 from captioning.checkpoints import read_checkpoint
 from captioning.config import CaptioningConfig
 from captioning.generate import beam_search
 from clipscore.clip_model import ClipModel
-from clipscore.data.images import normalize, to_pixels
 from clipscore.models.load import load_clip
 from scripts.demo.arrangements import retrieval_scenes
 from scripts.demo.captions import captions_of
-from scripts.demo.evaluate import DEFAULT_FOLDER
+from scripts.demo.evaluate import DEFAULT_FOLDER, as_clip_batch, style_table
 from scripts.demo.scenes import Scene
 from scripts.demo.styles import RETRIEVAL_SEVERITY, retrieval_pictures
 from scripts.demo.training.captioner_lm import MAPPER_LAYERS, PREFIX_LENGTH
@@ -30,17 +29,10 @@ BATCH = 50
 def demo_config(kind: str, folder: Path) -> CaptioningConfig:
     """The settings under which the demo's captioner of a kind is used."""
     return CaptioningConfig(
-        dataset="demo_scenes/clean",
-        method="zero_shot",
-        policy=str(folder / "policy.pt"),
-        llm=str(folder / "opt"),
-        checkpoint=str(folder / kind),
-        mapper_layers=MAPPER_LAYERS,
-        prefix_length=PREFIX_LENGTH,
-        data_root="",
-        pretrained_root=str(folder),
-        output_root="",
-    )
+        dataset="demo_scenes/clean", method="zero_shot", policy=str(folder / "policy.pt"), llm=str(folder / "opt"),
+        checkpoint=str(folder / kind), mapper_layers=MAPPER_LAYERS, prefix_length=PREFIX_LENGTH, data_root="",
+        pretrained_root=str(folder), output_root="",
+    )  # fmt: skip
 
 
 def load_demo_captioner(kind: str, folder: Path = DEFAULT_FOLDER) -> tuple[Captioner, ClipModel]:
@@ -58,8 +50,7 @@ def captions_for(captioner: Captioner, clip: ClipModel, pictures: list[Image.Ima
     """The captions of pictures of the demo's size, before any adaptation."""
     options, captions = demo_config(KINDS[0], Path()).decoding, []
     for start in range(0, len(pictures), BATCH):
-        images = torch.stack([normalize(to_pixels(picture)) for picture in pictures[start : start + BATCH]])
-        prefix = captioner.prefix(image_features(clip, images, normalize=True))
+        prefix = captioner.prefix(clip.encode_images(as_clip_batch(pictures[start : start + BATCH])))
         captions += captioner.decode([found[0].tokens for found in beam_search(captioner, prefix, num_beams, options)])
     return captions
 
@@ -82,15 +73,14 @@ def scores(captions: list[str], scenes: list[Scene]) -> tuple[float, float, floa
 
 def caption_table(folder: Path) -> str:
     """The scores of both captioners on the scenes of every style, as a Markdown table."""
-    scenes = retrieval_scenes()
-    models = [load_demo_captioner(kind, folder) for kind in KINDS]
-    header = " | ".join(f"{kind}, right | {kind}, digits | {kind}, CIDEr" for kind in KINDS)
-    lines = [f"| style | severity | {header} |", "|---|---|" + "---:|" * 3 * len(KINDS)]
-    for style, severity in RETRIEVAL_SEVERITY.items():
+    scenes, models = retrieval_scenes(), [load_demo_captioner(kind, folder) for kind in KINDS]
+
+    def figures(style: str) -> list[float]:
         pictures, _ = retrieval_pictures(style)
-        cells = [f"{score:.1f}" for model in models for score in scores(captions_for(*model, pictures), scenes)]
-        lines.append(f"| {style} | {severity:g} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        return [score for model in models for score in scores(captions_for(*model, pictures), scenes)]
+
+    columns = [f"{kind}, {score}" for kind in KINDS for score in ("right", "digits", "CIDEr")]
+    return style_table(RETRIEVAL_SEVERITY, columns, figures)
 
 
 def main() -> None:

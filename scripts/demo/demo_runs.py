@@ -10,12 +10,12 @@ from pathlib import Path
 from clipscore.config.fields import RunConfig
 from clipscore.config.load import load_config
 from retrieval import metrics
-from scripts.demo.caption_table import JUDGE
 from scripts.demo.styles import STYLES
 from scripts.run import config_class
 from scripts.runs.read import Row
 from scripts.runs.samples import read_sample
 
+JUDGE = "demo/reward.pt"  # CLIPScore's model; there is no third CLIP that reads these scenes
 DATA_FOLDER = "demo_data"  # under the output root: a data root is only ever read
 BASELINE = "zero-shot"
 CAPTION_STYLES = ("noise", "blur")
@@ -102,15 +102,8 @@ RETRIEVAL = Table(
 TABLES = [CLASSIFICATION, RETRIEVAL]
 # Each run writes the captions before adaptation too; the table is made from its records.
 DEMO_LM = ["llm=demo/opt", "prefix_length=7", "mapper_layers=2", "decoding.max_new_tokens=24"]
-CAPTIONING = [
-    *DEMO_LM,
-    *REWARD,
-    "lr=3e-4",
-    "num_candidates=6",
-    "caption_before=true",
-    "metrics=[clipscore]",
-    f"metric_model={JUDGE}",
-]
+CAPTIONING = [*DEMO_LM, *REWARD, "lr=3e-4", "num_candidates=6", "caption_before=true", "metrics=[clipscore]"]
+CAPTIONING += [f"metric_model={JUDGE}"]
 CAPTIONERS = [
     Method("CapDec", "captioning/capdec_c2f", [*CAPTIONING, "checkpoint=demo/capdec"]),
     Method("ClipCap", "captioning/clipcap_c2f", [*CAPTIONING, "checkpoint=demo/clipcap"]),
@@ -125,12 +118,9 @@ def demo_runs(words: Sequence[str]) -> Runs:
     probe = load_config("configs/classification/zero_shot.yaml", words, config_class, "demo/clean")
     data_root = Path(probe.output_root) / DATA_FOLDER
     every = [(CAPTIONERS, CAPTION_LINES), *((table.methods, table.lines) for table in TABLES)]
-    pairs = [pair for methods, lines in every for pair in itertools.product(methods, lines)]
-    return {(method.name, line): demo_config(method, line, data_root, words) for method, line in pairs}
-
-
-def demo_config(method: Method, line: Line, data_root: Path, words: Sequence[str]) -> RunConfig:
-    """The configuration of one run."""
-    own = [f"name=demo_{method.name.replace(' ', '_').replace('-', '_')}", f"data_root={data_root}"]
-    overrides = [*POLICY, *own, *method.overrides, *line.overrides, *words]
-    return load_config(f"configs/{method.config}.yaml", overrides, config_class, line.dataset)
+    runs = {}
+    for method, line in (pair for methods, lines in every for pair in itertools.product(methods, lines)):
+        own = [f"name=demo_{method.name.replace(' ', '_').replace('-', '_')}", f"data_root={data_root}"]
+        overrides = [*POLICY, *own, *method.overrides, *line.overrides, *words]
+        runs[method.name, line] = load_config(f"configs/{method.config}.yaml", overrides, config_class, line.dataset)
+    return runs

@@ -10,14 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipscore.config.fields import RunConfig
-from clipscore.metrics.significance import changes, mcnemar_p_value
-from scripts.demo import caption_table
-from scripts.demo.demo_runs import CAPTION_LINES, CAPTIONERS, TABLES, Runs, Table, demo_runs
+from clipscore.metrics.captions import check_metrics, score_captions
+from clipscore.metrics.coco import has_java
+from clipscore.metrics.significance import bootstrap_interval, changes, mcnemar_p_value
+from clipscore.models.load import load_clip
+from scripts.demo.demo_runs import CAPTION_LINES, CAPTIONERS, JUDGE, TABLES, Runs, Table, demo_runs
 from scripts.runs.folder import run_path
 from scripts.runs.read import Row, open_run
 from scripts.runs.samples import read_sample
 from scripts.tables.grid import Grid, comma_separated, latex, markdown
 
+CAPTION_COLUMNS = {"BLEU-4": ("bleu", "bleu_4"), "CIDEr": ("cider", "cider"), "CLIPScore": ("clipscore", "clipscore")}
 P_LEGEND = "in brackets the p-value against zero-shot (exact McNemar test of the first answers to the same samples)"
 
 
@@ -48,19 +51,37 @@ def table_grid(table: Table, runs: Runs) -> Grid:
     return Grid([*table.heading, "n", *names], lines, len(table.heading), notes=[table.legend])
 
 
+def caption_cells(rows: Sequence[Row], config: RunConfig, dataset: str, names: Sequence[str]) -> list[str]:
+    """Each metric of a run's captions before and after, and the mean difference per image with its 95% interval."""
+    metrics = check_metrics([CAPTION_COLUMNS[name][0] for name in names])
+    references = {row["id"]: row["references"] for row in rows}
+    paths = {row["id"]: Path(config.data_root) / dataset / row["id"] for row in rows}
+    judge = load_clip(JUDGE, Path(config.pretrained_root))
+    before, after = (
+        score_captions({row["id"]: row[key] for row in rows}, references, metrics, judge, paths)
+        for key in ("caption_before", "caption")
+    )
+    cells = []
+    for _, column in map(CAPTION_COLUMNS.__getitem__, names):
+        was, now = ([values[column] for values in scores.per_caption.values()] for scores in (before, after))
+        difference, low, high = bootstrap_interval(was, now)
+        means = f"{before.means[column]:.1f} -> {after.means[column]:.1f}"
+        cells.append(f"{means} ({difference:+.1f}, {low:+.1f} to {high:+.1f})")
+    return cells
+
+
 def caption_grid(runs: Runs) -> Grid:
-    """The captioning table; see `caption_table`."""
-    names = caption_table.columns()
+    """The captioning table: CapDec and ClipCap before and after RLCF. BLEU and CIDEr need Java."""
+    names = [name for name in CAPTION_COLUMNS if name == "CLIPScore" or has_java()]
     lines = []
     for line, method in itertools.product(CAPTION_LINES, CAPTIONERS):
         config = runs[method.name, line]
         rows = list(read_rows(config).values())
-        images, pretrained = Path(config.data_root) / line.dataset, Path(config.pretrained_root)
-        shown = caption_table.cells(*caption_table.score(rows, images, pretrained)) if rows else ["-"] * len(names)
+        shown = caption_cells(rows, config, line.dataset, names) if rows else ["-"] * len(names)
         lines.append([*line.cells, method.name, str(len(rows)), *shown])
     legend = "before -> after RLCF, times 100 (BLEU-4 of all captions pooled);"
     legend += " in brackets the mean difference per image, with its 95% bootstrap interval"
-    return Grid([*caption_table.HEADING, *names], lines, 2, notes=[legend])
+    return Grid(["scenes", "captioner", "n", *names], lines, 2, notes=[legend])
 
 
 def demo_tables(words: Sequence[str], form: str = "markdown") -> str:

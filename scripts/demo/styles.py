@@ -60,31 +60,12 @@ def _blur(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> np.n
     return _as_pixels(_as_picture(pixels).filter(ImageFilter.GaussianBlur(0.55 * severity)))
 
 
-INK_STYLES: dict[str, Callable[[Image.Image, float, np.random.Generator], Image.Image]] = {
-    "sketch": _outline,
-    "rotation": _turn,
-}
-PICTURE_STYLES: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]] = {
-    "noise": _add_noise,
-    "contrast": _lower_contrast,
-    "blur": _blur,
-}
-TEST_SEVERITY: dict[str, float] = {
-    "clean": 0.0,
-    "sketch": 3.25,
-    "noise": 1.125,
-    "contrast": 3.0,
-    "rotation": 2.0,
-    "blur": 4.0,
-}
-RETRIEVAL_SEVERITY: dict[str, float] = {
-    "clean": 0.0,
-    "sketch": 5.0,
-    "noise": 2.0,
-    "contrast": 3.25,
-    "rotation": 4.0,
-    "blur": 4.0,
-}
+INK_STYLES: dict[str, Callable[[Image.Image, float, np.random.Generator], Image.Image]]
+INK_STYLES = {"sketch": _outline, "rotation": _turn}
+PICTURE_STYLES: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]]
+PICTURE_STYLES = {"noise": _add_noise, "contrast": _lower_contrast, "blur": _blur}
+TEST_SEVERITY = {"clean": 0.0, "sketch": 3.25, "noise": 1.125, "contrast": 3.0, "rotation": 2.0, "blur": 4.0}
+RETRIEVAL_SEVERITY = {"clean": 0.0, "sketch": 5.0, "noise": 2.0, "contrast": 3.25, "rotation": 4.0, "blur": 4.0}
 STYLES = tuple(TEST_SEVERITY)
 
 

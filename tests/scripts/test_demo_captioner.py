@@ -63,12 +63,8 @@ def test_scores_by_hand():
 
 def test_the_tokenizer_follows_opts_conventions():
     tokenizer = load_tokenizer(FOLDER / "opt")
-    assert (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (
-        2,
-        1,
-        2,
-        2,
-    )
+    special = tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id
+    assert special == (2, 1, 2, 2)
     assert tokenizer.convert_ids_to_tokens([0, 3]) == ["<s>", "<unk>"]
     assert len(tokenizer("\n", add_special_tokens=False).input_ids) == 1
     for caption in captions_of(retrieval_scenes()[0]):

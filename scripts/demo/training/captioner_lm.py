@@ -47,35 +47,20 @@ def train_tokenizer(captions: list[str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_model(str(folder))
     roles = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
-    options = {
-        "add_prefix_space": False,
-        "add_bos_token": True,
-        "tokenizer_class": "GPT2Tokenizer",
-        "errors": "replace",
-    }
+    options = {"add_prefix_space": False, "add_bos_token": True, "tokenizer_class": "GPT2Tokenizer"}
     _write_json(folder / "special_tokens_map.json", roles)
-    _write_json(folder / "tokenizer_config.json", roles | options)
+    if not (folder / "config.json").is_file():  # Hugging Face asks it for the tokenizer's kind
+        _write_json(folder / "config.json", {"model_type": "opt"})
+    _write_json(folder / "tokenizer_config.json", roles | options | {"errors": "replace"})
 
 
-def language_model(vocabulary: int) -> OPTForCausalLM:
-    """A fresh OPT."""
-    return OPTForCausalLM(_config(vocabulary))
-
-
-def _config(vocabulary: int) -> OPTConfig:
-    return OPTConfig(**_sizes(vocabulary), pad_token_id=1, bos_token_id=2, eos_token_id=2, dropout=0.0)
-
-
-def _sizes(vocabulary: int) -> dict[str, int]:
+def model_config(vocabulary: int) -> dict[str, Any]:
+    """A tiny OPT."""
     return {
-        "vocab_size": vocabulary,
-        "hidden_size": WIDTH,
-        "word_embed_proj_dim": WIDTH,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "ffn_dim": 4 * WIDTH,
-        "max_position_embeddings": POSITIONS,
-    }
+        "vocab_size": vocabulary, "hidden_size": WIDTH, "word_embed_proj_dim": WIDTH, "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS, "ffn_dim": 4 * WIDTH, "max_position_embeddings": POSITIONS,
+        "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 2, "dropout": 0.0,
+    }  # fmt: skip
 
 
 class CodeMapper(nn.Module):
@@ -104,9 +89,9 @@ def train_language_model(folder: Path, seed: int = 0) -> None:
     rng = np.random.default_rng([seed, 2])
     scenes = [random_scene("train", rng) for _ in range(NUM_SCENES)]
     train_tokenizer([text for scene in scenes for text in captions_of(scene)], folder)
-    tokenizer = load_tokenizer_of(folder)
+    tokenizer = load_tokenizer(folder)
     torch.manual_seed(seed)  # only the fresh weights are drawn from the global generator
-    lm = language_model(len(tokenizer))
+    lm = OPTForCausalLM(OPTConfig(**model_config(len(tokenizer))))
     teach(Captioner(lm, tokenizer, CodeMapper()), scenes, torch.Generator().manual_seed(seed))
     save_language_model(lm, folder)
 
@@ -117,9 +102,7 @@ def teach(captioner: Captioner, scenes: list[Scene], generator: torch.Generator)
     optimizer = torch.optim.AdamW(captioner.parameters(), lr=PEAK_LR, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_share(step, WARMUP, STEPS))
     tokens, mask = captioner.tokenize([f"{text}\n" for scene in scenes for text in captions_of(scene)])
-    tokens, mask = (
-        t.view(len(scenes), -1, t.shape[1]) for t in (tokens, mask)
-    )  # [S * wordings, T] -> [S, wordings, T]
+    tokens, mask = (t.view(len(scenes), -1, t.shape[1]) for t in (tokens, mask))  # -> [S, wordings, T]
     codes = torch.stack([scene_code(scene) for scene in scenes])  # [S, A]
     for _ in (bar := tqdm(range(STEPS), desc="language model", mininterval=1.0)):
         rows = torch.randint(len(scenes), (BATCH,), generator=generator)
@@ -134,17 +117,9 @@ def teach(captioner: Captioner, scenes: list[Scene], generator: torch.Generator)
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
 
 
-def load_tokenizer_of(folder: Path) -> Any:
-    """The tokenizer of a folder that has no language model yet: Hugging Face asks its config.json for the kind."""
-    if not (folder / "config.json").is_file():
-        _write_json(folder / "config.json", {"model_type": "opt"})
-    return load_tokenizer(folder)
-
-
 def save_language_model(lm: OPTForCausalLM, folder: Path) -> None:
     """Write config.json and model.safetensors; equal weights give equal bytes under all versions of transformers."""
-    roles = {"pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 2, "dropout": 0.0}
-    config = {"architectures": ["OPTForCausalLM"], "model_type": "opt", **_sizes(lm.config.vocab_size), **roles}
+    config = {"architectures": ["OPTForCausalLM"], "model_type": "opt"} | model_config(lm.config.vocab_size)
     _write_json(folder / "config.json", config)
     weights = {key: tensor.contiguous() for key, tensor in lm.state_dict().items() if key != "lm_head.weight"}  # tied
     (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))

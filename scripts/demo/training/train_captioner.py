@@ -50,27 +50,12 @@ def write_training_scenes(data_root: Path, number: int = NUM_SCENES, seed: int =
 def training_config(kind: str, opt: Path, policy: Path, features: Path, output: Path) -> TrainConfig:
     """The demo's training of one mapper."""
     noise = {"noise_variance": NOISE_VARIANCE} if kind == "capdec" else {}
-    return TrainConfig(
-        kind=kind,
-        dataset=DATASET,
-        features=str(features),
-        policy=str(policy),
-        llm=str(opt),
-        mapper_layers=MAPPER_LAYERS,
-        prefix_length=PREFIX_LENGTH,
-        epochs=EPOCHS,
-        batch=BATCH,
-        lr=LR,
-        warmup=WARMUP,
-        seed=SEED,
-        device="cpu",
-        num_threads=1,
-        name=kind,
-        data_root="",
-        pretrained_root=str(policy.parent),
-        output_root=str(output),
-        **noise,
-    )
+    return TrainConfig.model_validate(noise | {
+        "kind": kind, "name": kind, "dataset": DATASET, "features": str(features), "policy": str(policy),
+        "llm": str(opt), "mapper_layers": MAPPER_LAYERS, "prefix_length": PREFIX_LENGTH, "epochs": EPOCHS,
+        "batch": BATCH, "lr": LR, "warmup": WARMUP, "seed": SEED, "device": "cpu", "num_threads": 1,
+        "data_root": "", "pretrained_root": str(policy.parent), "output_root": str(output),
+    })  # fmt: skip
 
 
 def train_mappers(kinds: list[str], policy: Path, out: Path) -> None:

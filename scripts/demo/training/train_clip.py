@@ -24,17 +24,17 @@ from pathlib import Path
 
 import open_clip
 import torch
+import torch.nn.functional as F
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from clipscore.clip_model import ClipModel
-from scripts.demo.evaluate import DEFAULT_FOLDER, MODEL_NAMES, accuracy_table, recall_table
-from scripts.demo.scenes import CANVAS_PX
+from scripts.demo.evaluate import DEFAULT_FOLDER, MODEL_NAMES, tables
+from scripts.demo.scenes import CANVAS_PX, CLASS_NAMES
 from scripts.demo.styles import STYLES
 from scripts.demo.training.attribute_heads import PATCH_PX, AttributeHead, PatchHead
-from scripts.demo.training.batches import Diet, prepare, random_batch, random_texts
-from scripts.demo.training.losses import Heads, batch_loss
+from scripts.demo.training.batches import Batch, Diet, prepare, random_batch, random_texts
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,48 @@ RECIPES = {
     "policy": Recipe(width=64, layers=3, steps=5000, styles=("clean",), seed=0),
     "reward": Recipe(width=96, layers=4, steps=3500, styles=STYLES, seed=1),
 }
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What is trained beside the model and thrown away."""
+
+    features: AttributeHead
+    patches: PatchHead
+
+
+def matching_loss(images: Tensor, texts: Tensor, is_match: Tensor, num_classes: int, logit_scale: Tensor) -> Tensor:
+    """CLIP's loss, except that no class has to find its images.
+
+    Class captions would have to share themselves among the images of the class, which was seen to slow these small
+    models down. A scene in the batch may be there twice: each row's first match counts, its others are left out.
+
+    Args:
+        images: unit length, [B, D].
+        texts: unit length; the first num_classes are captions of classes. [T, D]
+        is_match: which texts are true of which images. [B, T]
+    """
+    logits = logit_scale * images @ texts.T
+
+    def half(logits: Tensor, is_match: Tensor) -> Tensor:
+        target = is_match.float().argmax(dim=1)
+        others = is_match.scatter(1, target[:, None], False)
+        return F.cross_entropy(logits.masked_fill(others, -torch.inf), target)
+
+    return (half(logits, is_match) + half(logits.T[num_classes:], is_match.T[num_classes:])) / 2
+
+
+def batch_loss(model: ClipModel, heads: Heads, batch: Batch) -> Tensor:
+    """Matching of pictures and captions, and naming of their parts."""
+    projected, tokens = model.visual(batch.images)
+    images, texts = F.normalize(projected, dim=-1), model.encode_token_ids(batch.texts.token_ids)
+    is_match = (batch.attributes[:, None] == batch.texts.attributes).all(dim=-1)  # [B, 1, A], [T, A] -> [B, T]
+    return (
+        matching_loss(images, texts, is_match, len(CLASS_NAMES), model.logit_scale)
+        + heads.features.loss(images, batch.attributes)
+        + heads.features.loss(texts, batch.texts.attributes)
+        + heads.patches.loss(tokens, batch.patch_attributes)
+    )
 
 
 def build_clip(recipe: Recipe, vocabulary: int) -> ClipModel:
@@ -138,14 +180,14 @@ def train(name: str) -> ClipModel:
     generator = torch.Generator().manual_seed(recipe.seed)
     teach_texts(model, heads.features, diet, generator)
     optimizer = make_optimizer(model, heads.features, heads.patches)
-    model.visual.output_tokens = True
+    model.backend.visual.output_tokens = True
     for step in (bar := tqdm(range(recipe.steps), desc=name, mininterval=1.0)):
         set_learning_rate(optimizer, step, recipe.steps)
         share = 1 / len(recipe.styles) if step < CLEAN_FIRST * recipe.steps else 1.0
         loss = batch_loss(model, heads, random_batch(diet, share, generator))
         update(model, optimizer, loss)
         bar.set_postfix(loss=f"{loss.item():.3f}", scale=f"{model.logit_scale.item():.1f}", refresh=False)
-    model.visual.output_tokens = False
+    model.backend.visual.output_tokens = False
     return with_whole_vocabulary(model, diet.used_ids)
 
 
@@ -173,7 +215,7 @@ def main() -> None:
         start = time.perf_counter()
         save(train(name), arguments.out / f"{name}.pt")
         log.info("%s: %.1f minutes", name, (time.perf_counter() - start) / 60)
-    log.info("%s\n\n%s", accuracy_table(arguments.out, names), recall_table(arguments.out, names))
+    log.info("%s", tables(arguments.out, names))
 
 
 if __name__ == "__main__":

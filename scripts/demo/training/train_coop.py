@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -55,21 +56,29 @@ def batches(num: int, size: int, epochs: int) -> list[Tensor]:
     return [rows for _ in range(epochs) for rows in torch.randperm(num, generator=generator).split(size)]
 
 
-def train_coop(clip: ClipModel, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Shared context vectors."""
-    learner = PromptLearner(clip, CLASS_NAMES, PROMPT)
-    images = F.normalize(features, dim=-1)
-    schedule = batches(len(images), COOP_BATCH, COOP_EPOCHS)
-    optimizer = torch.optim.AdamW([learner.context], lr=LR, weight_decay=5e-4)
+def fit(title: str, tuned: list[Tensor], schedule: list[Tensor], loss_of: Callable[[Tensor], Tensor]) -> None:
+    """AdamW with a cosine decay to zero; one update for the rows of each batch."""
+    optimizer = torch.optim.AdamW(tuned, lr=LR, weight_decay=5e-4)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(schedule))
-    for rows in (bar := tqdm(schedule, desc="CoOp")):
-        classes = encode_prompts(clip, learner.build, learner.context, learner.eot)
-        loss = F.cross_entropy(clip.logit_scale * images[rows] @ classes.T, labels[rows])
+    for rows in (bar := tqdm(schedule, desc=title)):
+        loss = loss_of(rows)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         decay.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")
+
+
+def train_coop(clip: ClipModel, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Shared context vectors."""
+    learner = PromptLearner(clip, CLASS_NAMES, PROMPT)
+    images = F.normalize(features, dim=-1)
+
+    def loss(rows: Tensor) -> Tensor:
+        classes = encode_prompts(clip, learner.build, learner.context, learner.eot)
+        return F.cross_entropy(clip.logit_scale * images[rows] @ classes.T, labels[rows])
+
+    fit("CoOp", [learner.context], batches(len(images), COOP_BATCH, COOP_EPOCHS), loss)
     return {"ctx": learner.context.detach()}
 
 
@@ -79,23 +88,18 @@ def train_cocoop(clip: ClipModel, features: Tensor, labels: Tensor) -> dict[str,
     learner = PromptLearner(clip, CLASS_NAMES, PROMPT)
     width = features.shape[1]
     hidden = nn.Linear(width, width // META_REDUCTION), nn.Linear(width // META_REDUCTION, clip.token_width)
-    net = {f"linear{i}.{key}": p for i, layer in enumerate(hidden, 1) for key, p in layer.named_parameters()}
-    images = F.normalize(features, dim=-1)
-    every = torch.arange(len(CLASS_NAMES))
-    schedule = batches(len(images), COCOOP_BATCH, COCOOP_EPOCHS)
-    optimizer = torch.optim.AdamW([learner.context, *net.values()], lr=LR, weight_decay=5e-4)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(schedule))
-    for rows in (bar := tqdm(schedule, desc="CoCoOp")):
+    net: dict[str, Tensor] = {
+        f"linear{i}.{key}": p for i, layer in enumerate(hidden, 1) for key, p in layer.named_parameters()
+    }
+    images, every = F.normalize(features, dim=-1), torch.arange(len(CLASS_NAMES))
+
+    def loss(rows: Tensor) -> Tensor:
         conditional = ConditionalContext(learner.context, net)
         prompts = torch.cat([learner.build(conditional(images[row]), every) for row in rows])  # [B * C, L, W]
         classes = clip.encode_embeddings(prompts, learner.eot.repeat(len(rows))).view(len(rows), len(every), -1)
-        logits = clip.logit_scale * torch.einsum("bd,bcd->bc", images[rows], classes)
-        loss = F.cross_entropy(logits, labels[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        decay.step()
-        bar.set_postfix(loss=f"{loss.item():.3f}")
+        return F.cross_entropy(clip.logit_scale * torch.einsum("bd,bcd->bc", images[rows], classes), labels[rows])
+
+    fit("CoCoOp", [learner.context, *net.values()], batches(len(images), COCOOP_BATCH, COCOOP_EPOCHS), loss)
     return {"ctx": learner.context.detach(), **{f"meta_net.{key}": value.detach() for key, value in net.items()}}
 
 
