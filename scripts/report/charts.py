@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import NamedTuple
+
+from markupsafe import Markup
 
 from scripts.report.numbers import labels, number, short, ticks
 from scripts.tables.calibration import Bin
@@ -15,6 +18,17 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 40
 HISTOGRAM_BINS = 24
 MAX_X_TICKS = 10
 MAX_NAME = 42  # characters of a name that fit across a chart
+
+
+class Chart(NamedTuple):
+    """A drawing under its title, with its legend (CSS class, text), a sentence below, and the list of the stages."""
+
+    title: str
+    drawing: Markup
+    keys: Sequence[tuple[str, str]] = ()
+    note: str = ""
+    style: str = ""
+    stages: Sequence[tuple[str, str, str, str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -42,7 +56,7 @@ class Axes:
         return round(LEFT + across, 1), round(HEIGHT - BOTTOM - up, 1)
 
 
-def line_chart(lines: Sequence[Line], x_label: str, y_label: str, x_ticks: Sequence[int]) -> str:
+def line_chart(lines: Sequence[Line], x_label: str, y_label: str, x_ticks: Sequence[int]) -> Markup:
     """Lines over steps.
 
     Args:
@@ -63,7 +77,7 @@ def line_chart(lines: Sequence[Line], x_label: str, y_label: str, x_ticks: Seque
     return _svg(f"{y_label} by {x_label}. {said}", parts)
 
 
-def reliability_chart(bins: Sequence[Bin], name: str) -> str:
+def reliability_chart(bins: Sequence[Bin], name: str) -> Markup:
     """Accuracy by confidence; below the diagonal is overconfidence. The strip at the foot shows how many there are."""
     axes = Axes((0.0, 1.0), (0.0, 1.0))
     most, said = max(b.count for b in bins), []
@@ -71,8 +85,6 @@ def reliability_chart(bins: Sequence[Bin], name: str) -> str:
     percents = [number(100 * share, 0) for share in quarters]
     parts = [_grid(axes, quarters, percents), _x_axis(axes, quarters, percents, "confidence, %")]
     for b in bins:
-        if b.accuracy is None or b.confidence is None:
-            continue
         (x0, y0), (x1, y1) = axes.place(b.low, 0), axes.place(b.high, b.accuracy)
         title = f"confidence {100 * b.confidence:.1f}%, accuracy {100 * b.accuracy:.1f}%, {b.count:,} samples"
         said.append(title)
@@ -90,7 +102,7 @@ def reliability_chart(bins: Sequence[Bin], name: str) -> str:
     return _svg(f"Reliability diagram {name}: {'; '.join(said)}", parts)
 
 
-def histogram(values: Sequence[float], x_label: str) -> str:
+def histogram(values: Sequence[float], x_label: str) -> Markup:
     """How often each range of a quantity occurs."""
     marks = ticks(min(values), max(values))
     low, high = marks[0], marks[-1]
@@ -110,7 +122,7 @@ def histogram(values: Sequence[float], x_label: str) -> str:
     return _svg(f"Histogram of {x_label}: {said}", parts)
 
 
-def stacked_bar(shares: Sequence[tuple[str, str, float]]) -> str:
+def stacked_bar(shares: Sequence[tuple[str, str, float]]) -> Markup:
     """One bar cut into shares: (CSS class, title, share of 1)."""
     parts, start = [], 0.0
     for style, title, share in shares:
@@ -120,7 +132,7 @@ def stacked_bar(shares: Sequence[tuple[str, str, float]]) -> str:
     return _svg("Time by stage: " + "; ".join(title for _, title, _ in shares), parts, height=22, shape="none")
 
 
-def dumbbells(rows: Sequence[tuple[str, float | None, float]], unit: str) -> str:
+def dumbbells(rows: Sequence[tuple[str, float | None, float]], unit: str) -> Markup:
     """A line for each run from what it was before to what it is after: (name, before, after)."""
     values = [value for _, before, after in rows for value in (before, after) if value is not None]
     marks, step = ticks(min(values), max(values)), 40
@@ -196,7 +208,7 @@ def _title(text: str) -> str:
     return f"<title>{escape(text)}</title>"
 
 
-def _svg(description: str, parts: Sequence[str], height: int = HEIGHT, shape: str = "xMidYMid") -> str:
+def _svg(description: str, parts: Sequence[str], height: int = HEIGHT, shape: str = "xMidYMid") -> Markup:
     box = f'viewBox="0 0 {WIDTH} {height}" preserveAspectRatio="{shape}"'
     head = f'<svg {box} role="img" aria-label="{escape(description)}">'
-    return head + "".join(parts) + "</svg>"
+    return Markup(head + "".join(parts) + "</svg>")

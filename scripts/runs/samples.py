@@ -117,7 +117,7 @@ def read_samples(run: Run) -> tuple[dict[str, Sample], dict[str, str]]:
 
 
 def by_step(values: Iterable[Sequence[float]]) -> np.ndarray | None:
-    """A quantity of each sample at each step, as a table [n, steps]; None unless all have as many steps, at least one."""
+    """A quantity of each sample at each step, [n, steps]; None unless all have the same number of steps."""
     rows = list(values)
     return np.asarray(rows, dtype=float) if rows and rows[0] and len(set(map(len, rows))) == 1 else None
 

@@ -32,7 +32,9 @@ def fill_table(table: PaperTable, output_root: Path, tolerance: float | None = N
 
 
 def _fill_row(table: PaperTable, row: Row, runs: Sequence[Run], tolerance: float | None) -> list[Cell]:
-    found: dict[tuple[str, str | None], list[Figures]] = {}  # the metrics of a data set share one reading of its records
+    found: dict[
+        tuple[str, str | None], list[Figures]
+    ] = {}  # the metrics of a data set share one reading of its records
     cells: dict[str, Cell] = {}
     for column in table.columns:
         cell = Cell(row.group, row.label, column, row.paper[column.key], verdict="not in this repository")

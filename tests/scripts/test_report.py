@@ -20,12 +20,13 @@ from clipscore.clip_model import CLIP_MEAN, CLIP_STD
 from clipscore.data.images import open_image
 from scripts.report.__main__ import main, write_report
 from scripts.report.charts import Line, dumbbells, line_chart
-from scripts.report.comparison import compare
 from scripts.report.figures import Figures, read_figures
 from scripts.report.numbers import labels, number, p_value, seconds, ticks
-from scripts.report.paper import paper_cells
+from scripts.report.sections import paper_cells
 from scripts.report.selection import choose
+from scripts.report.side_by_side import compare
 from scripts.runs.read import open_run
+from scripts.runs.samples import read_samples
 from tests.peak_memory import measure
 from tests.scripts.report_runs import (
     CAPTION,
@@ -209,9 +210,9 @@ def test_comparison_by_hand(tmp_path: Path) -> None:
     other = classification_run(tmp_path / "other", [classified(f"{i}.png", 1, 0) for i in range(1, 9)])
     found = compare(read_figures(open_run(base)), read_figures(open_run(other)))
     assert (found.count, found.fixed, found.broken) == (7, 5, 0)
-    assert (found.before, found.after) == pytest.approx((100 * 2 / 7, 100), abs=1e-3)
+    assert found.difference == pytest.approx(100 * 5 / 7)
     assert found.p_value == pytest.approx(2 / 2**5)
-    assert found.interval[0] < 100 * 5 / 7 <= found.interval[1] <= 100
+    assert found.low < 100 * 5 / 7 <= found.high <= 100
     page = page_of(base, other)
     assert "Side by side" in page and "5 / 0" in page and "0.062" in page
     assert "seeds" not in page
@@ -225,10 +226,12 @@ def test_beside_the_paper(tmp_path: Path) -> None:
     page = page_of(run)
     beside = "<td>50.00</td><td>+16.67</td><td>65.45</td><td>−15.45</td><td>partial, 6 of 7,500</td>"
     assert beside in page and "row RLCF, prompt" in page and "lr is 0.1 (the row: 0.007)" in page
-    run = write_run(tmp_path / "demo", "classification", [], dataset="demo/blur")
-    assert paper_cells(open_run(run), 240, {"accuracy": 50.0}) == (None, {})
-    run = open_run(write_run(tmp_path / "kd", "retrieval", [], dataset="coco", direction="image_to_text", seed=42))
-    cells = paper_cells(run, 5000, {"r1": 57.01, "r5": 79.0, "r10": 80.0})[1]
+    run = open_run(write_run(tmp_path / "demo", "classification", [classified("0.png", 0, 0)], dataset="demo/blur"))
+    assert paper_cells(run, list(read_samples(run)[0].values())) == (None, {})
+    ranks = [1] * 2851 + [5] * 1099 + [10] * 50 + [11] * 1000  # 57.02%, 79% and 80%
+    rows = [{"id": str(i), "rank_before": 1, "rank": rank} for i, rank in enumerate(ranks)]
+    run = open_run(write_run(tmp_path / "kd", "retrieval", rows, dataset="coco", direction="image_to_text", seed=42))
+    cells = paper_cells(run, list(read_samples(run)[0].values()))[1]
     assert {key: (cell.paper, cell.difference, cell.verdict) for key, cell in cells.items()} == {
         "r1": (57.0, 0, "reproduced with other settings"),
         "r5": (79.0, 0, "reproduced with other settings"),

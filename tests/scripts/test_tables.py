@@ -219,7 +219,9 @@ def test_csv_json_and_latex_can_be_parsed(one_column, tmp_path, capsys):
     one_column(-3.0)
     assert main(["table1", "--output-root", str(tmp_path), "--format", "csv"]) == 0
     lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert len(lines) == 17 * 6 and list(lines[0]) == list(layout.record(TABLES["table1"], Cell("", "", TABLES["table1"].columns[0], None)))
+    assert len(lines) == 17 * 6 and list(lines[0]) == list(
+        layout.record(TABLES["table1"], Cell("", "", TABLES["table1"].columns[0], None))
+    )
     (found,) = [line for line in lines if line["samples"] == "10000"]
     assert (found["row"], found["dataset"], found["ours"]) == ("RLCF, encoder", "imagenet_v2", "66.77")
     assert main(["table1", "--output-root", str(tmp_path), "--json"]) == 0
