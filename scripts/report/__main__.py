@@ -53,14 +53,8 @@ def write_report(folders: Sequence[Path], output: Path, num_samples: int = NUM_S
     draft = output.with_name(output.name + ".part")
     draft.write_text(page, encoding="utf-8", errors="backslashreplace")  # file names that are not UTF-8
     os.replace(draft, output)
-    total = sum(len(run.samples) for run in runs)
-    log.info(
-        "wrote %s: %s, %s, %.1f MB",
-        output.absolute(),
-        counted(len(runs), "run"),
-        counted(total, "record"),
-        len(page) / 1e6,
-    )
+    records = counted(sum(len(run.samples) for run in runs), "record")
+    log.info("wrote %s: %s, %s, %.1f MB", output.absolute(), counted(len(runs), "run"), records, len(page) / 1e6)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -67,11 +67,10 @@ def draw_views(
     config: dict[str, Any], picture: Image.Image, sample_id: str, numbers: Sequence[int]
 ) -> list[Image.Image]:
     """The views of a picture that a run saw, by number: the same seed draws the same ones."""
-    options = config["views"]
-    seed, scale = view_seed(config["seed"], config["dataset"], sample_id), options["crop_scale"]
-    num_views = max(numbers) + 1
-    how = options["recipe"], tuple(scale) if scale else None, options.get("backend", "pil")
-    views = make_views(picture, num_views, DRAWN_SIDE, seed, *how)
+    options, seed = config["views"], view_seed(config["seed"], config["dataset"], sample_id)
+    scale = tuple(options["crop_scale"]) if options["crop_scale"] else None
+    how = options["recipe"], scale, options.get("backend", "pil")
+    views = make_views(picture, max(numbers) + 1, DRAWN_SIDE, seed, *how)
     return [_picture(views[number]) for number in numbers]
 
 
