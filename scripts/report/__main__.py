@@ -34,12 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_report(folders: Sequence[Path], output: Path, num_samples: int = NUM_SAMPLES) -> None:
-    """Write the page of these run folders.
-
-    Args:
-        folders: of the runs, finished or not; those on the same data are compared with the first of them.
-        output: the file; it is there whole or not at all.
-        num_samples: how many samples of each run are shown at most.
+    """Write the page of these run folders; the file is there whole or not at all.
 
     Raises:
         FileNotFoundError: a folder holds no run.

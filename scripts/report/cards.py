@@ -19,12 +19,7 @@ NUM_ANSWERS = 3  # of the answers that a record holds, best first
 
 
 class Cards:
-    """Makes the cards of a run.
-
-    Args:
-        run: gives the class names or the gallery, and where the pictures are.
-        pictures: takes the pictures in.
-    """
+    """Makes the cards of a run; `pictures` takes the pictures in."""
 
     def __init__(self, run: Run, pictures: Pictures) -> None:
         self.run, self.pictures = run, pictures
@@ -114,12 +109,9 @@ class Cards:
         }
 
     def _candidates(self, row: Row, field: str, show: Callable[[Any], Card]) -> list[Card]:
-        """Candidates with their reward at each step that proposed them: its mean over the views that did.
+        """Candidates, shown by `show`, with their reward at each step that proposed them.
 
-        Args:
-            row: the record.
-            field: holds the candidates of each step: [K], or [S, K] over views.
-            show: candidate -> how it is shown.
+        `field` of the record holds the candidates of each step: [K], or [S, K] over views.
         """
         steps = row.get(field, [])
         found: dict[Any, list[list[tuple[float, float]]]] = {}

@@ -57,14 +57,7 @@ class Axes:
 
 
 def line_chart(lines: Sequence[Line], x_label: str, y_label: str, x_ticks: Sequence[int]) -> Markup:
-    """Lines over steps.
-
-    Args:
-        lines: what is drawn; a band's bounds belong to the points of its line.
-        x_label: under the x axis.
-        y_label: for the chart's description.
-        x_ticks: where the x axis is marked, at two places or more; of many of them only some are.
-    """
+    """Lines over steps; the x axis is marked at `x_ticks`, two or more, at some of them when they are many."""
     values = [y for line in lines for _, y in line.points] + [y for line in lines for pair in line.band for y in pair]
     marks = ticks(min(values), max(values))
     margin = 0.04 * (x_ticks[-1] - x_ticks[0])

@@ -14,6 +14,7 @@ from clipscore.metrics.significance import mcnemar_p_value
 from scripts.runs.read import Run
 from scripts.runs.samples import BROKEN, FIXED, Sample, by_step, read_samples
 from scripts.tables.calibration import Bin
+from scripts.tables.figures import Metric as Figure
 from scripts.tables.figures import caption_metrics, reliability, sample_metrics
 
 WAITING = "waiting"
@@ -104,13 +105,15 @@ def _metrics(run: Run, samples: Sequence[Sample], reward: Curve | None) -> list[
     """Those that have a label; a zero-shot run of one model has no before."""
     adapts = any(s.losses or s.rank_before != s.rank or s.confidence_before != s.confidence for s in samples)
     of_captions = run.config["task"] == "captioning"
-    values = [tuple(metric) for metric in (caption_metrics(run) if of_captions else sample_metrics(run, samples))]
+    found = caption_metrics(run) if of_captions else sample_metrics(run, samples)
     if of_captions and reward and len(reward.mean) > 1:
-        values.append(("reward", reward.mean[0], reward.mean[-1]))
+        found.append(Figure("reward", reward.mean[0], reward.mean[-1]))
     return [
-        Metric(key, LABELS[key][0], before if adapts or of_captions else None, after, LABELS[key][1])
-        for key, before, after in values
-        if key in LABELS
+        Metric(
+            one.key, LABELS[one.key][0], one.before if adapts or of_captions else None, one.after, LABELS[one.key][1]
+        )
+        for one in found
+        if one.key in LABELS
     ]
 
 

@@ -23,12 +23,7 @@ FOLDER = Path(__file__).parent
 
 
 def render(runs: Sequence[Figures], num_samples: int) -> str:
-    """The page of these runs; whatever comes from data is escaped by the template.
-
-    Args:
-        runs: their figures.
-        num_samples: how many samples the gallery of each shows at most.
-    """
+    """The page of these runs, each with `num_samples` samples at most; the template escapes whatever comes from data."""
     pictures, data, sections = Pictures(), [], []
     for figures, link in zip(runs, _links(runs), strict=True):
         keys = choose({key: sample.outcome for key, sample in figures.samples.items()}, num_samples)

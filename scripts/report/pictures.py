@@ -39,13 +39,9 @@ class Pictures:
         return self._places[key]
 
     def views(self, config: dict[str, Any], root: Path, sample_id: str, numbers: Sequence[int]) -> list[int | None]:
-        """Views of a sample by their numbers, as its run drew them; all None when the picture cannot be read.
+        """Views of a sample by their numbers (0: the centre view), as its run drew them; all None without its picture.
 
-        Args:
-            config: of the run.
-            root: folder that the id starts from.
-            sample_id: the sample's.
-            numbers: of the wanted views; 0 is the centre view.
+        The sample's id starts from the folder `root`.
         """
         key = (str(root), sample_id, str(config["views"]), config["seed"])
         try:

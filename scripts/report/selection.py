@@ -21,14 +21,10 @@ OUTCOMES = {  # what the gallery's filters are called
 
 
 def choose(outcomes: Mapping[str, str], count: int) -> list[str]:
-    """Sample ids, at most `count`, balanced over the outcomes.
+    """Sample ids, at most `count`, balanced over their outcomes (sample id -> outcome).
 
     Inside an outcome the order is that of the ids' hashes: it looks random, favours no class, does not depend on the
     order of the records, and is the same for two runs on the same data.
-
-    Args:
-        outcomes: sample id -> outcome.
-        count: how many are wanted.
     """
     waiting: dict[str, deque[str]] = {}
     for key in sorted(outcomes, key=lambda key: hashlib.sha256(key.encode(errors="surrogatepass")).digest()):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from clipscore.metrics.significance import bootstrap_interval, paired
 from scripts.report.charts import Chart, dumbbells
@@ -14,14 +15,12 @@ from scripts.report.numbers import NO_VALUE, number, p_value
 KEYS = [("before", "before adaptation"), ("after", "after adaptation")]
 
 
-class Comparison(NamedTuple):
-    """A run against another one on the samples that both have.
+@dataclass(frozen=True)
+class Comparison:
+    """A run against another one on the `count` samples that both have.
 
-    Attributes:
-        count: how many these are.
-        difference, low, high: of right first answers in points of %, or of the mean reward, with its 95% interval.
-        fixed, broken: first answers that only this one, only the other one has right; None for captions.
-        p_value: exact McNemar test of these two; None for captions.
+    The difference is that of right first answers in points of %, or of the mean reward, with its 95% interval.
+    `fixed`: only this one is right, `broken`: only the other one; None for captions, like McNemar's p-value.
     """
 
     count: int
@@ -39,9 +38,12 @@ def compare(base: Figures, other: Figures) -> Comparison | None:
     ranked = [(a, b) for a, b in pairs if a.rank is not None and b.rank is not None]
     if ranked:
         found = paired([a.is_right for a, _ in ranked], [b.is_right for _, b in ranked])
-        return Comparison(len(ranked), *(100 * value for value in found[:3]), *found[3:])
+        difference, low, high = (100 * value for value in (found.difference, found.low, found.high))
+        return Comparison(len(ranked), difference, low, high, found.fixed, found.broken, found.p_value)
     rewards = [(a.rewards[-1], b.rewards[-1]) for a, b in pairs if a.rewards and b.rewards]
-    return Comparison(len(rewards), *bootstrap_interval(*zip(*rewards, strict=True))) if rewards else None
+    if not rewards:
+        return None
+    return Comparison(len(rewards), *bootstrap_interval([was for was, _ in rewards], [now for _, now in rewards]))
 
 
 def groups(runs: Sequence[Figures]) -> list[list[Figures]]:
@@ -108,6 +110,8 @@ def _row(base: Figures, other: Figures, label: str) -> list[str]:
     if found is None:
         return [*row, "first run" if other is base else NO_VALUE, NO_VALUE, NO_VALUE, count, NO_VALUE]
     decimals = 1 if found.p_value is not None else 3
-    difference, low, high = (number(value, decimals, signed=True) for value in found[1:4])
+    difference, low, high = (
+        number(value, decimals, signed=True) for value in (found.difference, found.low, found.high)
+    )
     changed = NO_VALUE if found.fixed is None else f"{found.fixed:,} / {found.broken:,}"
     return [*row, f"{difference} [{low}, {high}]", p_value(found.p_value), changed, count, f"{found.count:,}"]

@@ -19,7 +19,6 @@ from classification.views import make_views, view_seed
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD
 from clipscore.data.images import open_image
 from scripts.report.__main__ import main, write_report
-from scripts.report.charts import Line, dumbbells, line_chart
 from scripts.report.figures import Figures, read_figures
 from scripts.report.numbers import labels, number, p_value, seconds, ticks
 from scripts.report.sections import paper_cells
@@ -28,18 +27,8 @@ from scripts.report.side_by_side import compare
 from scripts.runs.read import open_run
 from scripts.runs.samples import read_samples
 from tests.peak_memory import measure
-from tests.scripts.report_runs import (
-    CAPTION,
-    HOSTILE,
-    NEW_FIELDS,
-    STAGES,
-    VIEWS,
-    captioning_run,
-    classification_run,
-    classified,
-    retrieval_run,
-    write_run,
-)
+from tests.scripts.report_runs import CAPTION, HOSTILE, NEW_FIELDS, STAGES, VIEWS
+from tests.scripts.report_runs import captioning_run, classification_run, classified, retrieval_run, write_run
 
 NUM_MANY, MAX_SECONDS, MAX_BYTES = 100_000, 120, 1.5e9
 
@@ -189,15 +178,8 @@ def test_badges(tmp_path: Path) -> None:
 
 
 def test_a_run_without_adaptation_has_one_value(tmp_path: Path) -> None:
-    same = {
-        "confidence_before": 0.9,
-        "brier_before": 0.2,
-        "loss": [],
-        "selected": [],
-        "entropy": [],
-        "candidates": [],
-        "rewards": [],
-    }
+    same = {"confidence_before": 0.9, "brier_before": 0.2}
+    same |= {key: [] for key in ("loss", "selected", "entropy", "candidates", "rewards")}
     rows = [classified("0.png", 0, 0, **same), classified("1.png", 1, 1, **same)]
     rows = [{key: value for key, value in row.items() if key not in ("moved", "step_top1")} for row in rows]
     run = classification_run(tmp_path / "run", rows, method="zero_shot", tune="none")
@@ -251,24 +233,14 @@ def test_selection_is_balanced_and_does_not_depend_on_the_order() -> None:
 
 
 def test_numbers() -> None:
-    assert number(-1234.56, 1) == "−1,234.6" and number(0.04, 1, signed=True) == "0.0" and number(2, 0, True) == "+2"
-    assert p_value(0.0421) == "0.042" and p_value(1e-9) == "< 0.0001" and p_value(None) == "–"
-    assert seconds(0.0379) == "37.9 ms" and seconds(2) == "2 s" and seconds(1e-6) == "< 0.1 ms"
+    assert number(-1234.56, 1) == "−1,234.6" and number(0.04, 1, signed=True) == "0.0"
+    assert p_value(0.0421) == "0.042" and p_value(1e-9) == "< 0.0001" and seconds(0.0379) == "37.9 ms"
     assert ticks(1.41, 1.59) == [1.4, 1.45, 1.5, 1.55, 1.6] and ticks(0, 0) == [0, 0.25, 0.5, 0.75, 1]
     assert labels([0, 0.25, 0.5]) == ["0.00", "0.25", "0.50"] and labels([0, 2.5, 5]) == ["0.0", "2.5", "5.0"]
     assert labels(ticks(0.0, 3e-9)) == ["0", "1e−09", "2e−09", "3e−09"]
     for low, high in [(200 / 3, 200 / 3 + 1e-14), (0.08, 0.0800001), (-1e9, -1e9 + 1), (0.0, 3e-9)]:
         marks = ticks(low, high)
         assert all(a < b for a, b in itertools.pairwise(marks)) and len(labels(marks)) == len(marks) > 1
-
-
-def test_charts_of_many_steps_and_long_names() -> None:
-    steps = range(0, 41)
-    drawn = line_chart([Line("reward", "after", [(step, 1.0) for step in steps])], "updates done", "Reward", steps)
-    assert re.findall(r'text-anchor="middle">(\d+)<', drawn) == ["0", "5", "10", "15", "20", "25", "30", "35", "40"]
-    drawn = dumbbells([("a" * 100 + "seed1", 40.0, 50.0)], "%")
-    (shown,) = re.findall(r'<text class="name"[^>]*>([^<]*)<', drawn)
-    assert len(shown) <= 43 and shown.endswith("seed1") and f"<title>{'a' * 100}seed1</title>" in drawn
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
