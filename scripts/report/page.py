@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parent
 
 
 def render(runs: Sequence[Figures], num_samples: int) -> str:
-    """The page of these runs, each with `num_samples` samples at most; the template escapes whatever comes from data."""
+    """The page of these runs, each with `num_samples` samples at most; the template escapes what comes from data."""
     pictures, data, sections = Pictures(), [], []
     for figures, link in zip(runs, _links(runs), strict=True):
         keys = choose({key: sample.outcome for key, sample in figures.samples.items()}, num_samples)

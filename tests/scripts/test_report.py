@@ -27,8 +27,18 @@ from scripts.report.side_by_side import compare
 from scripts.runs.read import open_run
 from scripts.runs.samples import read_samples
 from tests.peak_memory import measure
-from tests.scripts.report_runs import CAPTION, HOSTILE, NEW_FIELDS, STAGES, VIEWS
-from tests.scripts.report_runs import captioning_run, classification_run, classified, retrieval_run, write_run
+from tests.scripts.report_runs import (
+    CAPTION,
+    HOSTILE,
+    NEW_FIELDS,
+    STAGES,
+    VIEWS,
+    captioning_run,
+    classification_run,
+    classified,
+    retrieval_run,
+    write_run,
+)
 
 NUM_MANY, MAX_SECONDS, MAX_BYTES = 100_000, 120, 1.5e9
 
