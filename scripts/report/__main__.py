@@ -34,12 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_report(folders: Sequence[Path], output: Path, num_samples: int = NUM_SAMPLES) -> None:
-    """Write the page of these run folders.
-
-    Args:
-        folders: of the runs, finished or not; those on the same data are compared with the first of them.
-        output: the file; it is there whole or not at all.
-        num_samples: how many samples of each run are shown at most.
+    """Write the page of these run folders; the file is there whole or not at all.
 
     Raises:
         FileNotFoundError: a folder holds no run.
@@ -53,14 +48,8 @@ def write_report(folders: Sequence[Path], output: Path, num_samples: int = NUM_S
     draft = output.with_name(output.name + ".part")
     draft.write_text(page, encoding="utf-8", errors="backslashreplace")  # file names that are not UTF-8
     os.replace(draft, output)
-    total = sum(len(run.samples) for run in runs)
-    log.info(
-        "wrote %s: %s, %s, %.1f MB",
-        output.absolute(),
-        counted(len(runs), "run"),
-        counted(total, "record"),
-        len(page) / 1e6,
-    )
+    records = counted(sum(len(run.samples) for run in runs), "record")
+    log.info("wrote %s: %s, %s, %.1f MB", output.absolute(), counted(len(runs), "run"), records, len(page) / 1e6)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,25 +5,21 @@ A card is a dict that JSON can hold; page.js draws it, every text as text. Pictu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from scripts.report.pictures import ITEM_SIDE, SIDE, Pictures
-from scripts.report.samples import OUTCOMES, project
+from scripts.report.selection import OUTCOMES
 from scripts.runs.read import Row, Run
+from scripts.runs.samples import read_sample
 
 Card = dict[str, Any]
 NUM_ANSWERS = 3  # of the answers that a record holds, best first
 
 
 class Cards:
-    """Makes the cards of a run.
-
-    Args:
-        run: gives the class names or the gallery, and where the pictures are.
-        pictures: takes the pictures in.
-    """
+    """Makes the cards of a run; `pictures` takes the pictures in."""
 
     def __init__(self, run: Run, pictures: Pictures) -> None:
         self.run, self.pictures = run, pictures
@@ -34,7 +30,7 @@ class Cards:
 
     def card(self, row: Row) -> Card:
         """The card of a record."""
-        sample = project(row)
+        sample = read_sample(row)
         task = {"classification": self._classification, "retrieval": self._retrieval, "captioning": self._captioning}
         return {
             "id": row["id"],
@@ -55,7 +51,9 @@ class Cards:
             "facts": [["label", truth]],
             "sides": [self._answers(name, row, ending) for name, ending in sides],
             "views": self._views(row),
-            "candidates": self._class_candidates(row),
+            "candidates": self._candidates(
+                row, "candidates", lambda number: {"text": self._name(number), "right": number == row["label"]}
+            ),
         }
 
     def _answers(self, name: str, row: Row, ending: str) -> Card:
@@ -72,21 +70,6 @@ class Cards:
         pairs = zip(numbers, entropies, drawn, strict=True)
         return [{"number": number, "entropy": entropy, "picture": picture} for number, entropy, picture in pairs]
 
-    def _class_candidates(self, row: Row) -> list[Card]:
-        """A class has a reward for each view that proposed it: its mean, and its mean distance from the view's mean."""
-        found: dict[int, list[list[tuple[float, float]]]] = {}
-        steps = row.get("candidates", [])
-        for step, (views, rewards) in enumerate(zip(steps, row.get("rewards", []), strict=True)):
-            for numbers, values in zip(views, rewards, strict=True):
-                mean = sum(values) / len(values)
-                for number, value in zip(numbers, values, strict=True):
-                    found.setdefault(number, [[] for _ in steps])[step].append((value, value - mean))
-        cards = [
-            {"text": self._name(number), "right": number == row["label"], "steps": [_cell(pairs) for pairs in by_step]}
-            for number, by_step in found.items()
-        ]
-        return sorted(cards, key=_weight, reverse=True)
-
     def _retrieval(self, row: Row) -> Card:
         right = {
             top[rank - 1]
@@ -95,7 +78,7 @@ class Cards:
         }
         sides = [("Before", "_before"), ("After", "")] if row.get("loss") else [("Answer", "")]
         card: Card = {"sides": [self._ranking(name, row, ending, right) for name, ending in sides]}
-        card["candidates"] = self._candidates(row, lambda number: self._item(number, right))
+        card["candidates"] = self._candidates(row, "candidates", lambda number: self._item(number, right))
         if "text" in row:
             image = row["id"].rpartition("#")[0]
             card |= {"query": row["text"], "picture": self.pictures.file(self.root / image, SIDE)}
@@ -122,17 +105,22 @@ class Cards:
             "alt": f"Image {row['id']}",
             "sides": [{"name": name, "right": None, "items": [{"text": text}]} for name, text in sides],
             "references": row.get("references", []),
-            "candidates": self._candidates({**row, "candidates": row.get("captions", [])}, lambda text: {"text": text}),
+            "candidates": self._candidates(row, "captions", lambda text: {"text": text}),
         }
 
-    def _candidates(self, row: Row, show: Any) -> list[Card]:
-        """Gallery items or captions with their reward at each step that proposed them."""
-        steps = row.get("candidates", [])
+    def _candidates(self, row: Row, field: str, show: Callable[[Any], Card]) -> list[Card]:
+        """Candidates, shown by `show`, with their reward at each step that proposed them.
+
+        `field` of the record holds the candidates of each step: [K], or [S, K] over views.
+        """
+        steps = row.get(field, [])
         found: dict[Any, list[list[tuple[float, float]]]] = {}
         for step, (items, rewards) in enumerate(zip(steps, row.get("rewards", []), strict=True)):
-            mean = sum(rewards) / len(rewards)
-            for item, reward in zip(items, rewards, strict=True):
-                found.setdefault(item, [[] for _ in steps])[step].append((reward, reward - mean))
+            views = zip(items, rewards, strict=True) if isinstance(items[0], list) else [(items, rewards)]
+            for proposed, values in views:
+                mean = sum(values) / len(values)
+                for item, value in zip(proposed, values, strict=True):
+                    found.setdefault(item, [[] for _ in steps])[step].append((value, value - mean))
         cards = [{**show(item), "steps": [_cell(pairs) for pairs in by_step]} for item, by_step in found.items()]
         return sorted(cards, key=_weight, reverse=True)
 

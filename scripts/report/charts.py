@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import NamedTuple
+
+from markupsafe import Markup
 
 from scripts.report.numbers import labels, number, short, ticks
 from scripts.tables.calibration import Bin
@@ -15,6 +18,17 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 40
 HISTOGRAM_BINS = 24
 MAX_X_TICKS = 10
 MAX_NAME = 42  # characters of a name that fit across a chart
+
+
+class Chart(NamedTuple):
+    """A drawing under its title, with its legend (CSS class, text), a sentence below, and the list of the stages."""
+
+    title: str
+    drawing: Markup
+    keys: Sequence[tuple[str, str]] = ()
+    note: str = ""
+    style: str = ""
+    stages: Sequence[tuple[str, str, str, str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -42,15 +56,8 @@ class Axes:
         return round(LEFT + across, 1), round(HEIGHT - BOTTOM - up, 1)
 
 
-def line_chart(lines: Sequence[Line], x_label: str, y_label: str, x_ticks: Sequence[int]) -> str:
-    """Lines over steps.
-
-    Args:
-        lines: what is drawn; a band's bounds belong to the points of its line.
-        x_label: under the x axis.
-        y_label: for the chart's description.
-        x_ticks: where the x axis is marked, at two places or more; of many of them only some are.
-    """
+def line_chart(lines: Sequence[Line], x_label: str, y_label: str, x_ticks: Sequence[int]) -> Markup:
+    """Lines over steps; the x axis is marked at `x_ticks`, two or more, at some of them when they are many."""
     values = [y for line in lines for _, y in line.points] + [y for line in lines for pair in line.band for y in pair]
     marks = ticks(min(values), max(values))
     margin = 0.04 * (x_ticks[-1] - x_ticks[0])
@@ -63,34 +70,27 @@ def line_chart(lines: Sequence[Line], x_label: str, y_label: str, x_ticks: Seque
     return _svg(f"{y_label} by {x_label}. {said}", parts)
 
 
-def reliability_chart(bins: Sequence[Bin], name: str) -> str:
-    """Accuracy by confidence; below the diagonal is overconfidence. The strip at the foot shows how many there are."""
+def reliability_chart(bins: Sequence[Bin], name: str) -> Markup:
+    """Accuracy by confidence; below the diagonal is overconfidence. Larger dots stand for more answers."""
     axes = Axes((0.0, 1.0), (0.0, 1.0))
-    most, said = max(b.count for b in bins), []
     quarters = [0, 0.25, 0.5, 0.75, 1]
     percents = [number(100 * share, 0) for share in quarters]
     parts = [_grid(axes, quarters, percents), _x_axis(axes, quarters, percents, "confidence, %")]
+    most, said = max(b.count for b in bins), []
     for b in bins:
-        if b.accuracy is None or b.confidence is None:
-            continue
         (x0, y0), (x1, y1) = axes.place(b.low, 0), axes.place(b.high, b.accuracy)
         title = f"confidence {100 * b.confidence:.1f}%, accuracy {100 * b.accuracy:.1f}%, {b.count:,} samples"
         said.append(title)
-        shape = f'x="{x0 + 1:.1f}" y="{y1}" width="{x1 - x0 - 2:.1f}" height="{max(y0 - y1, 1):.1f}"'
-        parts.append(f'<rect class="bar" {shape}>{_title(title)}</rect>')
         gap_top, gap_foot = sorted((axes.place(0, b.confidence)[1], y1))
-        shape = f'x="{x0 + 1:.1f}" y="{gap_top}" width="{x1 - x0 - 2:.1f}" height="{gap_foot - gap_top:.1f}"'
-        parts.append(f'<rect class="gap" {shape}/>')
-        share = 3 + 9 * b.count / most
-        parts.append(
-            f'<circle class="dot" cx="{(x0 + x1) / 2:.1f}" cy="{y1}" r="{share / 2:.1f}">{_title(title)}</circle>'
-        )
+        gap = f'x="{x0 + 1:.1f}" y="{gap_top}" width="{x1 - x0 - 2:.1f}" height="{gap_foot - gap_top:.1f}"'
+        parts += [_bar(x0 + 1, x1 - 1, y1, y0, title), f'<rect class="gap" {gap}/>']
+        parts.append(_circle("dot", f"{(x0 + x1) / 2:.1f}", y1, f"{(3 + 9 * b.count / most) / 2:.1f}", title))
     (x0, y0), (x1, y1) = axes.place(0, 0), axes.place(1, 1)
     parts.append(f'<line class="ideal" x1="{x0}" y1="{y0}" x2="{x1}" y2="{y1}"/>')
     return _svg(f"Reliability diagram {name}: {'; '.join(said)}", parts)
 
 
-def histogram(values: Sequence[float], x_label: str) -> str:
+def histogram(values: Sequence[float], x_label: str) -> Markup:
     """How often each range of a quantity occurs."""
     marks = ticks(min(values), max(values))
     low, high = marks[0], marks[-1]
@@ -104,13 +104,12 @@ def histogram(values: Sequence[float], x_label: str) -> str:
         if count:
             (x0, y1), (x1, y0) = axes.place(low + index * width, count), axes.place(low + (index + 1) * width, 0)
             title = f"{short(low + index * width)} to {short(low + (index + 1) * width)}: {count:,} samples"
-            shape = f'x="{x0 + 0.5:.1f}" y="{y1}" width="{x1 - x0 - 1:.1f}" height="{max(y0 - y1, 1):.1f}"'
-            parts.append(f'<rect class="bar" {shape}>{_title(title)}</rect>')
+            parts.append(_bar(x0 + 0.5, x1 - 0.5, y1, y0, title))
     said = f"{short(min(values))} to {short(max(values))}, mean {short(sum(values) / len(values))}"
     return _svg(f"Histogram of {x_label}: {said}", parts)
 
 
-def stacked_bar(shares: Sequence[tuple[str, str, float]]) -> str:
+def stacked_bar(shares: Sequence[tuple[str, str, float]]) -> Markup:
     """One bar cut into shares: (CSS class, title, share of 1)."""
     parts, start = [], 0.0
     for style, title, share in shares:
@@ -120,7 +119,7 @@ def stacked_bar(shares: Sequence[tuple[str, str, float]]) -> str:
     return _svg("Time by stage: " + "; ".join(title for _, title, _ in shares), parts, height=22, shape="none")
 
 
-def dumbbells(rows: Sequence[tuple[str, float | None, float]], unit: str) -> str:
+def dumbbells(rows: Sequence[tuple[str, float | None, float]], unit: str) -> Markup:
     """A line for each run from what it was before to what it is after: (name, before, after)."""
     values = [value for _, before, after in rows for value in (before, after) if value is not None]
     marks, step = ticks(min(values), max(values)), 40
@@ -137,10 +136,8 @@ def dumbbells(rows: Sequence[tuple[str, float | None, float]], unit: str) -> str
         if before is not None:
             x0, _ = axes.place(before, 0)
             parts.append(f'<line class="link" x1="{x0}" x2="{x1}" y1="{y}" y2="{y}"/>')
-            parts.append(
-                f'<circle class="before" cx="{x0}" cy="{y}" r="5">{_title(f"before: {short(before)}")}</circle>'
-            )
-        parts.append(f'<circle class="after" cx="{x1}" cy="{y}" r="5.5">{_title(f"after: {short(after)}")}</circle>')
+            parts.append(_circle("before", x0, y, 5, f"before: {short(before)}"))
+        parts.append(_circle("after", x1, y, 5.5, f"after: {short(after)}"))
     parts.append(_label(unit, height))
     said = "; ".join(f"{name}: {'' if b is None else short(b) + ' to '}{short(a)}" for name, b, a in rows)
     return _svg(f"Before and after, {unit}. {said}", parts, height=height)
@@ -177,7 +174,7 @@ def _polyline(axes: Axes, line: Line) -> str:
     places = [axes.place(x, y) for x, y in line.points]
     path = " ".join(f"{x},{y}" for x, y in places)
     dots = [
-        f'<circle class="{line.style}" cx="{px}" cy="{py}" r="4">{_title(f"{line.name}, {x:g}: {short(y)}")}</circle>'
+        _circle(line.style, px, py, 4, f"{line.name}, {x:g}: {short(y)}")
         for (px, py), (x, y) in zip(places, line.points, strict=True)
     ]
     return f'<polyline class="{line.style}" points="{path}"/>' + "".join(dots)
@@ -192,11 +189,20 @@ def _band(axes: Axes, line: Line) -> str:
     return f'<polygon class="band" points="{" ".join(f"{x},{y}" for x, y in [*lower, *reversed(upper)])}"/>'
 
 
+def _bar(x0: float, x1: float, top: float, foot: float, title: str) -> str:
+    shape = f'x="{x0:.1f}" y="{top}" width="{x1 - x0:.1f}" height="{max(foot - top, 1):.1f}"'
+    return f'<rect class="bar" {shape}>{_title(title)}</rect>'
+
+
+def _circle(style: str, x: float | str, y: float, radius: float | str, title: str) -> str:
+    return f'<circle class="{style}" cx="{x}" cy="{y}" r="{radius}">{_title(title)}</circle>'
+
+
 def _title(text: str) -> str:
     return f"<title>{escape(text)}</title>"
 
 
-def _svg(description: str, parts: Sequence[str], height: int = HEIGHT, shape: str = "xMidYMid") -> str:
+def _svg(description: str, parts: Sequence[str], height: int = HEIGHT, shape: str = "xMidYMid") -> Markup:
     box = f'viewBox="0 0 {WIDTH} {height}" preserveAspectRatio="{shape}"'
     head = f'<svg {box} role="img" aria-label="{escape(description)}">'
-    return head + "".join(parts) + "</svg>"
+    return Markup(head + "".join(parts) + "</svg>")

@@ -2,51 +2,54 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from clipscore.metrics.significance import mcnemar_p_value
-from scripts.report.samples import BROKEN, FIXED, Sample, read_samples
 from scripts.runs.read import Run
-from scripts.tables.calibration import Bin, calibration_error, reliability_bins
+from scripts.runs.samples import BROKEN, FIXED, Sample, by_step, read_samples
+from scripts.tables.calibration import Bin
+from scripts.tables.figures import Metric as Figure
+from scripts.tables.figures import caption_metrics, reliability, sample_metrics
 
 WAITING = "waiting"
 TASKS = ("classification", "retrieval", "captioning")
+LABELS = {  # of the figures that are shown, with their digits after the point
+    "accuracy": ("Accuracy, %", 1), "accuracy_top5": ("Top-5 accuracy, %", 1),
+    "r1": ("Recall at 1, %", 1), "r5": ("Recall at 5, %", 1), "r10": ("Recall at 10, %", 1),
+    "ece": ("Calibration error (ECE), %", 1), "brier": ("Brier score", 3),
+    "bleu_4": ("BLEU-4", 1), "meteor": ("METEOR", 1), "rouge_l": ("ROUGE-L", 1), "cider": ("CIDEr", 1),
+    "spice": ("SPICE", 1), "clipscore": ("CLIPScore", 1), "refclipscore": ("RefCLIPScore", 1),
+    "reward": ("Mean reward of the proposed captions, first and last step", 3),
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A row of the table of figures.
-
-    Attributes:
-        key: its name in summary.json.
-        label: as it is shown.
-        before, after: figures; None where there is none.
-        decimals: digits after the point.
-    """
+class Metric(NamedTuple):
+    """A row of the table of figures; `before` is None where there is none, `decimals` are digits after the point."""
 
     key: str
     label: str
     before: float | None
     after: float
-    decimals: int = 1
+    decimals: int
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """A quantity by step: means over the samples, and the middle half of them."""
 
     mean: list[float]
-    low: list[float] = field(default_factory=list)
-    high: list[float] = field(default_factory=list)
+    low: list[float]
+    high: list[float]
 
 
 @dataclass(frozen=True)
 class Figures:
-    """All that the report says of a run apart from its gallery."""
+    """All that the report says of a run apart from its gallery; times are mean seconds of a sample."""
 
     run: Run
     samples: dict[str, Sample]
@@ -59,8 +62,8 @@ class Figures:
     hits: Curve | None
     reliability: tuple[list[Bin], list[Bin]] | None
     moved: list[float]
-    stages: dict[str, float]  # mean seconds of a sample
-    seconds: float  # mean seconds of a sample
+    stages: dict[str, float]
+    seconds: float
 
     @property
     def nothing_moved(self) -> bool:
@@ -79,98 +82,48 @@ def read_figures(run: Run) -> Figures:
     samples, errors = read_samples(run)
     found = list(samples.values())
     outcomes = dict(Counter(sample.outcome for sample in found))
-    changed = outcomes.get(FIXED, 0), outcomes.get(BROKEN, 0)
     ranked, adapted = any(s.rank is not None for s in found), any(s.losses for s in found)
-    reliability = _reliability(found)
+    reward = _curve(sample.rewards for sample in found)
     return Figures(
         run=run,
         samples=samples,
         errors=errors,
-        metrics=[*_rank_metrics(run, found), *_calibration_metrics(found, reliability), *_caption_metrics(run, found)],
+        metrics=_metrics(run, found, reward),
         outcomes=outcomes,
-        p_value=mcnemar_p_value(*changed) if ranked and adapted else None,
-        reward=_curve(found, lambda sample: sample.rewards),
-        loss=_curve(found, lambda sample: sample.losses),
-        hits=_curve(found, lambda sample: [100 * hit for hit in sample.step_hits]),
-        reliability=reliability,
+        p_value=mcnemar_p_value(outcomes.get(FIXED, 0), outcomes.get(BROKEN, 0)) if ranked and adapted else None,
+        reward=reward,
+        loss=_curve(sample.losses for sample in found),
+        hits=_curve([100 * hit for hit in sample.step_hits] for sample in found),
+        reliability=reliability(found),
         moved=[sample.moved for sample in found if sample.moved is not None],
         stages=_stages(found),
-        seconds=_mean([sample.seconds for sample in found]) if found else 0.0,
+        seconds=statistics.fmean(sample.seconds for sample in found) if found else 0.0,
     )
 
 
-def _rank_metrics(run: Run, samples: Sequence[Sample]) -> list[Metric]:
-    """Accuracy, or recall, before and after."""
-    pairs = [(s.rank_before, s.rank) for s in samples if s.rank_before is not None and s.rank is not None]
-    if not pairs:
-        return []
-    if run.config["task"] == "retrieval":
-        names = [(1, "r1", "Recall at 1, %"), (5, "r5", "Recall at 5, %"), (10, "r10", "Recall at 10, %")]
-    else:
-        names = [(1, "accuracy", "Accuracy, %"), (5, "accuracy_top5", "Top-5 accuracy, %")]
-    found = []
-    for place, key, label in names:
-        before, after = (100 * _mean([pair[side] <= place for pair in pairs]) for side in (0, 1))
-        found.append(Metric(key, label, before if _changes(samples) else None, after))
-    return found
+def _metrics(run: Run, samples: Sequence[Sample], reward: Curve | None) -> list[Metric]:
+    """Those that have a label; a zero-shot run of one model has no before."""
+    adapts = any(s.losses or s.rank_before != s.rank or s.confidence_before != s.confidence for s in samples)
+    of_captions = run.config["task"] == "captioning"
+    found = caption_metrics(run) if of_captions else sample_metrics(run, samples)
+    if of_captions and reward and len(reward.mean) > 1:
+        found.append(Figure("reward", reward.mean[0], reward.mean[-1]))
+    return [
+        Metric(
+            one.key, LABELS[one.key][0], one.before if adapts or of_captions else None, one.after, LABELS[one.key][1]
+        )
+        for one in found
+        if one.key in LABELS
+    ]
 
 
-def _changes(samples: Sequence[Sample]) -> bool:
-    """Whether there is a before and an after: not in a zero-shot run of one model."""
-    return any(s.losses or s.rank_before != s.rank or s.confidence_before != s.confidence for s in samples)
-
-
-def _calibration_metrics(samples: Sequence[Sample], reliability: tuple[list[Bin], list[Bin]] | None) -> list[Metric]:
-    found = []
-    if reliability:
-        before, after = (100 * calibration_error(bins) for bins in reliability)
-        found.append(Metric("ece", "Calibration error (ECE), %", before if _changes(samples) else None, after))
-    before_scores, after_scores = _column(samples, "brier_before"), _column(samples, "brier")
-    if before_scores and after_scores:
-        start = _mean(before_scores) if _changes(samples) else None
-        found.append(Metric("brier", "Brier score", start, _mean(after_scores), 3))
-    return found
-
-
-def _caption_metrics(run: Run, samples: Sequence[Sample]) -> list[Metric]:
-    """Caption metrics of a finished run's summary, which cannot be worked out from the records alone."""
-    if run.config["task"] != "captioning":
-        return []
-    summary = run.summary or {}
-    names = {
-        "bleu_4": "BLEU-4", "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr", "spice": "SPICE",
-        "clipscore": "CLIPScore", "refclipscore": "RefCLIPScore",
-    }  # fmt: skip
-    found = [Metric(k, label, summary.get(f"{k}_before"), summary[k]) for k, label in names.items() if k in summary]
-    curve = _curve(samples, lambda sample: sample.rewards)
-    if curve and len(curve.mean) > 1:
-        label = "Mean reward of the proposed captions, first and last step"
-        found.append(Metric("reward", label, curve.mean[0], curve.mean[-1], 3))
-    return found
-
-
-def _curve(samples: Sequence[Sample], values: Callable[[Sample], Sequence[float]]) -> Curve | None:
+def _curve(values: Iterable[Sequence[float]]) -> Curve | None:
     """By step; None unless every sample has the same number of steps."""
-    rows = [values(sample) for sample in samples]
-    if not rows or not rows[0] or len({len(row) for row in rows}) != 1:
+    table = by_step(values)
+    if table is None:
         return None
-    table = np.asarray(rows, dtype=float)  # [n, steps]
     low, high = np.percentile(table, (25, 75), axis=0)
     return Curve(table.mean(axis=0).tolist(), low.tolist(), high.tolist())
-
-
-def _reliability(samples: Sequence[Sample]) -> tuple[list[Bin], list[Bin]] | None:
-    before, after = _column(samples, "confidence_before"), _column(samples, "confidence")
-    if not before or not after:
-        return None
-    bins_before = reliability_bins(before, [s.rank_before == 1 for s in samples])
-    return bins_before, reliability_bins(after, [s.rank == 1 for s in samples])
-
-
-def _column(samples: Sequence[Sample], name: str) -> list[float]:
-    """A number of each sample; empty when one has none."""
-    values = [getattr(sample, name) for sample in samples]
-    return [] if None in values else values
 
 
 def _stages(samples: Sequence[Sample]) -> dict[str, float]:
@@ -181,8 +134,4 @@ def _stages(samples: Sequence[Sample]) -> dict[str, float]:
         total.update(sample.stages)
     found = {stage: seconds / len(timed) for stage, seconds in total.items()}
     waits = [sample.waiting for sample in samples if sample.waiting is not None]
-    return {**found, WAITING: _mean(waits)} if waits and found else found
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    return {**found, WAITING: statistics.fmean(waits)} if waits and found else found

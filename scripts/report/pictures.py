@@ -39,13 +39,9 @@ class Pictures:
         return self._places[key]
 
     def views(self, config: dict[str, Any], root: Path, sample_id: str, numbers: Sequence[int]) -> list[int | None]:
-        """Views of a sample by their numbers, as its run drew them; all None when the picture cannot be read.
+        """Views of a sample by their numbers (0: the centre view), as its run drew them; all None without its picture.
 
-        Args:
-            config: of the run.
-            root: folder that the id starts from.
-            sample_id: the sample's.
-            numbers: of the wanted views; 0 is the centre view.
+        The sample's id starts from the folder `root`.
         """
         key = (str(root), sample_id, str(config["views"]), config["seed"])
         try:
@@ -67,11 +63,10 @@ def draw_views(
     config: dict[str, Any], picture: Image.Image, sample_id: str, numbers: Sequence[int]
 ) -> list[Image.Image]:
     """The views of a picture that a run saw, by number: the same seed draws the same ones."""
-    options = config["views"]
-    seed, scale = view_seed(config["seed"], config["dataset"], sample_id), options["crop_scale"]
-    num_views = max(numbers) + 1
-    how = options["recipe"], tuple(scale) if scale else None, options.get("backend", "pil")
-    views = make_views(picture, num_views, DRAWN_SIDE, seed, *how)
+    options, seed = config["views"], view_seed(config["seed"], config["dataset"], sample_id)
+    scale = tuple(options["crop_scale"]) if options["crop_scale"] else None
+    how = options["recipe"], scale, options.get("backend", "pil")
+    views = make_views(picture, max(numbers) + 1, DRAWN_SIDE, seed, *how)
     return [_picture(views[number]) for number in numbers]
 
 

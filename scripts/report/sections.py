@@ -1,60 +1,72 @@
-"""A run's article: what must be known first, its figures, charts and settings."""
+"""What the page says of one run: what must be known first, its figures, charts and settings. page.html draws it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import yaml
 
 from scripts.report.figures import Figures, Metric
-from scripts.report.markup import badge, details, listing, name, table, text, tile
 from scripts.report.numbers import NO_VALUE, counted, number, p_value, seconds
-from scripts.report.paper import paper_cells
 from scripts.report.run_charts import run_charts
-from scripts.report.samples import BROKEN, FELL, FIXED, ROSE
-from scripts.tables.cells import TOLERANCE, Cell
+from scripts.runs.read import Run
+from scripts.runs.samples import BROKEN, FELL, FIXED, ROSE, Sample
+from scripts.tables.cells import TOLERANCE, Cell, figure_cell
+from scripts.tables.figures import measure
+from scripts.tables.fill import other_settings
+from scripts.tables.paper import PaperTable, paper_tables
 
 NUM_LISTED_ERRORS = 20
 PAPER_DECIMALS = 2
 
 
-def run_section(figures: Figures, index: int, num_shown: int) -> str:
-    """A run's whole article; its gallery is filled in by page.js."""
-    run = figures.run
-    kicker = f"{run.config['task']} · {run.column} · seed {run.config.get('seed')}"
-    head = f'<p class="kicker">{text(kicker)}</p><h2>{name(run.name)}</h2><p class="badges">{badges(figures)}</p>'
-    body = [errors(figures)]
-    if figures.samples:
-        body += [tiles(figures), metrics_table(figures), run_charts(figures), gallery_frame(figures, index, num_shown)]
-    else:
-        body.append('<p class="empty">No sample has a record yet.</p>')
-    body.append(settings(figures))
-    return f'<article id="run-{index}"><header>{head}</header>{"".join(body)}</article>'
+def run_section(figures: Figures, num_shown: int) -> dict[str, Any]:
+    """The texts of a run's article; the script of the page fills in its gallery of `num_shown` samples."""
+    run, total = figures.run, len(figures.samples)
+    order = "as many of each outcome as there are, in the order of their ids' hashes"
+    return {
+        "name": run.name,
+        "kicker": f"{run.config['task']} · {run.column} · seed {run.config.get('seed')}",
+        "badges": badges(figures),
+        "num_errors": f"{len(figures.errors):,}",
+        "errors": _errors(figures.errors),
+        "tiles": tiles(figures) if total else [],
+        **(metrics_table(figures) if total else {}),
+        "charts": run_charts(figures),
+        "shown": "all samples." if num_shown == total else f"{num_shown:,} of {total:,} samples, {order}.",
+        "config": yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
+        "environment": json.dumps(
+            {"fingerprint": run.fingerprint, "environments": run.environments}, indent=2, ensure_ascii=False
+        ),
+        "machines": _machines(run),
+        "path": str(run.path),
+    }
 
 
-def badges(figures: Figures) -> str:
-    """What a reader must know before the figures."""
+def badges(figures: Figures) -> list[tuple[str, str]]:
+    """What a reader must know before the figures: (text, CSS class)."""
     run, summary, count = figures.run, figures.run.summary, len(figures.samples)
-    found = [badge(counted(count, "sample"))]
+    found = [(counted(count, "sample"), "")]
     if summary is None:
-        found.append(badge("unfinished: figures of the samples so far", "warn"))
+        found.append(("unfinished: figures of the samples so far", "warn"))
     elif summary["num_samples"] != count:
-        found.append(badge(f"its summary is of {summary['num_samples']:,} samples, this page of all records", "warn"))
+        found.append((f"its summary is of {summary['num_samples']:,} samples, this page of all records", "warn"))
     if summary and "partial" in summary:
-        found.append(badge(f"partial, {summary['partial']}", "warn"))
+        found.append((f"partial, {summary['partial']}", "warn"))
     if figures.nothing_moved:
-        found.append(badge("nothing moved: no parameter changed in any sample", "bad"))
+        found.append(("nothing moved: no parameter changed in any sample", "bad"))
     if figures.errors:
-        found.append(badge(counted(len(figures.errors), "error"), "bad"))
+        found.append((counted(len(figures.errors), "error"), "bad"))
     if run.config.get("method"):
         tuned = run.config.get("tune", "none")
-        found.append(badge(run.config["method"] + (f", tunes the {tuned}" if tuned != "none" else "")))
-    return "".join(found)
+        found.append((run.config["method"] + (f", tunes the {tuned}" if tuned != "none" else ""), ""))
+    return found
 
 
-def tiles(figures: Figures) -> str:
-    """The first things to look at."""
+def tiles(figures: Figures) -> list[tuple[str, str, str]]:
+    """The first things to look at: (name, figure, note)."""
     found = [_metric_tile(figures.metrics[0])] if figures.metrics else []
     count = len(figures.samples)
     names = [(FIXED, "Fixed"), (BROKEN, "Broken")] if figures.p_value is not None else []
@@ -62,52 +74,68 @@ def tiles(figures: Figures) -> str:
         names += [(ROSE, "Reward rose"), (FELL, "Reward fell")]
     for key, title in names:
         amount = figures.outcomes.get(key, 0)
-        found.append(tile(title, f"{amount:,}", f"{number(100 * amount / count)}% of the samples"))
-    rewritten = [not s.same_caption for s in figures.samples.values() if s.same_caption is not None]
+        found.append((title, f"{amount:,}", f"{number(100 * amount / count)}% of the samples"))
+    rewritten = [s.caption_before != s.caption for s in figures.samples.values() if s.caption_before is not None]
     if rewritten:
-        found.append(tile("Captions changed", f"{sum(rewritten):,}", f"of {len(rewritten):,}"))
+        found.append(("Captions changed", f"{sum(rewritten):,}", f"of {len(rewritten):,}"))
     if figures.p_value is not None:
-        found.append(tile("McNemar test", p_value(figures.p_value), "p that fixed and broken are equally likely"))
+        found.append(("McNemar test", p_value(figures.p_value), "p that fixed and broken are equally likely"))
     if figures.moved:
-        mean = sum(figures.moved) / len(figures.moved)
-        still = sum(value == 0 for value in figures.moved)
+        still = figures.moved.count(0)
         note = "mean L2 norm of the change" + (f"; {still:,} samples did not move" if still else "")
-        found.append(tile("Parameters moved", f"{mean:.3g}", note))
-    found.append(tile("Time", seconds(figures.seconds), "per sample"))
-    return f'<div class="tiles">{"".join(found)}</div>'
+        found.append(("Parameters moved", f"{sum(figures.moved) / len(figures.moved):.3g}", note))
+    return [*found, ("Time", seconds(figures.seconds), "per sample")]
 
 
-def _metric_tile(metric: Metric) -> str:
+def _metric_tile(metric: Metric) -> tuple[str, str, str]:
     title, _, unit = metric.label.partition(", ")
     unit = "%" if unit == "%" else ""
     value = number(metric.after, metric.decimals) + unit
     if metric.before is None:
-        return tile(title, value)
+        return title, value, ""
     change = number(metric.after - metric.before, metric.decimals, signed=True)
-    return tile(title, value, f"{change} from {number(metric.before, metric.decimals)}{unit} before")
+    return title, value, f"{change} from {number(metric.before, metric.decimals)}{unit} before"
 
 
-def metrics_table(figures: Figures) -> str:
+def metrics_table(figures: Figures) -> dict[str, Any]:
     """Every metric before and after adaptation, and what the paper has."""
-    if not figures.metrics:
-        return ""
-    table_of_paper, cells = paper_cells(figures.run, len(figures.samples), {m.key: m.after for m in figures.metrics})
+    table, cells = paper_cells(figures.run, list(figures.samples.values())) if figures.metrics else (None, {})
     changes = any(m.before is not None for m in figures.metrics)
     heading = ["", *(["before", "after", "change"] if changes else ["value"])]
-    heading += ["paper", "ours − paper", "verdict"] if table_of_paper else []
     rows = []
     for m in figures.metrics:
         decimals = PAPER_DECIMALS if m.key in cells else m.decimals
         row = [m.label, number(m.after, decimals)]
         if changes:
-            before, change = (None, None) if m.before is None else (m.before, m.after - m.before)
-            row.insert(1, NO_VALUE if before is None else number(before, decimals))
-            row.append(NO_VALUE if change is None else number(change, decimals, signed=True))
-        if table_of_paper:
-            row += _beside(cells.get(m.key), table_of_paper.decimals)
-        rows.append(row)
-    drawn = table("Figures before and after adaptation" if changes else "Figures", heading, rows)
-    return drawn + (_paper_note(table_of_paper.title, list(cells.values())) if table_of_paper else "")
+            row.insert(1, NO_VALUE if m.before is None else number(m.before, decimals))
+            row.append(NO_VALUE if m.before is None else number(m.after - m.before, decimals, signed=True))
+        rows.append(row + (_beside(cells.get(m.key), table.decimals) if table else []))
+    return {
+        "caption": "Figures before and after adaptation" if changes else "Figures",
+        "heading": heading + (["paper", "ours − paper", "verdict"] if table else []),
+        "rows": rows,
+        "beside_paper": _paper_note(table.title, list(cells.values())) if table else "",
+    }
+
+
+def paper_cells(run: Run, samples: Sequence[Sample]) -> tuple[PaperTable | None, dict[str, Cell]]:
+    """The table of the paper that a run belongs to, and its cells by metric, judged as `scripts.tables` judges them.
+
+    A run is known by the name of its config, or the `name=...` that the table's row has; (None, {}): it is no row.
+    """
+    task, dataset, direction = str(run.config["task"]), str(run.config["dataset"]), run.config.get("direction")
+    for table, row in ((one, row) for one in paper_tables().values() if one.task == task for row in one.rows):
+        wanted = row.run_for(dataset)
+        if wanted is None or wanted.name != run.name:
+            continue
+        found, cells = measure(run, samples), {}
+        for column in table.columns:
+            if (column.dataset, column.direction) == (dataset, direction):
+                settings = tuple(other_settings(wanted, run, column.metric))
+                cell = Cell(row.group, row.label, column, row.paper[column.key], settings=settings)
+                cells[str(column.metric)] = figure_cell(cell, table, [found], None)
+        return table, cells
+    return None, {}
 
 
 def _beside(cell: Cell | None, decimals: int) -> list[str]:
@@ -122,48 +150,20 @@ def _paper_note(title: str, cells: Sequence[Cell]) -> str:
     """Which row of the paper it is, what the verdict means, and which settings are not the row's."""
     others = dict.fromkeys(setting for cell in cells for setting in cell.settings)
     noted = f" Other settings than the row's: {'; '.join(others)}." if others else ""
-    return f'<p class="note">{text(f"Paper: {title}, row {cells[0].row}; {TOLERANCE}.{noted}")}</p>'
+    return f"Paper: {title}, row {cells[0].row}; {TOLERANCE}.{noted}"
 
 
-def gallery_frame(figures: Figures, index: int, num_shown: int) -> str:
-    """The place of a run's gallery."""
-    total = len(figures.samples)
-    which = "all samples" if num_shown == total else f"{num_shown:,} of {total:,} samples"
-    how = "" if num_shown == total else ", as many of each outcome as there are, in the order of their ids' hashes"
-    return (
-        f'<section class="gallery" data-run="{index}" aria-label="{text(f"Samples of {figures.run.name}")}">'
-        f'<h3>Samples</h3><p class="note">{text(which + how)}.</p>'
-        "<noscript><p>The script inside this page draws the samples; it is switched off.</p></noscript></section>"
-    )
-
-
-def errors(figures: Figures) -> str:
+def _errors(errors: dict[str, str]) -> str:
     """The samples that have no result."""
-    if not figures.errors:
-        return ""
-    shown = list(figures.errors.items())[:NUM_LISTED_ERRORS]
-    more = f"\n... and {len(figures.errors) - len(shown):,} more" if len(figures.errors) > len(shown) else ""
-    lines = "\n".join(f"{key}: {message}" for key, message in shown)
-    return details(f"Samples without a result: {len(figures.errors):,}", listing(lines + more))
+    lines = [f"{key}: {message}" for key, message in list(errors.items())[:NUM_LISTED_ERRORS]]
+    more = len(errors) - len(lines)
+    return "\n".join([*lines, *([f"... and {more:,} more"] if more else [])])
 
 
-def settings(figures: Figures) -> str:
-    """Configuration, environments and fingerprint, folded."""
-    run = figures.run
-    config = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
-    where = {"fingerprint": run.fingerprint, "environments": run.environments}
-    return (
-        '<section class="settings">'
-        + details("Configuration", listing(config))
-        + details(f"Environment ({_machines(figures)})", listing(json.dumps(where, indent=2, ensure_ascii=False)))
-        + f'<p class="note">Records: {text(run.path)}</p></section>'
-    )
-
-
-def _machines(figures: Figures) -> str:
+def _machines(run: Run) -> str:
     found = dict.fromkeys(
         f"{env.get('gpu') or 'CPU'}, torch {env.get('packages', {}).get('torch', '?')}, "
         f"commit {str(env.get('commit') or '?')[:7]}"
-        for env in figures.run.environments
+        for env in run.environments
     )
     return "; ".join(found) or "not recorded"

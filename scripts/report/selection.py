@@ -6,18 +6,25 @@ import hashlib
 from collections import deque
 from collections.abc import Mapping
 
-from scripts.report.samples import OUTCOMES
+from scripts.runs.samples import BROKEN, FELL, FIXED, NOT_ADAPTED, RIGHT, ROSE, UNCHANGED, WRONG
+
+OUTCOMES = {  # what the gallery's filters are called
+    FIXED: "fixed by adaptation",
+    BROKEN: "broken by adaptation",
+    RIGHT: "right",
+    WRONG: "wrong",
+    ROSE: "reward rose",
+    FELL: "reward fell",
+    UNCHANGED: "unchanged",
+    NOT_ADAPTED: "not adapted",
+}
 
 
 def choose(outcomes: Mapping[str, str], count: int) -> list[str]:
-    """Sample ids, at most `count`, balanced over the outcomes.
+    """Sample ids, at most `count`, balanced over their outcomes (sample id -> outcome).
 
     Inside an outcome the order is that of the ids' hashes: it looks random, favours no class, does not depend on the
     order of the records, and is the same for two runs on the same data.
-
-    Args:
-        outcomes: sample id -> outcome.
-        count: how many are wanted.
     """
     waiting: dict[str, deque[str]] = {}
     for key in sorted(outcomes, key=lambda key: hashlib.sha256(key.encode(errors="surrogatepass")).digest()):

@@ -1,42 +1,80 @@
-"""The section that compares runs of the same data with the first of them."""
+"""The section that compares runs of the same data with the first of them, on the samples that both have."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from scripts.report import charts
-from scripts.report.comparison import compare
+from clipscore.metrics.significance import bootstrap_interval, paired
+from scripts.report.charts import Chart, dumbbells
 from scripts.report.figures import Figures
-from scripts.report.markup import figure, legend, name, table, text
 from scripts.report.numbers import NO_VALUE, number, p_value
 
 KEYS = [("before", "before adaptation"), ("after", "after adaptation")]
 
 
-def comparison_section(group: Sequence[Figures]) -> str:
+@dataclass(frozen=True)
+class Comparison:
+    """A run against another one on the `count` samples that both have.
+
+    The difference is that of right first answers in points of %, or of the mean reward, with its 95% interval.
+    `fixed`: only this one is right, `broken`: only the other one; None for captions, like McNemar's p-value.
+    """
+
+    count: int
+    difference: float
+    low: float
+    high: float
+    fixed: int | None = None
+    broken: int | None = None
+    p_value: float | None = None
+
+
+def compare(base: Figures, other: Figures) -> Comparison | None:
+    """Paired statistics of two runs on the same data; None when they share no samples that can be compared."""
+    pairs = [(base.samples[key], sample) for key, sample in other.samples.items() if key in base.samples]
+    ranked = [(a, b) for a, b in pairs if a.rank is not None and b.rank is not None]
+    if ranked:
+        found = paired([a.is_right for a, _ in ranked], [b.is_right for _, b in ranked])
+        difference, low, high = (100 * value for value in (found.difference, found.low, found.high))
+        return Comparison(len(ranked), difference, low, high, found.fixed, found.broken, found.p_value)
+    rewards = [(a.rewards[-1], b.rewards[-1]) for a, b in pairs if a.rewards and b.rewards]
+    if not rewards:
+        return None
+    return Comparison(len(rewards), *bootstrap_interval([was for was, _ in rewards], [now for _, now in rewards]))
+
+
+def groups(runs: Sequence[Figures]) -> list[list[Figures]]:
+    """Runs of the same task and column together, in the order given; a run that is alone is left out."""
+    found: dict[tuple[str, str], list[Figures]] = {}
+    for figures in runs:
+        found.setdefault((figures.run.config["task"], figures.run.column), []).append(figures)
+    return [group for group in found.values() if len(group) > 1]
+
+
+def comparison_section(group: Sequence[Figures]) -> dict[str, Any]:
     """Runs of the same data: a chart, and each against the first one."""
-    base, unit = group[0], group[0].metrics[0].label if group[0].metrics else ""
-    task = base.run.config["task"]
-    difference = "difference of reward [95%]" if task == "captioning" else "difference [95%]"
-    heading = ["run", "before", "after", difference, "p", "only this / only first", "samples", "on both"]
-    rows = [_comparison_row(base, other, labels) for other, labels in zip(group, run_labels(group), strict=True)]
+    base, labels = group[0], run_labels(group)
+    unit = base.metrics[0].label if base.metrics else ""
+    of_captions = base.run.config["task"] == "captioning"
+    difference = "difference of reward [95%]" if of_captions else "difference [95%]"
     measured = [
         (label, f.metrics[0].before, f.metrics[0].after)
-        for f, label in zip(group, run_labels(group), strict=True)
+        for f, label in zip(group, labels, strict=True)
         if f.metrics and f.metrics[0].label == unit
     ]
-    chart = figure(unit, charts.dumbbells(measured, unit) + legend(KEYS)) if measured else ""
-    what = "mean reward of the last step's captions" if task == "captioning" else "right first answers, in points of %"
-    note = (
-        f"Difference: {what}, against the first run on the samples that both have, with its paired bootstrap interval"
-        + ("." if task == "captioning" else "; p: exact McNemar test.")
-    )
-    title = f"{task} · {base.run.column}"
-    return (
-        f'<section class="comparison"><h3>{name(title)}</h3>{chart}'
-        f'{table("Each run against the first", heading, rows)}<p class="note">{text(note)}</p>{_seeds(group)}</section>'
-    )
+    what = "mean reward of the last step's captions" if of_captions else "right first answers, in points of %"
+    return {
+        "title": f"{base.run.config['task']} · {base.run.column}",
+        "chart": Chart(unit, dumbbells(measured, unit), KEYS) if measured else None,
+        "heading": ["run", "before", "after", difference, "p", "only this / only first", "samples", "on both"],
+        "rows": [_row(base, other, label) for other, label in zip(group, labels, strict=True)],
+        "note": f"Difference: {what}, against the first run on the samples that both have, with its paired bootstrap "
+        f"interval{'' if of_captions else '; p: exact McNemar test'}.",
+        "seeds": _seeds(group),
+    }
 
 
 def _seeds(group: Sequence[Figures]) -> str:
@@ -51,7 +89,7 @@ def _seeds(group: Sequence[Figures]) -> str:
         if len(values) > 1:
             mean, deviation = (number(of(values.values()), 2) for of in (statistics.mean, statistics.stdev))
             lines.append(f"{method}: {mean} ± {deviation} over {len(values)} seeds")
-    return f'<p class="note">{text("; ".join(lines))}</p>' if lines else ""
+    return "; ".join(lines)
 
 
 def run_labels(group: Sequence[Figures]) -> list[str]:
@@ -63,7 +101,7 @@ def run_labels(group: Sequence[Figures]) -> list[str]:
     return next((labels for labels in (names, seeded) if len(set(labels)) == len(labels)), paths)
 
 
-def _comparison_row(base: Figures, other: Figures, label: str) -> list[str]:
+def _row(base: Figures, other: Figures, label: str) -> list[str]:
     metric = other.metrics[0] if other.metrics else None
     before = NO_VALUE if metric is None or metric.before is None else number(metric.before, metric.decimals)
     after = NO_VALUE if metric is None else number(metric.after, metric.decimals)
@@ -72,7 +110,8 @@ def _comparison_row(base: Figures, other: Figures, label: str) -> list[str]:
     if found is None:
         return [*row, "first run" if other is base else NO_VALUE, NO_VALUE, NO_VALUE, count, NO_VALUE]
     decimals = 1 if found.p_value is not None else 3
-    low, high = (number(bound, decimals, signed=True) for bound in found.interval)
-    difference = f"{number(found.after - found.before, decimals, signed=True)} [{low}, {high}]"
+    difference, low, high = (
+        number(value, decimals, signed=True) for value in (found.difference, found.low, found.high)
+    )
     changed = NO_VALUE if found.fixed is None else f"{found.fixed:,} / {found.broken:,}"
-    return [*row, difference, p_value(found.p_value), changed, count, f"{found.count:,}"]
+    return [*row, f"{difference} [{low}, {high}]", p_value(found.p_value), changed, count, f"{found.count:,}"]

@@ -14,6 +14,7 @@ RIGHT, WRONG = "right", "wrong"
 ROSE, FELL = "rose", "fell"
 NOT_ADAPTED = "plain"
 BEYOND = 1_000_000  # rank of a right class that is not among the five that a record holds
+COPIED = ("label", "confidence_before", "confidence", "brier_before", "brier", "caption_before", "caption", "moved")
 SAME_REWARD = 5e-4  # a smaller change of the mean reward than this is none
 
 
@@ -84,20 +85,13 @@ def read_sample(row: Row) -> Sample:
     label = row.get("label")
     hits = [answer == label for answer in row.get("step_top1", [])] or [rank == 1 for rank in row.get("step_rank", [])]
     return Sample(
-        label=label,
+        **{name: row.get(name) for name in COPIED},
         rank_before=_rank(row, "_before"),
         rank=_rank(row, ""),
-        confidence_before=row.get("confidence_before"),
-        confidence=row.get("confidence"),
-        brier_before=row.get("brier_before"),
-        brier=row.get("brier"),
-        caption_before=row.get("caption_before"),
-        caption=row.get("caption"),
         references=row.get("references", ()),
         rewards=tuple(map(_mean_reward, row.get("rewards", []))),
         losses=tuple(row.get("loss", [])),
         step_hits=tuple(hits),
-        moved=row.get("moved"),
         seconds=row.get("seconds", 0.0),
         waiting=row.get("seconds_waiting"),
         stages=row.get("seconds_stages", {}),
@@ -117,7 +111,7 @@ def read_samples(run: Run) -> tuple[dict[str, Sample], dict[str, str]]:
 
 
 def by_step(values: Iterable[Sequence[float]]) -> np.ndarray | None:
-    """A quantity of each sample at each step, as a table [n, steps]; None unless all have as many steps, at least one."""
+    """A quantity of each sample at each step, [n, steps]; None unless all have the same number of steps."""
     rows = list(values)
     return np.asarray(rows, dtype=float) if rows and rows[0] and len(set(map(len, rows))) == 1 else None
 

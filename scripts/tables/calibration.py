@@ -6,21 +6,18 @@ Source: Guo et al. 2017, On Calibration of Modern Neural Networks (arXiv 1706.04
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 NUM_BINS = 15  # Guo et al. 2017
 
 
-class Bin(NamedTuple):
-    """A bar of the reliability diagram: the answers whose confidence is in (low, high].
+@dataclass(frozen=True)
+class Bin:
+    """A bar of the reliability diagram: the answers, at least one, whose confidence is in (low, high].
 
-    Attributes:
-        low, high: bounds of the confidence; 0 itself is in the first bin.
-        count: number of answers, at least one.
-        confidence: their mean confidence, in [0, 1].
-        accuracy: the share of them that are right, in [0, 1].
+    `confidence` is their mean, `accuracy` the share of them that are right, both in [0, 1].
     """
 
     low: float

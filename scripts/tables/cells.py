@@ -88,13 +88,9 @@ class Cell:
 
 
 def figure_cell(cell: Cell, table: PaperTable, found: Sequence[Figures], given: float | None) -> Cell:
-    """Fill the cell of a data set's column.
+    """Fill the cell of a data set's column from its runs, one for each seed, at least one.
 
-    Args:
-        cell: with the paper's figure.
-        table: its table.
-        found: its runs, one for each seed, at least one. Those that are whole count; if none is, the largest.
-        given: the tolerance, in points; None: the one of this module.
+    Those that are whole count; if none is, the largest. `given`: the tolerance in points; None: this module's.
     """
     taken = [figures for figures in found if figures.is_whole] or [max(found, key=lambda one: one.num_samples)]
     first, metric = taken[0], str(cell.column.metric)
@@ -135,11 +131,7 @@ def mean_cell(cell: Cell, table: PaperTable, parts: Sequence[Cell], given: float
 def judge(cell: Cell, decimals: int, nearest: float, tolerance: float) -> Cell:
     """The difference of a cell, and what it means; a cell that lacks one of the figures stays as it is.
 
-    Args:
-        cell: with `paper`, `ours` and `settings`.
-        decimals: digits after the point that the paper prints.
-        nearest: a difference up to here is 0.
-        tolerance: how large a difference may be, in points.
+    A difference up to `nearest` is 0, one up to `tolerance` reproduces; both in points.
     """
     if cell.paper is None or cell.ours is None:
         return cell

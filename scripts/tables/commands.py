@@ -15,13 +15,8 @@ from scripts.tables.paper import PaperTable, paper_tables
 def table_commands(table: PaperTable, gpu: str, words: Sequence[str] = ()) -> list[str]:
     """Shell commands that run every row and column of a table, in the order of its rows.
 
-    Args:
-        table: one of the paper's.
-        gpu: number of the CUDA device, several (0,1), or cpu.
-        words: `key=value` overrides for all of them.
-
-    Raises:
-        ValueError: an override that would take the runs out of the table.
+    `gpu` is the number of the CUDA device, several (0,1), or cpu; `words` are `key=value` overrides for all of them.
+    ValueError: an override that would take the runs out of the table.
     """
     renamed = [word for word in words if word.startswith("name=")]
     if renamed:

@@ -42,13 +42,7 @@ Sheet = dict[str, Quantity]
 
 
 def compare(names: Sequence[str], root: Path, form: str, as_json: bool) -> str:
-    """The comparison as text.
-
-    Args:
-        names: run folders, or their names under the output root.
-        root: the output root.
-        form: "markdown", "csv" or "latex".
-        as_json: JSON instead, with every number in full.
+    """The comparison of run folders (or names under `root`) as text: JSON, or "markdown", "csv" or "latex".
 
     Raises:
         FileNotFoundError, ValueError: no run of that name, a damaged one, or runs that cannot be compared.
@@ -152,8 +146,8 @@ def _against(first: Run, base: Samples, run: Run, samples: Samples) -> Sheet:
     sheet = {"samples in common": _count(len(common))}
     if run.config["task"] == "captioning":
         return sheet | _caption_differences("from the first", was, now)
-    hits = ([sample.is_right for sample in side.values()] for side in (was, now))
-    return sheet | _paired(*hits, "against the first")
+    hits = [sample.is_right for sample in was.values()]
+    return sheet | _paired(hits, [sample.is_right for sample in now.values()], "against the first")
 
 
 def _caption_differences(title: str, was: Samples, now: Samples) -> Sheet:
@@ -163,8 +157,8 @@ def _caption_differences(title: str, was: Samples, now: Samples) -> Sheet:
     before, after = _per_image(was), _per_image(now)
     sheet = {}
     for name in ("bleu_4", "cider"):
-        pair = ([scores[key][name] for key in was] for scores in (before, after))
-        sheet[f"{name} per image, difference {title}"] = _interval(*bootstrap_interval(*pair))
+        found = bootstrap_interval([before[key][name] for key in was], [after[key][name] for key in was])
+        sheet[f"{name} per image, difference {title}"] = _interval(*found)
     return sheet
 
 

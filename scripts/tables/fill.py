@@ -17,12 +17,9 @@ from scripts.tables.paper import PaperRun, PaperTable, Row
 
 
 def fill_table(table: PaperTable, output_root: Path, tolerance: float | None = None) -> list[list[Cell]]:
-    """The cells of a table, row by row.
+    """The cells of a table, row by row, from the run folders in `output_root`.
 
-    Args:
-        table: one of the paper's.
-        output_root: folder of the run folders.
-        tolerance: how large a difference may be, in points; None: as `cells` says.
+    `tolerance`: how large a difference may be, in points; None: as `cells` says.
 
     Raises:
         ValueError: a run folder is damaged.
@@ -32,7 +29,9 @@ def fill_table(table: PaperTable, output_root: Path, tolerance: float | None = N
 
 
 def _fill_row(table: PaperTable, row: Row, runs: Sequence[Run], tolerance: float | None) -> list[Cell]:
-    found: dict[tuple[str, str | None], list[Figures]] = {}  # the metrics of a data set share one reading of its records
+    found: dict[
+        tuple[str, str | None], list[Figures]
+    ] = {}  # the metrics of a data set share one reading of its records
     cells: dict[str, Cell] = {}
     for column in table.columns:
         cell = Cell(row.group, row.label, column, row.paper[column.key], verdict="not in this repository")
@@ -81,10 +80,7 @@ def cell_command(wanted: PaperRun, datasets: str, direction: str | None) -> str:
 def other_settings(wanted: PaperRun, run: Run, metric: str | None = None) -> list[str]:
     """Where a run's configuration differs from the row's, the seed aside: "lr is 0.001 (the row: 1e-05)".
 
-    Args:
-        wanted: the row's run.
-        run: ours.
-        metric: of the cell; CLIPScore and RefCLIPScore depend on `metric_model` too.
+    `metric` is the cell's: CLIPScore and RefCLIPScore depend on `metric_model` too.
     """
     words = [*wanted.overrides, *([f"direction={run.config['direction']}"] if "direction" in run.config else [])]
     config = load_config(wanted.config, words, config_class, str(run.config["dataset"]))
