@@ -16,8 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from clipscore.config.load import roots
-from clipscore.metrics.captions import CLIP_METRICS, METRICS
-from clipscore.metrics.captions import check_captions, check_metrics, default_metrics, score_captions
+from clipscore.metrics.captions import (
+    CLIP_METRICS,
+    METRICS,
+    check_captions,
+    check_metrics,
+    default_metrics,
+    score_captions,
+)
 from clipscore.models.devices import choose_device
 from clipscore.models.load import load_clip
 

@@ -299,8 +299,8 @@ def test_the_command(files):
     mean = sum(row["clipscore"] for row in result["per_caption"].values()) / 3
     assert math.isclose(result["means"]["clipscore"], mean, rel_tol=1e-6)
     assert f"{mean:.2f}" == rows["CLIPScore"]
-    left = [path.name for path in Path(coco_metrics.official("tokenizer.ptbtokenizer").__file__).parent.iterdir() if "tmp" in path.name]
-    assert left == []
+    package = Path(coco_metrics.official("tokenizer.ptbtokenizer").__file__).parent
+    assert [path.name for path in package.iterdir() if "tmp" in path.name] == []
 
 
 def test_the_command_without_java_and_references(files, capsys, monkeypatch):
