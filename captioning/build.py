@@ -122,9 +122,10 @@ def load_captioner(
     """
     mapper_state, lm_state = read_checkpoint(checkpoint)
     lm, tokenizer = load_language_model(config.llm, Path(config.pretrained_root))
-    width = image_features(clip, torch.zeros(1, 3, clip.image_size, clip.image_size, device=clip.device), True).shape[1]
     try:
-        captioner = build_captioner(config, width, lm.to(clip.device), tokenizer, mapper_state, autocast_dtype)
+        captioner = build_captioner(
+            config, clip.feature_width, lm.to(clip.device), tokenizer, mapper_state, autocast_dtype
+        )
         load_lm(captioner.lm, lm_state)
     except ValueError as error:
         raise ValueError(f"checkpoint {checkpoint}, policy {clip.name}, llm {config.llm}: {error}") from error

@@ -5,13 +5,12 @@ Source: official caption/image_llm/train.py writes them, caption/capdec_tta.py r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
-from captioning.mapper import build_mapper
+from captioning.mapper import Mapper, build_mapper
 from clipscore.models.pickles import load_tensors
 
 MAPPER_KEYS, LM_KEYS = "clip_project.", "llm.llm."
@@ -38,34 +37,28 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     state = stored.get("state_dict") if isinstance(stored, dict) else None
     if not isinstance(state, dict):
         raise ValueError(f"{file} has no state_dict; a captioner's checkpoint is needed")
-    parts: tuple[dict[str, Tensor], ...] = ({}, {})
+    mapper: dict[str, Tensor] = {}
+    lm: dict[str, Tensor] = {}
     surplus = []
     for key, tensor in state.items():
-        place = next((i for i, start in enumerate((MAPPER_KEYS, LM_KEYS)) if key.startswith(start)), None)
-        if place is None or not isinstance(tensor, Tensor):
-            surplus.append(key)
+        if isinstance(tensor, Tensor) and key.startswith(MAPPER_KEYS):
+            mapper[key.removeprefix(MAPPER_KEYS)] = tensor
+        elif isinstance(tensor, Tensor) and key.startswith(LM_KEYS):
+            lm[key.removeprefix(LM_KEYS)] = tensor
         else:
-            parts[place][key.removeprefix((MAPPER_KEYS, LM_KEYS)[place])] = tensor
-    if surplus or not parts[0]:
+            surplus.append(key)
+    if surplus or not mapper:
         found = f"also {_named(surplus)}" if surplus else "none of the first kind"
         raise ValueError(
             f"{file}: a captioner's checkpoint has tensors {MAPPER_KEYS}* and {LM_KEYS}* only, found {found}"
         )
-    return parts
+    return mapper, lm
 
 
 def load_mapper(
     kind: str, state: Mapping[str, Tensor], clip_width: int, lm_width: int, prefix_length: int, num_layers: int
-) -> nn.Module:
-    """A mapper with these weights, in fp32.
-
-    Args:
-        kind: "transformer" or "mlp".
-        state: its weights, see `read_checkpoint`.
-        clip_width: D, of the policy's CLIP.
-        lm_width: W, of the language model.
-        prefix_length: P.
-        num_layers: of the transformer.
+) -> Mapper:
+    """A mapper with these weights (see `read_checkpoint`), in fp32; the other arguments as in `build_mapper`.
 
     Raises:
         ValueError: the weights are of another kind or of other sizes, or a tensor is missing, surplus or mis-shaped.
@@ -91,36 +84,32 @@ def check_sizes(
     if any(key not in state or state[key].ndim != ndim for key, ndim in needed[kind].items()):
         return  # named with everything else that does not fit when the weights are loaded
     first, last = (state[key] for key in needed[kind])
-    rules = [
-        (
-            first.shape[1] != clip_width,
-            f"the mapper reads CLIP features of width {first.shape[1]}, but the policy's have width {clip_width}; "
-            "set policy to the CLIP it was trained with",
-        )
-    ]
-    if kind == "mlp":
-        size = prefix_length * lm_width
-        rules.append(
-            (
-                len(last) != size,
-                f"the mapper makes {len(last)} numbers, but prefix_length={prefix_length} embeddings of the language "
-                f"model's width {lm_width} are {size}; set prefix_length, or llm to the model it was trained with",
+    layers = len({key.split(".")[2] for key in state if key.startswith("transformer.layers.")})
+
+    def problems() -> Iterator[str]:
+        if first.shape[1] != clip_width:
+            yield (
+                f"the mapper reads CLIP features of width {first.shape[1]}, but the policy's have width {clip_width}; "
+                "set policy to the CLIP it was trained with"
             )
-        )
-    else:
-        layers = len({key.split(".")[2] for key in state if key.startswith("transformer.layers.")})
-        rules += [
-            (
-                last.shape[1] != lm_width,
-                f"the mapper makes embeddings of width {last.shape[1]}, but the language model reads width "
-                f"{lm_width}; set llm to the model it was trained with",
-            ),
-            (len(last) != prefix_length, f"the mapper has prefix_length={len(last)}, not {prefix_length}; set it so"),
-            (layers != num_layers, f"the mapper has mapper_layers={layers}, not {num_layers}; set it so"),
-        ]
-    problems = [text for wrong, text in rules if wrong]
-    if problems:
-        raise ValueError("; ".join(problems))
+        if kind == "mlp" and len(last) != prefix_length * lm_width:
+            yield (
+                f"the mapper makes {len(last)} numbers, but prefix_length={prefix_length} embeddings of the language "
+                f"model's width {lm_width} are {prefix_length * lm_width}; set prefix_length, or llm to the model it "
+                "was trained with"
+            )
+        if kind == "transformer" and last.shape[1] != lm_width:
+            yield (
+                f"the mapper makes embeddings of width {last.shape[1]}, but the language model reads width {lm_width}; "
+                "set llm to the model it was trained with"
+            )
+        if kind == "transformer" and len(last) != prefix_length:
+            yield f"the mapper has prefix_length={len(last)}, not {prefix_length}; set it so"
+        if kind == "transformer" and layers != num_layers:
+            yield f"the mapper has mapper_layers={layers}, not {num_layers}; set it so"
+
+    if found := list(problems()):
+        raise ValueError("; ".join(found))
 
 
 def load_lm(lm: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -140,20 +129,18 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> 
     Raises:
         ValueError: every missing, surplus and mis-shaped tensor.
     """
-    own: dict[str, Any] = module.state_dict()
+    own: dict[str, Tensor] = module.state_dict()
     given = {own[key].data_ptr() for key in state if key in own}
-    missing = [key for key, tensor in own.items() if key not in state and tensor.data_ptr() not in given]
-    surplus = [key for key in state if key not in own]
-    shapes = [
-        f"{key} {list(tensor.shape)} (expected {list(own[key].shape)})"
-        for key, tensor in state.items()
-        if key in own and tensor.shape != own[key].shape
-    ]
-    problems = [
-        f"{word} {_named(keys)}"
-        for word, keys in (("missing", missing), ("surplus", surplus), ("of another shape", shapes))
-        if keys
-    ]
+    wrong = {
+        "missing": [key for key, tensor in own.items() if key not in state and tensor.data_ptr() not in given],
+        "surplus": [key for key in state if key not in own],
+        "of another shape": [
+            f"{key} {list(tensor.shape)} (expected {list(own[key].shape)})"
+            for key, tensor in state.items()
+            if key in own and tensor.shape != own[key].shape
+        ],
+    }
+    problems = [f"{word} {_named(keys)}" for word, keys in wrong.items() if keys]
     if problems:
         raise ValueError(f"the checkpoint does not fit {what}: {'; '.join(problems)}")
     module.load_state_dict(dict(state), strict=False)

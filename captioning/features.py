@@ -44,7 +44,7 @@ def extract(
     num_workers: int = 4,
     shard_rows: int = SHARD_ROWS,
 ) -> FeatureIndex:
-    """Write the features of a data set, or what an earlier call left out.
+    """Write the features of a data set, or what an earlier call left out; returns what they are of.
 
     Args:
         data: images with their captions.
@@ -54,9 +54,6 @@ def extract(
         batch: images at once; captions are batched by their length.
         num_workers: processes that read images.
         shard_rows: rows of a file.
-
-    Returns:
-        What the features are of.
 
     Raises:
         ValueError: `out` holds other features.
@@ -131,8 +128,8 @@ def _encode_texts(clip: ClipModel, index: FeatureIndex, out: Path) -> Iterator[t
 
 
 def _stack(pictures: list[Tensor | str]) -> Tensor | str:
-    unreadable = [picture for picture in pictures if isinstance(picture, str)]
-    return unreadable[0] if unreadable else torch.stack(pictures)
+    images = [picture for picture in pictures if not isinstance(picture, str)]
+    return torch.stack(images) if len(images) == len(pictures) else next(p for p in pictures if isinstance(p, str))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,9 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        files = None
-        if args.annotations:
-            files = CaptionFiles(annotations=args.annotations, images=args.images, split=args.split)
+        own = {"annotations": args.annotations, "images": args.images, "split": args.split}
+        files = CaptionFiles(**own) if args.annotations else None
         data = find_captions(args.dataset, Path(args.data_root), files, args.split)
         log.info("%s, %s: %s", data.name, args.split, data.layout)
         device = choose_device(args.device)

@@ -7,7 +7,6 @@ caption/image_llm/models/modules.py. Parameter names are those of the released c
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +16,15 @@ NUM_HEADS = 8
 MLP_RATIO = 2
 
 
-class Mapper(Protocol):
-    """CLIP features [B, D] -> prefix embeddings [B, P, W]; an nn.Module."""
+class Mapper(nn.Module):
+    """CLIP features [B, D] -> prefix embeddings [B, P, W]."""
 
     clip_width: int  # D
     lm_width: int  # W
     prefix_length: int  # P
 
-    def __call__(self, features: Tensor) -> Tensor: ...
 
-
-class TransformerMapper(nn.Module):
+class TransformerMapper(Mapper):
     """ClipCap's transformer: the feature becomes P tokens, P learned constants stand behind them and are read out.
 
     Args:
@@ -56,7 +53,7 @@ class TransformerMapper(nn.Module):
         return x[:, -self.prefix_length :]
 
 
-class MlpMapper(nn.Module):
+class MlpMapper(Mapper):
     """Two linear layers with tanh between them; see `TransformerMapper` for the arguments."""
 
     def __init__(self, clip_width: int, lm_width: int, prefix_length: int) -> None:

@@ -28,17 +28,9 @@ from clipscore.models.devices import choose_device
 from clipscore.models.load import load_clip
 
 LABELS = {
-    "bleu_1": "BLEU-1",
-    "bleu_2": "BLEU-2",
-    "bleu_3": "BLEU-3",
-    "bleu_4": "BLEU-4",
-    "meteor": "METEOR",
-    "rouge_l": "ROUGE-L",
-    "cider": "CIDEr",
-    "spice": "SPICE",
-    "clipscore": "CLIPScore",
-    "refclipscore": "RefCLIPScore",
-}
+    "bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3", "bleu_4": "BLEU-4", "meteor": "METEOR",
+    "rouge_l": "ROUGE-L", "cider": "CIDEr", "spice": "SPICE", "clipscore": "CLIPScore", "refclipscore": "RefCLIPScore",
+}  # fmt: skip
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
@@ -126,12 +118,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--metrics", help=f"comma-separated, of {', '.join(METRICS)}; default: all that the references allow"
     )
     parser.add_argument("--model", default="ViT-B/32", help="CLIP of CLIPScore: a name or a file (default ViT-B/32)")
-    parser.add_argument(
-        "--pretrained",
-        type=Path,
-        default=Path(roots()["pretrained_root"]),
-        help="folder of weight files (default: RLCF_PRETRAINED, else configs/paths.yaml)",
-    )
+    weights, where = Path(roots()["pretrained_root"]), "RLCF_PRETRAINED, else configs/paths.yaml"
+    parser.add_argument("--pretrained", type=Path, default=weights, help=f"folder of weight files (default: {where})")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="what an unreadable image does")
     parser.add_argument(

@@ -81,6 +81,14 @@ class ClipModel(nn.Module):
         return self.text.token_embedding.weight.shape[1]
 
     @property
+    def feature_width(self) -> int:
+        """D: width of the features. timm's image towers do not say it, then the text tower does."""
+        for tower in (self.visual, self.text):
+            if hasattr(tower, "output_dim"):
+                return int(tower.output_dim)
+        return self.text.text_projection.shape[1]
+
+    @property
     def logit_scale(self) -> Tensor:
         """Scalar that multiplies a cosine to give a logit (already exponentiated)."""
         return self.backend.logit_scale.exp()

@@ -47,3 +47,32 @@ benchmark() {
   fi
   "${start[@]}" --config "$config" --datasets "${datasets[@]}" "${sweeps[@]}" "${words[@]}" "$@"
 }
+
+# train_mapper CONFIG -- GPU [key=value ...], extract_features NAME DATASET -- GPU [--option value ...]: in one process
+
+train_mapper() {
+  _one_device "${3:-}"
+  local train=(python -m scripts.train_mapper --config "$1")
+  if [[ "$3" == -* ]]; then "${train[@]}" --help; else "${train[@]}" device="$device" "${@:4}"; fi
+}
+
+extract_features() {
+  _one_device "${4:-}"
+  if [[ "$4" == -* ]]; then exec python -m captioning.features --help; fi
+  local options=(--dataset "$2" --split train --policy ViT-B/16 --device "$device")
+  python -m scripts.extract_features "$1" "${options[@]}" "${@:5}"
+}
+
+_one_device() {  # sets device
+  if [[ ! "$1" =~ ^(cpu|[0-9]+|-h|--help)$ ]]; then
+    echo "error: the first argument is the GPU's number, or cpu; got '$1'" >&2
+    return 2
+  fi
+  cd "$(dirname "${BASH_SOURCE[0]}")/.."
+  source scripts/environment.sh
+  device=cpu
+  if [[ "$1" =~ ^[0-9]+$ ]]; then
+    device=cuda
+    export CUDA_VISIBLE_DEVICES="$1"
+  fi
+}

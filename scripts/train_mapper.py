@@ -4,8 +4,7 @@ The run folder OUTPUT/NAME__DATASET__seedSEED gets, beside config.yaml, env.json
 
     ckpt-latest.pt    the mapper after the last epoch, in the form of the released checkpoints
     resume.pt         the same with the optimizer, to go on after a kill
-    losses.jsonl      the mean loss of every so many updates
-    losses.png        its curve
+    losses.jsonl      the mean loss of every so many updates, to plot or to read
 """
 
 from __future__ import annotations
@@ -20,26 +19,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw
 
 from captioning.build import language_model_digest, load_language_model
 from captioning.checkpoints import CHECKPOINT, LM_KEYS, MAPPER_KEYS
 from captioning.training.config import TrainConfig
 from captioning.training.feature_files import CaptionFeatures, load_features
 from captioning.training.train import Report, Training, fresh_captioner, train
-from clipscore.config.explain import describe_fields
 from clipscore.config.fields import RunConfig
-from clipscore.config.load import ConfigError, available_configs, draft_config, load_config
+from clipscore.config.load import available_configs, load_config
 from clipscore.models.devices import autocast_dtype, choose_device
 from clipscore.models.load import load_clip
+from scripts.runs.command_line import describe_keys
 from scripts.runs.compare_configs import config_differences
 from scripts.runs.folder import RunFolder
 from scripts.runs.process import Interrupted, describe_environment, log_file, messages, prepare_torch, signals
 
 TASK = "train_mapper"
-RESUME, LOSSES, CURVE = "resume.pt", "losses.jsonl", "losses.png"
-CURVE_PX = (640, 400)
-MARGIN_PX = 48
+RESUME, LOSSES = "resume.pt", "losses.jsonl"
 DONE, REFUSED = 0, 2  # exit codes; a signal gives 128 + its number
 USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
 
@@ -108,7 +104,6 @@ class TrainingFolder:
         if self.save_llm:
             state |= {LM_KEYS + key: tensor for key, tensor in training.captioner.lm.state_dict().items()}
         _save({"epoch": epoch, "state_dict": state}, self.path / CHECKPOINT)
-        draw_losses(self.path)
 
 
 def _save(state: Mapping[str, Any], path: Path) -> None:
@@ -135,27 +130,6 @@ def epoch_losses(folder: Path) -> list[float]:
     return [total / count for total, count in totals.values()]
 
 
-def draw_losses(folder: Path) -> None:
-    """Write losses.png: the loss over the updates, from 0 to the highest."""
-    losses = [line["loss"] for line in read_losses(folder)]
-    picture = Image.new("RGB", CURVE_PX, "white")
-    pen = ImageDraw.Draw(picture)
-    right, bottom = CURVE_PX[0] - MARGIN_PX, CURVE_PX[1] - MARGIN_PX
-    highest, steps = max(losses), max(1, len(losses) - 1)
-    pen.line([(MARGIN_PX, MARGIN_PX), (MARGIN_PX, bottom), (right, bottom)], fill="black")
-    points = [
-        (MARGIN_PX + (right - MARGIN_PX) * place / steps, bottom - (bottom - MARGIN_PX) * loss / highest)
-        for place, loss in enumerate(losses)
-    ]
-    pen.line(points, fill="blue", width=2)
-    pen.text((8, MARGIN_PX - 6), f"{highest:.2f}", fill="black")
-    pen.text((8, bottom - 6), "0", fill="black")
-    pen.text((MARGIN_PX, bottom + 8), f"loss per token, nats; last {losses[-1]:.3f}", fill="black")
-    draft = folder / f"{CURVE}.part"
-    picture.save(draft, format="PNG")
-    os.replace(draft, folder / CURVE)
-
-
 def check_policy(config: TrainConfig, features: CaptionFeatures) -> None:
     """Refuse features of another CLIP than the policy; only warn when the policy's weights are not there.
 
@@ -172,12 +146,10 @@ def check_policy(config: TrainConfig, features: CaptionFeatures) -> None:
             f"the features in {config.features} are of a CLIP with sha256 {features.weights}, but policy="
             f"{config.policy} has {clip.sha256}; set policy to the CLIP that made them, or extract them again"
         )
-    with torch.no_grad():
-        width = clip.project_images(torch.zeros(1, 3, clip.image_size, clip.image_size)).shape[1]
-    if width != features.width:
+    if clip.feature_width != features.width:
         raise ValueError(
             f"the features in {config.features} have width {features.width}, but policy={config.policy} makes width "
-            f"{width}; set policy to the CLIP that made them"
+            f"{clip.feature_width}; set policy to the CLIP that made them"
         )
 
 
@@ -246,12 +218,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", metavar="FILE", help="configs/captioning/train_*.yaml")
     parser.add_argument("-h", "--help", action="store_true", help="show this, and with --config all keys and values")
     args = parser.parse_intermixed_args(arguments)
+    files = [file for file in available_configs() if "/train_" in file]
     if args.config is None and not args.help:
-        parser.error(f"--config FILE is missing; there are: {', '.join(_configs())}")
+        parser.error(f"--config FILE is missing; there are: {', '.join(files)}")
     with messages({"captioning"}):
         try:
             if args.help:
-                print(parser.format_help() + _keys(args.config, args.overrides))
+                keys = describe_keys(args.config, args.overrides, config_class) if args.config else files
+                print("\n".join([parser.format_help(), *keys]))
                 return DONE
             config = load_config(args.config, args.overrides, config_class)
             assert isinstance(config, TrainConfig)
@@ -264,24 +238,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except USER_ERRORS as error:
             log.error("error: %s", error)
             return REFUSED
-
-
-def _configs() -> list[str]:
-    return [file for file in available_configs() if "/train_" in file]
-
-
-def _keys(path: str | None, words: Sequence[str]) -> str:
-    """Every key of a config file with its type and current value; without a file the names of the files."""
-    if path is None:
-        return "\nconfig files:\n" + "\n".join(f"  {file}" for file in _configs())
-    draft = draft_config(path, words)
-    if draft.problems:
-        raise ConfigError(draft.problems)
-    lines = [f"\nkeys of {path}, with type and current value:"]
-    for key, kind, value, text in describe_fields(TrainConfig, draft.values):
-        shown = value if isinstance(value, str) else json.dumps(value)
-        lines.append(f"  {key}: {kind} = {shown}" + (f"    # {text}" if text else ""))
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -45,18 +45,11 @@ class TrainConfig(RunConfig):
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
-        given = self.model_fields_set
-        rules = [
-            (
-                self.kind != "capdec" and bool(given & {"noise_variance", "uniform_ball"}),
-                f"noise_variance and uniform_ball need kind=capdec, got {self.kind}",
-            ),
-            (
-                self.mapper != "transformer" and "mapper_layers" in given,
-                f"mapper_layers needs mapper=transformer, got {self.mapper}",
-            ),
-        ]
-        problems = [text for wrong, text in rules if wrong]
+        given, problems = self.model_fields_set, []
+        if self.kind != "capdec" and given & {"noise_variance", "uniform_ball"}:
+            problems.append(f"noise_variance and uniform_ball need kind=capdec, got {self.kind}")
+        if self.mapper != "transformer" and "mapper_layers" in given:
+            problems.append(f"mapper_layers needs mapper=transformer, got {self.mapper}")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,30 +32,18 @@ PICKLE_KEYS = ("clip_text_embedding", "clip_image_embedding", "captions", "image
 
 @dataclass(frozen=True)
 class FeatureIndex:
-    """What features.json says.
-
-    Attributes:
-        dataset, split: whose images and captions these are.
-        policy: the CLIP, as the user called it.
-        weights: sha256 of its weight file.
-        precision: in which the features were computed.
-        preprocessing: from image file to model input.
-        shard_rows: rows of every shard but the last.
-        image_ids: of all images, in order.
-        captions: of all images, in order.
-        image_index: for each caption the row of its image.
-    """
+    """What features.json says."""
 
     dataset: str
     split: str
-    policy: str
-    weights: str
-    precision: str
-    preprocessing: str
-    shard_rows: int
-    image_ids: list[int | str]
-    captions: list[str]
-    image_index: list[int]
+    policy: str  # the CLIP, as the user called it
+    weights: str  # sha256 of its weight file
+    precision: str  # in which the features were computed
+    preprocessing: str  # from image file to model input
+    shard_rows: int  # of every shard but the last
+    image_ids: list[int | str]  # of all images, in order
+    captions: list[str]  # of all images, in order
+    image_index: list[int]  # for each caption the row of its image
 
     def count(self, kind: Kind) -> int:
         """Number of rows of a kind."""
@@ -73,25 +61,15 @@ class FeatureIndex:
 
 @dataclass(frozen=True)
 class CaptionFeatures:
-    """Features of images and captions, not normalised.
+    """Features of images and captions, not normalised."""
 
-    Attributes:
-        images: None where only captions were encoded. [I, D]
-        texts: [N, D]
-        captions: N.
-        image_index: int64, for each caption the row of its image. [N]
-        image_ids: I.
-        weights: sha256 of the CLIP's weight file; None where the file does not say.
-        digest: of features and captions, for the identity of what is trained on them.
-    """
-
-    images: Tensor | None
-    texts: Tensor
-    captions: list[str]
-    image_index: Tensor
-    image_ids: list[int | str]
-    weights: str | None
-    digest: str
+    images: Tensor | None  # [I, D]; None where only captions were encoded
+    texts: Tensor  # [N, D]
+    captions: list[str]  # N
+    image_index: Tensor  # int64 [N], for each caption the row of its image
+    image_ids: list[int | str]  # I
+    weights: str | None  # sha256 of the CLIP's weight file; None where the file does not say
+    digest: str  # of features and captions, for the identity of what is trained on them
 
     @property
     def width(self) -> int:
@@ -208,17 +186,14 @@ def _from_pickle(path: Path) -> CaptionFeatures:
     if len(rows) and (rows.min() < 0 or rows.max() >= len(texts)):
         raise ValueError(f"{path}: text_index points to rows {int(rows.min())} to {int(rows.max())} of {len(texts)}")
     texts = texts if torch.equal(rows, torch.arange(len(texts))) else texts[rows]
-    captions, ids = list(stored["captions"]), _plain_list(stored["image_ids"])
+    captions, ids = list(stored["captions"]), stored["image_ids"]
+    ids = ids.tolist() if isinstance(ids, Tensor) else list(ids)
     digest = hashlib.sha256(json.dumps(captions).encode())
     for features in (texts, images):
         digest.update(b"" if features is None else features.float().numpy().tobytes())
     images = None if images is None else images.float()
     image_index = torch.as_tensor(stored["image_index"])
     return CaptionFeatures(images, texts.float(), captions, image_index, ids, None, digest.hexdigest())
-
-
-def _plain_list(values: Any) -> list[Any]:
-    return values.tolist() if isinstance(values, Tensor) else list(values)
 
 
 def _check(features: CaptionFeatures, path: Path) -> CaptionFeatures:

@@ -9,7 +9,6 @@ import hashlib
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -132,20 +131,30 @@ def fresh_captioner(
         raise ValueError(f"prefix_length={config.prefix_length} is too long: the language model has {limit} positions")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        mapper = build_mapper(
-            config.mapper, clip_width, embedding_width(lm), config.prefix_length, config.mapper_layers
-        )
+        width = embedding_width(lm)
+        mapper = build_mapper(config.mapper, clip_width, width, config.prefix_length, config.mapper_layers)
     return Captioner(lm, tokenizer, mapper.to(lm.get_input_embeddings().weight.device), autocast)
 
 
-@dataclass
 class Training:
-    """All that moves while a mapper is trained, but for random numbers: each epoch has generators of its own."""
+    """All that moves while a mapper is trained, but for random numbers: each epoch has generators of its own.
 
-    captioner: Captioner
-    optimizer: torch.optim.AdamW
-    schedule: torch.optim.lr_scheduler.LambdaLR
-    scaler: torch.amp.GradScaler
+    Args:
+        captioner: its mapper is trained.
+        config: `lr`, `weight_decay`, `eps` and `warmup` are read.
+        num_iterations: updates of the whole training.
+    """
+
+    def __init__(self, captioner: Captioner, config: TrainConfig, num_iterations: int) -> None:
+        self.captioner = captioner
+        self.optimizer, self.schedule = build_optimizer(
+            captioner, config.lr, config.weight_decay, config.eps, config.warmup, num_iterations
+        )
+        is_fp16 = captioner.autocast_dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(captioner.device.type, init_scale=SCALE, enabled=is_fp16)
+        self._parts = {
+            "mapper": captioner.mapper, "optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler
+        }  # fmt: skip
 
     def update(self, loss: Tensor) -> None:
         """One step against the gradient of the loss."""
@@ -157,15 +166,12 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """What a later process needs to go on with the same numbers."""
-        parts = {"mapper": self.captioner.mapper, "optimizer": self.optimizer, "schedule": self.schedule}
-        return {name: part.state_dict() for name, part in parts.items()} | {"scaler": self.scaler.state_dict()}
+        return {name: part.state_dict() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""
-        self.captioner.mapper.load_state_dict(state["mapper"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.scaler.load_state_dict(state["scaler"])
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
 
 
 class Record(Protocol):
@@ -198,12 +204,7 @@ def train(config: TrainConfig, captioner: Captioner, features: CaptionFeatures, 
     num_batches = len(data) // config.batch  # as in the official code, what is left of an epoch is not used
     if num_batches == 0:
         raise ValueError(f"{len(data)} captions are less than one batch of {config.batch}; lower batch")
-    optimizer, schedule = build_optimizer(
-        captioner, config.lr, config.weight_decay, config.eps, config.warmup, config.epochs * num_batches
-    )
-    is_fp16 = captioner.autocast_dtype == torch.float16
-    scaler = torch.amp.GradScaler(captioner.device.type, init_scale=SCALE, enabled=is_fp16)
-    training = Training(captioner, optimizer, schedule, scaler)
+    training = Training(captioner, config, config.epochs * num_batches)
     for epoch in range(record.begin(training) + 1, config.epochs + 1):
         captioner.train()
         for report in _epoch(config, training, data, epoch, num_batches):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from clipscore.clip_model import ClipModel
 from clipscore.data.images import UnreadableImage, centre_view, normalize, open_image, to_pixels
-from clipscore.metrics.coco import COCO_METRICS, coco_scores, has_java, has_spice_models, one_line
+from clipscore.metrics.coco import COCO_METRICS, coco_scores, has_java, has_spice_models, official, one_line
 from clipscore.reward import clip_score
 from clipscore.text_encoder import encode_texts
 
@@ -81,14 +81,11 @@ def clip_scores(
 
 
 def check_metrics(names: Sequence[str]) -> list[str]:
-    """Metrics in the order of METRICS, once each. Call it before a long run: it also looks for Java.
-
-    Args:
-        names: of METRICS; upper case and "-" are understood (`ROUGE-L`).
+    """Metrics in the order of METRICS, once each; `ROUGE-L` is understood. Before a long run: it looks for Java too.
 
     Raises:
         ValueError: an unknown name, or none.
-        RuntimeError: a metric needs Java and there is none.
+        RuntimeError: a metric needs Java or pycocoevalcap and there is none.
     """
     plain = [name.strip().lower().replace("-", "_") for name in names]
     for name, given in zip(plain, names, strict=True):
@@ -100,6 +97,8 @@ def check_metrics(names: Sequence[str]) -> list[str]:
         raise ValueError(f"no caption metric is named; there are {', '.join(METRICS)}")
     chosen = [name for name in METRICS if name in plain]
     java = [name for name in chosen if name in NEED_JAVA]
+    if java:
+        official("tokenizer.ptbtokenizer")
     if java and not has_java():
         raise RuntimeError(
             f"{', '.join(java)} need Java (PTB tokenizer, METEOR) and no java command runs: install it with `apt-get "
@@ -159,12 +158,6 @@ def encode_image_files(
     clip: ClipModel, images: Mapping[str, Path], on_error: str = "stop", batch_size: int = 32
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Unit-length features of image files, read batch by batch: name -> [D] on the CPU, and a note per file left out.
-
-    Args:
-        clip: the model.
-        images: name -> file.
-        on_error: what an unreadable image does, "stop" or "skip".
-        batch_size: images held in memory at once.
 
     Raises:
         UnreadableImage: with "stop", an image cannot be read; or none of all can.
@@ -231,13 +224,10 @@ def score_captions(
     if "cider" in names and len(captions) == 1:
         notes.append("CIDEr of a single image is 0: it weighs a word by how few of the images have it")
     order = [column for name in names for column in METRICS[name] if column in columns]
-    return CaptionScores(
-        means={column: 100 * columns[column][0] for column in order},
-        per_caption={
-            name: {column: 100 * columns[column][1][row] for column in order} for row, name in enumerate(captions)
-        },
-        notes=notes,
-    )
+    per_caption = {
+        name: {column: 100 * columns[column][1][row] for column in order} for row, name in enumerate(captions)
+    }
+    return CaptionScores({column: 100 * columns[column][0] for column in order}, per_caption, notes)
 
 
 def _clip_columns(

@@ -9,20 +9,16 @@ Source: COCO caption evaluation, Chen et al. 2015 (arXiv 1504.00325); official c
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pycocoevalcap.bleu.bleu import Bleu
-from pycocoevalcap.cider.cider import Cider
-from pycocoevalcap.meteor import meteor
-from pycocoevalcap.rouge.rouge import Rouge
-from pycocoevalcap.spice import get_stanford_models, spice
-from pycocoevalcap.tokenizer import ptbtokenizer
 
 COCO_METRICS = {  # the columns of each metric
     "bleu": ("bleu_1", "bleu_2", "bleu_3", "bleu_4"),
@@ -42,6 +38,21 @@ def one_line(text: str) -> str:
     return " ".join(text.encode(errors="replace").decode().split())
 
 
+def official(module: str) -> Any:
+    """A module of pycocoevalcap, by its name in there; imported when a metric needs it.
+
+    Raises:
+        RuntimeError: the package is not installed.
+    """
+    try:
+        return importlib.import_module(f"pycocoevalcap.{module}")
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            f"{', '.join(COCO_METRICS)} need pycocoevalcap, which cannot be imported ({error}): python -m pip install "
+            "pycocoevalcap, or go without it with metrics=[clipscore,refclipscore] (--metrics clipscore,refclipscore)"
+        ) from error
+
+
 def has_java() -> bool:
     """Whether a `java` command is there and runs."""
     try:
@@ -52,26 +63,24 @@ def has_java() -> bool:
 
 def has_spice_models() -> bool:
     """Whether the parser that SPICE needs was downloaded before."""
-    folder = Path(get_stanford_models.__file__).parent / get_stanford_models.SPICELIB
-    return (folder / f"{get_stanford_models.JAR}-models.jar").is_file()
+    try:
+        models = official("spice.get_stanford_models")
+    except RuntimeError:
+        return False
+    return (Path(models.__file__).parent / models.SPICELIB / f"{models.JAR}-models.jar").is_file()
 
 
 def coco_scores(
     candidates: Mapping[str, str], references: Mapping[str, Sequence[str]], metrics: Sequence[str]
 ) -> tuple[dict[str, Column], list[str]]:
-    """Compare each caption with its references.
-
-    Args:
-        candidates: image id -> caption.
-        references: image id -> one caption or more, none of them blank, for every candidate.
-        metrics: names of COCO_METRICS.
+    """Compare each caption with its references: image id -> one or more, none of them blank, for every candidate.
 
     Returns:
         Column name -> score over all captions and per caption, in the order of `candidates`; fractions, not per cent.
         SPICE is missing where it cannot run, and then a sentence of the second result says why.
 
     Raises:
-        RuntimeError: Java or a Java program failed.
+        RuntimeError: pycocoevalcap is missing, or Java or a Java program failed.
     """
     # Two runs, as in the official code: the tokenizer looks ahead, so what follows a caption is part of its input.
     gts = ptb_tokenize({key: references[key] for key in candidates})
@@ -91,14 +100,12 @@ def coco_scores(
 
 
 def ptb_tokenize(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Lower-case tokens without punctuation, joined by spaces.
-
-    Args:
-        captions: id -> captions, which may be empty and may hold any character.
+    """Lower-case tokens without punctuation, joined by spaces; captions may be empty and hold any character.
 
     Raises:
         RuntimeError: the tokenizer cannot run, or returned another number of lines.
     """
+    ptbtokenizer = official("tokenizer.ptbtokenizer")
     flat = [one_line(caption) for group in captions.values() for caption in group]
     jar = Path(ptbtokenizer.__file__).parent / ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR
     program = ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
@@ -113,21 +120,22 @@ Tokenized = Mapping[str, list[str]]
 
 
 def _bleu(gts: Tokenized, res: Tokenized) -> list[Column]:
-    overall, each = Bleu(4).compute_score(gts, res, verbose=0)
+    overall, each = official("bleu.bleu").Bleu(4).compute_score(gts, res, verbose=0)
     return list(zip(overall, each, strict=True))
 
 
 def _rouge_l(gts: Tokenized, res: Tokenized) -> list[Column]:
-    overall, each = Rouge().compute_score(gts, res)
+    overall, each = official("rouge.rouge").Rouge().compute_score(gts, res)
     return [(float(overall), each.tolist())]
 
 
 def _cider(gts: Tokenized, res: Tokenized) -> list[Column]:
-    overall, each = Cider().compute_score(gts, res)
+    overall, each = official("cider.cider").Cider().compute_score(gts, res)
     return [(float(overall), each.tolist())]
 
 
 def _meteor(gts: Tokenized, res: Tokenized) -> list[Column]:
+    meteor = official("meteor.meteor")
     command = ["java", "-Xmx2G", _UTF8, "-jar", meteor.METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-norm"]
     pipe = subprocess.PIPE
     with tempfile.TemporaryFile("w+") as errors:
@@ -163,7 +171,8 @@ def _next_line(process: subprocess.Popen[str]) -> str:
 
 def _spice(gts: Tokenized, res: Tokenized) -> list[Column]:
     if not has_spice_models():
-        _run([sys.executable, "-m", get_stanford_models.__name__])
+        _run([sys.executable, "-m", official("spice.get_stanford_models").__name__])
+    spice = official("spice.spice")
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "captions.json"), Path(folder, "scores.json")
         source.write_text(json.dumps([{"image_id": key, "test": res[key][0], "refs": gts[key]} for key in gts]))
@@ -175,12 +184,8 @@ def _spice(gts: Tokenized, res: Tokenized) -> list[Column]:
 
 
 _SCORERS: dict[str, Callable[[Tokenized, Tokenized], list[Column]]] = {
-    "bleu": _bleu,
-    "meteor": _meteor,
-    "rouge_l": _rouge_l,
-    "cider": _cider,
-    "spice": _spice,
-}
+    "bleu": _bleu, "meteor": _meteor, "rouge_l": _rouge_l, "cider": _cider, "spice": _spice,
+}  # fmt: skip
 
 
 def _run(command: list[str], text: str = "", folder: Path | None = None) -> str:
@@ -195,6 +200,5 @@ def _run(command: list[str], text: str = "", folder: Path | None = None) -> str:
 def _reason(errors: str) -> str:
     """The line that says what happened: the last of a Python traceback, the first of a Java one."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    return next(
-        (line for line in reversed(lines) if "Error" in line or "Exception" in line), (lines or ["no message"])[-1]
-    )
+    named = [line for line in lines if "Error" in line or "Exception" in line]
+    return (named or lines or ["no message"])[-1]

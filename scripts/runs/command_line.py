@@ -93,14 +93,23 @@ class CommandLine:
         general = _parser().format_help()
         if self.config is None:
             return "\n".join([general, "config files:", *(f"  {file}" for file in available_configs())])
-        draft = draft_config(self.config, self.words)
-        if draft.problems:
-            raise ConfigError(draft.problems)
-        lines = [general, f"keys of {self.config}, with type and current value:"]
-        for key, kind, value, text in describe_fields(config_class(draft.values.get("task", "")), draft.values):
-            shown = value if isinstance(value, str) else json.dumps(value)
-            lines.append(f"  {key}: {kind} = {shown}" + (f"    # {text}" if text else ""))
-        return "\n".join(lines)
+        return "\n".join([general, *describe_keys(self.config, self.words, config_class)])
+
+
+def describe_keys(path: str, words: Sequence[str], config_class: ConfigClass) -> list[str]:
+    """Every key of a config file with its type and current value, a line for each.
+
+    Raises:
+        ConfigError: the config file or an override cannot be read.
+    """
+    draft = draft_config(path, words)
+    if draft.problems:
+        raise ConfigError(draft.problems)
+    lines = [f"keys of {path}, with type and current value:"]
+    for key, kind, value, text in describe_fields(config_class(draft.values.get("task", "")), draft.values):
+        shown = value if isinstance(value, str) else json.dumps(value)
+        lines.append(f"  {key}: {kind} = {shown}" + (f"    # {text}" if text else ""))
+    return lines
 
 
 def split_datasets(listed: Sequence[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:

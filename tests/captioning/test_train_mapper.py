@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
@@ -69,9 +68,6 @@ def test_a_training_from_the_yaml_to_the_checkpoint(features, tmp_path, kind):
     mapper, lm = read_checkpoint(folder)
     load_mapper("transformer", mapper, 128, 64, prefix_length=4, num_layers=1)
     assert lm == {}
-    curve = Image.open(folder / "losses.png").convert("RGB")
-    colours = {colour for _, colour in curve.getcolors(1 << 20)}
-    assert (0, 0, 255) in colours and curve.size == (640, 400)
     before = {name: (folder / name).read_bytes() for name in ("losses.jsonl", "resume.pt", "ckpt-latest.pt")}
     assert train_mapper.main(words(kind, features, tmp_path, "epochs=6")) == 0
     assert {name: (folder / name).read_bytes() for name in before} == before

@@ -152,7 +152,7 @@ def test_only_spice_may_be_left_out(monkeypatch, java):
 def test_spice_is_left_out_where_it_cannot_run(monkeypatch):
     monkeypatch.setattr(coco_metrics, "ptb_tokenize", lambda captions: {key: ["a"] for key in captions})
     monkeypatch.setattr(coco_metrics, "has_spice_models", lambda: False)
-    monkeypatch.setattr(coco_metrics.get_stanford_models, "__name__", "no_such_module")
+    monkeypatch.setattr(coco_metrics.official("spice.get_stanford_models"), "__name__", "no_such_module")
     columns, notes = coco_scores({"a": "a"}, {"a": ["a"]}, ["rouge_l", "spice"])
     assert columns == {"rouge_l": (1.0, [1.0])}
     assert len(notes) == 1 and notes[0].startswith("SPICE is left out, it cannot run here: RuntimeError: ")
@@ -196,6 +196,15 @@ def test_java_is_missing(monkeypatch, tmp_path):
     with pytest.raises(RuntimeError, match=r"^bleu, rouge_l need Java .*apt-get install.*metrics=.clipscore, refclip"):
         check_metrics(["clipscore", "bleu", "ROUGE-L"])
     assert check_metrics(["clipscore", "refclipscore"]) == ["clipscore", "refclipscore"]
+
+
+def test_the_scorers_are_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
+    for module in [name for name in sys.modules if name.startswith("pycocoevalcap.")]:
+        monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(RuntimeError, match=r"^bleu, .* need pycocoevalcap.*pip install pycocoevalcap, or go without"):
+        check_metrics(["bleu", "clipscore"])
+    assert check_metrics(["clipscore"]) == ["clipscore"] and default_metrics(False) == ["clipscore"]
 
 
 def test_default_metrics(monkeypatch):
@@ -290,8 +299,8 @@ def test_the_command(files):
     mean = sum(row["clipscore"] for row in result["per_caption"].values()) / 3
     assert math.isclose(result["means"]["clipscore"], mean, rel_tol=1e-6)
     assert f"{mean:.2f}" == rows["CLIPScore"]
-    left = [path.name for path in Path(coco_metrics.ptbtokenizer.__file__).parent.iterdir() if "tmp" in path.name]
-    assert left == []
+    package = Path(coco_metrics.official("tokenizer.ptbtokenizer").__file__).parent
+    assert [path.name for path in package.iterdir() if "tmp" in path.name] == []
 
 
 def test_the_command_without_java_and_references(files, capsys, monkeypatch):
