@@ -50,6 +50,7 @@ class PromptPolicy:
 
     def __init__(self, clip: ClipModel, learner: PromptLearner, max_used: int | None = None) -> None:
         self.clip, self.learner = clip, learner
+        clip.cast_frozen()
         self.max_used = max_used if clip.device.type == "cuda" else None  # elsewhere asking costs no waiting
         self.tuned: dict[str, Tensor] = {"context": learner.context}
         self.state = self.tuned
@@ -140,13 +141,14 @@ class EncoderPolicy:
         if bn_prior is not None:
             use_prior_statistics(clip.visual, bn_prior)
         parameters = dict(clip.visual.named_parameters())
-        self.tuned = {
+        self.tuned: dict[str, Tensor] = {
             name: p for name, p in parameters.items() if tune == "encoder" or (self.norm_only and _is_norm(name))
         }
         if tune != "none" and not self.tuned:
             raise ValueError(f"tune={tune} found nothing to tune in the image tower of {clip.name}; use tune=encoder")
         for parameter in self.tuned.values():
             parameter.requires_grad_(True)
+        clip.cast_frozen()
         buffers = {n: t for n, t in clip.visual.state_dict(keep_vars=True).items() if n not in parameters}
         self.state = {**self.tuned, **buffers}
         self.couples_views = bool(self._norms())
@@ -176,7 +178,8 @@ class EnsemblePolicy:
 
     def __init__(self, members: Sequence[Policy]) -> None:
         self.members = members
-        self.tuned, self.state = {}, {}
+        self.tuned: dict[str, Tensor] = {}
+        self.state: dict[str, Tensor] = {}
 
     def prepare(self, views: Tensor) -> Tensor:
         """The views as the first model sees them; the others get them resized. [N, 3, H, W]"""
@@ -199,13 +202,15 @@ class PriorBatchNorm2d(nn.BatchNorm2d):
     """
 
     prior: float
+    running_mean: Tensor
+    running_var: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, F, H, W] -> [N, F, H, W]"""
         if not self.training:
             return super().forward(x)
         share = self.prior / (self.prior + 1)
-        variance, mean = torch.var_mean(x.detach(), dim=(0, 2, 3), unbiased=True)
+        variance, mean = torch.var_mean(x.detach().to(self.running_mean.dtype), dim=(0, 2, 3), unbiased=True)
         mean = share * self.running_mean + (1 - share) * mean
         variance = share * self.running_var + (1 - share) * variance
         return F.batch_norm(x, mean, variance, self.weight, self.bias, training=False, eps=self.eps)

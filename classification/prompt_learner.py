@@ -50,6 +50,9 @@ class PromptLearner(nn.Module):
         ValueError: no context words; a context of another width; an unknown position.
     """
 
+    embeddings: Tensor
+    order: Tensor
+
     def __init__(
         self,
         clip: ClipModel,
@@ -85,6 +88,7 @@ class PromptLearner(nn.Module):
             for name, most in zip(lengths, room, strict=True)
         ]
         self.register_buffer("order", torch.tensor(order, device=clip.device), persistent=False)  # [C, L]
+        self.moves_names = before[position] != self.num_context
         words_context = self.embeddings[0, 1 : 1 + self.num_context]
         self.context = nn.Parameter((words_context if context is None else context.to(words_context)).clone())
 
@@ -98,6 +102,8 @@ class PromptLearner(nn.Module):
         embeddings = self.embeddings[rows, :length]  # [R, L, W]
         spread = context.unsqueeze(0).expand(len(rows), -1, -1)  # [n_ctx, W] -> [R, n_ctx, W]
         prompts = torch.cat([embeddings[:, :1], spread, embeddings[:, 1 + self.num_context :]], dim=1)
+        if not self.moves_names:
+            return prompts
         order = self.order[rows, :length].unsqueeze(-1).expand_as(prompts)
         return prompts.gather(1, order)
 
@@ -109,6 +115,12 @@ class ConditionalContext(nn.Module):
         context: shared vectors. [n_ctx, W]
         meta_net: weights of the two linear layers, by their name in CoCoOp's checkpoints.
     """
+
+    context: Tensor
+    linear1_weight: Tensor
+    linear1_bias: Tensor
+    linear2_weight: Tensor
+    linear2_bias: Tensor
 
     def __init__(self, context: Tensor, meta_net: dict[str, Tensor]) -> None:
         super().__init__()

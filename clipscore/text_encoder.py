@@ -33,9 +33,11 @@ def length_chunks(eot: Tensor, positions: int | None = None) -> list[Tensor]:
             when None, see also `chunk_positions`.
 
     Returns:
-        int64 row numbers, shortest texts first.
+        int64 row numbers, shortest texts first; all of them as they are where one chunk holds them.
     """
     positions = positions or CHUNK_POSITIONS
+    if len(eot) and len(eot) * (int(eot.max()) + 1) <= positions:
+        return [torch.arange(len(eot))]
     chunks: list[list[int]] = []
     order = eot.argsort(stable=True)
     for row, end in zip(order.tolist(), eot[order].tolist(), strict=True):
@@ -114,7 +116,7 @@ class _Prompts:
 
     def encode(self, context: Tensor, rows: Tensor) -> Tensor:
         """[n_ctx, W], [R] -> [R, D]"""
-        eot = self.eot.to(rows.device, non_blocking=True)[rows]
+        eot = self.eot.to(rows.device, non_blocking=True)[rows]  # copied only where the device chose the rows
         return self.clip.encode_embeddings(self.build(context, rows), eot, self.num_shared)
 
 
@@ -148,5 +150,7 @@ def _used_rows(grad: Tensor, max_used: int | None) -> Tensor:
 
 
 def _in_row_order(parts: list[Tensor], chunks: list[Tensor]) -> Tensor:
+    if len(parts) == 1:
+        return parts[0]  # see `length_chunks`
     joined = torch.cat(parts)
     return joined[torch.cat(chunks).argsort().to(joined.device, non_blocking=True)]

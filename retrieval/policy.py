@@ -42,11 +42,11 @@ class ImageTowerPolicy:
 
     def __init__(self, clip: ClipModel) -> None:
         self.clip = clip
-        self.tuned = dict(clip.visual.named_parameters(prefix="visual"))
+        self.tuned: dict[str, Tensor] = dict(clip.visual.named_parameters(prefix="visual"))
         self._norms = [module for module in clip.visual.modules() if isinstance(module, nn.BatchNorm2d)]
         buffers = {f"visual.{n}": t for n, t in clip.visual.state_dict(keep_vars=True).items()} if self._norms else {}
         self.state: dict[str, Tensor] = {**buffers, **self.tuned}
-        _unfreeze(self.tuned)
+        _unfreeze(clip, self.tuned)
 
     def prepare(self, query: Tensor) -> Tensor:
         """[1, 3, H, W], unchanged"""
@@ -86,7 +86,7 @@ class TextTowerPolicy:
             parameters[name] = self._rows
         self.tuned: dict[str, Tensor] = parameters
         self.state = self.tuned
-        _unfreeze(self.tuned)
+        _unfreeze(clip, self.tuned)
 
     @torch.no_grad()
     def prepare(self, query: Tensor) -> Tensor:
@@ -115,6 +115,7 @@ def logits(policy: Policy, inputs: Tensor, gallery: Tensor) -> Tensor:
     return policy.clip.logit_scale * policy.encode(inputs) @ gallery.T
 
 
-def _unfreeze(parameters: dict[str, Tensor]) -> None:
+def _unfreeze(clip: ClipModel, parameters: dict[str, Tensor]) -> None:
     for parameter in parameters.values():
         parameter.requires_grad_(True)
+    clip.cast_frozen()

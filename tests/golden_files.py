@@ -18,10 +18,10 @@ from clipscore.models.load import build_openai_layout
 
 
 class Golden:
-    """A folder of traces in float64."""
+    """A folder of traces in float64, replayed on a device."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        self.folder, self.device = folder, device
 
     def traces(self) -> list[str]:
         """Names of all traces: every file pair NAME.json and NAME.npz."""
@@ -47,14 +47,14 @@ class Golden:
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """An input, in float64."""
-        return torch.from_numpy(array).double()
+        return torch.from_numpy(array).double().to(self.device)
 
     def clip(self, name: str) -> ClipModel:
         """A fresh float64 model `clip_<name>.safetensors`."""
         model = ClipModel(
             build_openai_layout(_state_dict(self.folder / f"clip_{name}.safetensors")), name, "", open_clip.tokenize
         )
-        return model.double().eval().requires_grad_(False)
+        return model.double().to(self.device).eval().requires_grad_(False)
 
 
 def _recalls(meta: dict[str, Any]) -> dict[str, float]:
@@ -81,6 +81,6 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
 
 def checksum(tensor: Tensor) -> Tensor:
     """Sum, sum of magnitudes, norm, and a sum weighted by the cosine of the position. [...] -> [4]"""
-    x = tensor.detach().double().flatten()
+    x = tensor.detach().cpu().double().flatten()
     cosine = torch.arange(len(x), dtype=torch.float64).cos()
     return torch.stack([x.sum(), x.abs().sum(), x.norm(), (x * cosine).sum()])

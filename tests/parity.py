@@ -1,8 +1,8 @@
 """Replay traces recorded from the official code through the functions that a run uses.
 
-`python -m tests.parity DIR [--only 'A_*,B_*'] [--json FILE]` prints the largest deviation per trace and quantity, and
-exits with 1 when one is over tolerance, or when a trace or a recorded quantity was not replayed. Everything about a
-trace (sizes, names, hyper-parameters) is read from its files.
+`python -m tests.parity DIR [--only 'A_*,B_*'] [--device cuda] [--json FILE]` prints the largest deviation per trace and
+quantity, and exits with 1 when one is over tolerance, or when a trace or a recorded quantity was not replayed.
+Everything about a trace (sizes, names, hyper-parameters) is read from its files.
 """
 
 from __future__ import annotations
@@ -86,13 +86,13 @@ def _compare(trace: str, name: str, recorded: np.ndarray, ours: Any, tolerance: 
     return Deviation(trace, name, math.inf if np.isnan(difference) else float(difference), "", tolerance)
 
 
-def replay_folder(folder: Path, only: str = "*") -> list[Deviation]:
+def replay_folder(folder: Path, only: str = "*", device: str = "cpu") -> list[Deviation]:
     """Replay every trace of a folder whose name fits one of the comma-separated patterns.
 
     Raises:
         FileNotFoundError: the folder holds no such trace.
     """
-    golden = Golden(folder)
+    golden = Golden(folder, device)
     traces = [t for t in golden.traces() if any(fnmatch.fnmatch(t, p.strip()) for p in only.split(","))]
     if not traces:
         raise FileNotFoundError(f"no trace that fits {only!r} in {folder}; there are {golden.traces()}")
@@ -104,11 +104,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder of traces, e.g. tests/golden")
     parser.add_argument("--only", default="*", help="comma-separated patterns of trace names")
+    parser.add_argument("--device", default="cpu", help="where the models of the traces A to E are")
     parser.add_argument("--json", type=Path, help="also write the deviations to this file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
-        deviations = replay_folder(options.folder, options.only)
+        deviations = replay_folder(options.folder, options.only, options.device)
     except FileNotFoundError as error:
         parser.error(str(error))
     for trace in dict.fromkeys(d.trace for d in deviations):

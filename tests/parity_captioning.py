@@ -284,7 +284,9 @@ def tiny_captioner(golden: Golden, meta: dict[str, Any], kind: str) -> Captioner
     sizes, tokenizer = meta["config"], load_tokenizer(golden.folder / "opt_tokenizer")
     config = config_like(_mapper_settings(sizes, kind))
     lm = tiny_opt(golden, sizes, tokenizer)
-    return build_captioner(config, sizes["dim_clip"], lm, tokenizer, weights(golden, f"cap_mapper_{kind}"))
+    return build_captioner(
+        config, sizes["dim_clip"], lm.to(golden.device), tokenizer, weights(golden, f"cap_mapper_{kind}")
+    )
 
 
 def tiny_opt(golden: Golden, sizes: dict[str, Any], tokenizer: Any) -> nn.Module:

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from captioning import generate
 from captioning.config import DecodingConfig
 from captioning.generate import beam_search, draw_from_nucleus, nucleus_sampling, penalize
 
@@ -72,6 +73,15 @@ def test_beam_search_stops_early_and_drops_images_that_are_done():
     alone = beam_search(writer, PREFIX, 2, decoding(max_new_tokens=50))
     assert writer.num_advances == 3  # ab and a are finished, and no open beam can reach them
     assert beam_search(TableWriter(), PREFIX.expand(3, -1, -1), 2, decoding(max_new_tokens=50)) == alone * 3
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_looking_seldom_changes_no_caption(monkeypatch, seed):
+    table = torch.randint(1, 4, (12, 12), generator=torch.Generator().manual_seed(seed)).double()  # many ties
+    writer, options = TableWriter(table / table.sum(dim=1, keepdim=True)), decoding(max_new_tokens=9, min_length=seed)
+    always = beam_search(writer, PREFIX.expand(2, -1, -1), 3, options)
+    monkeypatch.setitem(generate.LOOK_INTERVAL, "cpu", 4)
+    assert beam_search(writer, PREFIX.expand(2, -1, -1), 3, options) == always
 
 
 def test_one_beam_is_greedy():

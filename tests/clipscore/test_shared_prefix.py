@@ -87,10 +87,32 @@ def test_lean_blocks_give_the_numbers_and_gradients_of_open_clips_own():
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     features = [clip.encode_images(images) for clip in clips]
     torch.testing.assert_close(*features, atol=1e-13, rtol=0)
+    with torch.no_grad():  # another form of the activation
+        torch.testing.assert_close(clips[1].encode_images(images), features[0], atol=1e-13, rtol=0)
     for feature in features:
         (feature * torch.arange(feature.numel(), dtype=torch.float64).view_as(feature)).sum().backward()
     for (name, ours), theirs in zip(lean.visual.named_parameters(), own.visual.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-10, rtol=1e-9, msg=name)
+
+
+def test_frozen_weights_cast_once_change_no_bit_and_leave_what_is_tuned_or_in_fp32(tiny_clip):
+    clip = tiny_clip("P").float()
+    clip.autocast_dtype = torch.bfloat16
+    images, learner = torch.randn(2, 3, 32, 32), PromptLearner(clip, NAMES, "a photo of a")
+
+    def numbers():
+        with torch.no_grad():
+            features = clip.encode_images(images)
+        return features, *features_and_gradient(clip, learner, learner.num_shared)
+
+    before = numbers()
+    tuned = clip.visual.conv1.weight.requires_grad_()
+    clip.cast_frozen()
+    assert all(torch.equal(*pair) and pair[0].dtype == torch.float32 for pair in zip(before, numbers(), strict=True))
+    types = {name: parameter.dtype for name, parameter in clip.backend.named_parameters()}
+    assert clip.visual.conv1.weight is tuned and tuned.dtype == clip.dtype == torch.float32
+    kept = ("ln", "embedding", "logit_scale", "conv1")
+    assert all((dtype == torch.float32) == any(word in name for word in kept) for name, dtype in types.items())
 
 
 def test_without_its_text_tower_a_model_encodes_images_only(tiny_clip):
