@@ -1,6 +1,6 @@
 """Run folders written by an earlier version: today's code knows them, goes on with them, and reads them.
 
-`python -m scripts.run --config CONFIG WORDS` made them, with COMMON and on the test sets that `make_data` writes.
+`python -m scripts.run --config CONFIG WORDS` made them, with COMMON, on the images beside them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import pytest
 from clipscore.config.fields import RunConfig
 from clipscore.config.load import REPOSITORY, load_config
 from scripts import run
-from scripts.demo.make_data import make_data
 from scripts.runs.compare_configs import config_differences, identity
 from scripts.runs.folder import run_path
 from scripts.runs.read import open_run, read_config
 from scripts.tables.__main__ import main as tables
 
-STORED = Path(__file__).parent / "stored_runs"
+STORED = Path(__file__).parent / "stored_runs/output"
+DATA = STORED.parent / "data"
 COMMON = ["device=cpu", "num_workers=0", "num_threads=1", "policy=demo/policy.pt", "reward.models=demo/reward.pt"]
 VIEWS = ["views.num_views=8", "views.select_fraction=0.5", "views.crop_scale=[0.5,1.0]", "dataset=demo/sketch"]
 SCENES = ["dataset=demo_scenes/noise", "cache=false", "num_candidates=4", "lr=1e-4", "direction=text_to_image"]
@@ -36,22 +36,15 @@ RUNS = {  # folder -> config file, words, how many records it has, and how many 
 }
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    make_data(root)
-    return root
-
-
-def words_of(name: str, output: Path, data: Path) -> list[str]:
+def words_of(name: str, output: Path) -> list[str]:
     """The command line that takes a stored folder up."""
     config, words, _, limit = RUNS[name]
-    roots = [f"data_root={data}", f"output_root={output}", f"pretrained_root={REPOSITORY / 'pretrained'}"]
+    roots = [f"data_root={DATA}", f"output_root={output}", f"pretrained_root={REPOSITORY / 'pretrained'}"]
     return ["--config", f"configs/{config}.yaml", *COMMON, *words, *roots, f"limit={limit}"]
 
 
-def make_config(name: str, output: Path, data: Path) -> RunConfig:
-    _, file, *words = words_of(name, output, data)
+def make_config(name: str, output: Path) -> RunConfig:
+    _, file, *words = words_of(name, output)
     return load_config(file, words, run.config_class)
 
 
@@ -59,7 +52,7 @@ def make_config(name: str, output: Path, data: Path) -> RunConfig:
 def test_a_stored_run_has_the_same_identity(name: str, tmp_path: Path) -> None:
     stored = open_run(STORED / name)
     recorded = json.loads((STORED / name / "env.json").read_text())["identity"]
-    config = make_config(name, tmp_path, tmp_path)
+    config = make_config(name, tmp_path)
     assert run_path(config).name == name
     assert identity(config, stored.fingerprint) == recorded
     assert config_differences(read_config(STORED / name), config.model_dump(mode="json"), type(config)) == []
@@ -67,11 +60,11 @@ def test_a_stored_run_has_the_same_identity(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_stored_run_goes_on(name: str, tmp_path: Path, data: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_stored_run_goes_on(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path, (_, _, num_before, num_after) = tmp_path / name, RUNS[name]
     shutil.copytree(STORED / name, path)
     written = {file.name: file.read_bytes() for file in path.glob("rows*")}
-    assert run.main(words_of(name, tmp_path, data)) == 0, capsys.readouterr().err
+    assert run.main(words_of(name, tmp_path)) == 0, capsys.readouterr().err
     assert "has results of other code than today's" in capsys.readouterr().err
     for file, content in written.items():
         assert (path / file).read_bytes().startswith(content)

@@ -67,15 +67,10 @@ class CommandLine:
         return cls(args.config, datasets, sweeps, words, args.debug, args.help)
 
     def configs(self, config_class: ConfigClass) -> list[RunConfig]:
-        """One configuration per data set and combination.
-
-        Raises:
-            ConfigError: the mistakes of all of them.
-        """
+        """One configuration per data set and combination; ConfigError has the mistakes of all of them."""
         assert self.config is not None, "there is one unless help is wanted"
-        datasets: Sequence[str | None] = self.datasets or [None]
         configs, problems = [], []
-        for dataset, swept in itertools.product(datasets, itertools.product(*self.sweeps)):
+        for dataset, *swept in itertools.product(self.datasets or [None], *self.sweeps):
             try:
                 configs.append(load_config(self.config, [*self.words, *swept], config_class, dataset))
             except ConfigError as error:
@@ -85,22 +80,22 @@ class CommandLine:
         return configs
 
     def help_text(self, config_class: ConfigClass) -> str:
-        """The general help, and with a config file every key with its type and current value.
-
-        Raises:
-            ConfigError: the config file or an override cannot be read.
-        """
-        general = _parser().format_help()
+        """The general help, and the config files; with one of them its keys instead, see `list_keys`."""
         if self.config is None:
-            return "\n".join([general, "config files:", *(f"  {file}" for file in available_configs())])
-        draft = draft_config(self.config, self.words)
-        if draft.problems:
-            raise ConfigError(draft.problems)
-        lines = [general, f"keys of {self.config}, with type and current value:"]
-        for key, kind, value, text in describe_fields(config_class(draft.values.get("task", "")), draft.values):
-            shown = value if isinstance(value, str) else json.dumps(value)
-            lines.append(f"  {key}: {kind} = {shown}" + (f"    # {text}" if text else ""))
-        return "\n".join(lines)
+            return "\n".join([_parser().format_help(), "config files:", *(f"  {file}" for file in available_configs())])
+        return f"{_parser().format_help()}\n{list_keys(self.config, self.words, config_class)}"
+
+
+def list_keys(path: str, words: Sequence[str], config_class: ConfigClass) -> str:
+    """Every key of a config file with its type and current value; ConfigError: it or an override cannot be read."""
+    draft = draft_config(path, words)
+    if draft.problems:
+        raise ConfigError(draft.problems)
+    lines = [f"keys of {path}, with type and current value:"]
+    for key, kind, value, text in describe_fields(config_class(draft.values.get("task", "")), draft.values):
+        shown = value if isinstance(value, str) else json.dumps(value)
+        lines.append(f"  {key}: {kind} = {shown}" + (f"    # {text}" if text else ""))
+    return "\n".join(lines)
 
 
 def split_datasets(listed: Sequence[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -115,10 +110,9 @@ def split_datasets(listed: Sequence[str], overrides: Sequence[str]) -> tuple[lis
     """
     names = list(itertools.takewhile(lambda word: "=" not in word, listed))
     words = [*overrides, *listed[len(names) :]]
-    chosen = [word.removeprefix("dataset=") for word in words if word.startswith("dataset=")]
-    if chosen:
-        names = [name.strip() for name in chosen[-1].split(",") if name.strip()]
-        words = [word for word in words if not word.startswith("dataset=") or not names]
+    if chosen := [word for word in words if word.startswith("dataset=")]:
+        names = _values(chosen[-1].removeprefix("dataset="))
+        words = [word for word in words if word not in chosen or not names]
     return list(dict.fromkeys(names)), words
 
 
@@ -158,14 +152,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the configuration")
-    parser.add_argument("--config", metavar="FILE", help="a YAML file under configs/")
-    parser.add_argument("--datasets", nargs="+", metavar="NAME", help="data sets, unless dataset=... is given")
-    parser.add_argument(
-        "--sweep", action="append", type=_sweep, metavar="KEY=A,B", help="a run for each value, unless KEY=... is given"
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("-h", "--help", action="store_true", help="show this, and with --config all keys and values")
+    add = parser.add_argument
+    add("overrides", nargs="*", metavar="key=value", help="overrides of the configuration")
+    add("--config", metavar="FILE", help="a YAML file under configs/")
+    add("--datasets", nargs="+", metavar="NAME", help="data sets, unless dataset=... is given")
+    add("--sweep", action="append", type=_sweep, metavar="KEY=A,B", help="a run for each value, unless KEY=... is given")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    add("-h", "--help", action="store_true", help="show this, and with --config all keys and values")
     return parser
 
 
