@@ -22,7 +22,7 @@ class RunConfig(StrictModel):
         | {"metrics", "metric_model"}  # computed from finished rows
     )
     # Keys younger than some runs ("section.key", of list items too) -> what those runs did. At that value a key is no
-    # part of a run's identity, so that old runs go on and fit the tables. A task adds its own: {**RunConfig.ADDED, ...}.
+    # part of a run's identity, so that old runs go on and fit the tables. A task adds to it: {**RunConfig.ADDED, ...}.
     ADDED: ClassVar[dict[str, Any]] = {}
 
     task: str

@@ -43,11 +43,7 @@ SUMMARY_KEYS = ("limit", "metrics", "metric_model")  # no row depends on them, t
 
 
 def run_path(config: RunConfig) -> Path:
-    """The folder of a run: `<output_root>/<name>__<column>__seed<seed>`, the column being the data set.
-
-    Raises:
-        ValueError: the name cannot be a part of a folder's name.
-    """
+    """The folder of a run; ValueError: the name cannot be a part of a folder's name."""
     name = config.name or config.task
     if name.startswith(".") or set(name) & set("/\\\0"):
         raise ValueError(f"name must be a plain folder name without slashes or a leading dot, got {name!r}")
@@ -118,15 +114,7 @@ class RunFolder:
         return self.path / self.shard.file_name("log", ".txt")
 
     def begin(self, fingerprint: dict[str, str], environment: Row, about: Row) -> list[Row]:
-        """Start or take up the run.
-
-        Args:
-            fingerprint: of the task's weights and data; part of the identity.
-            environment: versions and hardware, for env.json.
-            about: what a reader of the rows needs to know, for about.json.
-
-        Returns:
-            The rows that are already there, of all record files. A torn last line is dropped.
+        """Start or take up the run; the rows that are already there, of all record files, without a torn last line.
 
         Raises:
             ValueError: the folder's rows were made from other weights or data, or a record file is damaged.
@@ -203,11 +191,7 @@ class RunFolder:
             write_whole(self.path / "summary.json", text)
 
     def check(self) -> None:
-        """Refuse a folder that holds something else than this run. Writes nothing, and needs no lock.
-
-        Raises:
-            ValueError: a run of another configuration; the keys that differ are named.
-        """
+        """Refuse a folder that holds something else than this run, by a ValueError with the keys that differ."""
         if not has_rows(self.path):
             return  # nothing was computed with another configuration
         if not (self.path / "config.yaml").is_file():

@@ -67,9 +67,7 @@ class _LogFile(logging.FileHandler):
 def messages(task_packages: Iterable[str], rank: Rank = ALONE) -> Iterator[None]:
     """Show messages of INFO and above on stderr; the project's own loggers pass everything on, for log.txt.
 
-    Args:
-        task_packages: whose messages count as the project's own.
-        rank: of torchrun's processes only the first shows all; the others show errors, with their number.
+    Of torchrun's processes only the first shows all; the others show errors, with their number.
     """
     console = _Console()
     console.setLevel(logging.ERROR if rank.index else logging.INFO)
@@ -125,12 +123,9 @@ def signals() -> Iterator[None]:
 def prepare_torch(num_threads: int | None, device: str = "auto") -> None:
     """Set what is global in torch, before the models are built, so that a resumed run meets the same numbers.
 
-    CPU kernels repeat themselves for a given number of threads. On CUDA the deterministic kernels are asked for (an
-    operation that has none only warns), and fp32 means fp32: TF32 is off. Autocast is the task's matter.
-
-    Args:
-        num_threads: CPU threads; torch's choice when None.
-        device: a GPU with its number becomes the process's own, so that nothing is put on the first one by habit.
+    CPU kernels repeat themselves for a given number of threads; torch chooses it when None. On CUDA the deterministic
+    kernels are asked for (an operation that has none only warns), and TF32 is off. A GPU given with its number becomes
+    the process's own, so that nothing is put on the first one by habit.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when CUDA starts; else it may vary
     import torch
