@@ -136,8 +136,8 @@ def run_one(config: RunConfig) -> Row | None:
 
 
 def _warn_of_other_code(path: Path) -> None:
-    environments = (read_json(path / "env.json") or {}).get("environments", []) if has_rows(path) else []
-    if any(environment["code"] != process.code_digest() for environment in environments):
+    env = read_json(path / "env.json") if has_rows(path) else None
+    if any(environment["code"] != process.code_digest() for environment in (env or {}).get("environments", [])):
         log.warning("%s has results of other code than today's; delete it, or give name=OTHER, to have new ones", path)
 
 

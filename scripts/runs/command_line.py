@@ -61,7 +61,8 @@ class CommandLine:
         """One configuration per data set and combination; ConfigError has the mistakes of all of them."""
         assert self.config is not None, "there is one unless help is wanted"
         configs, problems = [], []
-        for dataset, *swept in itertools.product(self.datasets or [None], *self.sweeps):
+        datasets: Sequence[str | None] = self.datasets or [None]
+        for dataset, swept in itertools.product(datasets, itertools.product(*self.sweeps)):
             try:
                 configs.append(load_config(self.config, [*self.words, *swept], config_class, dataset))
             except ConfigError as error:

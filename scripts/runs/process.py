@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -76,11 +76,8 @@ def messages(task_packages: Iterable[str], rank: Rank = ALONE) -> Iterator[None]
     for package in ("scripts", "clipscore", *task_packages):
         logging.getLogger(package).setLevel(logging.DEBUG)
     tqdm.get_lock()  # made at the first message otherwise, and a signal in the middle of that would be a traceback
-    logging.getLogger().addHandler(console)
-    try:
+    with _added(console):
         yield
-    finally:
-        logging.getLogger().removeHandler(console)
 
 
 @contextmanager
@@ -89,12 +86,17 @@ def log_file(path: Path) -> Iterator[None]:
     with explain_full_disk(path.parent):
         handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    with closing(handler), _added(handler):
+        yield
+
+
+@contextmanager
+def _added(handler: logging.Handler) -> Iterator[None]:
     logging.getLogger().addHandler(handler)
     try:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
-        handler.close()
 
 
 @contextmanager

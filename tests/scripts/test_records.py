@@ -86,12 +86,6 @@ def test_a_run_without_rows_may_be_started_with_another_configuration(tmp_path: 
     assert begin(make_config(tmp_path, lr=0.2), {"weights": "xyz"}) == []
 
 
-def test_other_weights_are_refused(tmp_path: Path) -> None:
-    begin_with_a_row(make_config(tmp_path))
-    with pytest.raises(ValueError, match="weights is 'abc' there and 'xyz' here"):
-        begin(make_config(tmp_path), {"weights": "xyz"})
-
-
 def test_what_does_not_identify_a_run_may_change(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     free = {
