@@ -15,11 +15,12 @@ from scripts.runs import process
 from scripts.runs.command_line import CommandLine
 from scripts.runs.folder import RunFolder, finished_summary, recorded_summary, run_path, summary_differences
 from scripts.runs.lock import is_anyone_at_work
-from scripts.runs.loop import Task, run_task
+from scripts.runs.loop import run_task
 from scripts.runs.read import read_json
 from scripts.runs.rows import Row, has_rows
 from scripts.runs.shards import Rank, Shard
 from scripts.runs.summary import SampleError, summary_table
+from scripts.runs.task import Task
 
 # TASK -> NAME, for NAMEConfig in TASK/config.py and NAMETask in TASK/task.py; imported when needed
 TASKS = {"classification": "Classification", "retrieval": "Retrieval", "captioning": "Captioning"}
@@ -53,11 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def config_class(task: str) -> type[RunConfig]:
-    """The config class of a task.
-
-    Raises:
-        ValueError: there is no such task.
-    """
+    """The config class of a task; ValueError when there is no such task."""
     if task not in TASKS:
         valid = list(TASKS)
         raise ValueError(f"unknown task {task!r}; valid: {', '.join(valid)}; the nearest is {nearest(task, valid)}")
@@ -70,11 +67,9 @@ def task_class(config: RunConfig) -> type[Task]:
 
 
 def run_all(configs: Sequence[RunConfig], rank: Rank = process.ALONE) -> None:
-    """One run after the other, then one table; when one fails, the table has those before it.
+    """One run after the other, each with this process's shard, then one table; a run that fails ends it.
 
-    Args:
-        configs: the runs, each with the shard of this process.
-        rank: of this process; the first one waits for the samples of the others and prints the table.
+    The first process of several waits for the samples of the others, and prints the table.
     """
     _check_folders(configs)
     for config in configs:  # whatever a later run lacks is said before the first one starts
@@ -122,11 +117,7 @@ def _check_folders(configs: Sequence[RunConfig]) -> None:
 
 
 def run_one(config: RunConfig) -> Row | None:
-    """One run, or the shard of it that the configuration names, from its configuration to its summary.
-
-    Returns:
-        The summary; None as long as other shards have samples to do.
-    """
+    """One run, or the shard that its configuration names, to its summary; None while other shards have work to do."""
     summary = finished_summary(config)
     _warn_of_other_code(run_path(config))
     if summary is not None:
@@ -145,8 +136,8 @@ def run_one(config: RunConfig) -> Row | None:
 
 
 def _warn_of_other_code(path: Path) -> None:
-    environments = (read_json(path / "env.json") or {}).get("environments", []) if has_rows(path) else []
-    if any(environment["code"] != process.code_digest() for environment in environments):
+    env = read_json(path / "env.json") if has_rows(path) else None
+    if any(environment["code"] != process.code_digest() for environment in (env or {}).get("environments", [])):
         log.warning("%s has results of other code than today's; delete it, or give name=OTHER, to have new ones", path)
 
 

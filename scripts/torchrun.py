@@ -1,7 +1,6 @@
 """torchrun for people: `python -m scripts.torchrun --standalone --nproc-per-node=N -m scripts.run ...`.
 
-The processes speak for themselves, so torchrun's own log and traceback are left out, and the exit code is that of the
-process that failed first.
+torchrun's own log and traceback are left out, and the exit code is that of the process that failed first.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ class RunConfig(StrictModel):
         | {"name", "cache", "data_root", "pretrained_root", "output_root"}
         | {"metrics", "metric_model"}  # computed from finished rows
     )
-    # Keys younger than some runs ("section.key", of list items too) -> what those runs did. At that value a key is left
-    # out of a run's identity, so that old runs go on and fit the tables. A task adds its own: {**RunConfig.ADDED, ...}
+    # Keys younger than some runs ("section.key", of list items too) -> what those runs did. At that value a key is no
+    # part of a run's identity, so that old runs go on and fit the tables. A task adds to it: {**RunConfig.ADDED, ...}.
     ADDED: ClassVar[dict[str, Any]] = {}
 
     task: str

@@ -37,23 +37,14 @@ ConfigClass = Callable[[str], type[RunConfig]]  # name of a task -> class of its
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What was asked for.
+    """What was asked for: one run for each data set and each combination of the sweeps."""
 
-    Attributes:
-        config: the YAML file; None only when help is wanted.
-        datasets: data sets, one run for each; empty: the one of the YAML file.
-        sweeps: for each swept key its `key=value` words; one run for each combination.
-        words: the `key=value` words of every run.
-        debug: show the traceback of an error.
-        help: show the help instead of running.
-    """
-
-    config: str | None
-    datasets: list[str]
-    sweeps: list[list[str]]
-    words: list[str]
-    debug: bool
-    help: bool
+    config: str | None  # the YAML file; None only when help is wanted
+    datasets: list[str]  # empty: the one of the YAML file
+    sweeps: list[list[str]]  # for each swept key its `key=value` words
+    words: list[str]  # the `key=value` words of every run
+    debug: bool  # show the traceback of an error
+    help: bool  # show the help instead of running
 
     @classmethod
     def parse(cls, arguments: Sequence[str] | None) -> CommandLine:
@@ -67,14 +58,10 @@ class CommandLine:
         return cls(args.config, datasets, sweeps, words, args.debug, args.help)
 
     def configs(self, config_class: ConfigClass) -> list[RunConfig]:
-        """One configuration per data set and combination.
-
-        Raises:
-            ConfigError: the mistakes of all of them.
-        """
+        """One configuration per data set and combination; ConfigError has the mistakes of all of them."""
         assert self.config is not None, "there is one unless help is wanted"
-        datasets: Sequence[str | None] = self.datasets or [None]
         configs, problems = [], []
+        datasets: Sequence[str | None] = self.datasets or [None]
         for dataset, swept in itertools.product(datasets, itertools.product(*self.sweeps)):
             try:
                 configs.append(load_config(self.config, [*self.words, *swept], config_class, dataset))
@@ -85,12 +72,7 @@ class CommandLine:
         return configs
 
     def help_text(self, config_class: ConfigClass) -> str:
-        """The general help, and with a config file every key with its type and current value.
-
-        Raises:
-            ConfigError: the config file or an override cannot be read.
-        """
-        general = _parser().format_help()
+        """The general help, and the config files; with one of them its keys instead, see `list_keys`."""
         if self.config is None:
             return "\n".join([general, "config files:", *(f"  {file}" for file in available_configs())])
         return "\n".join([general, *describe_keys(self.config, self.words, config_class)])
@@ -113,33 +95,19 @@ def describe_keys(path: str, words: Sequence[str], config_class: ConfigClass) ->
 
 
 def split_datasets(listed: Sequence[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Tell data sets from overrides.
-
-    Args:
-        listed: the words after --datasets; overrides may follow the data sets.
-        overrides: the other words.
-
-    Returns:
-        The data sets, those of the last `dataset=a,b` if there is one, and the `key=value` words without it.
-    """
+    """The data sets among the words after --datasets, or those of the last `dataset=a,b`; and all other words."""
     names = list(itertools.takewhile(lambda word: "=" not in word, listed))
     words = [*overrides, *listed[len(names) :]]
-    chosen = [word.removeprefix("dataset=") for word in words if word.startswith("dataset=")]
-    if chosen:
-        names = [name.strip() for name in chosen[-1].split(",") if name.strip()]
-        words = [word for word in words if not word.startswith("dataset=") or not names]
+    if chosen := [word for word in words if word.startswith("dataset=")]:
+        names = _values(chosen[-1].removeprefix("dataset="))
+        words = [word for word in words if word not in chosen or not names]
     return list(dict.fromkeys(names)), words
 
 
 def split_sweeps(listed: Sequence[str], words: Sequence[str]) -> tuple[list[list[str]], list[str]]:
-    """The values that are swept over, one run for each combination.
+    """For each key of the `key=a,b` words after --sweep its `key=value` words; and the overrides of other keys.
 
-    Args:
-        listed: `key=a,b` words after --sweep.
-        words: `key=value` overrides; one with a swept key replaces that sweep, and may hold several values too.
-
-    Returns:
-        For each swept key its `key=value` words, and the other overrides.
+    An override of a swept key replaces that sweep, and may hold several values too.
     """
     sweeps = dict(word.split("=", 1) for word in listed)
     others = []
@@ -167,14 +135,14 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the configuration")
-    parser.add_argument("--config", metavar="FILE", help="a YAML file under configs/")
-    parser.add_argument("--datasets", nargs="+", metavar="NAME", help="data sets, unless dataset=... is given")
-    parser.add_argument(
-        "--sweep", action="append", type=_sweep, metavar="KEY=A,B", help="a run for each value, unless KEY=... is given"
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("-h", "--help", action="store_true", help="show this, and with --config all keys and values")
+    add = parser.add_argument
+    swept = "a run for each value, unless KEY=... is given"
+    add("overrides", nargs="*", metavar="key=value", help="overrides of the configuration")
+    add("--config", metavar="FILE", help="a YAML file under configs/")
+    add("--datasets", nargs="+", metavar="NAME", help="data sets, unless dataset=... is given")
+    add("--sweep", action="append", type=_sweep, metavar="KEY=A,B", help=swept)
+    add("--debug", action="store_true", help="show the traceback of an error")
+    add("-h", "--help", action="store_true", help="show this, and with --config all keys and values")
     return parser
 
 

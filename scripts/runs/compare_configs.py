@@ -14,21 +14,13 @@ ABSENT = "absent"
 
 
 def identity(config: RunConfig, fingerprint: dict[str, str]) -> str:
-    """Hash of all that a run's numbers depend on.
-
-    Args:
-        config: the configuration.
-        fingerprint: the task's hashes of weights and data.
-    """
+    """Hash of all that a run's numbers depend on: its configuration, and the task's hashes of weights and data."""
     parts = {"config": identifying(config.model_dump(mode="json"), type(config)), "fingerprint": fingerprint}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def identifying(values: Values, config_class: type[RunConfig]) -> Values:
-    """The part of a configuration that a run's numbers depend on.
-
-    Without `NOT_IDENTITY`, and without the keys of `ADDED` where they have the value that older runs were made with.
-    """
+    """The part of a configuration that a run's numbers depend on: without `NOT_IDENTITY`, and `ADDED` as it says."""
     kept: Any = {key: value for key, value in values.items() if key not in config_class.NOT_IDENTITY}
     for key, before in config_class.ADDED.items():
         kept = _drop(kept, key.split("."), before)
@@ -60,11 +52,7 @@ def differences(recorded: Values, wanted: Values) -> list[str]:
 
 
 def check_finite(record: Values) -> None:
-    """Refuse infinite numbers and NaN: JSON cannot hold them and no result is one.
-
-    Raises:
-        FloatingPointError: names the sample and the fields.
-    """
+    """Refuse infinite numbers and NaN by a FloatingPointError with the sample and the fields: no result is one."""
     flat = _flatten(record)
     bad = [f"{key} is {value}" for key, value in flat.items() if isinstance(value, float) and not math.isfinite(value)]
     if bad:

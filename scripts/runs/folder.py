@@ -16,6 +16,7 @@ Rows are only ever added to a folder of the same identity (scripts/runs/compare_
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,7 @@ SUMMARY_KEYS = ("limit", "metrics", "metric_model")  # no row depends on them, t
 
 
 def run_path(config: RunConfig) -> Path:
-    """The folder of a run: `<output_root>/<name>__<column>__seed<seed>`, the column being the data set.
-
-    Raises:
-        ValueError: the name cannot be a part of a folder's name.
-    """
+    """The folder of a run; ValueError: the name cannot be a part of a folder's name."""
     name = config.name or config.task
     if name.startswith(".") or set(name) & set("/\\\0"):
         raise ValueError(f"name must be a plain folder name without slashes or a leading dot, got {name!r}")
@@ -61,7 +58,7 @@ def summary_differences(recorded: Values, config: RunConfig) -> list[str]:
 
 
 def recorded_summary(config: RunConfig) -> Row | None:
-    """The summary that a run with this configuration and limit has in its folder; None when it has none."""
+    """The summary that a run with this configuration and limit has in its folder, if any."""
     try:
         run = open_run(run_path(config))
     except FileNotFoundError:  # or not there any more: another process takes the run up
@@ -70,10 +67,7 @@ def recorded_summary(config: RunConfig) -> Row | None:
 
 
 def finished_summary(config: RunConfig) -> Row | None:
-    """The `recorded_summary` of a run without errors to try again; None otherwise.
-
-    It spares building the models, so a change of the weights or the data since then is not noticed here.
-    """
+    """The `recorded_summary` of a run without errors to try again. Weights and data are not looked at again."""
     summary = recorded_summary(config)
     return summary if summary is not None and summary["num_errors"] == 0 else None
 
@@ -89,15 +83,16 @@ class RunFolder:
 
     def __init__(self, config: RunConfig) -> None:
         self.config, self.path, self.shard = config, run_path(config), Shard.of(config)
-        self._lock: FolderLock | None = None
-        self._rows: RecordFile | None = None
+        self._lock: FolderLock  # made on entry
+        self._rows: RecordFile  # made by `begin`
+        self._open = ExitStack()
         self._ends: dict[Path, int] = {}  # how far each record file has been read
         self._num_elsewhere = 0
 
     def __enter__(self) -> RunFolder:
         with explain_full_disk(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = FolderLock(self.path, self.shard)
+            self._lock = self._open.enter_context(closing(FolderLock(self.path, self.shard)))
         try:
             with explain_full_disk(self.path), self._lock.gate():
                 values = self.config.model_dump(mode="json")
@@ -106,14 +101,12 @@ class RunFolder:
                     (self.path / "config.yaml").unlink(missing_ok=True)  # nothing was computed with it
             self.check()
         except BaseException:
-            self._lock.close()
+            self._open.close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        for file in (self._rows, self._lock):
-            if file is not None:
-                file.close()
+        self._open.close()
 
     @property
     def log_file(self) -> Path:
@@ -121,20 +114,12 @@ class RunFolder:
         return self.path / self.shard.file_name("log", ".txt")
 
     def begin(self, fingerprint: dict[str, str], environment: Row, about: Row) -> list[Row]:
-        """Start or take up the run.
-
-        Args:
-            fingerprint: of the task's weights and data; part of the identity.
-            environment: versions and hardware, for env.json.
-            about: what a reader of the rows needs to know, for about.json.
-
-        Returns:
-            The rows that are already there, of all record files. A torn last line is dropped.
+        """Start or take up the run; the rows that are already there, of all record files, without a torn last line.
 
         Raises:
             ValueError: the folder's rows were made from other weights or data, or a record file is damaged.
         """
-        with explain_full_disk(self.path), self._held.gate():
+        with explain_full_disk(self.path), self._lock.gate():
             known = read_json(self.path / "env.json") or {}
             if (self.path / "config.yaml").is_file():  # there are rows, or processes that will write some
                 self._refuse_others(differences(known.get("fingerprint", {}), fingerprint))
@@ -149,28 +134,28 @@ class RunFolder:
             write_whole(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
             rows = self._read_all()
             own = self.path / self.shard.file_name("rows", ".jsonl")
-            self._rows = RecordFile(own, self._ends.get(own, 0))
+            self._rows = self._open.enter_context(closing(RecordFile(own, self._ends.get(own, 0))))
         return rows
 
     def append(self, row: Row) -> None:
         """Add one row; it is on the disk when this returns. FloatingPointError: a number in it is not finite."""
         check_finite(row)
         with explain_full_disk(self.path):
-            self._file.append(row)
+            self._rows.append(row)
 
     def num_rows_elsewhere(self) -> int:
         """How many rows other processes have written since `begin`."""
         for path in record_files(self.path):
-            if path != self._file.path:
+            if path != self._rows.path:
                 self._num_elsewhere += len(self._read(path, self._ends.get(path, 0)))
         return self._num_elsewhere
 
     def is_last(self) -> bool:
         """Whether no other process is at work on the run. When one is, this one's shard is given back."""
-        with self._held.gate():
-            last = not self._held.others()
+        with self._lock.gate():
+            last = not self._lock.others()
             if not last:
-                self._held.release()
+                self._lock.release()
         return last
 
     def rows(self) -> dict[str, Row]:
@@ -179,7 +164,7 @@ class RunFolder:
 
     def keep_rows(self, count: int) -> None:
         """Drop all lines of this process's records after the first `count`."""
-        self._file.keep(count)
+        self._rows.keep(count)
 
     def load_carry(self) -> tuple[int, dict[str, Any]]:
         """How many samples carry.pt has seen and the task's state after them; (0, {}) when there is none."""
@@ -206,11 +191,7 @@ class RunFolder:
             write_whole(self.path / "summary.json", text)
 
     def check(self) -> None:
-        """Refuse a folder that holds something else than this run. Writes nothing, and needs no lock.
-
-        Raises:
-            ValueError: a run of another configuration; the keys that differ are named.
-        """
+        """Refuse a folder that holds something else than this run, by a ValueError with the keys that differ."""
         if not has_rows(self.path):
             return  # nothing was computed with another configuration
         if not (self.path / "config.yaml").is_file():
@@ -225,16 +206,6 @@ class RunFolder:
                 f"{self.path} holds a run of another configuration: {'; '.join(found)}. "
                 "Give this run name=OTHER or output_root=ELSEWHERE, or delete the folder."
             )
-
-    @property
-    def _held(self) -> FolderLock:
-        assert self._lock is not None, "the folder is entered"
-        return self._lock
-
-    @property
-    def _file(self) -> RecordFile:
-        assert self._rows is not None, "begin() comes first"
-        return self._rows
 
     def _read_all(self) -> list[Row]:
         return [row for path in record_files(self.path) for row in self._read(path)]

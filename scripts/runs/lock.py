@@ -50,32 +50,33 @@ class FolderLock:
             file.close()
 
     def hold(self, terms: dict[str, Any]) -> None:
-        """Take the shard until `release` or `close`; inside `gate`.
+        """Take the shard until `release` or `close`; inside `gate`. The terms are those of all processes at work.
 
         Raises:
             FolderBusy: another process has it, or shards that it shares samples with, or works on other terms.
         """
-        others, part = self.others(), f"shard {self.shard}" if self.shard.is_part else ""
-        if same := [one for one in others if one.shard == self.shard]:
-            raise FolderBusy(
-                f"another process ({_names(same)}) is writing to {self.folder}{part and f' as {part}'}; wait for it to "
-                "end, or give this run name=OTHER"
-            )
-        if overlapping := [one for one in others if one.shard.count != self.shard.count]:
-            raise FolderBusy(
-                f"{self.folder} is being written by {_names(overlapping)}, which has samples of "
-                f"{part or 'the whole run'} too; wait for it to end, go on in as many shards as there, or give this "
-                "run name=OTHER"
-            )
-        for other in others:
+        part = f"shard {self.shard}" if self.shard.is_part else ""
+        for other in self.others():
+            if other.shard == self.shard:
+                raise FolderBusy(
+                    f"another process ({other.process}) is writing to {self.folder}{part and f' as {part}'}; wait for "
+                    "it to end, or give this run name=OTHER"
+                )
+            if other.shard.count != self.shard.count:
+                raise FolderBusy(
+                    f"{self.folder} is being written by {other.process}, which has samples of "
+                    f"{part or 'the whole run'} too; wait for it to end, go on in as many shards as there, or give "
+                    "this run name=OTHER"
+                )
             if other.terms is not None and (found := differences(other.terms, terms)):
                 raise FolderBusy(
                     f"shards that run at the same time must agree: {'; '.join(found)}; {self.folder} is being written "
-                    f"by {_names([other])}"
+                    f"by {other.process}"
                 )
-        self._is_held = _take(self._files[self._own])
-        self._files[self._own].truncate(0)
-        self._files[self._own].write(json.dumps([f"process {os.getpid()} on {socket.gethostname()}", terms]).encode())
+        file = self._files[self._own]
+        self._is_held = _take(file)
+        file.truncate(0)
+        file.write(json.dumps([f"process {os.getpid()} on {socket.gethostname()}", terms]).encode())
 
     def others(self) -> list[Holder]:
         """The other processes that are at work in the folder; inside `gate`."""
@@ -89,11 +90,7 @@ class FolderLock:
 
     @contextmanager
     def gate(self) -> Iterator[None]:
-        """Be the only process that looks at the folder as a whole; for moments, so that others may wait for it.
-
-        Raises:
-            OSError: the file system has no locks.
-        """
+        """Be the only one that looks at the folder as a whole, for moments; OSError: the file system has no locks."""
         file = self._files["lock"]
         try:
             fcntl.lockf(file, fcntl.LOCK_EX, 1, GATE)
@@ -137,7 +134,3 @@ def _take(file: FileIO) -> bool:
     except (BlockingIOError, PermissionError):  # either one, depending on the system
         return False
     return True
-
-
-def _names(holders: list[Holder]) -> str:
-    return " and ".join(one.process + (f" (shard {one.shard})" if len(holders) > 1 else "") for one in holders)

@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
 
 from clipscore.config.fields import RunConfig
 from scripts.runs.compare_configs import check_finite
@@ -14,53 +13,12 @@ from scripts.runs.folder import RunFolder
 from scripts.runs.progress import Progress
 from scripts.runs.rows import Row, merged
 from scripts.runs.summary import SampleError, summarize
+from scripts.runs.task import Sample, Task
 
 CARRY_INTERVAL = 64  # samples between two saves of a sequential task's state, and at most what a kill costs it
 WAITING_SHARE, WAITING_S = 0.1, 10.0  # of the time, and at least: then the log says that data comes too slowly
 
 log = logging.getLogger(__name__)
-
-
-class Sample(Protocol):
-    """One test sample on its way from the data set to the task."""
-
-    id: str
-    error: str | None  # why it could not be read, as a sentence that names the file
-
-
-class Task(Protocol):
-    """What a task gives the launcher; tasks fit it without importing it."""
-
-    ids: list[str]  # of all samples, in run order
-    sequential: bool  # a sample's result depends on the samples before it
-    fingerprint: dict[str, str]  # hashes of weights and data
-    about: dict[str, Any]  # what a reader of the rows needs to know, e.g. class names
-    progress_metric: str  # name of the number that `progress` gives
-    published: int | None  # number of samples of the paper's column; may be left out
-
-    def __init__(self, config: Any) -> None: ...
-
-    @classmethod
-    def check(cls, config: Any) -> None:
-        """Find what is missing for a run, without the cost of building it."""
-
-    def samples(self, ids: list[str]) -> Iterable[Sample]:
-        """These samples, in this order."""
-
-    def adapt(self, sample: Sample) -> Row:
-        """One sample -> one row that JSON can hold, with "id" and "seconds"."""
-
-    def progress(self, rows: list[Row]) -> float:
-        """The running metric, over rows without errors, at least one; asked for again and again, so it is cheap."""
-
-    def summarize(self, rows: list[Row]) -> dict[str, float | int]:
-        """Metrics over rows without errors, at least one; asked for once, when all rows are there."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a sequential task carries from sample to sample."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
 
 
 def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row) -> Row | None:
@@ -73,8 +31,7 @@ def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row)
         environment: for env.json.
 
     Returns:
-        The summary; None as long as other shards have samples to do. Wall times are in the fields that start with
-        "seconds", and in samples_per_second.
+        The summary; None as long as other shards have samples to do. Wall times, in s, are in the fields "seconds...".
 
     Raises:
         ValueError: the folder holds another run's rows, the data set is empty, or a sequential run is to be sharded.
@@ -130,7 +87,6 @@ def _take_up_sequence(task: Task, folder: RunFolder, written: list[Row]) -> list
 def _adapt_samples(
     task: Task, config: RunConfig, folder: RunFolder, rows: dict[str, Row], todo: list[str], progress: Progress
 ) -> None:
-    """Adapt to the samples in `todo`, and put each row into the folder and into `rows`."""
     num_before, waited, start = len(rows), 0.0, time.monotonic()
     arriving = zip(todo, _timed(task.samples(todo)), strict=True)
     for num_done, (key, (sample, seconds)) in enumerate(arriving, start=num_before + 1):

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -48,17 +48,14 @@ class _Console(logging.StreamHandler):
 class _LogFile(logging.FileHandler):
     """Messages in a file, as long as there is room; then one line on stderr in place of a traceback for each."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, encoding="utf-8")
-        self._works = True
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    works = True
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._works:
+        if self.works:
             super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        self._works = False
+        self.works = False
         tqdm.write(f"{self.baseFilename} cannot be written ({sys.exc_info()[1]})", file=sys.stderr)
 
     def close(self) -> None:
@@ -70,9 +67,7 @@ class _LogFile(logging.FileHandler):
 def messages(task_packages: Iterable[str], rank: Rank = ALONE) -> Iterator[None]:
     """Show messages of INFO and above on stderr; the project's own loggers pass everything on, for log.txt.
 
-    Args:
-        task_packages: whose messages count as the project's own.
-        rank: of torchrun's processes only the first shows all; the others show errors, with their number.
+    Of torchrun's processes only the first shows all; the others show errors, with their number.
     """
     console = _Console()
     console.setLevel(logging.ERROR if rank.index else logging.INFO)
@@ -81,24 +76,27 @@ def messages(task_packages: Iterable[str], rank: Rank = ALONE) -> Iterator[None]
     for package in ("scripts", "clipscore", *task_packages):
         logging.getLogger(package).setLevel(logging.DEBUG)
     tqdm.get_lock()  # made at the first message otherwise, and a signal in the middle of that would be a traceback
-    logging.getLogger().addHandler(console)
-    try:
+    with _added(console):
         yield
-    finally:
-        logging.getLogger().removeHandler(console)
 
 
 @contextmanager
 def log_file(path: Path) -> Iterator[None]:
     """Append all messages to a file while this lasts."""
     with explain_full_disk(path.parent):
-        handler = _LogFile(path)
+        handler = _LogFile(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    with closing(handler), _added(handler):
+        yield
+
+
+@contextmanager
+def _added(handler: logging.Handler) -> Iterator[None]:
     logging.getLogger().addHandler(handler)
     try:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
-        handler.close()
 
 
 @contextmanager
@@ -125,18 +123,15 @@ def signals() -> Iterator[None]:
 
 
 def prepare_torch(num_threads: int | None, device: str = "auto") -> None:
-    """Set what is global in torch, before the task builds its models.
+    """Set what is global in torch, before the models are built, so that a resumed run meets the same numbers.
 
-    A resumed run should meet the same numbers. CPU kernels repeat themselves for a given number of threads. On CUDA the
-    deterministic kernels are asked for, which here concern a few scattered sums of the backward pass; an operation that
-    has none only warns. fp32 means fp32: TF32 is off. Autocast is the task's matter.
-
-    Args:
-        num_threads: CPU threads; torch's choice when None.
-        device: a GPU with its number becomes the process's own, so that nothing is put on the first one by habit.
+    CPU kernels repeat themselves for a given number of threads; torch chooses it when None. On CUDA the deterministic
+    kernels are asked for (an operation that has none only warns), and TF32 is off. A GPU given with its number becomes
+    the process's own, so that nothing is put on the first one by habit.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when CUDA starts; else it may vary
     import torch
+    from torch.utils import deterministic
 
     if num_threads is not None:
         torch.set_num_threads(num_threads)
@@ -146,7 +141,8 @@ def prepare_torch(num_threads: int | None, device: str = "auto") -> None:
         if device.startswith("cuda:"):
             torch.cuda.set_device(device)
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # for finding bugs; it costs a pass over all memory
+        # For finding bugs; it costs a pass over all memory. torch sets the attribute's type at run time only.
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def describe_environment() -> dict[str, Any]:

@@ -6,12 +6,12 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from tqdm import tqdm
 
 from scripts.runs.rows import Row
 from scripts.runs.shards import Rank
+from scripts.runs.task import Task
 
 METRIC_INTERVAL_S = 2.0  # between two looks at the running metric, on a terminal
 LOG_INTERVAL_S = 30.0  # the same in a log file
@@ -20,27 +20,14 @@ METRIC_SHARE = 20  # the running metric may take a twentieth of the time
 log = logging.getLogger(__name__)
 
 
-class Metered(Protocol):
-    """The part of a `scripts.runs.loop.Task` that is asked for here."""
-
-    progress_metric: str
-
-    def progress(self, rows: list[Row]) -> float: ...
-
-
 class Progress:
-    """The bar, or the lines.
+    """The bar, or the lines: of a run of `total` samples that has `rows` of earlier sessions already.
 
-    Args:
-        task: gives the running metric of the rows.
-        title: shown in front.
-        rows: those of earlier sessions.
-        total: number of samples of the run.
-        num_elsewhere: gives the number of rows that other processes have added meanwhile.
+    `num_elsewhere` gives the number of rows that other processes have added meanwhile.
     """
 
     def __init__(
-        self, task: Metered, title: str, rows: Sequence[Row], total: int, num_elsewhere: Callable[[], int]
+        self, task: Task, title: str, rows: Sequence[Row], total: int, num_elsewhere: Callable[[], int]
     ) -> None:
         self.title, self._task, self._total, self._num_elsewhere = title, task, total, num_elsewhere
         self._rows = [row for row in rows if "error" not in row]

@@ -46,22 +46,11 @@ class Run:
         return f"{dataset}/{direction}" if direction else dataset
 
     def records(self) -> Iterator[Row]:
-        """Every record as it was written, errors and superseded ones included.
-
-        Raises:
-            ValueError: a line is damaged.
-        """
+        """Every record as it was written, errors and superseded ones included; ValueError: a line is damaged."""
         return (row for file in record_files(self.path) for row, _ in read_rows(file))
 
     def collect(self, project: Callable[[Row], T]) -> dict[str, T]:
-        """What is needed of each sample's result, see `results`; the records themselves are not kept.
-
-        Args:
-            project: record -> what to keep of it. Called for records without errors only.
-
-        Returns:
-            By sample id, in the order of their first result.
-        """
+        """What `project` keeps of each sample's result, by id in the order of their first result; see `results`."""
         return results(self.records(), project)
 
 
@@ -90,11 +79,7 @@ def find_runs(output_root: str | Path) -> list[Run]:
 
 
 def read_config(path: Path) -> Row:
-    """The configuration in a run folder.
-
-    Raises:
-        ValueError: it is damaged.
-    """
+    """The configuration in a run folder; ValueError: it is damaged."""
     config, problems = parse_yaml((path / "config.yaml").read_text(encoding="utf-8"))
     if problems or not isinstance(config, dict):
         raise ValueError(f"{path / 'config.yaml'} is damaged: {'; '.join(problems) or 'no keys'}; move the folder away")
@@ -102,11 +87,7 @@ def read_config(path: Path) -> Row:
 
 
 def read_json(file: Path) -> Row | None:
-    """env.json, about.json or summary.json of a run folder; None when it is not there.
-
-    Raises:
-        ValueError: it is damaged.
-    """
+    """env.json, about.json or summary.json of a run folder, None when it is not there; ValueError: it is damaged."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -21,11 +21,7 @@ class DiskFull(OSError):
 
 @contextmanager
 def explain_full_disk(folder: Path) -> Iterator[None]:
-    """Put a full disk into one sentence.
-
-    Raises:
-        DiskFull: no room, or no quota, for something inside the folder.
-    """
+    """Put a full disk, no room or no quota for something inside the folder, into one sentence: a DiskFull."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch.save hides the first behind the second
@@ -40,9 +36,7 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
 class RecordFile:
     """One process's records: JSON lines that are only ever added, each on the disk before `append` returns.
 
-    Args:
-        path: made if it is missing.
-        size: bytes of the whole lines in it; what a kill left behind them is cut off.
+    The file is made if it is missing; what a kill left behind the whole lines, `size` bytes, is cut off.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -84,12 +78,9 @@ def has_rows(folder: Path) -> bool:
 
 
 def read_rows(path: Path, start: int = 0) -> Iterator[tuple[Row, int]]:
-    """The records of a file from byte `start` on, in the order they were written, each with the byte after it.
+    """The records of a file from byte `start` on, each with the byte after it; ValueError: a line is damaged.
 
     A last line without its end is passed over: a kill left it, or another process is in the middle of it.
-
-    Raises:
-        ValueError: a line is damaged.
     """
     with open(path, "rb") as file:
         number, end = file.read(start).count(b"\n"), start

@@ -81,11 +81,7 @@ class Rank:
         return cls(*map(int, values)) if all(value.isdigit() for value in values) else cls()
 
     def place(self, config: RunConfig) -> RunConfig:
-        """The configuration of this process: its shard of the run, or of the run's `shard`, and its GPU.
-
-        Raises:
-            ValueError: no such shard, or more processes than the GPUs are to share.
-        """
+        """The configuration with this process's shard and GPU; ValueError: more processes than the GPUs can share."""
         if self.count == 1:
             return config
         given = Shard.of(config)

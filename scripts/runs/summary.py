@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from clipscore.config.fields import RunConfig
 from scripts.runs.rows import Row
+from scripts.runs.task import Task
 
 NUM_LISTED_ERRORS = 10
 NOT_METRICS = {"dataset", "name", "num_samples", "partial", "num_errors", "errors", "moved_mean", "samples_per_second"}
@@ -19,20 +20,8 @@ class SampleError(Exception):
     """A sample has no result, and the run is told to stop then."""
 
 
-class Summarizer(Protocol):
-    """The part of a `scripts.runs.loop.Task` that is asked for here."""
-
-    about: dict[str, Any]
-
-    def summarize(self, rows: list[Row]) -> dict[str, float | int]: ...
-
-
-def summarize(task: Summarizer, config: RunConfig, rows: Sequence[Row]) -> Row:
-    """The summary of a run whose rows are all there, in the data set's order.
-
-    Raises:
-        SampleError: no sample has a result.
-    """
+def summarize(task: Task, config: RunConfig, rows: Sequence[Row]) -> Row:
+    """The summary of a run whose rows are all there, in the data set's order; SampleError: none has a result."""
     good = [row for row in rows if "error" not in row]
     errors = [row for row in rows if "error" in row]
     if not good:

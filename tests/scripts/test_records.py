@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts.runs.compare_configs import check_finite, config_differences, identity
+from scripts.runs.compare_configs import check_finite, config_differences, identifying, identity
 from scripts.runs.folder import RunFolder, finished_summary, run_path
 from scripts.runs.lock import FolderBusy
-from tests.scripts.dummy import DummyConfig
+from tests.scripts.dummy import DummyConfig, Section
 
 FINGERPRINT = {"weights": "abc"}
 LOCK_HOLDER = """
@@ -86,12 +86,6 @@ def test_a_run_without_rows_may_be_started_with_another_configuration(tmp_path: 
     assert begin(make_config(tmp_path, lr=0.2), {"weights": "xyz"}) == []
 
 
-def test_other_weights_are_refused(tmp_path: Path) -> None:
-    begin_with_a_row(make_config(tmp_path))
-    with pytest.raises(ValueError, match="weights is 'abc' there and 'xyz' here"):
-        begin(make_config(tmp_path), {"weights": "xyz"})
-
-
 def test_what_does_not_identify_a_run_may_change(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     free = {
@@ -110,6 +104,30 @@ def test_what_does_not_identify_a_run_may_change(tmp_path: Path) -> None:
     for update in ({"seed": 1}, {"dataset": "e"}, {"precision": "fp16"}):
         assert identity(config.model_copy(update=update), {}) != identity(config, {})
     assert identity(config, {"weights": "a"}) != identity(config, {"weights": "b"})
+
+
+class YoungerConfig(DummyConfig):
+    """A later version's, whose keys some runs have not."""
+
+    ADDED = {**DummyConfig.ADDED, "rule": "old", "section.pair": [0.0, 1.0], "items.weight": 1.0, "momentum.pair": 3}
+
+    rule: str = "old"
+
+
+def test_a_key_younger_than_a_run_counts_as_what_the_run_did(tmp_path: Path) -> None:
+    recorded = YoungerConfig(**make_config(tmp_path, items=[{"weight": 2.0}, {}]).model_dump()).model_dump(mode="json")
+    hashed = identity(YoungerConfig(**recorded | {"section": Section()}), FINGERPRINT)
+    del recorded["rule"], recorded["section"]["pair"], recorded["items"][1]["weight"]
+    now = make_config(tmp_path, items=[{"weight": 2.0}, {}]).model_dump() | {"name": "other"}
+    for update, differs in [({}, False), ({"rule": "old"}, False), ({"rule": "new"}, True), ({"seed": 1}, True)]:
+        config = YoungerConfig(**now | update)
+        found = config_differences(recorded, config.model_dump(mode="json"), YoungerConfig)
+        assert bool(found) == differs == (identity(config, FINGERPRINT) != hashed)
+    newer = YoungerConfig(**now | {"rule": "new"}).model_dump(mode="json")
+    assert config_differences(recorded, newer, YoungerConfig) == ["rule is 'absent' there and 'new' here"]
+    older = make_config(tmp_path, items=[{"weight": 2.0}]).model_dump(mode="json")
+    assert "rule" not in identifying(older | {"rule": "old"}, YoungerConfig)
+    assert identifying(older, YoungerConfig)["items"] == [{"weight": 2.0}] and "pair" in older["section"]
 
 
 def test_a_torn_last_line_is_dropped_and_the_next_row_stands_alone(tmp_path: Path) -> None:

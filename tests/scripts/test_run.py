@@ -19,7 +19,6 @@ from clipscore.config.load import REPOSITORY
 from scripts import run
 from scripts.runs import loop, progress
 from scripts.runs.command_line import split_datasets, split_sweeps
-from scripts.runs.loop import CARRY_INTERVAL
 from tests.scripts.dummy import DummyTask
 
 ROW_SECONDS = 0.25
@@ -345,10 +344,6 @@ def test_a_carry_that_does_not_fit_the_rows_is_refused(workspace: Path, capsys: 
     (folder(workspace) / "rows.jsonl").write_text("")
     assert start(workspace, *words) == 2
     assert "carry.pt was saved after 5 samples, but rows.jsonl does not start with these" in capsys.readouterr().err
-
-
-def test_the_carry_interval() -> None:
-    assert CARRY_INTERVAL == 64
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(
