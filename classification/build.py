@@ -8,20 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from classification.adapt import Objective, RlcfObjective
 from classification.config import NEEDS_REWARD, USED_BY, ClassificationConfig
-from classification.methods.baselines import (
-    DistillationObjective,
-    PseudoLabelObjective,
-    TptObjective,
-    atkd_loss,
-    dkd_loss,
-    kd_loss,
-)
+from classification.methods.distillation import atkd_loss, dkd_loss
+from classification.methods.tpt import TptObjective
 from classification.policy import CoCoOpPolicy, EncoderPolicy, Policy, PromptPolicy
 from classification.prompt_learner import ConditionalContext, PromptLearner, class_prompts
 from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.episodic import EpisodicState
+from clipscore.objectives import DistillationObjective, Objective, PseudoLabelObjective, RlcfObjective, kd_loss
 from clipscore.policy_gradient import advantages_sum_to_zero
 from clipscore.reward import ClipReward, ensemble_weights
 from clipscore.text_encoder import encode_texts

@@ -33,6 +33,7 @@ from clipscore.cli import (
     run_command,
 )
 from clipscore.models.devices import autocast_dtype, choose_device
+from clipscore.objectives import RlcfStep
 
 NUM_ANSWERS = 5
 NUM_SHOWN = 6  # views in the text; the JSON has all
@@ -153,7 +154,7 @@ def result(episode: Episode, names: Sequence[str]) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     for step in episode.steps:
         shown: dict[str, Any] = {"loss": rounded(float(step.loss.detach()))}
-        if step.candidates is not None:
+        if isinstance(step, RlcfStep):
             shown["views"] = [
                 {
                     "view": view,

@@ -28,6 +28,7 @@ from clipscore.data.images import UnreadableImage, open_image
 from clipscore.models.devices import autocast_dtype, choose_device
 from clipscore.models.files import check_clip
 from clipscore.models.load import load_clip
+from clipscore.objectives import RlcfStep
 from clipscore.task import StageTimes
 
 log = logging.getLogger(__name__)
@@ -174,6 +175,7 @@ class ClassificationTask:
         watched = [
             (self.policy, "prepare", "policy"),
             (self.policy, "logits", "policy"),
+            (self.objective, "encode_images", "reward"),
             (self.objective, "observe", "reward"),
             (self.objective, "step", "reward"),
             (self.state, "step", "update"),
@@ -219,9 +221,10 @@ def record(episode: Episode, label: int) -> dict[str, Any]:
         "step_top1": [int(step.logits.softmax(1).mean(0).argmax()) for step in episode.steps],
         "loss": [_rounded(step.loss) for step in episode.steps],
     }
-    if episode.steps and episode.steps[0].candidates is not None:
-        row["candidates"] = [step.candidates.tolist() for step in episode.steps]
-        row["rewards"] = [[[_round(r) for r in view] for view in step.rewards.tolist()] for step in episode.steps]
+    scored = [step for step in episode.steps if isinstance(step, RlcfStep)]
+    if scored:
+        row["candidates"] = [step.candidates.tolist() for step in scored]
+        row["rewards"] = [[[_round(r) for r in view] for view in step.rewards.tolist()] for step in scored]
     return row
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from clipscore.clip_model import ClipModel
 from clipscore.episodic import EpisodicState
+from clipscore.objectives import DistillationObjective, Objective, PseudoLabelObjective, RlcfObjective
 from clipscore.reward import ClipReward, ensemble_weights
-from retrieval.adapt import DistillationObjective, Objective, PseudoLabelObjective, RlcfObjective
 from retrieval.config import RetrievalConfig
 from retrieval.policy import ImageTowerPolicy, Policy, TextTowerPolicy
 

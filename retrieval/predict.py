@@ -29,7 +29,8 @@ from clipscore.data.caption_sets import CaptionedImage
 from clipscore.data.checks import IMAGE_SUFFIXES
 from clipscore.data.images import Pictures
 from clipscore.models.devices import autocast_dtype, choose_device
-from retrieval.adapt import Step, adapt
+from clipscore.objectives import RlcfStep, Step
+from retrieval.adapt import adapt
 from retrieval.build import build_objective, build_policy, build_state, check_candidates, check_tower
 from retrieval.captions import clean_caption
 from retrieval.config import RetrievalConfig
@@ -192,7 +193,7 @@ def result(found: Found, items: Sequence[str]) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     for step in found.steps:
         shown: dict[str, Any] = {"loss": rounded(float(step.loss.detach()))}
-        if step.candidates is not None:
+        if isinstance(step, RlcfStep):
             pairs = zip(step.candidates[0].tolist(), step.rewards[0].tolist(), strict=True)
             shown["candidates"] = [{"item": items[number], "reward": rounded(reward)} for number, reward in pairs]
         steps.append(shown)

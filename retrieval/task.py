@@ -22,9 +22,10 @@ from clipscore.data.images import Pictures
 from clipscore.models.devices import autocast_dtype, choose_device
 from clipscore.models.files import check_clip
 from clipscore.models.load import load_clip
+from clipscore.objectives import RlcfStep, Step
 from clipscore.task import StageTimes
 from retrieval import metrics
-from retrieval.adapt import Step, adapt
+from retrieval.adapt import adapt
 from retrieval.build import build_objective, build_policy, build_state, check_candidates, check_tower
 from retrieval.captions import clean_captions
 from retrieval.config import RetrievalConfig
@@ -281,9 +282,10 @@ def record(before: Tensor, after: Tensor, positives: Sequence[int], steps: Seque
     if steps:
         logits = torch.cat([step.logits for step in steps])  # S x [1, G] -> [S, G]
         row["step_rank"] = metrics.best_ranks(logits, [positives] * len(steps)).tolist()
-    if steps and steps[0].candidates is not None:
-        row["candidates"] = [step.candidates[0].tolist() for step in steps]
-        row["rewards"] = [[_round(value) for value in step.rewards[0].tolist()] for step in steps]
+    scored = [step for step in steps if isinstance(step, RlcfStep)]
+    if scored:
+        row["candidates"] = [step.candidates[0].tolist() for step in scored]
+        row["rewards"] = [[_round(value) for value in step.rewards[0].tolist()] for step in scored]
     return row
 
 

@@ -141,6 +141,7 @@ class ClassificationBench:
             (policy, "prepare", "policy"),
             (policy, "logits", "policy"),
             (policy, "class_features", "text"),
+            (objective, "encode_images", "reward"),
             (objective, "observe", "reward"),
             (objective, "step", "reward"),
             (state, "step", "update"),

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.nn import functional as F
 
-from classification.adapt import RlcfObjective, confident_views
+from classification.adapt import confident_views
 from classification.config import ClassificationConfig
 from clipscore.clip_model import ClipModel
 from clipscore.episodic import INIT_LOSS_SCALE
+from clipscore.objectives import RlcfObjective
 from clipscore.reward import subtract_baseline
 from clipscore.task import StageTimes
 
@@ -101,7 +102,7 @@ class PlainEpisode:
         """[S, C] -> scalar, [S, K]"""
         k = self.config.num_candidates
         candidates = logits.topk(k, dim=1).indices
-        rewards = self.objective.reward.score(anchor, [f[candidates] for f in self.objective.class_features])
+        rewards = self.objective.reward.score(anchor, [f[candidates] for f in self.objective.features])
         nll = F.cross_entropy(logits.repeat_interleave(k, dim=0), candidates.flatten(), reduction="none")  # [S * K]
         return (subtract_baseline(rewards).flatten() * nll).mean(), candidates
 

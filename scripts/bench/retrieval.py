@@ -21,9 +21,10 @@ from clipscore.clip_model import ClipModel
 from clipscore.data.images import centre_view, normalize, open_image, to_pixels
 from clipscore.episodic import INIT_LOSS_SCALE
 from clipscore.models.devices import choose_device
+from clipscore.objectives import RlcfObjective
 from clipscore.reward import ClipReward, subtract_baseline
 from clipscore.task import StageTimes
-from retrieval.adapt import RlcfObjective, adapt
+from retrieval.adapt import adapt
 from retrieval.build import build_policy, build_state
 from retrieval.config import RetrievalConfig
 from scripts.bench.models import Pictures, bench_clip, lean
@@ -92,7 +93,7 @@ class PlainEpisode:
     def _loss(self, logits: Tensor, anchor: list[Tensor]) -> tuple[Tensor, Tensor]:
         """[1, G], M x [1, D] -> scalar, [K]"""
         candidates = logits.topk(self.config.k, dim=1).indices  # [1, K]
-        rewards = self.objective.reward.score(anchor, [f[candidates] for f in self.objective.gallery])
+        rewards = self.objective.reward.score(anchor, [f[candidates] for f in self.objective.features])
         nll = F.cross_entropy(logits.repeat(self.config.k, 1), candidates[0], reduction="none")
         return (subtract_baseline(rewards)[0] * nll).mean(), candidates[0]
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from clipscore.objectives import PseudoLabelObjective
 from clipscore.task import StageTimes
 from clipscore.text_encoder import encode_texts
-from retrieval.adapt import PseudoLabelObjective, adapt
+from retrieval.adapt import adapt
 from retrieval.build import build_objective, build_policy, build_state, check_candidates
 from retrieval.config import RetrievalConfig
 from scripts.bench.retrieval import PlainEpisode
@@ -108,7 +109,7 @@ def test_kd_pulls_towards_the_teacher(tiny_clip):
     values = config().model_dump(exclude={"num_candidates"}) | {"method": "kd", "direction": "image_to_text"}
     kd = RetrievalConfig.model_validate(values)
     ours = Episodes(tiny_clip, "image_to_text")
-    ours.objective = build_objective(kd, [tiny_clip("R1")], ours.objective.gallery)
+    ours.objective = build_objective(kd, [tiny_clip("R1")], ours.objective.features)
     teacher = ours.objective.observe([ours.anchors[:1]]).softmax(dim=1)
     _, steps = ours.run(0)
     torch.testing.assert_close(steps[0].loss.detach(), -(teacher * steps[0].logits.log_softmax(1)).sum())
