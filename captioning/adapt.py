@@ -76,7 +76,7 @@ class RlcfObjective:
         captions = captioner.decode([proposal.tokens for proposal in proposals])
         texts = [text[None] for text in self.reward.encode_texts(captions)]  # M x [1, K, D]
         rewards = self.reward.score(observed, texts)  # [1, K]
-        options = self.config.reward
+        options = self.config.reward_options
         advantages = subtract_baseline(rewards, options.baseline, options.baseline_over, options.standardize)
         tokens, mask = captioner.tokenize(captions)  # [K, T]
         token_losses = captioner.token_losses(prefix, tokens, mask)  # [K, T]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from captioning.adapt import RlcfObjective
 from captioning.captioner import Captioner, embedding_width
 from captioning.checkpoints import CHECKPOINT, load_lm, load_mapper, read_checkpoint
 from captioning.config import CaptioningConfig
+from clipscore import task
 from clipscore.clip_model import ClipModel
 from clipscore.episodic import EpisodicState
-from clipscore.reward import ClipReward, ensemble_weights, resize_images
+from clipscore.reward import resize_images
+from clipscore.task import build_reward
 
 
 def find_checkpoint(name: str, roots: Sequence[Path]) -> Path:
@@ -186,18 +189,23 @@ def build_captioner(
 
 def build_objective(config: CaptioningConfig, rewards: Sequence[ClipModel]) -> RlcfObjective:
     """The loss that a config describes, over the given reward models."""
-    options = config.reward
-    weights = ensemble_weights([model.weight for model in options.models], options.weighted)
-    return RlcfObjective(ClipReward(rewards, weights, options.scale), config)
+    return RlcfObjective(build_reward(config, rewards), config)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What is tuned, and put back for each image: the mapper."""
+
+    tuned: Mapping[str, Tensor]
+
+    @property
+    def state(self) -> Mapping[str, Tensor]:
+        return self.tuned
 
 
 def build_state(config: CaptioningConfig, captioner: Captioner, scale_loss: bool = False) -> EpisodicState:
     """AdamW over the mapper, and the state that is restored for each image."""
-    tuned = dict(captioner.mapper.named_parameters())
-    optimizer = torch.optim.AdamW(
-        tuned.values(), lr=config.lr, weight_decay=config.weight_decay, eps=config.eps, fused=True
-    )
-    return EpisodicState(tuned, optimizer, config.momentum, scale_loss)
+    return task.build_state(config, Tuned(dict(captioner.mapper.named_parameters())), scale_loss)
 
 
 @torch.no_grad()

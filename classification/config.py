@@ -47,6 +47,11 @@ class ViewsConfig(StrictModel):
         """S: how many views are kept, rounded down as in official TPT/tpt_cls_rl.py."""
         return int(self.num_views * self.select_fraction)
 
+    @property
+    def area(self) -> tuple[float, float] | None:
+        """`crop_scale` as smallest and largest."""
+        return (self.crop_scale[0], self.crop_scale[1]) if self.crop_scale else None
+
     @model_validator(mode="after")
     def _check(self) -> ViewsConfig:
         low, high = self.crop_scale or (1.0, 1.0)

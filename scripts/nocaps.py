@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from clipscore.cli import print_text
 from clipscore.config.load import roots
 from clipscore.data.caption_layouts import NOCAPS_DOMAINS, NOCAPS_FILE, CaptionLayout, find_layout
-from clipscore.printing import print_text
 from scripts.fetch.manifest import NOCAPS_FILES
 from scripts.runs.process import messages
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from classification.adapt import Episode, adapt
-from classification.build import build_objective, build_policy, build_state
+from classification.build import build_objective, build_policy
 from classification.config import ClassificationConfig
 from classification.policy import EncoderPolicy, PromptPolicy
 from classification.prompt_learner import class_prompts
 from clipscore.objectives import RlcfStep, Step
+from clipscore.task import build_state
 from tests.golden_files import Golden, checksum
 
 ADAMW_DEFAULT_DECAY = 0.01  # where the official script passes none

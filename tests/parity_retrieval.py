@@ -11,10 +11,11 @@ from torch import Tensor
 from clipscore.clip_model import end_of_text
 from clipscore.objectives import RlcfStep, Step
 from clipscore.reward import resize_images
+from clipscore.task import build_state
 from clipscore.text_encoder import encode_texts
 from retrieval import metrics
 from retrieval.adapt import adapt
-from retrieval.build import build_objective, build_policy, build_state
+from retrieval.build import build_objective, build_policy
 from retrieval.captions import clean_caption
 from retrieval.config import RetrievalConfig
 from retrieval.policy import TextTowerPolicy

@@ -80,6 +80,11 @@ def normalize(pixels: Tensor) -> Tensor:
     return pixels.permute(2, 0, 1).contiguous().div(255).sub_(_MEAN).div_(_STD)
 
 
+def model_input(image: Image.Image, size: int) -> Tensor:
+    """A picture as a CLIP of this input size sees it. -> [3, size, size]"""
+    return normalize(to_pixels(centre_view(image, size)))
+
+
 class Pictures(Dataset["Tensor | str"]):
     """Images at a model's size [3, size, size]; a sentence in place of one that cannot be read."""
 
@@ -91,6 +96,6 @@ class Pictures(Dataset["Tensor | str"]):
 
     def __getitem__(self, index: int) -> Tensor | str:
         try:
-            return normalize(to_pixels(centre_view(open_image(self.paths[index]), self.size)))
+            return model_input(open_image(self.paths[index]), self.size)
         except UnreadableImage as error:  # as a value: raised in a reader process it would come with its traceback
             return str(error)

@@ -21,7 +21,7 @@ from captioning.build import build_state
 from captioning.captioner import Captioner
 from captioning.config import CaptioningConfig
 from captioning.mapper import build_mapper
-from clipscore.data.images import centre_view, normalize, open_image, to_pixels
+from clipscore.data.images import model_input, open_image
 from clipscore.models.devices import autocast_dtype, choose_device
 from clipscore.task import StageTimes
 from scripts.bench.models import DEMO, Pictures
@@ -108,7 +108,7 @@ class CaptioningBench:
             return F.normalize(torch.randn(1, CLIP_WIDTH, generator=generator), dim=1).to(self.device), {}
         path, times = self.pictures.path(number), StageTimes(torch.device("cpu"))
         with times.stage("data"):
-            image = normalize(to_pixels(centre_view(open_image(path), self.clip.image_size)))
+            image = model_input(open_image(path), self.clip.image_size)
         return self.clip.encode_images(image[None]).to(self.device), {"data": times.take()["data"]}
 
     def form(self, case: str, which: str, alone: bool = False) -> Form:

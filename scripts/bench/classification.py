@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from classification.adapt import adapt
-from classification.build import build_objective, build_policy, build_state, free_texts
+from classification.build import build_objective, build_policy, free_texts
 from classification.config import ClassificationConfig
 from classification.data.class_names import class_names
 from classification.policy import Policy, PromptPolicy
@@ -20,7 +20,7 @@ from classification.views import make_views
 from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.data.images import open_image
 from clipscore.models.devices import choose_device
-from clipscore.task import StageTimes
+from clipscore.task import StageTimes, build_state
 from clipscore.text_encoder import encode_texts
 from scripts.bench.models import Pictures, bench_clip, demo_class_names, lean
 from scripts.bench.plain import Answer, PlainEncoder, PlainEpisode, PlainPrompt

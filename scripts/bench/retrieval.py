@@ -18,14 +18,14 @@ from torch.amp import GradScaler
 from torch.nn import functional as F
 
 from clipscore.clip_model import ClipModel
-from clipscore.data.images import centre_view, normalize, open_image, to_pixels
+from clipscore.data.images import model_input, open_image
 from clipscore.episodic import INIT_LOSS_SCALE
 from clipscore.models.devices import choose_device
 from clipscore.objectives import RlcfObjective
 from clipscore.reward import ClipReward, subtract_baseline
-from clipscore.task import StageTimes
+from clipscore.task import StageTimes, build_state
 from retrieval.adapt import adapt
-from retrieval.build import build_policy, build_state
+from retrieval.build import build_policy
 from retrieval.config import RetrievalConfig
 from scripts.bench.models import Pictures, bench_clip, lean
 from scripts.bench.timing import Form
@@ -148,7 +148,7 @@ class RetrievalBench:
         if case.startswith("image_to_text"):
             path = self.pictures.path(number)
             with times.stage("data"):
-                query = normalize(to_pixels(centre_view(open_image(path), self.clip.image_size)))[None]
+                query = model_input(open_image(path), self.clip.image_size)[None]
         else:
             words = [WORDS[i] for i in torch.randint(len(WORDS), (CAPTION_WORDS,), generator=generator).tolist()]
             with times.stage("data"):

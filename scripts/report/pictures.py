@@ -11,9 +11,10 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from classification.views import make_views, view_seed
+from classification.views import make_views
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD
 from clipscore.data.images import UnreadableImage, open_image
+from clipscore.task import sample_seed
 
 SIDE, VIEW_SIDE, ITEM_SIDE = 200, 72, 112  # longest sides in pixels; shown a little smaller, for dense screens
 DRAWN_SIDE = 224  # at which views are drawn before they are made small
@@ -68,7 +69,7 @@ def draw_views(
 ) -> list[Image.Image]:
     """The views of a picture that a run saw, by number: the same seed draws the same ones."""
     options = config["views"]
-    seed, scale = view_seed(config["seed"], config["dataset"], sample_id), options["crop_scale"]
+    seed, scale = sample_seed(config["seed"], config["dataset"], sample_id), options["crop_scale"]
     num_views = max(numbers) + 1
     how = options["recipe"], tuple(scale) if scale else None, options.get("backend", "pil")
     views = make_views(picture, num_views, DRAWN_SIDE, seed, *how)

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from classification.adapt import adapt, averaged_entropy, confident_views
-from classification.build import build_objective, build_policy, build_state, check_candidates, max_used_classes
+from classification.build import build_objective, build_policy, check_candidates, max_used_classes
 from classification.config import ClassificationConfig
 from classification.methods.distillation import atkd_loss
 from classification.policy import PriorBatchNorm2d, use_prior_statistics
 from classification.prompt_learner import class_prompts
 from clipscore.objectives import PseudoLabelObjective
+from clipscore.task import build_state
 from clipscore.text_encoder import encode_prompts, encode_texts
 
 NAMES = ["wok", "great_white_shark", "T-shirt", "fire truck", "Granny_Smith", "sea_urchin"]

@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from clipscore.objectives import PseudoLabelObjective
-from clipscore.task import StageTimes
+from clipscore.task import StageTimes, build_state
 from clipscore.text_encoder import encode_texts
 from retrieval.adapt import adapt
-from retrieval.build import build_objective, build_policy, build_state, check_candidates
+from retrieval.build import build_objective, build_policy, check_candidates
 from retrieval.config import RetrievalConfig
 from scripts.bench.retrieval import PlainEpisode
 
