@@ -197,6 +197,7 @@ class Tuned:
     """What is tuned, and put back for each image: the mapper."""
 
     tuned: Mapping[str, Tensor]
+    written: Sequence[str] = ()
 
     @property
     def state(self) -> Mapping[str, Tensor]:

@@ -53,19 +53,19 @@ def adapt(
     Raises:
         FloatingPointError: a loss, or the answer, is not finite.
     """
-    start_is_source = state.momentum is None and not policy.couples_views
-    before = None if start_is_source else source_logits(policy, state, views[:1])
+    before = None if starts_at_source(policy, state) else source_logits(policy, state, views[:1])
     with state.episode():
         policy.set_mode("adapting")
         inputs = policy.prepare(views)
-        with torch.set_grad_enabled(policy.couples_views):  # BatchNorm: a view's gradient runs through the other views
-            view_logits = policy.logits(inputs)  # [N, C]
+        view_logits = first_logits(policy, inputs)  # [N, C]
         selected = confident_views(view_logits.detach(), num_selected)  # [S]
         observed = objective.observe(objective.encode_images(views[selected]))
         steps: list[Step] = []
         for number in range(num_steps):
-            reuse = policy.couples_views and number == 0
-            logits = view_logits[selected] if reuse else policy.logits(inputs[selected])  # [S, C]
+            if number == 0 and policy.couples_views:
+                logits = view_logits[selected]  # [N, C] -> [S, C]
+            else:
+                logits = policy.logits(inputs[selected], at_start=number == 0)  # [S, C]
             step = objective.step(logits, observed)
             if entropy_weight:
                 step.loss = step.loss + entropy_weight * averaged_entropy(logits)
@@ -74,23 +74,37 @@ def adapt(
             on_step(step)
             state.forget_gradients()
         policy.set_mode("adapted")
-        after = predict(policy, inputs[:1])
+        after = predict(policy, inputs[:1], at_start=not steps)
         check_finite([step.loss.detach() for step in steps], after)
     view_logits = view_logits.detach()
     return Episode(view_logits[0] if before is None else before, after, view_logits, selected, steps)
+
+
+def starts_at_source(policy: Policy, state: EpisodicState) -> bool:
+    """Whether the views' first logits are those of the policy as it was before any adaptation."""
+    return state.momentum is None and not policy.couples_views
+
+
+def first_logits(policy: Policy, inputs: Tensor) -> Tensor:
+    """Logits of all prepared views at the start. [N, ...] -> [N, C]
+
+    They are the first step's where BatchNorm couples the views: a view's gradient runs through the others there.
+    """
+    with torch.set_grad_enabled(policy.couples_views):
+        return policy.logits(inputs, at_start=True)
 
 
 def source_logits(policy: Policy, state: EpisodicState, centre: Tensor) -> Tensor:
     """Logits of the centre view by the policy as it was before any adaptation. [1, 3, H, W] -> [C]"""
     state.restore_source()
     policy.set_mode("source")
-    return predict(policy, policy.prepare(centre))
+    return predict(policy, policy.prepare(centre), at_start=True)
 
 
 @torch.no_grad()
-def predict(policy: Policy, centre: Tensor) -> Tensor:
+def predict(policy: Policy, centre: Tensor, at_start: bool = False) -> Tensor:
     """Logits of the prepared centre view by the policy as it is. [1, ...] -> [C]"""
-    return policy.logits(centre)[0]
+    return policy.logits(centre, at_start)[0]
 
 
 def confident_views(logits: Tensor, num_selected: int) -> Tensor:

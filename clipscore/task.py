@@ -38,6 +38,9 @@ class Tunable(Protocol):
     @property
     def state(self) -> Mapping[str, Tensor]: ...
 
+    @property
+    def written(self) -> Sequence[str]: ...  # those of the tuned into which `prepare` writes
+
 
 def build_state(config: AdaptingConfig, policy: Tunable, scale_loss: bool = False) -> EpisodicState:
     """AdamW over what the policy tunes, if anything, and the state that is put back for each sample."""
@@ -46,7 +49,7 @@ def build_state(config: AdaptingConfig, policy: Tunable, scale_loss: bool = Fals
         optimizer = torch.optim.AdamW(
             policy.tuned.values(), lr=config.lr, weight_decay=config.weight_decay, eps=config.eps, fused=True
         )
-    return EpisodicState(policy.state, optimizer, config.momentum, scale_loss)
+    return EpisodicState(policy.state, optimizer, config.momentum, scale_loss, policy.written)
 
 
 @dataclass(frozen=True)

@@ -65,9 +65,9 @@ def test_kept_class_features_are_those_of_the_context_as_it_is(tiny_clip):
     logits, plain_build, seen, built, encoded = policy.logits, policy.learner.build, [], [], []
     policy.learner.build = lambda context, rows: built.append(len(rows)) or plain_build(context, rows)
 
-    def checked(inputs):
+    def checked(inputs, at_start=False):
         built.clear()
-        found = logits(inputs)
+        found = logits(inputs, at_start)
         encoded.append(sum(built))
         learner = policy.learner
         plain = encode_prompts(policy.clip, learner.build, learner.context, learner.eot)
