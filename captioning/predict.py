@@ -21,15 +21,9 @@ from captioning.build import (
     load_captioner,
 )
 from captioning.config import CaptioningConfig
-from clipscore.cli import (
-    columns,
-    command_parser,
-    describe,
-    open_picture,
-    read_settings,
-    run_command,
-)
+from clipscore.cli import columns, command_parser, describe, read_settings, run_command
 from clipscore.data.images import model_input
+from clipscore.data.user_files import open_picture
 from clipscore.models.group import load_models
 from clipscore.task import rounded, sample_seed
 

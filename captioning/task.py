@@ -24,12 +24,12 @@ from captioning.build import (
 from captioning.config import CaptioningConfig
 from clipscore.clip_model import ClipModel
 from clipscore.data.caption_sets import CaptionedImage, CaptionedImages, captions_fingerprint, find_captions
-from clipscore.data.images import Pictures
+from clipscore.data.images import Pictures, read_in_background
 from clipscore.metrics.captions import CLIP_METRICS, check_captions, check_metrics, default_metrics
 from clipscore.models.files import check_clip, file_sha256
 from clipscore.models.group import check_models
 from clipscore.models.load import load_clip
-from clipscore.task import Sample, Task, read_in_background, rounded, sample_seed
+from clipscore.task import Sample, Task, rounded, sample_seed
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ Source: official TPT/clip/custom_clip.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -15,25 +15,16 @@ from torch.nn import functional as F
 from classification.prompt_learner import ConditionalContext, PromptLearner
 from clipscore.clip_model import ClipModel
 from clipscore.reward import resize_images
+from clipscore.task import Tunable
 from clipscore.text_encoder import encode_prompts
 
 Mode = Literal["source", "adapting", "adapted"]
 
 
-class Policy(Protocol):
+class Policy(Tunable, Protocol):
     """A classifier with something to tune."""
 
-    @property
-    def clip(self) -> ClipModel: ...
-
-    @property
-    def tuned(self) -> Mapping[str, Tensor]: ...  # parameters that the optimizer updates
-
-    @property
-    def state(self) -> Mapping[str, Tensor]: ...  # these, and buffers that change along
-
-    @property
-    def written(self) -> Sequence[str]: ...  # those of the tuned into which `prepare` writes
+    clip: ClipModel
 
     @property
     def couples_views(self) -> bool: ...  # whether one view's logits depend on the other views (BatchNorm)

@@ -22,10 +22,10 @@ from classification.policy import EnsemblePolicy, Policy, PromptPolicy
 from classification.prompt_learner import load_prompt_start
 from classification.views import make_views
 from clipscore import task
-from clipscore.data.images import UnreadableImage, open_image
+from clipscore.data.images import UnreadableImage, open_image, read_in_background
 from clipscore.models.group import check_models
 from clipscore.objectives import RlcfStep
-from clipscore.task import build_state, read_in_background, rounded, sample_seed
+from clipscore.task import build_state, rounded, sample_seed
 
 log = logging.getLogger(__name__)
 

@@ -8,15 +8,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from PIL import Image
 
 from clipscore.config.adapting import AdaptingConfig
 from clipscore.config.load import REPOSITORY, load_config
-from clipscore.data.images import open_image
 
 DONE, REFUSED, INTERRUPTED = 0, 2, 130  # exit codes
 USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
@@ -31,10 +28,10 @@ def command_parser(task: str, config: str, description: str, example: str) -> ar
     """The options that all three commands have.
 
     Args:
-        task: name of the task, which is its folder.
+        task: its folder.
         config: the YAML file that is read when none is given, relative to the repository.
         description: one sentence for --help.
-        example: commands for --help that work as they stand.
+        example: commands that work as they stand.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {task}.predict",
@@ -63,13 +60,7 @@ def run_command(
     show: Callable[[dict[str, Any]], str],
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Parse, predict, print.
-
-    Args:
-        parser: from `command_parser`.
-        predict: the parsed command line -> a JSON-able result.
-        show: the result as text.
-        arguments: the command line; the process's own when None.
+    """Parse, `predict` a JSON-able result, print it as JSON or as the text that `show` makes of it.
 
     Returns:
         The exit code: 0; 2 after one sentence on stderr about what is wrong; 130 when the user interrupts.
@@ -90,12 +81,7 @@ def run_command(
 
 
 def read_settings(args: argparse.Namespace, config_class: type[Config], *words: str) -> Config:
-    """The configuration of a command line.
-
-    Args:
-        args: of a parser from `command_parser`.
-        config_class: the task's own.
-        words: `key=value` that win over the command line's.
+    """The configuration of a command line; `words` win over its own overrides.
 
     Raises:
         ConfigError: see `clipscore.config.load.load_config`.
@@ -116,34 +102,6 @@ def read_settings(args: argparse.Namespace, config_class: type[Config], *words: 
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     return config
-
-
-def open_picture(path: str | Path, option: str) -> Image.Image:
-    """The user's picture as RGB.
-
-    Raises:
-        FileNotFoundError: no such file.
-        UnreadableImage: see `open_image`.
-    """
-    if not Path(path).is_file():
-        kind = "this is a folder" if Path(path).is_dir() else "there is no such file"
-        raise FileNotFoundError(f"{option} {path}: {kind}; give the path of a picture")
-    return open_image(Path(path))
-
-
-def read_lines(path: str | Path, option: str) -> list[str]:
-    """The lines of the user's text file, empty ones included.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is not UTF-8.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{option} {path}: there is no such file; give a text file")
-    try:
-        return Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{option} {path}: not a text file in UTF-8 ({error.reason}); save it as such") from error
 
 
 def describe(config: AdaptingConfig) -> str:

@@ -21,8 +21,8 @@ INIT_LOSS_SCALE = 1000.0  # the official code's; used under fp16 autocast only
 class EpisodicState:
     """What an episode changes, and how it is put back.
 
-    Without momentum the start weights never move. With it, a running average follows the adapted weights, and every
-    `update_interval` samples the start weights become (1 - mix) * source + mix * average; the average goes on.
+    With momentum a running average follows the adapted weights, and every `update_interval` samples the start weights
+    become (1 - mix) * source + mix * average; the average goes on. Without, they never move.
 
     Args:
         tensors: tuned parameters, and buffers that change with them, by name. Restored in place.
@@ -40,16 +40,13 @@ class EpisodicState:
         scale_loss: bool = False,
         written: Iterable[str] = (),
     ) -> None:
-        self.tensors = dict(tensors)
-        self.optimizer = optimizer
-        self.momentum = momentum
-        self.source = _copies(self.tensors)
-        self.start = self.source
+        self.tensors, self.optimizer, self.momentum = dict(tensors), optimizer, momentum
+        self.source = self.start = _copies(self.tensors)
         self.average = _as_floats(self.source) if momentum else {}
         self.num_samples = 0  # since the last refresh of the start weights
         self.moved = torch.zeros(())  # how far the last episode moved the tuned parameters, L2 norm
         self._written = list(written)
-        self._before_steps: dict[str, Tensor] | None = None  # the values of these before the first step, once it came
+        self._before_steps: dict[str, Tensor] | None = None  # of these, once there was a step
         self.scaler = GradScaler("cuda", init_scale=INIT_LOSS_SCALE, enabled=scale_loss)
         self._scaler_start = self.scaler.state_dict()
 

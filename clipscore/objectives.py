@@ -18,6 +18,8 @@ from clipscore.config.fields import RewardConfig
 from clipscore.policy_gradient import advantages_sum_to_zero, candidate_loss
 from clipscore.reward import ClipReward, subtract_baseline
 
+Loss = Callable[[Tensor, Tensor], Tensor]  # of student and teacher logits
+
 
 @dataclass
 class Step:
@@ -108,12 +110,7 @@ class DistillationObjective(Objective):
         loss: of student and teacher logits.
     """
 
-    def __init__(
-        self,
-        reward: ClipReward,
-        features: Sequence[Tensor],
-        loss: Callable[[Tensor, Tensor], Tensor] = kd_loss,
-    ) -> None:
+    def __init__(self, reward: ClipReward, features: Sequence[Tensor], loss: Loss = kd_loss) -> None:
         self.reward: ClipReward = reward
         self.features, self.loss = list(features), loss
 

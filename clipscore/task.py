@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from clipscore.clip_model import ClipModel
 from clipscore.config.adapting import AdaptingConfig
@@ -30,13 +28,13 @@ def build_reward(config: AdaptingConfig, models: Sequence[ClipModel]) -> ClipRew
 
 
 class Tunable(Protocol):
-    """A policy: the parameters that the optimizer updates, and these with all else that is put back for each sample."""
+    """What a policy says of itself."""
 
     @property
-    def tuned(self) -> Mapping[str, Tensor]: ...
+    def tuned(self) -> Mapping[str, Tensor]: ...  # parameters that the optimizer updates
 
     @property
-    def state(self) -> Mapping[str, Tensor]: ...
+    def state(self) -> Mapping[str, Tensor]: ...  # these, and all else that is put back for each sample
 
     @property
     def written(self) -> Sequence[str]: ...  # those of the tuned into which `prepare` writes
@@ -75,12 +73,6 @@ def sample_seed(run_seed: int, dataset: str, sample_id: str) -> int:
     """Seed of all that is drawn for one sample, in [0, 2^63): no order, shard or restart changes it."""
     key = json.dumps([run_seed, dataset, sample_id]).encode()
     return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1
-
-
-def read_in_background(dataset: Dataset[Any], num_items: int, num_workers: int) -> Iterator[Any]:
-    """The items of a data set in their order, read by other processes."""
-    workers = min(num_workers, num_items, os.cpu_count() or 1)
-    yield from DataLoader(dataset, batch_size=None, num_workers=workers)
 
 
 def rounded(value: Any) -> Any:

@@ -12,15 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from clipscore.clip_model import ClipModel, end_of_text
+from clipscore.task import Tunable
 
 
-class Policy(Protocol):
+class Policy(Tunable, Protocol):
     """A tower that encodes the query."""
 
     clip: ClipModel
-    tuned: dict[str, Tensor]  # parameters that the optimizer updates
-    state: dict[str, Tensor]  # these, and whatever else is restored for each query
-    written: Sequence[str]  # those of the tuned into which `prepare` writes
 
     def prepare(self, query: Tensor) -> Tensor:
         """What can be computed once per query. [1, ...] -> [1, ...]"""

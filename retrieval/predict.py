@@ -12,18 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
-from clipscore.cli import (
-    columns,
-    command_parser,
-    describe,
-    open_picture,
-    read_lines,
-    read_settings,
-    run_command,
-)
+from clipscore.cli import columns, command_parser, describe, read_settings, run_command
 from clipscore.data.caption_sets import CaptionedImage
 from clipscore.data.checks import IMAGE_SUFFIXES
 from clipscore.data.images import model_input, open_image
+from clipscore.data.user_files import open_picture, read_lines
 from clipscore.models.group import load_models
 from clipscore.objectives import RlcfStep, Step
 from clipscore.task import build_state, rounded

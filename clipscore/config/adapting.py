@@ -19,6 +19,7 @@ class AdaptingConfig(RunConfig):
 
     LAYOUTS: ClassVar[Any] = caption_layouts  # the module that knows the names of data sets
     SAMPLE: ClassVar[str] = "image"
+    NEEDS_REWARD: ClassVar[frozenset[str]] = DISTILLS | {"rlcf"}
     NOT_FOR_ZERO_SHOT: ClassVar[frozenset[str]] = frozenset({"lr", "weight_decay", "eps"})
 
     method: str
@@ -67,7 +68,7 @@ class AdaptingConfig(RunConfig):
     def _rules(self) -> Iterator[str]:
         """A sentence for each rule that is broken; tasks add their own."""
         method, given = self.method, self.model_fields_set
-        needs_reward = method in DISTILLS | {"rlcf"}
+        needs_reward = method in self.NEEDS_REWARD
         if self.LAYOUTS.canonical_name(self.dataset) is None and self.dataset_files is None:
             yield str(self.LAYOUTS.unknown_name(self.dataset))
         if self.adapts and "steps" not in given:

@@ -13,7 +13,6 @@ from classification.config import ClassificationConfig
 from classification.methods.distillation import atkd_loss
 from classification.policy import PriorBatchNorm2d, use_prior_statistics
 from classification.prompt_learner import class_prompts
-from clipscore.objectives import PseudoLabelObjective
 from clipscore.task import build_state
 from clipscore.text_encoder import encode_prompts, encode_texts
 
@@ -104,12 +103,6 @@ def test_what_is_tuned(tiny_clip):
     assert len(norm.tuned) == 12 and all("ln" in name for name in norm.tuned)
     resnet = build(tiny_clip, "RN", tune="norm")[1]
     assert not any("downsample" in name for name in resnet.tuned) and "bn1.running_mean" in resnet.state
-
-
-def test_pseudo_label_is_the_policys_own_choice():
-    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
-    loss = PseudoLabelObjective().step(logits, None).loss
-    assert loss.item() == pytest.approx((math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))) / 2)
 
 
 def test_confident_views_by_hand():
