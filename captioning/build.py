@@ -85,7 +85,7 @@ def _places(name: str, pretrained_root: Path) -> list[Path]:
     return [place.expanduser() for place in places]
 
 
-def load_language_model(name: str, pretrained_root: Path) -> tuple[nn.Module, Any]:
+def load_language_model(name: str, pretrained_root: Path) -> tuple[Any, Any]:
     """A causal language model with fp32 weights, and its tokenizer.
 
     Raises:
@@ -143,7 +143,7 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def language_model_digest(lm: nn.Module, tokenizer: Any) -> str:
+def language_model_digest(lm: Any, tokenizer: Any) -> str:
     """sha256 over a language model's parameters, its configuration, and the words and merges of its tokenizer."""
     settings = {k: v for k, v in lm.config.to_dict().items() if not k.startswith("_") and k not in UNIMPORTANT}
     parts = [weights_digest(lm), json.dumps(settings, sort_keys=True, default=str)]
@@ -155,7 +155,7 @@ def language_model_digest(lm: nn.Module, tokenizer: Any) -> str:
 def build_captioner(
     config: CaptioningConfig,
     clip_width: int,
-    lm: nn.Module,
+    lm: Any,
     tokenizer: Any,
     mapper_state: Mapping[str, Tensor],
     autocast_dtype: torch.dtype | None = None,
@@ -180,7 +180,7 @@ def build_captioner(
             f"prefix_length={config.prefix_length}, the start token and decoding.max_new_tokens="
             f"{config.decoding.max_new_tokens} are {length} positions, but the language model has {limit}; lower one"
         )
-    mapper = load_mapper(
+    mapper: Any = load_mapper(
         config.mapper, mapper_state, clip_width, embedding_width(lm), config.prefix_length, config.mapper_layers
     )
     embeddings = lm.get_input_embeddings().weight

@@ -23,9 +23,10 @@ from captioning.build import (
 from captioning.config import CaptioningConfig
 from clipscore.cli import columns, command_parser, describe, read_settings, run_command
 from clipscore.data.images import model_input
+from clipscore.data.samples import sample_seed
 from clipscore.data.user_files import open_picture
 from clipscore.models.group import load_models
-from clipscore.task import rounded, sample_seed
+from clipscore.task import rounded
 
 EXAMPLE = """\
   python -m scripts.demo.make_data output/demo_data

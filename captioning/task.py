@@ -25,11 +25,12 @@ from captioning.config import CaptioningConfig
 from clipscore.clip_model import ClipModel
 from clipscore.data.caption_sets import CaptionedImage, CaptionedImages, captions_fingerprint, find_captions
 from clipscore.data.images import Pictures, read_in_background
+from clipscore.data.samples import Sample, sample_seed
 from clipscore.metrics.captions import CLIP_METRICS, check_captions, check_metrics, default_metrics
 from clipscore.models.files import check_clip, file_sha256
 from clipscore.models.group import check_models
 from clipscore.models.load import load_clip
-from clipscore.task import Sample, Task, rounded, sample_seed
+from clipscore.task import Task, rounded
 
 log = logging.getLogger(__name__)
 

@@ -53,7 +53,8 @@ def adapt(
     Raises:
         FloatingPointError: a loss, or the answer, is not finite.
     """
-    before = None if starts_at_source(policy, state) else source_logits(policy, state, views[:1])
+    starts_at_source = state.momentum is None and not policy.couples_views
+    before = None if starts_at_source else source_logits(policy, state, views[:1])
     with state.episode():
         policy.set_mode("adapting")
         inputs = policy.prepare(views)
@@ -78,11 +79,6 @@ def adapt(
         check_finite([step.loss.detach() for step in steps], after)
     view_logits = view_logits.detach()
     return Episode(view_logits[0] if before is None else before, after, view_logits, selected, steps)
-
-
-def starts_at_source(policy: Policy, state: EpisodicState) -> bool:
-    """Whether the views' first logits are those of the policy as it was before any adaptation."""
-    return state.momentum is None and not policy.couples_views
 
 
 def first_logits(policy: Policy, inputs: Tensor) -> Tensor:

@@ -21,10 +21,11 @@ from classification.data.layouts import LAYOUTS, canonical_name
 from classification.prompt_learner import load_prompt_start
 from classification.views import make_views
 from clipscore.cli import columns, command_parser, describe, read_settings, run_command
+from clipscore.data.samples import sample_seed
 from clipscore.data.user_files import open_picture, read_lines
 from clipscore.models.group import load_models
 from clipscore.objectives import RlcfStep
-from clipscore.task import build_state, rounded, sample_seed
+from clipscore.task import build_state, rounded
 
 NUM_ANSWERS = 5
 NUM_SHOWN = 6  # views in the text; the JSON has all

@@ -22,10 +22,12 @@ from classification.policy import EnsemblePolicy, Policy, PromptPolicy
 from classification.prompt_learner import load_prompt_start
 from classification.views import make_views
 from clipscore import task
+from clipscore.data import samples
 from clipscore.data.images import UnreadableImage, open_image, read_in_background
+from clipscore.data.samples import sample_seed
 from clipscore.models.group import check_models
 from clipscore.objectives import RlcfStep
-from clipscore.task import build_state, rounded, sample_seed
+from clipscore.task import build_state, rounded
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ PromptStart = tuple[Tensor, dict[str, Tensor]]  # CoOp's context, and CoCoOp's m
 
 
 @dataclass(frozen=True)
-class Sample(task.Sample):
+class Sample(samples.Sample):
     """One test image as its views [N, 3, H, W], with its label."""
 
     label: int = -1
@@ -73,7 +75,7 @@ class ClassificationTask(task.Task):
         self.objective = build_objective(config, models.rewards, names) if self.adapts else None
         free_texts(policies, models.rewards)
         self.state = build_state(config, self.policy, models.scale_loss)
-        stages = [(self.policy, "prepare", "policy"), (self.policy, "logits", "policy")]
+        stages: list[tuple[Any, str, str]] = [(self.policy, "prepare", "policy"), (self.policy, "logits", "policy")]
         stages += [(self.policy, "class_features", "text")] if isinstance(self.policy, PromptPolicy) else []
         stages += [(self.objective, "encode_images", "reward")] if self.objective else []
         self.watch(self.objective, *stages)

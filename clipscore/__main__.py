@@ -28,17 +28,9 @@ from clipscore.models.devices import choose_device
 from clipscore.models.load import load_clip
 
 LABELS = {
-    "bleu_1": "BLEU-1",
-    "bleu_2": "BLEU-2",
-    "bleu_3": "BLEU-3",
-    "bleu_4": "BLEU-4",
-    "meteor": "METEOR",
-    "rouge_l": "ROUGE-L",
-    "cider": "CIDEr",
-    "spice": "SPICE",
-    "clipscore": "CLIPScore",
-    "refclipscore": "RefCLIPScore",
-}
+    "bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3", "bleu_4": "BLEU-4", "meteor": "METEOR",
+    "rouge_l": "ROUGE-L", "cider": "CIDEr", "spice": "SPICE", "clipscore": "CLIPScore", "refclipscore": "RefCLIPScore",
+}  # fmt: skip
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:

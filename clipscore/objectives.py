@@ -1,7 +1,4 @@
-"""What an update minimises: the CLIP reward as feedback, and the plain alternatives that it is compared with.
-
-Source: paper Sec. 3; official TPT/tpt_cls_rl.py, retrieval/clip_ret_policy.py, clip_ret_kd.py.
-"""
+"""What an update minimises: the CLIP reward as feedback, and the plain alternatives that it is compared with."""
 
 from __future__ import annotations
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -48,31 +45,6 @@ def build_state(config: AdaptingConfig, policy: Tunable, scale_loss: bool = Fals
             policy.tuned.values(), lr=config.lr, weight_decay=config.weight_decay, eps=config.eps, fused=True
         )
     return EpisodicState(policy.state, optimizer, config.momentum, scale_loss, policy.written)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One test sample as the method reads it, or None where it reads nothing; or the sentence why it is unreadable."""
-
-    id: str
-    tensor: Tensor | None
-    error: str | None = None
-
-    @staticmethod
-    def of(key: str, picture: Tensor | str) -> Sample:
-        """An item of `clipscore.data.images.Pictures`: the picture [3, H, W], or why there is none."""
-        return Sample(key, None, picture) if isinstance(picture, str) else Sample(key, picture)
-
-    def on(self, device: torch.device) -> Tensor:
-        """The tensor of a sample that has one."""
-        assert self.tensor is not None, self.id
-        return self.tensor.to(device, non_blocking=True)
-
-
-def sample_seed(run_seed: int, dataset: str, sample_id: str) -> int:
-    """Seed of all that is drawn for one sample, in [0, 2^63): no order, shard or restart changes it."""
-    key = json.dumps([run_seed, dataset, sample_id]).encode()
-    return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1
 
 
 def rounded(value: Any) -> Any:

@@ -17,9 +17,10 @@ from clipscore import task
 from clipscore.clip_model import end_of_text
 from clipscore.data.caption_sets import CaptionedImages, captions_fingerprint, find_captions
 from clipscore.data.images import Pictures, read_in_background
+from clipscore.data.samples import Sample
 from clipscore.models.group import check_models
 from clipscore.objectives import RlcfStep, Step
-from clipscore.task import Sample, build_state, rounded
+from clipscore.task import build_state, rounded
 from retrieval import metrics
 from retrieval.adapt import adapt
 from retrieval.build import build_objective, build_policy, check_candidates, check_tower

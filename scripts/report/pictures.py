@@ -14,7 +14,7 @@ from torch import Tensor
 from classification.views import make_views
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD
 from clipscore.data.images import UnreadableImage, open_image
-from clipscore.task import sample_seed
+from clipscore.data.samples import sample_seed
 
 SIDE, VIEW_SIDE, ITEM_SIDE = 200, 72, 112  # longest sides in pixels; shown a little smaller, for dense screens
 DRAWN_SIDE = 224  # at which views are drawn before they are made small

@@ -22,8 +22,8 @@ from captioning.build import language_model_digest, load_language_model, load_to
 from captioning.mapper import build_mapper
 from clipscore.config.load import REPOSITORY
 from clipscore.data.caption_layouts import canonical_name
+from clipscore.data.samples import sample_seed
 from clipscore.metrics import coco as coco_metrics
-from clipscore.task import sample_seed
 from scripts import run
 from scripts.demo.make_data import make_data
 from scripts.runs import progress

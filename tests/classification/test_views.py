@@ -16,7 +16,7 @@ import classification.augmix as augmix_module
 from classification.augmix import OPERATIONS, augmix
 from classification.views import make_views
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD
-from clipscore.task import sample_seed
+from clipscore.data.samples import sample_seed
 
 NORMALIZE = transforms.Compose([transforms.ToTensor(), transforms.Normalize(CLIP_MEAN, CLIP_STD)])
 
