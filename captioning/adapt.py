@@ -5,7 +5,6 @@ Source: paper Sec. 3; official caption/capdec_tta.py.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from captioning.captioner import Captioner
 from captioning.config import CaptioningConfig
 from captioning.generate import Hypothesis, beam_search, nucleus_sampling
 from clipscore.episodic import EpisodicState
+from clipscore.objectives import check_finite
 from clipscore.policy_gradient import reinforce_loss
 from clipscore.reward import ClipReward, subtract_baseline
 
@@ -76,7 +76,7 @@ class RlcfObjective:
         captions = captioner.decode([proposal.tokens for proposal in proposals])
         texts = [text[None] for text in self.reward.encode_texts(captions)]  # M x [1, K, D]
         rewards = self.reward.score(observed, texts)  # [1, K]
-        options = self.config.reward
+        options = self.config.reward_options
         advantages = subtract_baseline(rewards, options.baseline, options.baseline_over, options.standardize)
         tokens, mask = captioner.tokenize(captions)  # [K, T]
         token_losses = captioner.token_losses(prefix, tokens, mask)  # [K, T]
@@ -130,7 +130,7 @@ def adapt(
             state.step(step.loss)
             steps.append(step)
             on_step(step)
-            check_finite(steps)
+            check_finite([step.loss.detach() for step in steps])
         after, hypotheses = describe(captioner, features, objective.config)
     return Episode(before, after, hypotheses, steps)
 
@@ -163,14 +163,3 @@ def caption_nll(token_losses: Tensor, mask: Tensor, pad_in_loss: bool) -> Tensor
     if pad_in_loss:
         return token_losses.mean(dim=1)
     return (token_losses * mask).sum(dim=1) / mask.sum(dim=1)
-
-
-def check_finite(steps: Sequence[Step]) -> None:
-    """Refuse an episode that ran into infinities.
-
-    Raises:
-        FloatingPointError: with the losses.
-    """
-    losses = [float(step.loss.detach()) for step in steps]
-    if not math.isfinite(losses[-1]):
-        raise FloatingPointError(f"not finite: losses {losses}; lower lr or use fp32")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from captioning.adapt import RlcfObjective
 from captioning.captioner import Captioner, embedding_width
 from captioning.checkpoints import CHECKPOINT, load_lm, load_mapper, read_checkpoint
 from captioning.config import CaptioningConfig
+from clipscore import task
 from clipscore.clip_model import ClipModel
 from clipscore.episodic import EpisodicState
-from clipscore.reward import ClipReward, ensemble_weights, resize_images
+from clipscore.reward import resize_images
+from clipscore.task import build_reward
 
 
 def find_checkpoint(name: str, roots: Sequence[Path]) -> Path:
@@ -82,7 +85,7 @@ def _places(name: str, pretrained_root: Path) -> list[Path]:
     return [place.expanduser() for place in places]
 
 
-def load_language_model(name: str, pretrained_root: Path) -> tuple[nn.Module, Any]:
+def load_language_model(name: str, pretrained_root: Path) -> tuple[Any, Any]:
     """A causal language model with fp32 weights, and its tokenizer.
 
     Raises:
@@ -141,7 +144,7 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def language_model_digest(lm: nn.Module, tokenizer: Any) -> str:
+def language_model_digest(lm: Any, tokenizer: Any) -> str:
     """sha256 over a language model's parameters, its configuration, and the words and merges of its tokenizer."""
     settings = {k: v for k, v in lm.config.to_dict().items() if not k.startswith("_") and k not in UNIMPORTANT}
     parts = [weights_digest(lm), json.dumps(settings, sort_keys=True, default=str)]
@@ -153,7 +156,7 @@ def language_model_digest(lm: nn.Module, tokenizer: Any) -> str:
 def build_captioner(
     config: CaptioningConfig,
     clip_width: int,
-    lm: nn.Module,
+    lm: Any,
     tokenizer: Any,
     mapper_state: Mapping[str, Tensor],
     autocast_dtype: torch.dtype | None = None,
@@ -178,7 +181,7 @@ def build_captioner(
             f"prefix_length={config.prefix_length}, the start token and decoding.max_new_tokens="
             f"{config.decoding.max_new_tokens} are {length} positions, but the language model has {limit}; lower one"
         )
-    mapper = load_mapper(
+    mapper: Any = load_mapper(
         config.mapper, mapper_state, clip_width, embedding_width(lm), config.prefix_length, config.mapper_layers
     )
     embeddings = lm.get_input_embeddings().weight
@@ -187,18 +190,24 @@ def build_captioner(
 
 def build_objective(config: CaptioningConfig, rewards: Sequence[ClipModel]) -> RlcfObjective:
     """The loss that a config describes, over the given reward models."""
-    options = config.reward
-    weights = ensemble_weights([model.weight for model in options.models], options.weighted)
-    return RlcfObjective(ClipReward(rewards, weights, options.scale), config)
+    return RlcfObjective(build_reward(config, rewards), config)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What is tuned, and put back for each image: the mapper."""
+
+    tuned: Mapping[str, Tensor]
+    written: Sequence[str] = ()
+
+    @property
+    def state(self) -> Mapping[str, Tensor]:
+        return self.tuned
 
 
 def build_state(config: CaptioningConfig, captioner: Captioner, scale_loss: bool = False) -> EpisodicState:
     """AdamW over the mapper, and the state that is restored for each image."""
-    tuned = dict(captioner.mapper.named_parameters())
-    optimizer = torch.optim.AdamW(
-        tuned.values(), lr=config.lr, weight_decay=config.weight_decay, eps=config.eps, fused=True
-    )
-    return EpisodicState(tuned, optimizer, config.momentum, scale_loss)
+    return task.build_state(config, Tuned(dict(captioner.mapper.named_parameters())), scale_loss)
 
 
 @torch.no_grad()

@@ -21,19 +21,12 @@ from captioning.build import (
     load_captioner,
 )
 from captioning.config import CaptioningConfig
-from captioning.task import sampling_seed
-from clipscore.cli import (
-    columns,
-    command_parser,
-    describe,
-    load_models,
-    open_picture,
-    read_settings,
-    rounded,
-    run_command,
-)
-from clipscore.data.images import centre_view, normalize, to_pixels
-from clipscore.models.devices import autocast_dtype, choose_device
+from clipscore.cli import columns, command_parser, describe, read_settings, run_command
+from clipscore.data.images import model_input
+from clipscore.data.samples import sample_seed
+from clipscore.data.user_files import open_picture
+from clipscore.models.group import load_models
+from clipscore.task import rounded
 
 EXAMPLE = """\
   python -m scripts.demo.make_data output/demo_data
@@ -75,18 +68,17 @@ def caption(config: CaptioningConfig, picture: Image.Image, file_name: str) -> E
         picture: RGB.
         file_name: what sampled captions depend on besides.
     """
-    device = choose_device(config.device)
-    precision = autocast_dtype(config.precision, device)
     root = Path(config.pretrained_root)
     checkpoint = find_checkpoint(config.checkpoint, [root, Path(config.output_root)])
     check_language_model(config.llm, root)
-    clip, *rewards = load_models(config, device, precision)
-    captioner = load_captioner(config, clip, checkpoint, precision)
-    objective = build_objective(config, rewards)
-    state = build_state(config, captioner, scale_loss=precision is torch.float16)
-    image = normalize(to_pixels(centre_view(picture, clip.image_size))).to(device).unsqueeze(0)
+    models = load_models(config)
+    clip = models.policy
+    captioner = load_captioner(config, clip, checkpoint, models.precision)
+    objective = build_objective(config, models.rewards)
+    state = build_state(config, captioner, models.scale_loss)
+    image = model_input(picture, clip.image_size).to(models.device).unsqueeze(0)  # [1, 3, H, W]
     features = image_features(clip, image, config.normalize_prefix)  # [1, D]
-    generator = torch.Generator().manual_seed(sampling_seed(config.seed, config.dataset, file_name))
+    generator = torch.Generator().manual_seed(sample_seed(config.seed, config.dataset, file_name))
     return adapt(captioner, state, objective, features, image, config.steps, generator, with_before=True)
 
 
@@ -96,7 +88,7 @@ def result(episode: Episode) -> dict[str, Any]:
         "caption_before": episode.before,
         "steps": [
             {
-                "loss": rounded(float(step.loss.detach())),
+                "loss": rounded(step.loss.detach()),
                 "candidates": [
                     {"caption": text, "reward": rounded(reward)}
                     for text, reward in zip(step.captions, step.rewards.tolist(), strict=True)

@@ -89,11 +89,11 @@ def _shear_y(image: Image.Image) -> Image.Image:
 
 
 def _translate_x(image: Image.Image) -> Image.Image:
-    return _shift(image, _signed(int(_strength(image.width * MAX_TRANSLATE))), 0)
+    return _shift(image, int(_signed(int(_strength(image.width * MAX_TRANSLATE)))), 0)
 
 
 def _translate_y(image: Image.Image) -> Image.Image:
-    return _shift(image, 0, _signed(int(_strength(image.height * MAX_TRANSLATE))))
+    return _shift(image, 0, int(_signed(int(_strength(image.height * MAX_TRANSLATE)))))
 
 
 def _shift(image: Image.Image, x: int, y: int) -> Image.Image:

@@ -5,25 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from classification.adapt import Objective, RlcfObjective
-from classification.config import NEEDS_REWARD, USED_BY, ClassificationConfig
-from classification.methods.baselines import (
-    DistillationObjective,
-    PseudoLabelObjective,
-    TptObjective,
-    atkd_loss,
-    dkd_loss,
-    kd_loss,
-)
+from classification.config import USED_BY, ClassificationConfig
+from classification.methods.distillation import atkd_loss, dkd_loss
+from classification.methods.tpt import TptObjective
 from classification.policy import CoCoOpPolicy, EncoderPolicy, Policy, PromptPolicy
 from classification.prompt_learner import ConditionalContext, PromptLearner, class_prompts
 from clipscore.clip_model import ClipModel, end_of_text
-from clipscore.episodic import EpisodicState
+from clipscore.objectives import DistillationObjective, Objective, PseudoLabelObjective, RlcfObjective, kd_loss
 from clipscore.policy_gradient import advantages_sum_to_zero
-from clipscore.reward import ClipReward, ensemble_weights
+from clipscore.task import build_reward
 from clipscore.text_encoder import encode_texts
 
 
@@ -45,23 +37,23 @@ def build_policy(
     check_prompts(clip, prompts)
     if config.tune != "prompt" and start is None:
         return EncoderPolicy(clip, encode_texts(clip, prompts), config.tune, config.bn_prior)
-    context, meta_net = start or (None, {})
+    context = start[0] if start else None
     learner = PromptLearner(clip, class_names, config.prompt_words, config.class_position, context)
-    if not meta_net:
+    if start is None or not start[1]:
         if config.normalize_cocoop_features:
             raise ValueError(
                 "normalize_cocoop_features needs a CoCoOp file in prompt_start; this one has no meta network"
             )
         return PromptPolicy(clip, learner, max_used_classes(config))
-    conditional = ConditionalContext(context, meta_net).to(clip.device, clip.dtype)
+    conditional = ConditionalContext(*start).to(clip.device, clip.dtype)
     return CoCoOpPolicy(clip, learner, conditional, config.normalize_cocoop_features, max_used_classes(config))
 
 
 def max_used_classes(config: ClassificationConfig) -> int | None:
     """How many classes the loss of one update depends on at most; None: all of them."""
-    options = config.reward
     if config.method != "rlcf" or config.entropy_weight:
         return None
+    options = config.reward_options
     if not advantages_sum_to_zero(options.baseline, options.baseline_over, config.num_candidates):
         return None
     return config.views.num_selected * config.num_candidates
@@ -71,14 +63,12 @@ def build_objective(
     config: ClassificationConfig, rewards: Sequence[ClipModel], class_names: Sequence[str]
 ) -> Objective:
     """The loss that a config describes, over the given reward models."""
-    if config.method not in NEEDS_REWARD:
-        return {"tpt": TptObjective, "pseudo_label": PseudoLabelObjective}[config.method]()
-    options = config.reward
-    weights = ensemble_weights([model.weight for model in options.models], options.weighted)
-    reward = ClipReward(rewards, weights, options.scale)
+    if config.method in {"tpt", "pseudo_label"}:
+        return TptObjective() if config.method == "tpt" else PseudoLabelObjective()
+    reward = build_reward(config, rewards)
     features = reward.encode_texts(class_prompts(config.prompt_words, class_names))
     if config.method == "rlcf":
-        return RlcfObjective(reward, features, config.num_candidates, options)
+        return RlcfObjective(reward, features, config.num_candidates, config.reward_options)
     losses = {
         "kd": functools.partial(kd_loss, temperature=config.temperature),
         "dkd": functools.partial(
@@ -94,16 +84,6 @@ def free_texts(policies: Sequence[Policy], rewards: Sequence[ClipModel]) -> None
     fixed = [policy.clip for policy in policies if isinstance(policy, EncoderPolicy)]
     for clip in [*fixed, *rewards]:
         clip.free_text_tower()
-
-
-def build_state(config: ClassificationConfig, policy: Policy, scale_loss: bool = False) -> EpisodicState:
-    """AdamW over what the policy tunes, and the state that is restored for each image."""
-    optimizer = None
-    if policy.tuned:
-        optimizer = torch.optim.AdamW(
-            policy.tuned.values(), lr=config.lr, weight_decay=config.weight_decay, eps=config.eps, fused=True
-        )
-    return EpisodicState(policy.state, optimizer, config.momentum, scale_loss)
 
 
 def check_prompts(clip: ClipModel, prompts: Sequence[str]) -> None:

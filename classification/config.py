@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from classification.data.layouts import canonical_name, unknown_name
-from clipscore.config.fields import MomentumConfig, RewardConfig, RunConfig, StrictModel
+from classification.data import layouts
+from clipscore.config.adapting import AdaptingConfig
+from clipscore.config.fields import StrictModel
 
 Method = Literal["zero_shot", "rlcf", "tpt", "pseudo_label", "kd", "dkd", "atkd"]
 Tune = Literal["none", "prompt", "encoder", "norm"]
@@ -16,8 +18,6 @@ USED_BY = {  # settings that only some methods read
     "num_candidates": {"rlcf"}, "temperature": {"kd", "dkd"}, "dkd_alpha": {"dkd"}, "dkd_beta": {"dkd"},
     "atkd_fixed": {"atkd"},
 }  # fmt: skip
-DISTILLS = frozenset({"kd", "dkd", "atkd"})
-NEEDS_REWARD = DISTILLS | {"rlcf"}
 
 
 class DatasetFiles(StrictModel):
@@ -47,6 +47,11 @@ class ViewsConfig(StrictModel):
         """S: how many views are kept, rounded down as in official TPT/tpt_cls_rl.py."""
         return int(self.num_views * self.select_fraction)
 
+    @property
+    def area(self) -> tuple[float, float] | None:
+        """`crop_scale` as smallest and largest."""
+        return (self.crop_scale[0], self.crop_scale[1]) if self.crop_scale else None
+
     @model_validator(mode="after")
     def _check(self) -> ViewsConfig:
         low, high = self.crop_scale or (1.0, 1.0)
@@ -55,13 +60,15 @@ class ViewsConfig(StrictModel):
         return self
 
 
-class ClassificationConfig(RunConfig):
+class ClassificationConfig(AdaptingConfig):
     """One row of the paper's Table 1. The data set is the column."""
+
+    LAYOUTS: ClassVar[Any] = layouts
+    NOT_FOR_ZERO_SHOT: ClassVar[frozenset[str]] = AdaptingConfig.NOT_FOR_ZERO_SHOT | {"entropy_weight"}
 
     task: Literal["classification"] = "classification"
     method: Method
     tune: Tune
-    policy: str = Field("ViT-B/16", description="the CLIP that is adapted: a name, open_clip arch/tag, or a file")
     zero_shot_models: list[str] = Field([], description="more CLIPs whose logits are averaged with the policy's")
     dataset_files: DatasetFiles | None = None
 
@@ -71,13 +78,9 @@ class ClassificationConfig(RunConfig):
     normalize_cocoop_features: bool = Field(False, description="unit-length image feature into CoCoOp's meta network")
 
     views: ViewsConfig = ViewsConfig()
-    steps: int = Field(0, ge=0, description="updates per image")
-    lr: float = Field(0.0, ge=0)
-    weight_decay: float = Field(5e-4, ge=0)
     eps: float = Field(1e-8, gt=0)
 
     num_candidates: int = Field(3, ge=1, description="K: top classes of each view that are scored")
-    reward: RewardConfig | None = None
     entropy_weight: float = Field(0.0, ge=0, description="weight of the entropy of the averaged prediction in the loss")
     temperature: float = Field(1.0, gt=0, description="temperature of the distillation losses")
     dkd_alpha: float = 1.0
@@ -88,12 +91,6 @@ class ClassificationConfig(RunConfig):
         ge=0,
         description="ResNet policy: source statistics count as much as so many images; null: batch statistics",
     )
-    momentum: MomentumConfig | None = None
-
-    @field_validator("dataset")
-    @classmethod
-    def _one_name_per_dataset(cls, dataset: str) -> str:
-        return canonical_name(dataset) or dataset
 
     @property
     def prompt_words(self) -> str:
@@ -103,76 +100,37 @@ class ClassificationConfig(RunConfig):
         """
         return self.prompt.replace("_", " ") if self.tune == "prompt" or self.prompt_start else self.prompt
 
-    @model_validator(mode="after")
-    def _check(self) -> ClassificationConfig:
-        problems = [text for wrong, text in self._rules() if wrong]
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
-
-    def _rules(self) -> list[tuple[bool, str]]:
-        adapts, uses_prompts = self.method != "zero_shot", self.tune == "prompt" or self.prompt_start is not None
-        num_teachers = len(self.reward.models) if self.reward else 0
-        needs_reward = self.method in NEEDS_REWARD
-        return [
-            (
-                canonical_name(self.dataset) is None and self.dataset_files is None,
-                str(unknown_name(self.dataset)),
-            ),
-            (adapts and self.tune == "none", f"method={self.method} needs tune=prompt, encoder or norm, got none"),
-            (not adapts and self.tune != "none", f"method=zero_shot needs tune=none, got tune={self.tune}"),
-            (not adapts and self.steps > 0, f"method=zero_shot takes no steps, got steps={self.steps}; set steps=0"),
-            (adapts and "steps" not in self.model_fields_set, f"method={self.method} needs steps, updates per image"),
-            (adapts and self.steps > 0 and self.lr == 0, f"steps={self.steps} with lr=0 moves nothing; give lr"),
-            (needs_reward and not self.reward, f"method={self.method} needs reward.models, e.g. [{{name: ViT-L/14}}]"),
-            (not needs_reward and bool(self.reward), f"method={self.method} uses no reward model; set reward=null"),
-            (
-                self.method in DISTILLS and num_teachers > 1,
-                f"method={self.method} takes one teacher, got {num_teachers}",
-            ),
-            (
-                adapts and self.views.num_selected < 1,
-                f"views.num_views={self.views.num_views} times views.select_fraction={self.views.select_fraction} "
-                "keeps no view; raise one of them so that their product is at least 1",
-            ),
-            (
-                self.tune in {"encoder", "norm"} and self.prompt_start is not None,
-                f"tune={self.tune} takes its class features from prompt, so prompt_start would be ignored; set "
-                "prompt_start=null (the official code ignores it silently)",
-            ),
-            (
-                self.momentum is not None and self.tune not in {"encoder", "norm"},
-                f"momentum needs tune=encoder or norm, got {self.tune}",
-            ),
-            (
-                self.bn_prior is not None and self.tune not in {"encoder", "norm"},
-                f"bn_prior needs tune=encoder or norm, got {self.tune}",
-            ),
-            (
-                not adapts and bool(self.model_fields_set & {"lr", "weight_decay", "eps", "entropy_weight"}),
-                "method=zero_shot takes no lr, weight_decay, eps or entropy_weight",
-            ),
-            *(
-                (
-                    name in self.model_fields_set and self.method not in methods,
-                    f"method={self.method} does not use {name}; start from that method's own YAML",
-                )
-                for name, methods in USED_BY.items()
-            ),
-            (bool(self.zero_shot_models) and adapts, "zero_shot_models needs method=zero_shot"),
-            (
-                self.class_position != "end" and not uses_prompts,
-                f"class_position={self.class_position} needs tune=prompt; fixed prompts have the name at the end",
-            ),
-            (
-                self.class_position != "middle" and "[CLS]" in self.prompt_words,
-                "prompt holds [CLS]; set class_position=middle",
-            ),
-            (
-                self.class_position == "middle" and not _splits(self.prompt_words),
-                f"class_position=middle needs [CLS] between two words of prompt, got {self.prompt!r}",
-            ),
-        ]
+    def _rules(self) -> Iterator[str]:
+        yield from super()._rules()
+        method, tune, views = self.method, self.tune, self.views
+        tunes_tower, uses_prompts = tune in {"encoder", "norm"}, tune == "prompt" or self.prompt_start is not None
+        if self.adapts and tune == "none":
+            yield f"method={method} needs tune=prompt, encoder or norm, got none"
+        if not self.adapts and tune != "none":
+            yield f"method=zero_shot needs tune=none, got tune={tune}"
+        if self.adapts and views.num_selected < 1:
+            yield (
+                f"views.num_views={views.num_views} times views.select_fraction={views.select_fraction} "
+                "keeps no view; raise one of them so that their product is at least 1"
+            )
+        if tunes_tower and self.prompt_start is not None:
+            yield (
+                f"tune={tune} takes its class features from prompt, so prompt_start would be ignored; set "
+                "prompt_start=null (the official code ignores it silently)"
+            )
+        if self.momentum is not None and not tunes_tower:
+            yield f"momentum needs tune=encoder or norm, got {tune}"
+        if self.bn_prior is not None and not tunes_tower:
+            yield f"bn_prior needs tune=encoder or norm, got {tune}"
+        for name, methods in USED_BY.items():
+            if name in self.model_fields_set and method not in methods:
+                yield f"method={method} does not use {name}; start from that method's own YAML"
+        if self.class_position != "end" and not uses_prompts:
+            yield f"class_position={self.class_position} needs tune=prompt; fixed prompts have the name at the end"
+        if self.class_position != "middle" and "[CLS]" in self.prompt_words:
+            yield "prompt holds [CLS]; set class_position=middle"
+        if self.class_position == "middle" and not _splits(self.prompt_words):
+            yield f"class_position=middle needs [CLS] between two words of prompt, got {self.prompt!r}"
 
 
 def _splits(prompt: str) -> bool:

@@ -15,23 +15,25 @@ from torch.nn import functional as F
 from classification.prompt_learner import ConditionalContext, PromptLearner
 from clipscore.clip_model import ClipModel
 from clipscore.reward import resize_images
+from clipscore.task import Tunable
 from clipscore.text_encoder import encode_prompts
 
 Mode = Literal["source", "adapting", "adapted"]
 
 
-class Policy(Protocol):
+class Policy(Tunable, Protocol):
     """A classifier with something to tune."""
 
-    tuned: dict[str, Tensor]  # parameters that the optimizer updates
-    state: dict[str, Tensor]  # these, and buffers that change along
-    couples_views: bool  # whether one view's logits depend on the other views (BatchNorm)
+    clip: ClipModel
+
+    @property
+    def couples_views(self) -> bool: ...  # whether one view's logits depend on the other views (BatchNorm)
 
     def prepare(self, views: Tensor) -> Tensor:
         """What can be computed once per image. [N, 3, H, W] -> [N, ...]"""
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """Logits of prepared views. [N, ...] -> [N, C]"""
+    def logits(self, inputs: Tensor, at_start: bool = False) -> Tensor:
+        """Logits of prepared views; at_start: there was no update since they were prepared. [N, ...] -> [N, C]"""
 
     def set_mode(self, mode: Mode) -> None:
         """Switch between predicting with the source weights, adapting, and predicting with the adapted ones."""
@@ -47,6 +49,7 @@ class PromptPolicy:
     """
 
     couples_views = False
+    written: Sequence[str] = ()
 
     def __init__(self, clip: ClipModel, learner: PromptLearner, max_used: int | None = None) -> None:
         self.clip, self.learner = clip, learner
@@ -56,7 +59,6 @@ class PromptPolicy:
         self.state = self.tuned
         self._start_context: Tensor | None = None  # where episodes start, and the class features there
         self._start_features: Tensor | None = None
-        self._start_version = -1  # of the context when it was there last; torch counts the writes into a tensor
         self._start_here()
 
     @torch.no_grad()
@@ -65,14 +67,13 @@ class PromptPolicy:
         self._start_here()
         return self.clip.encode_images(views)
 
-    def logits(self, inputs: Tensor) -> Tensor:
+    def logits(self, inputs: Tensor, at_start: bool = False) -> Tensor:
         """[N, D] -> [N, C]"""
-        return self.clip.logit_scale * inputs @ self.class_features().T
+        return self.clip.logit_scale * inputs @ self.class_features(at_start).T
 
-    def class_features(self) -> Tensor:
-        """Unit-length text features of all classes; those of the context that episodes start from are kept. [C, D]"""
-        learner = self.learner
-        known = self._start_features if learner.context._version == self._start_version else None
+    def class_features(self, at_start: bool = False) -> Tensor:
+        """Unit-length text features of all classes; at_start: those that `prepare` left, with their gradient. [C, D]"""
+        learner, known = self.learner, self._start_features if at_start else None
         return encode_prompts(
             self.clip, learner.build, learner.context, learner.eot, known, learner.num_shared, self.max_used
         )
@@ -81,12 +82,10 @@ class PromptPolicy:
 
     @torch.no_grad()
     def _start_here(self) -> None:
-        """Note that an episode starts; the class features are computed if it starts from a context not seen last."""
+        """An episode starts: the class features are computed if it starts from a context not seen last."""
         context = self.learner.context
         if self._start_context is None or not torch.equal(context, self._start_context):
-            self._start_version = -1
             self._start_context, self._start_features = context.detach().clone(), self.class_features()
-        self._start_version = context._version
 
 
 class CoCoOpPolicy(PromptPolicy):
@@ -100,6 +99,8 @@ class CoCoOpPolicy(PromptPolicy):
             gives it the feature before normalisation.
         max_used: see `PromptPolicy`.
     """
+
+    written = ("context",)
 
     def __init__(
         self,
@@ -135,6 +136,8 @@ class EncoderPolicy:
         ValueError: "norm" for a tower without such parameters.
     """
 
+    written: Sequence[str] = ()
+
     def __init__(self, clip: ClipModel, class_features: Tensor, tune: str, bn_prior: float | None = None) -> None:
         self.clip, self.class_features = clip, class_features
         self.norm_only = tune == "norm"
@@ -149,8 +152,10 @@ class EncoderPolicy:
         for parameter in self.tuned.values():
             parameter.requires_grad_(True)
         clip.cast_frozen()
-        buffers = {n: t for n, t in clip.visual.state_dict(keep_vars=True).items() if n not in parameters}
-        self.state = {**self.tuned, **buffers}
+        buffers: dict[str, Tensor] = {
+            n: t for n, t in clip.visual.state_dict(keep_vars=True).items() if n not in parameters
+        }
+        self.state: dict[str, Tensor] = {**self.tuned, **buffers}
         self.couples_views = bool(self._norms())
 
     @torch.no_grad()
@@ -158,7 +163,7 @@ class EncoderPolicy:
         """The views themselves, at the model's size. [N, 3, H, W] -> [N, 3, H, W]"""
         return resize_images(views, self.clip.image_size)
 
-    def logits(self, inputs: Tensor) -> Tensor:
+    def logits(self, inputs: Tensor, at_start: bool = False) -> Tensor:
         """[N, 3, H, W] -> [N, C]"""
         return self.clip.logit_scale * self.clip.encode_images(inputs) @ self.class_features.T
 
@@ -175,19 +180,22 @@ class EnsemblePolicy:
     """Several CLIPs as one zero-shot classifier: the mean of their logits."""
 
     couples_views = False
+    written: Sequence[str] = ()
 
     def __init__(self, members: Sequence[Policy]) -> None:
-        self.members = members
+        self.members, self.clip = members, members[0].clip
         self.tuned: dict[str, Tensor] = {}
-        self.state: dict[str, Tensor] = {}
+        self.state = self.tuned
 
     def prepare(self, views: Tensor) -> Tensor:
         """The views as the first model sees them; the others get them resized. [N, 3, H, W]"""
         return views
 
-    def logits(self, inputs: Tensor) -> Tensor:
+    def logits(self, inputs: Tensor, at_start: bool = False) -> Tensor:
         """[N, 3, H, W] -> [N, C]"""
-        return torch.stack([member.logits(member.prepare(inputs)) for member in self.members]).mean(dim=0)
+        return torch.stack([member.logits(member.prepare(inputs), at_start=True) for member in self.members]).mean(
+            dim=0
+        )
 
     def set_mode(self, mode: Mode) -> None: ...  # never adapts
 
@@ -209,6 +217,7 @@ class PriorBatchNorm2d(nn.BatchNorm2d):
         """[N, F, H, W] -> [N, F, H, W]"""
         if not self.training:
             return super().forward(x)
+        assert self.running_mean is not None and self.running_var is not None
         share = self.prior / (self.prior + 1)
         variance, mean = torch.var_mean(x.detach().to(self.running_mean.dtype), dim=(0, 2, 3), unbiased=True)
         mean = share * self.running_mean + (1 - share) * mean

@@ -10,29 +10,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from classification.adapt import Episode, adapt, entropies
-from classification.build import build_objective, build_policy, build_state, check_candidates
+from classification.build import build_objective, build_policy, check_candidates
 from classification.config import ClassificationConfig
 from classification.data.class_names import class_names
 from classification.data.layouts import LAYOUTS, canonical_name
 from classification.prompt_learner import load_prompt_start
-from classification.views import make_views, view_seed
-from clipscore.cli import (
-    columns,
-    command_parser,
-    describe,
-    load_models,
-    open_picture,
-    read_lines,
-    read_settings,
-    rounded,
-    run_command,
-)
-from clipscore.models.devices import autocast_dtype, choose_device
+from classification.views import make_views
+from clipscore.cli import columns, command_parser, describe, read_settings, run_command
+from clipscore.data.samples import sample_seed
+from clipscore.data.user_files import open_picture, read_lines
+from clipscore.models.group import load_models
+from clipscore.objectives import RlcfStep
+from clipscore.task import build_state, rounded
 
 NUM_ANSWERS = 5
 NUM_SHOWN = 6  # views in the text; the JSON has all
@@ -87,18 +80,16 @@ def classify(config: ClassificationConfig, names: Sequence[str], picture: Image.
         picture: RGB.
         file_name: what the views depend on besides.
     """
-    device = choose_device(config.device)
-    precision = autocast_dtype(config.precision, device)
     views = config.views
     start = load_prompt_start(config.prompt_start, [Path(config.pretrained_root)]) if config.prompt_start else None
-    clip, *rewards = load_models(config, device, precision)
-    policy = build_policy(config, clip, names, start)
-    objective = build_objective(config, rewards, names)
-    state = build_state(config, policy, scale_loss=precision is torch.float16)
-    seed = view_seed(config.seed, config.dataset, file_name)
-    crop_scale = tuple(views.crop_scale) if views.crop_scale else None
-    drawn = make_views(picture, views.num_views, clip.image_size, seed, views.recipe, crop_scale, views.backend)
-    drawn = drawn.to(device)
+    models = load_models(config)
+    policy = build_policy(config, models.policy, names, start)
+    objective = build_objective(config, models.rewards, names)
+    state = build_state(config, policy, models.scale_loss)
+    seed = sample_seed(config.seed, config.dataset, file_name)
+    drawn = make_views(
+        picture, views.num_views, models.policy.image_size, seed, views.recipe, views.area, views.backend
+    ).to(models.device)
     return adapt(policy, state, objective, drawn, views.num_selected, config.steps, config.entropy_weight)
 
 
@@ -152,8 +143,8 @@ def result(episode: Episode, names: Sequence[str]) -> dict[str, Any]:
     selected = episode.selected.tolist()
     steps: list[dict[str, Any]] = []
     for step in episode.steps:
-        shown: dict[str, Any] = {"loss": rounded(float(step.loss.detach()))}
-        if step.candidates is not None:
+        shown: dict[str, Any] = {"loss": rounded(step.loss.detach())}
+        if isinstance(step, RlcfStep):
             shown["views"] = [
                 {
                     "view": view,
@@ -168,7 +159,7 @@ def result(episode: Episode, names: Sequence[str]) -> dict[str, Any]:
     return {
         "num_views": len(episode.view_logits),
         "selected": selected,
-        "entropy": [rounded(value) for value in entropies(episode.view_logits[episode.selected]).tolist()],
+        "entropy": rounded(entropies(episode.view_logits[episode.selected])),
         "steps": steps,
         "before": answers(episode.before, names),
         "after": answers(episode.after, names),

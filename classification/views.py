@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
@@ -23,27 +21,12 @@ from torchvision.transforms.v2 import (
 )
 
 from classification.augmix import augmix
-from clipscore.data.images import centre_view, normalize, to_pixels
+from clipscore.data.images import model_input, normalize, to_pixels
 
 Recipe = Literal["crop", "augmix", "byol"]
 Backend = Literal["pil", "tensor"]
 
 CROP_SCALES: dict[Recipe, tuple[float, float]] = {"crop": (0.08, 1.0), "augmix": (0.08, 1.0), "byol": (0.2, 1.0)}
-
-
-def view_seed(run_seed: int, dataset: str, sample_id: str) -> int:
-    """Seed of one sample's views: a stable hash, so that no order, shard or restart changes what a sample sees.
-
-    Args:
-        run_seed: the run's seed.
-        dataset: canonical id of the data set.
-        sample_id: the sample's id in it.
-
-    Returns:
-        An integer in [0, 2^63).
-    """
-    key = json.dumps([run_seed, dataset, sample_id]).encode()
-    return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1
 
 
 def make_views(
@@ -66,7 +49,7 @@ def make_views(
         image: RGB, any size.
         num_views: N >= 1; 1 gives the centre view alone.
         size: side of a view, pixels.
-        seed: from view_seed; the only source of randomness.
+        seed: see `clipscore.task.sample_seed`; the only source of randomness.
         recipe: how the random views are made.
         crop_scale: smallest and largest part of the image's area in a crop; None takes the recipe's own.
         backend: what makes the random views: "pil", the form of record, or torchvision's operations on "tensor": the
@@ -84,7 +67,7 @@ def make_views(
     draw = _random_view(recipe, size, crop_scale)
     source = image if backend == "pil" else to_pixels(image).permute(2, 0, 1)  # [3, H, W]
     views = torch.empty(num_views, 3, size, size)
-    views[0] = normalize(to_pixels(centre_view(image, size)))
+    views[0] = model_input(image, size)
     with _seeded(seed):
         for index in range(1, num_views):
             views[index] = normalize(draw(source))

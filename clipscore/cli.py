@@ -5,25 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
+import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from PIL import Image
 
-from clipscore.clip_model import ClipModel
-from clipscore.config.fields import RunConfig
+from clipscore.config.adapting import AdaptingConfig
 from clipscore.config.load import REPOSITORY, load_config
-from clipscore.data.images import open_image
-from clipscore.models.files import check_clip
-from clipscore.models.load import load_clip
-from clipscore.printing import print_text
 
 DONE, REFUSED, INTERRUPTED = 0, 2, 130  # exit codes
 USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
 
-Config = TypeVar("Config", bound=RunConfig)
+Config = TypeVar("Config", bound=AdaptingConfig)
+_PLAIN = str.maketrans({"✓": "+", "✗": "x", "–": "-"})  # marks that must not all become question marks
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +28,10 @@ def command_parser(task: str, config: str, description: str, example: str) -> ar
     """The options that all three commands have.
 
     Args:
-        task: name of the task, which is its folder.
+        task: its folder.
         config: the YAML file that is read when none is given, relative to the repository.
         description: one sentence for --help.
-        example: commands for --help that work as they stand.
+        example: commands that work as they stand.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {task}.predict",
@@ -64,13 +60,7 @@ def run_command(
     show: Callable[[dict[str, Any]], str],
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Parse, predict, print.
-
-    Args:
-        parser: from `command_parser`.
-        predict: the parsed command line -> a JSON-able result.
-        show: the result as text.
-        arguments: the command line; the process's own when None.
+    """Parse, `predict` a JSON-able result, print it as JSON or as the text that `show` makes of it.
 
     Returns:
         The exit code: 0; 2 after one sentence on stderr about what is wrong; 130 when the user interrupts.
@@ -91,12 +81,7 @@ def run_command(
 
 
 def read_settings(args: argparse.Namespace, config_class: type[Config], *words: str) -> Config:
-    """The configuration of a command line.
-
-    Args:
-        args: of a parser from `command_parser`.
-        config_class: the task's own.
-        words: `key=value` that win over the command line's.
+    """The configuration of a command line; `words` win over its own overrides.
 
     Raises:
         ConfigError: see `clipscore.config.load.load_config`.
@@ -109,6 +94,7 @@ def read_settings(args: argparse.Namespace, config_class: type[Config], *words: 
         return config_class
 
     config = load_config(args.config, [*args.overrides, *words], only)
+    assert isinstance(config, config_class)
     if config.method == "zero_shot":
         raise ValueError(
             "method=zero_shot adapts nothing, so there is no before and after; take the config of a method that does"
@@ -118,56 +104,23 @@ def read_settings(args: argparse.Namespace, config_class: type[Config], *words: 
     return config
 
 
-def load_models(config: RunConfig, device: torch.device, precision: torch.dtype | None) -> list[ClipModel]:
-    """The policy's CLIP and the reward models; every file is looked at before the first is read.
-
-    Raises:
-        ValueError, FileNotFoundError: see `check_clip`, `load_clip`.
-    """
-    names = [config.policy, *(model.name for model in config.reward.models)] if config.reward else [config.policy]
-    for name in names:
-        check_clip(name, config.pretrained_root)
-    models = [load_clip(name, config.pretrained_root, device, precision) for name in names]
-    return [model.compile_visual() for model in models] if config.compile else models
-
-
-def open_picture(path: str | Path, option: str) -> Image.Image:
-    """The user's picture as RGB.
-
-    Raises:
-        FileNotFoundError: no such file.
-        UnreadableImage: see `open_image`.
-    """
-    if not Path(path).is_file():
-        kind = "this is a folder" if Path(path).is_dir() else "there is no such file"
-        raise FileNotFoundError(f"{option} {path}: {kind}; give the path of a picture")
-    return open_image(Path(path))
-
-
-def read_lines(path: str | Path, option: str) -> list[str]:
-    """The lines of the user's text file, empty ones included.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is not UTF-8.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{option} {path}: there is no such file; give a text file")
-    try:
-        return Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{option} {path}: not a text file in UTF-8 ({error.reason}); save it as such") from error
-
-
-def rounded(value: float) -> float:
-    """Six digits, as in the records of a run."""
-    return float(f"{value:.6g}")
-
-
-def describe(config: RunConfig) -> str:
+def describe(config: AdaptingConfig) -> str:
     """Method and models in one line."""
-    rewards = ", ".join(model.name for model in config.reward.models) if config.reward else "none"
+    rewards = ", ".join(config.model_names[1]) or "none"
     return f"{config.method}, steps={config.steps}, lr={config.lr:g}; policy {config.policy}, reward {rewards}"
+
+
+def print_text(text: str) -> None:
+    """Print as much of a text as the terminal's encoding can show. A reader that has left (`| head`) is no error."""
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes
 
 
 def columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:

@@ -5,7 +5,7 @@ Source: paper Sec. 3 (momentum buffer: Sec. 4, RLCF-S-M); official TPT/clip/cust
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,14 +21,15 @@ INIT_LOSS_SCALE = 1000.0  # the official code's; used under fp16 autocast only
 class EpisodicState:
     """What an episode changes, and how it is put back.
 
-    Without momentum the start weights never move. With it, a running average follows the adapted weights, and every
-    `update_interval` samples the start weights become (1 - mix) * source + mix * average; the average goes on.
+    With momentum a running average follows the adapted weights, and every `update_interval` samples the start weights
+    become (1 - mix) * source + mix * average; the average goes on. Without, they never move.
 
     Args:
         tensors: tuned parameters, and buffers that change with them, by name. Restored in place.
         optimizer: over the tuned parameters; None when nothing is tuned.
         momentum: None for purely episodic adaptation.
         scale_loss: scale the loss against fp16 underflow; the scale restarts with each episode.
+        written: names of tuned tensors into which the policy writes the sample's own values before the first step.
     """
 
     def __init__(
@@ -37,17 +38,15 @@ class EpisodicState:
         optimizer: torch.optim.Optimizer | None,
         momentum: MomentumConfig | None = None,
         scale_loss: bool = False,
+        written: Iterable[str] = (),
     ) -> None:
-        self.tensors = dict(tensors)
-        self.optimizer = optimizer
-        self.momentum = momentum
-        self.source = _copies(self.tensors)
-        self.start = self.source
+        self.tensors, self.optimizer, self.momentum = dict(tensors), optimizer, momentum
+        self.source = self.start = _copies(self.tensors)
         self.average = _as_floats(self.source) if momentum else {}
         self.num_samples = 0  # since the last refresh of the start weights
         self.moved = torch.zeros(())  # how far the last episode moved the tuned parameters, L2 norm
-        self._versions: dict[str, int] | None = None  # of the tensors when they were restored, until the first step
-        self._prepared: dict[str, Tensor] = {}  # what a policy wrote into tuned tensors before the first step
+        self._written = list(written)
+        self._before_steps: dict[str, Tensor] | None = None  # of these, once there was a step
         self.scaler = GradScaler("cuda", init_scale=INIT_LOSS_SCALE, enabled=scale_loss)
         self._scaler_start = self.scaler.state_dict()
 
@@ -55,10 +54,8 @@ class EpisodicState:
     def episode(self) -> Iterator[None]:
         """Restore weights, optimizer and loss scale on entry; feed the running average on a clean exit only."""
         self.restore(self.start)
-        if self.optimizer is not None:
-            self.optimizer.state.clear()
-        self.scaler.load_state_dict(self._scaler_start)
-        self._versions, self._prepared = {name: tensor._version for name, tensor in self.tensors.items()}, {}
+        self._restart_optimizer()
+        self._before_steps = None
         yield
         self.moved = self._distance()
         if self.momentum is not None:
@@ -71,16 +68,12 @@ class EpisodicState:
     def step(self, loss: Tensor) -> None:
         """One update of the tuned parameters that lowers the loss."""
         assert self.optimizer is not None
-        if self._versions is not None:
-            written = [name for name, version in self._versions.items() if self.tensors[name]._version != version]
-            self._prepared, self._versions = _copies({name: self.tensors[name] for name in written}), None
+        if self._before_steps is None:
+            self._before_steps = _copies({name: self.tensors[name] for name in self._written})
         self.forget_gradients()
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:  # torch's fused optimizers leave out this note of a write
-                torch.autograd.graph.increment_version(parameter)
 
     def forget_gradients(self) -> None:
         """Give the gradients' memory to the next forward pass."""
@@ -111,18 +104,30 @@ class EpisodicState:
             torch._foreach_copy_(list(self.tensors.values()), [weights[name] for name in self.tensors])
 
     @torch.no_grad()
+    def _restart_optimizer(self) -> None:
+        """AdamW as it was made: moments and step counters are zero, in the memory that they have."""
+        if self.optimizer is not None:
+            moments = [tensor for state in self.optimizer.state.values() for tensor in state.values()]
+            if moments:
+                torch._foreach_zero_(moments)
+        self.scaler.load_state_dict(self._scaler_start)
+
+    @torch.no_grad()
     def _distance(self) -> Tensor:
         """L2 norm of the change of all tuned parameters by the steps of the episode."""
-        tuned = {name: tensor for name, tensor in self.tensors.items() if tensor.requires_grad}
-        if not tuned or self._versions is not None:  # nothing to tune, or no step was made
+        names = [name for name, tensor in self.tensors.items() if tensor.requires_grad]
+        if not names or self._before_steps is None:  # nothing to tune, or no step was made
             return torch.zeros(())
-        start = {**self.start, **self._prepared}
-        return torch.stack([torch.dist(tensor, start[name]) for name, tensor in tuned.items()]).norm()
+        start = {**self.start, **self._before_steps}
+        changes = torch._foreach_sub([self.tensors[name] for name in names], [start[name] for name in names])
+        return torch.stack(torch._foreach_norm(changes)).norm()
 
     @torch.no_grad()
     def _follow(self, momentum: MomentumConfig) -> None:
-        for name, average in self.average.items():
-            average.mul_(momentum.decay).add_(self.tensors[name].to(average.dtype), alpha=1 - momentum.decay)
+        averages = list(self.average.values())
+        adapted = [self.tensors[name].to(average.dtype) for name, average in self.average.items()]
+        torch._foreach_mul_(averages, momentum.decay)
+        torch._foreach_add_(averages, adapted, alpha=1 - momentum.decay)
         self.num_samples += 1
         if self.num_samples == momentum.update_interval:
             self.start = self._refreshed(momentum)

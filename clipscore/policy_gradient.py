@@ -10,14 +10,11 @@ from torch import Tensor
 
 
 def reinforce_loss(nll: Tensor, advantages: Tensor) -> Tensor:
-    """Policy-gradient loss of one episode, from log-probabilities.
+    """Policy-gradient loss of one episode: minimising it raises candidates with a positive advantage. -> scalar
 
     Args:
         nll: negative log-probability of each candidate under the policy, nats. [S, K]
         advantages: reward minus baseline, constant. [S, K]
-
-    Returns:
-        Scalar; minimising it raises the probability of candidates with a positive advantage.
 
     Raises:
         ValueError: the two shapes differ.
@@ -28,7 +25,7 @@ def reinforce_loss(nll: Tensor, advantages: Tensor) -> Tensor:
 
 
 def candidate_loss(logits: Tensor, candidates: Tensor, advantages: Tensor, zero_sum: bool) -> Tensor:
-    """Policy-gradient loss of one episode, from logits.
+    """`reinforce_loss` of the candidates' cross-entropies, from logits. -> scalar
 
     With A_s the sum of a view's advantages,
         mean(advantages * nll) = (sum_s A_s * logsumexp_s - sum_sk advantages_sk * logits_sk) / (S * K).
@@ -40,9 +37,6 @@ def candidate_loss(logits: Tensor, candidates: Tensor, advantages: Tensor, zero_
         candidates: class numbers. [S, K]
         advantages: reward minus baseline, constant. [S, K]
         zero_sum: whether each row of `advantages` adds up to zero by construction, see `advantages_sum_to_zero`.
-
-    Returns:
-        Scalar, equal to `reinforce_loss` of the candidates' cross-entropies.
     """
     chosen = logits.gather(1, candidates)  # [S, C] -> [S, K]
     if zero_sum:

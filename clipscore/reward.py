@@ -39,11 +39,7 @@ def clip_score(anchor: Tensor, candidates: Tensor, scale: float = 2.5) -> Tensor
 
 
 def ensemble_weights(confidences: Sequence[float], weighted: bool = True) -> list[float]:
-    """Weights of several reward models.
-
-    Args:
-        confidences: relative trust in each model, e.g. 10, 3, 5.
-        weighted: False gives every model the same weight.
+    """Weights of several reward models, from the relative trust in each.
 
     Returns:
         Each confidence over their sum, rounded to two decimals (10, 3, 5 -> 0.56, 0.17, 0.28: they may not add up to
@@ -93,12 +89,7 @@ def subtract_baseline(rewards: Tensor, baseline: str = "mean", over: str = "view
 
 
 class ClipReward:
-    """M frozen CLIPs with weights. It keeps no features: what it scores is passed in.
-
-    Args:
-        models: the reward models.
-        weights: one per model, see `ensemble_weights`.
-        scale: CLIPScore's w.
+    """M frozen CLIPs with weights, see `ensemble_weights`. It keeps no features: what it scores is passed in.
 
     Raises:
         ValueError: the two lists differ in length or are empty.

@@ -1,85 +1,130 @@
-"""Where the time of an episode goes, measured from outside: the method's own code knows nothing of it."""
+"""What the three tasks share: their models, their state, and where the time of an episode goes."""
 
 from __future__ import annotations
 
-import functools
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 import torch
+from torch import Tensor
 
-OTHER = "other"  # what is in no watched method
-Mark = tuple[str, Any]  # the stage that begins, and when: seconds, or a CUDA event
+from clipscore.clip_model import ClipModel
+from clipscore.config.adapting import AdaptingConfig
+from clipscore.episodic import EpisodicState
+from clipscore.metrics.stage_times import StageTimes
+from clipscore.models.group import load_models
+from clipscore.reward import ClipReward, ensemble_weights
 
 
-class StageTimes:
-    """Sums up the time spent in watched methods; time in a nested one counts for that one only.
+def build_reward(config: AdaptingConfig, models: Sequence[ClipModel]) -> ClipReward:
+    """The reward that a config describes, over its models."""
+    options = config.reward_options
+    weights = ensemble_weights([model.weight for model in options.models], options.weighted)
+    return ClipReward(models, weights, options.scale)
 
-    On CUDA the times are those of the device's work, by events, and nothing waits for them before `take`.
 
-    Args:
-        device: where the work is done.
-        watched: object, name of its method, and stage; see `watch`.
-    """
+class Tunable(Protocol):
+    """What a policy says of itself."""
 
-    def __init__(self, device: torch.device, watched: Sequence[tuple[Any, str, str]] = ()) -> None:
-        self.device = device
-        self._stages = [OTHER]
-        self._marks: list[Mark] = []
-        self._mark(OTHER)
-        for owner, method, stage in watched:
-            self.watch(owner, method, stage)
+    @property
+    def tuned(self) -> Mapping[str, Tensor]: ...  # parameters that the optimizer updates
 
-    def watch(self, owner: Any, method: str, stage: str) -> None:
-        """Count the time in `owner.method(...)` for a stage; an owner without this method is left alone."""
-        plain = getattr(owner, method, None)
-        if plain is None:
-            return
+    @property
+    def state(self) -> Mapping[str, Tensor]: ...  # these, and all else that is put back for each sample
 
-        @functools.wraps(plain)
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            with self.stage(stage):
-                return plain(*args, **kwargs)
+    @property
+    def written(self) -> Sequence[str]: ...  # those of the tuned into which `prepare` writes
 
-        setattr(owner, method, timed)
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count the time in this block for a stage."""
-        self._stages.append(name)
-        self._mark(name)
+def build_state(config: AdaptingConfig, policy: Tunable, scale_loss: bool = False) -> EpisodicState:
+    """AdamW over what the policy tunes, if anything, and the state that is put back for each sample."""
+    optimizer = None
+    if policy.tuned:
+        optimizer = torch.optim.AdamW(
+            policy.tuned.values(), lr=config.lr, weight_decay=config.weight_decay, eps=config.eps, fused=True
+        )
+    return EpisodicState(policy.state, optimizer, config.momentum, scale_loss, policy.written)
+
+
+def rounded(value: Any) -> Any:
+    """Six digits, as records hold them: of a number, a tensor, or lists of these."""
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    return [rounded(item) for item in value] if isinstance(value, list) else float(f"{value:.6g}")
+
+
+class Task:
+    """Base of the three tasks: what the launcher asks of each in the same way; see `scripts.runs.loop.Task`."""
+
+    SAMPLE: ClassVar[str]  # what one is called
+    STAGE_DIGITS: ClassVar[int] = 4
+    progress_metric: str
+    state: EpisodicState
+    ids: list[str]
+    about: dict[str, Any]
+
+    def __init__(self, config: AdaptingConfig) -> None:
+        self.models = load_models(config)
+        self.clip, self.device = self.models.policy, self.models.device
+        self.adapts, self.sequential = config.adapts, config.momentum is not None
+        self.times = StageTimes(self.device)
+        self.fingerprint = self.models.fingerprint()
+
+    def adapt(self, sample: Any) -> dict[str, Any]:
+        """Adapt to one sample; its record.
+
+        Raises:
+            FloatingPointError: a number is not finite; the sample is named.
+        """
+        started = time.perf_counter()
+        self.times.start()
         try:
-            yield
-        finally:
-            self._stages.pop()
-            self._mark(self._stages[-1])
+            row = self.episode(sample)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{self.SAMPLE} {sample.id}: {error}") from error
+        if self.adapts:
+            row["moved"] = rounded(self.state.moved)
+        stages = self.stages(sample)
+        if stages:
+            row["seconds_stages"] = {stage: round(seconds, self.STAGE_DIGITS) for stage, seconds in stages.items()}
+        return {**row, "seconds": round(time.perf_counter() - started, 4)}
 
-    def start(self) -> None:
-        """Forget what was measured so far."""
-        self._marks.clear()
-        self._mark(self._stages[-1])
+    def episode(self, sample: Any) -> dict[str, Any]:
+        """The record of one sample without times."""
+        raise NotImplementedError
 
-    def take(self) -> dict[str, float]:
-        """Seconds in each stage since the last `start` or `take`; waits for the device."""
-        self._mark(self._stages[-1])
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        found: defaultdict[str, float] = defaultdict(float)
-        for (stage, began), (_, ended) in zip(self._marks, self._marks[1:], strict=False):
-            found[stage] += self._seconds(began, ended)
-        self.start()
-        return dict(found)
+    def stages(self, sample: Any) -> dict[str, float]:
+        """Seconds in each stage of the episode; none where nothing adapts."""
+        return self.times.take() if self.adapts else {}
 
-    def _mark(self, stage: str) -> None:
-        if self.device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)
-            event.record(torch.cuda.current_stream(self.device))
-            self._marks.append((stage, event))
-        else:
-            self._marks.append((stage, time.perf_counter()))
+    def watch(self, objective: Any, *stages: tuple[Any, str, str]) -> None:
+        """Time these stages of an episode, the objective's, and the state's."""
+        for owner, method, stage in [
+            *stages,
+            *((objective, method, "reward") for method in ("observe", "step") if objective is not None),
+            (self.state, "step", "update"),
+            (self.state, "restore", "reset"),
+        ]:
+            self.times.watch(owner, method, stage)
 
-    def _seconds(self, began: Any, ended: Any) -> float:
-        return began.elapsed_time(ended) / 1000 if self.device.type == "cuda" else ended - began
+    def describe_data(self, data: Any, **more: Any) -> dict[str, Any]:
+        """For `about`: what was found of the data set."""
+        faults = [str(fault) for fault in data.faults]
+        return {"root": str(data.root), "layout": data.layout, "faults": faults, **more}
+
+    def progress(self, rows: Sequence[dict[str, Any]]) -> float:
+        """The running metric, in %."""
+        return self.summarize(rows)[self.progress_metric]
+
+    def summarize(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Figures of a run."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next sample depends on: the momentum buffer, or nothing."""
+        return self.state.state_dict() if self.sequential else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.state.load_state_dict(state)

@@ -1,16 +1,14 @@
-"""From a config to the parts of its method: policy, objective, and the state that is restored for each query."""
+"""From a config to the parts of its method: policy and objective."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from clipscore.clip_model import ClipModel
-from clipscore.episodic import EpisodicState
-from clipscore.reward import ClipReward, ensemble_weights
-from retrieval.adapt import DistillationObjective, Objective, PseudoLabelObjective, RlcfObjective
+from clipscore.objectives import DistillationObjective, Objective, PseudoLabelObjective, RlcfObjective
+from clipscore.task import build_reward
 from retrieval.config import RetrievalConfig
 from retrieval.policy import ImageTowerPolicy, Policy, TextTowerPolicy
 
@@ -32,20 +30,10 @@ def build_objective(config: RetrievalConfig, rewards: Sequence[ClipModel], galle
     """
     if config.method == "pseudo_label":
         return PseudoLabelObjective()
-    options = config.reward
-    weights = ensemble_weights([model.weight for model in options.models], options.weighted)
-    reward = ClipReward(rewards, weights, options.scale)
+    reward = build_reward(config, rewards)
     if config.method == "kd":
         return DistillationObjective(reward, gallery)
-    return RlcfObjective(reward, gallery, config.k, options)
-
-
-def build_state(config: RetrievalConfig, policy: Policy, scale_loss: bool = False) -> EpisodicState:
-    """AdamW over what the policy tunes, and the state that is restored for each query."""
-    optimizer = torch.optim.AdamW(
-        policy.tuned.values(), lr=config.lr, weight_decay=config.weight_decay, eps=config.eps, fused=True
-    )
-    return EpisodicState(policy.state, optimizer, config.momentum, scale_loss)
+    return RlcfObjective(reward, gallery, config.k, config.reward_options)
 
 
 def check_tower(clip: ClipModel, direction: str) -> None:

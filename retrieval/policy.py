@@ -5,20 +5,20 @@ Source: paper Sec. 4.2; official retrieval/custom_models.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from clipscore.clip_model import ClipModel, end_of_text
+from clipscore.task import Tunable
 
 
-class Policy(Protocol):
+class Policy(Tunable, Protocol):
     """A tower that encodes the query."""
 
     clip: ClipModel
-    tuned: dict[str, Tensor]  # parameters that the optimizer updates
-    state: dict[str, Tensor]  # these, and whatever else is restored for each query
 
     def prepare(self, query: Tensor) -> Tensor:
         """What can be computed once per query. [1, ...] -> [1, ...]"""
@@ -43,6 +43,7 @@ class ImageTowerPolicy:
     def __init__(self, clip: ClipModel) -> None:
         self.clip = clip
         self.tuned: dict[str, Tensor] = dict(clip.visual.named_parameters(prefix="visual"))
+        self.written: Sequence[str] = ()
         self._norms = [module for module in clip.visual.modules() if isinstance(module, nn.BatchNorm2d)]
         buffers = {f"visual.{n}": t for n, t in clip.visual.state_dict(keep_vars=True).items()} if self._norms else {}
         self.state: dict[str, Tensor] = {**buffers, **self.tuned}
@@ -79,11 +80,13 @@ class TextTowerPolicy:
         parameters = {n: p for n, p in clip.backend.named_parameters() if not n.startswith("visual.")}
         self._table = clip.text.token_embedding.weight
         self._rows: nn.Parameter | None = None
+        self.written: Sequence[str] = ()
         if not whole_table:
             name = next(name for name, parameter in parameters.items() if parameter is self._table)
             max_tokens = clip.text.positional_embedding.shape[0]
             self._rows = nn.Parameter(torch.zeros_like(self._table[:max_tokens]))
             parameters[name] = self._rows
+            self.written = [name]
         self.tuned: dict[str, Tensor] = parameters
         self.state = self.tuned
         _unfreeze(clip, self.tuned)

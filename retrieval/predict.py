@@ -10,27 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from clipscore.cli import (
-    columns,
-    command_parser,
-    describe,
-    load_models,
-    open_picture,
-    read_lines,
-    read_settings,
-    rounded,
-    run_command,
-)
-from clipscore.clip_model import ClipModel
+from clipscore.cli import columns, command_parser, describe, read_settings, run_command
 from clipscore.data.caption_sets import CaptionedImage
 from clipscore.data.checks import IMAGE_SUFFIXES
-from clipscore.data.images import Pictures
-from clipscore.models.devices import autocast_dtype, choose_device
-from retrieval.adapt import Step, adapt
-from retrieval.build import build_objective, build_policy, build_state, check_candidates, check_tower
+from clipscore.data.images import model_input, open_image
+from clipscore.data.user_files import open_picture, read_lines
+from clipscore.models.group import load_models
+from clipscore.objectives import RlcfStep, Step
+from clipscore.task import build_state, rounded
+from retrieval.adapt import adapt
+from retrieval.build import build_objective, build_policy, check_candidates, check_tower
 from retrieval.captions import clean_caption
 from retrieval.config import RetrievalConfig
 from retrieval.gallery import FeatureCache, image_features, text_features
@@ -169,20 +160,22 @@ def check_number(config: RetrievalConfig, gallery_size: int) -> None:
 
 def search(config: RetrievalConfig, question: Question) -> Found:
     """Build what the config describes, encode the gallery, and adapt to the query."""
-    device = choose_device(config.device)
-    precision = autocast_dtype(config.precision, device)
-    clip, *rewards = load_models(config, device, precision)
+    models = load_models(config)
+    clip, rewards, device = models.policy, models.rewards, models.device
     check_tower(clip, config.direction)
     cache = FeatureCache(None)
     pictures = image_features([clip, *rewards], question.images, clip.image_size, cache, config.num_workers)
     texts = [text_features(model, question.texts, cache) for model in [clip, *rewards]]
     queries, galleries = (pictures, texts) if question.by_image else (texts, pictures)
-    query = _query(clip, question).to(device)
+    if question.by_image:
+        query = model_input(open_image(question.images[0].path), clip.image_size).unsqueeze(0)  # [1, 3, H, W]
+    else:
+        query = clip.tokenize(question.texts)  # [1, L]
     policy = build_policy(config, clip)
     objective = build_objective(config, rewards, galleries[1:])
-    state = build_state(config, policy, scale_loss=precision is torch.float16)
+    state = build_state(config, policy, models.scale_loss)
     source_scale = clip.logit_scale.detach()
-    answer, steps = adapt(policy, state, objective, query, queries[1:], galleries[0], config.steps)
+    answer, steps = adapt(policy, state, objective, query.to(device), queries[1:], galleries[0], config.steps)
     before = steps[0].logits[0] if steps else answer
     return Found(before / source_scale, answer / clip.logit_scale.detach(), steps)  # the scale may have been tuned
 
@@ -191,8 +184,8 @@ def result(found: Found, items: Sequence[str]) -> dict[str, Any]:
     """The JSON-able part of an episode: numbers as in a run's record, gallery items by name."""
     steps: list[dict[str, Any]] = []
     for step in found.steps:
-        shown: dict[str, Any] = {"loss": rounded(float(step.loss.detach()))}
-        if step.candidates is not None:
+        shown: dict[str, Any] = {"loss": rounded(step.loss.detach())}
+        if isinstance(step, RlcfStep):
             pairs = zip(step.candidates[0].tolist(), step.rewards[0].tolist(), strict=True)
             shown["candidates"] = [{"item": items[number], "reward": rounded(reward)} for number, reward in pairs]
         steps.append(shown)
@@ -217,13 +210,6 @@ def show(found: dict[str, Any]) -> str:
         lines += ["", f"{moment}: cosine"]
         lines += columns([[f"{answer['cosine']:.4f}", answer["item"]] for answer in found[moment]])
     return "\n".join(lines)
-
-
-def _query(clip: ClipModel, question: Question) -> Tensor:
-    """What the policy's tower reads: the picture [1, 3, H, W], or token ids [1, L]."""
-    if not question.by_image:
-        return clip.tokenize(question.texts)
-    return Pictures([question.images[0].path], clip.image_size)[0].unsqueeze(0)
 
 
 def _listed(path: Path, name: str) -> CaptionedImage:

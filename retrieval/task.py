@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,18 +12,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from clipscore.clip_model import ClipModel, end_of_text
+from clipscore import task
+from clipscore.clip_model import end_of_text
 from clipscore.data.caption_sets import CaptionedImages, captions_fingerprint, find_captions
-from clipscore.data.images import Pictures
-from clipscore.models.devices import autocast_dtype, choose_device
-from clipscore.models.files import check_clip
-from clipscore.models.load import load_clip
-from clipscore.task import StageTimes
+from clipscore.data.images import Pictures, read_in_background
+from clipscore.data.samples import Sample
+from clipscore.models.group import check_models
+from clipscore.objectives import RlcfStep, Step
+from clipscore.task import build_state, rounded
 from retrieval import metrics
-from retrieval.adapt import Step, adapt
-from retrieval.build import build_objective, build_policy, build_state, check_candidates, check_tower
+from retrieval.adapt import adapt
+from retrieval.build import build_objective, build_policy, check_candidates, check_tower
 from retrieval.captions import clean_captions
 from retrieval.config import RetrievalConfig
 from retrieval.gallery import FeatureCache, image_features, text_features
@@ -33,15 +31,6 @@ from retrieval.gallery import FeatureCache, image_features, text_features
 log = logging.getLogger(__name__)
 
 NUM_LISTED = 10  # gallery items of a ranking that a record holds
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One query: an image [3, H, W] or token ids [L] if the method encodes it; or why it could not be read."""
-
-    id: str
-    query: Tensor | None
-    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,58 +68,64 @@ class Features:
         return self.gallery @ self.queries[number]
 
 
-class RetrievalTask:
+class RetrievalTask(task.Task):
     """Everything the launcher needs to know about a retrieval run.
 
     Raises:
         ValueError, FileNotFoundError: whatever is missing or does not fit, before the first query.
     """
 
+    SAMPLE, STAGE_DIGITS = "query", 5
     progress_metric = "r1"
 
     def __init__(self, config: RetrievalConfig) -> None:
         self.config = config
-        self.device = choose_device(config.device)
-        self.precision = autocast_dtype(config.precision, self.device)
         self.pairs = _inputs(config)
+        self._name_queries()
+        super().__init__(config)
+        if self.adapts:
+            check_tower(self.clip, config.direction)
+        self._token_ids = self.clip.tokenize(self.pairs.texts)
+        self._warn_of_long_captions()
+        self._encode()
+        if self.adapts:
+            self._build()
         data = self.pairs.data
-        self.by_image = config.direction == "image_to_text"
-        self.positives = self.pairs.captions_of if self.by_image else [[owner] for owner in self.pairs.owners]
-        self.ids = [image.id for image in data.images] if self.by_image else self.pairs.caption_ids
-        whole = data.published
+        self.fingerprint |= {"data": captions_fingerprint(data), "images": files_fingerprint(data)}
+        gallery = self.pairs.texts if self.by_image else [image.id for image in data.images]
+        self.about = self.describe_data(data, direction=config.direction, gallery=gallery)
+        self._log()
+
+    def _name_queries(self) -> None:
+        pairs, whole = self.pairs, self.pairs.data.published
+        self.by_image = self.config.direction == "image_to_text"
+        self.positives = pairs.captions_of if self.by_image else [[owner] for owner in pairs.owners]
+        self.ids = [image.id for image in pairs.data.images] if self.by_image else pairs.caption_ids
         self.published = whole and (whole.num_images if self.by_image else whole.num_captions)
         self._numbers = {key: number for number, key in enumerate(self.ids)}
 
-        self.clip = self._load(config.policy)
-        if config.method != "zero_shot":
-            check_tower(self.clip, config.direction)
-        rewards = [self._load(m.name) for m in config.reward.models] if config.reward else []
-        members = [self._load(name) for name in config.zero_shot_models]
-        self._token_ids = self.clip.tokenize(self.pairs.texts)
-        self._warn_of_long_captions()
-        self.source, *others = self._features([self.clip, *rewards, *members])
+    def _encode(self) -> None:
+        """Both sides by each model, from the cache or made now."""
+        config, (policy, rewards, members, *_) = self.config, self.models
+        cache = FeatureCache(Path(config.output_root) / "gallery" if config.cache else None)
+        models = [policy, *rewards, *members]
+        pictures = image_features(models, self.pairs.data.images, policy.image_size, cache, config.num_workers)
+        texts = [text_features(model, self.pairs.texts, cache) for model in models]
+        sides = zip(pictures, texts, strict=True) if self.by_image else zip(texts, pictures, strict=True)
+        self.source, *others = [Features(queries, gallery) for queries, gallery in sides]
         self.rewards, self.members = others[: len(rewards)], others[len(rewards) :]
         for model in [*rewards, *members]:
             model.cpu()  # done: from here on their features are asked, and of a teacher its logit scale
-        if config.method != "zero_shot":
-            self.policy = build_policy(config, self.clip)
-            self.objective = build_objective(config, rewards, [features.gallery for features in self.rewards])
-            self.state = build_state(config, self.policy, scale_loss=self.precision is torch.float16)
-            self.times = self._watch()
 
-        self.sequential = config.momentum is not None
-        self.fingerprint = {"data": captions_fingerprint(data), "images": files_fingerprint(data)}
-        self.fingerprint["precision"] = str(self.precision or torch.float32)
-        for role, models in {"policy": [self.clip], "reward": rewards, "zero_shot": members}.items():
-            self.fingerprint |= {f"{role}:{model.name}": model.sha256 for model in models}
-        gallery = self.pairs.texts if self.by_image else [image.id for image in data.images]
-        self.about = {
-            "root": str(data.root),
-            "layout": data.layout,
-            "faults": [str(fault) for fault in data.faults],
-            "direction": config.direction,
-            "gallery": gallery,
-        }
+    def _build(self) -> None:
+        galleries = [features.gallery for features in self.rewards]
+        self.policy = build_policy(self.config, self.clip)
+        self.objective = build_objective(self.config, self.models.rewards, galleries)
+        self.state = build_state(self.config, self.policy, self.models.scale_loss)
+        self.watch(self.objective, (self.policy, "prepare", "policy"), (self.policy, "encode", "policy"))
+
+    def _log(self) -> None:
+        data, config = self.pairs.data, self.config
         log.info(
             "%s: %d images and %d captions in %s; %s, %s on %s, %s",
             data.name, len(data.images), len(self.pairs.texts), data.root,
@@ -145,101 +140,42 @@ class RetrievalTask:
         """Find what is missing without loading a model: device, weight files, annotation file, images, captions.
 
         Raises:
-            ValueError, FileNotFoundError: see `check_clip`, `find_captions`, `clean_captions`, `check_candidates`.
+            ValueError, FileNotFoundError: see `check_models`, `find_captions`, `clean_captions`, `check_candidates`.
         """
-        autocast_dtype(config.precision, choose_device(config.device))
-        rewards = [model.name for model in config.reward.models] if config.reward else []
-        for name in [config.policy, *rewards, *config.zero_shot_models]:
-            check_clip(name, config.pretrained_root)
+        check_models(config)
         _inputs(config)
 
     def samples(self, ids: Sequence[str]) -> Iterator[Sample]:
-        """These queries, in this order; images are read in the background."""
+        """These queries, in this order: images [3, H, W], read in the background, or token ids [L]."""
         numbers = [self._numbers[key] for key in ids]
-        if self.config.method == "zero_shot":
+        if not self.adapts:
             yield from (Sample(key, None) for key in ids)
         elif self.by_image:
             paths = [self.pairs.data.images[number].path for number in numbers]
-            num_workers = min(self.config.num_workers, len(ids), os.cpu_count() or 1)
-            loader = DataLoader(Pictures(paths, self.clip.image_size), batch_size=None, num_workers=num_workers)
-            for key, picture in zip(ids, loader, strict=True):
-                unreadable = isinstance(picture, str)
-                yield Sample(key, None, picture) if unreadable else Sample(key, picture)
+            pictures = Pictures(paths, self.clip.image_size)
+            found = read_in_background(pictures, len(ids), self.config.num_workers)
+            yield from map(Sample.of, ids, found)
         else:
             yield from (Sample(key, self._token_ids[number]) for key, number in zip(ids, numbers, strict=True))
 
-    def adapt(self, sample: Sample) -> dict[str, Any]:
-        """Adapt to one query; its record.
-
-        Raises:
-            FloatingPointError: a loss is not finite; the query is named.
-        """
-        started = time.perf_counter()
-        number = self._numbers[sample.id]
-        before, steps, measured = self.source.scores(number), [], {}
-        if self.config.method == "zero_shot":
-            after = torch.stack([before, *(member.scores(number) for member in self.members)]).mean(dim=0)
-        else:
-            self.times.start()
-            after, steps = self._adapt(sample, number)
-            stages = {stage: round(seconds, 5) for stage, seconds in self.times.take().items()}
-            measured = {"moved": _round(float(self.state.moved)), "seconds_stages": stages}
+    def episode(self, sample: Sample) -> dict[str, Any]:
+        """The record of one query without times."""
+        number, steps = self._numbers[sample.id], list[Step]()
+        before = self.source.scores(number)
+        if self.adapts:
+            anchor = [features.queries[number : number + 1] for features in self.rewards]
+            query, gallery = sample.on(self.device).unsqueeze(0), self.source.gallery
+            after, steps = adapt(self.policy, self.state, self.objective, query, anchor, gallery, self.config.steps)
             if steps and not self.sequential:  # the same as `before`, but not up to the rounding of a batch
                 before = steps[0].logits[0]
-        row = record(before, after, self.positives[number], steps) | measured
+        else:
+            after = torch.stack([before, *(member.scores(number) for member in self.members)]).mean(dim=0)
         text = {} if self.by_image else {"text": self.pairs.texts[number]}
-        return {"id": sample.id, **text, **row, "seconds": round(time.perf_counter() - started, 4)}
-
-    def _adapt(self, sample: Sample, number: int) -> tuple[Tensor, list[Step]]:
-        anchor = [features.queries[number : number + 1] for features in self.rewards]
-        query = sample.query.to(self.device, non_blocking=True).unsqueeze(0)
-        try:
-            return adapt(self.policy, self.state, self.objective, query, anchor, self.source.gallery, self.config.steps)
-        except FloatingPointError as error:
-            raise FloatingPointError(f"query {sample.id}: {error}") from error
-
-    def progress(self, rows: Sequence[dict[str, Any]]) -> float:
-        """Recall at 1 so far, in %."""
-        return self.summarize(rows)[self.progress_metric]
+        return {"id": sample.id, **text, **record(before, after, self.positives[number], steps)}
 
     def summarize(self, rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
         """See `retrieval.metrics.summarize`."""
         return metrics.summarize(rows)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the next query depends on: the momentum buffer, or nothing."""
-        return self.state.state_dict() if self.sequential else {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
-        self.state.load_state_dict(state)
-
-    def _watch(self) -> StageTimes:
-        watched = [
-            (self.policy, "prepare", "policy"),
-            (self.policy, "encode", "policy"),
-            (self.objective, "observe", "reward"),
-            (self.objective, "step", "reward"),
-            (self.state, "step", "update"),
-            (self.state, "restore", "reset"),
-        ]
-        return StageTimes(self.device, watched)
-
-    def _load(self, name: str) -> ClipModel:
-        clip = load_clip(name, self.config.pretrained_root, self.device, self.precision)
-        return clip.compile_visual() if self.config.compile else clip
-
-    def _features(self, models: Sequence[ClipModel]) -> list[Features]:
-        """Both sides by each model, from the cache or made now."""
-        config, images = self.config, self.pairs.data.images
-        cache = FeatureCache(Path(config.output_root) / "gallery" if config.cache else None)
-        pictures = image_features(models, images, self.clip.image_size, cache, config.num_workers)
-        found = []
-        for model, of_images in zip(models, pictures, strict=True):
-            of_texts = text_features(model, self.pairs.texts, cache)
-            queries, gallery = (of_images, of_texts) if self.by_image else (of_texts, of_images)
-            found.append(Features(queries, gallery))
-        return found
 
     def _warn_of_long_captions(self) -> None:
         length = self._token_ids.shape[1]
@@ -277,15 +213,12 @@ def record(before: Tensor, after: Tensor, positives: Sequence[int], steps: Seque
     rank_before, rank = metrics.best_ranks(scores, [positives, positives]).tolist()
     top_before, top = metrics.top_items(scores, NUM_LISTED)
     row = {"rank_before": rank_before, "rank": rank, "top10_before": top_before, "top10": top}
-    row["loss"] = [_round(float(step.loss.detach())) for step in steps]
+    row["loss"] = rounded([step.loss.detach() for step in steps])
     if steps:
         logits = torch.cat([step.logits for step in steps])  # S x [1, G] -> [S, G]
         row["step_rank"] = metrics.best_ranks(logits, [positives] * len(steps)).tolist()
-    if steps and steps[0].candidates is not None:
-        row["candidates"] = [step.candidates[0].tolist() for step in steps]
-        row["rewards"] = [[_round(value) for value in step.rewards[0].tolist()] for step in steps]
+    scored = [step for step in steps if isinstance(step, RlcfStep)]
+    if scored:
+        row["candidates"] = [step.candidates[0].tolist() for step in scored]
+        row["rewards"] = rounded([step.rewards[0] for step in scored])
     return row
-
-
-def _round(value: float) -> float:
-    return float(f"{value:.6g}")

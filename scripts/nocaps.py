@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from clipscore.cli import print_text
 from clipscore.config.load import roots
 from clipscore.data.caption_layouts import NOCAPS_DOMAINS, NOCAPS_FILE, find_layout
-from clipscore.printing import print_text
 from scripts.fetch.manifest import NOCAPS_FILES
 from scripts.runs.process import messages
 

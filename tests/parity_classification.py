@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classification.adapt import Episode, Step, adapt
-from classification.build import build_objective, build_policy, build_state
+from classification.adapt import Episode, adapt
+from classification.build import build_objective, build_policy
 from classification.config import ClassificationConfig
 from classification.policy import EncoderPolicy, PromptPolicy
 from classification.prompt_learner import class_prompts
+from clipscore.objectives import RlcfStep, Step
+from clipscore.task import build_state
 from tests.golden_files import Golden, checksum
 
 ADAMW_DEFAULT_DECAY = 0.01  # where the official script passes none
@@ -137,7 +139,7 @@ class Recorder:
         else:
             self.fixed["tokenized_prompts"] = policy.clip.tokenize(class_prompts(self.config.prompt_words, names))
             self.fixed["class_features"] = policy.class_features
-        for index, features in enumerate(getattr(self.objective, "class_features", [])):
+        for index, features in enumerate(getattr(self.objective, "features", [])):
             self.fixed["reward_text_features" + self._suffix(index)] = features
 
     def _suffix(self, index: int) -> str:
@@ -145,7 +147,7 @@ class Recorder:
 
     def _step(self, step: Step) -> dict[str, Tensor]:
         row = {"logits_sel": step.logits, "loss": step.loss.detach()}
-        if step.candidates is not None:
+        if isinstance(step, RlcfStep):
             row |= {"topk_idx": step.candidates, "clipscore": step.rewards.flatten()}
             row["rewards"] = step.advantages.flatten()
         if isinstance(self.policy, EncoderPolicy):
@@ -165,13 +167,14 @@ class Recorder:
         self._add("selected_idx", episode.selected)
         if self.config.reward is None:
             return
-        observed = self.objective.observe(views[episode.selected])
+        anchor = self.objective.encode_images(views[episode.selected])
+        observed = self.objective.observe(anchor)
         if self.config.method == "rlcf":
             for index, features in enumerate(observed):
                 self._add("reward_image_features" + self._suffix(index), features)
         else:
             self._add("teacher_logits", observed)
-            self._add("reward_image_features", self.objective.reward.encode_images(views[episode.selected])[0])
+            self._add("reward_image_features", anchor[0])
 
     def _conditional_context(self, views: Tensor) -> None:
         self._add("image_features_views", self.policy.clip.project_images(views))

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from classification.adapt import averaged_entropy, confident_views
-from classification.methods.baselines import atkd_loss, dkd_loss, kd_loss
+from classification.methods.distillation import atkd_loss, dkd_loss
 from classification.policy import EncoderPolicy, EnsemblePolicy
 from classification.prompt_learner import class_prompts
+from clipscore.objectives import kd_loss
 from clipscore.reward import resize_images, subtract_baseline
 from clipscore.text_encoder import encode_texts
 from tests.golden_files import Golden, checksum

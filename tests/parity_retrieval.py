@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from clipscore.clip_model import end_of_text
+from clipscore.objectives import RlcfStep, Step
 from clipscore.reward import resize_images
+from clipscore.task import build_state
 from clipscore.text_encoder import encode_texts
 from retrieval import metrics
-from retrieval.adapt import Step, adapt
-from retrieval.build import build_objective, build_policy, build_state
+from retrieval.adapt import adapt
+from retrieval.build import build_objective, build_policy
 from retrieval.captions import clean_caption
 from retrieval.config import RetrievalConfig
 from retrieval.policy import TextTowerPolicy
@@ -115,7 +117,7 @@ class Replay:
     def _step(self, step: Step) -> dict[str, Tensor]:
         gradients = [self.policy.tuned[name].grad.norm() for name in self.meta["tuned_param_names"]]
         row = {"logits": step.logits[0], "loss": step.loss.detach(), "grad_norm": torch.stack(gradients)}
-        if step.candidates is not None:
+        if isinstance(step, RlcfStep):
             row |= {"topk_idx": step.candidates[0], "clipscore": step.rewards[0], "rewards": step.advantages[0]}
         return row
 

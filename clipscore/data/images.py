@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD
@@ -78,6 +80,11 @@ def normalize(pixels: Tensor) -> Tensor:
     return pixels.permute(2, 0, 1).contiguous().div(255).sub_(_MEAN).div_(_STD)
 
 
+def model_input(image: Image.Image, size: int) -> Tensor:
+    """A picture as a CLIP of this input size sees it. -> [3, size, size]"""
+    return normalize(to_pixels(centre_view(image, size)))
+
+
 class Pictures(Dataset["Tensor | str"]):
     """Images at a model's size [3, size, size]; a sentence in place of one that cannot be read."""
 
@@ -89,6 +96,12 @@ class Pictures(Dataset["Tensor | str"]):
 
     def __getitem__(self, index: int) -> Tensor | str:
         try:
-            return normalize(to_pixels(centre_view(open_image(self.paths[index]), self.size)))
+            return model_input(open_image(self.paths[index]), self.size)
         except UnreadableImage as error:  # as a value: raised in a reader process it would come with its traceback
             return str(error)
+
+
+def read_in_background(dataset: Dataset[Any], num_items: int, num_workers: int) -> Iterator[Any]:
+    """The items of a data set in their order, read by other processes."""
+    workers = min(num_workers, num_items, os.cpu_count() or 1)
+    yield from DataLoader(dataset, batch_size=None, num_workers=workers)

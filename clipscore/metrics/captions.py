@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipscore.clip_model import ClipModel
-from clipscore.data.images import UnreadableImage, centre_view, normalize, open_image, to_pixels
+from clipscore.data.images import UnreadableImage, model_input, open_image
 from clipscore.metrics.coco import COCO_METRICS, coco_scores, has_java, has_spice_models, official, one_line
 from clipscore.reward import clip_score
 from clipscore.text_encoder import encode_texts
@@ -169,7 +169,7 @@ def encode_image_files(
         views: dict[str, Tensor] = {}
         for name in names[start : start + batch_size]:
             try:
-                views[name] = normalize(to_pixels(centre_view(open_image(images[name]), clip.image_size)))
+                views[name] = model_input(open_image(images[name]), clip.image_size)
             except UnreadableImage as error:
                 if on_error != "skip":
                     raise

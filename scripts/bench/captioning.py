@@ -27,10 +27,10 @@ from captioning.config import CaptioningConfig
 from captioning.generate import beam_search
 from captioning.mapper import build_mapper
 from clipscore.clip_model import ClipModel
+from clipscore.metrics.stage_times import StageTimes
 from clipscore.models.devices import autocast_dtype
 from clipscore.policy_gradient import reinforce_loss
 from clipscore.reward import ClipReward, subtract_baseline
-from clipscore.task import StageTimes
 from scripts.bench.models import DEMO
 from scripts.bench.timing import NOWHERE, Bench
 from scripts.demo.captioner_report import load_demo_captioner

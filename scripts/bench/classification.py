@@ -8,14 +8,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from classification.adapt import RlcfObjective, adapt
-from classification.build import build_objective, build_policy, build_state, free_texts
+from classification.adapt import adapt
+from classification.build import build_objective, build_policy, free_texts
 from classification.config import ClassificationConfig
 from classification.data.class_names import class_names
 from classification.views import make_views
 from clipscore.clip_model import ClipModel
 from clipscore.data.images import open_image
-from clipscore.task import StageTimes
+from clipscore.metrics.stage_times import StageTimes
+from clipscore.objectives import RlcfObjective, RlcfStep
+from clipscore.task import build_state
 from scripts.bench.agreement import gap
 from scripts.bench.models import bench_clip, lean
 from scripts.bench.plain import Answer, plain_encoder, plain_prompt
@@ -95,7 +97,7 @@ class ClassificationBench(Bench):
         free_texts([policy], [reward])
         state = build_state(config, policy, scale_loss=clip.autocast_dtype is torch.float16)
         for owner, method, stage in [
-            (policy, "prepare", "policy"), (policy, "logits", "policy"), (objective, "observe", "reward"),
+            (policy, "prepare", "policy"), (policy, "logits", "policy"), (objective, "encode_images", "reward"),
             (objective, "step", "reward"), (state, "step", "update"), (state, "restore", "reset"),
             *([(policy, "class_features", "text")] if config.tune == "prompt" else []),
         ]:  # fmt: skip
@@ -103,7 +105,7 @@ class ClassificationBench(Bench):
 
         def run(views: Tensor, steps: int) -> Answer:
             episode = adapt(policy, state, objective, views, config.views.num_selected, steps)
-            candidates = [step.candidates for step in episode.steps if step.candidates is not None]
+            candidates = [step.candidates for step in episode.steps if isinstance(step, RlcfStep)]
             return Answer(episode.after, episode.selected, candidates, [step.logits for step in episode.steps])
 
         return run

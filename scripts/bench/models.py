@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clipscore.clip_model import ClipModel
 from clipscore.config.load import REPOSITORY
-from clipscore.data.images import centre_view, normalize, open_image, to_pixels
+from clipscore.data.images import model_input, open_image
 from clipscore.lean_blocks import make_lean
 from clipscore.models.devices import autocast_dtype
 from clipscore.models.load import build_openai_layout
@@ -61,7 +61,7 @@ class Pictures:
 
     def batch(self, number: int, size: int) -> Tensor:
         """The centre view of a picture, CLIP-normalised. [1, 3, size, size]"""
-        return normalize(to_pixels(centre_view(open_image(self.path(number)), size)))[None]
+        return model_input(open_image(self.path(number)), size)[None]
 
 
 def _demo_picture(number: int) -> Image.Image:

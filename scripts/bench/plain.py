@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.nn import functional as F
 
-from classification.adapt import RlcfObjective, confident_views
+from classification.adapt import confident_views
 from classification.config import ClassificationConfig
 from classification.prompt_learner import class_prompts
 from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.episodic import INIT_LOSS_SCALE
+from clipscore.metrics.stage_times import StageTimes
+from clipscore.objectives import RlcfObjective
 from clipscore.reward import subtract_baseline
-from clipscore.task import StageTimes
 from clipscore.text_encoder import encode_texts
-from retrieval.adapt import RlcfObjective as RetrievalObjective
 from retrieval.config import RetrievalConfig
 
 Sample = tuple[Tensor, Sequence[Tensor] | None]  # views [N, ...]; the rewards' features of a query M x [1, D]
@@ -53,7 +53,6 @@ class PlainEpisode:
         clip: the policy's CLIP.
         config: of the run.
         objective: its reward models score K candidates.
-        features: theirs of all classes, or of the gallery. M x [C, D]
         tuned: the module whose weights are put back for each sample.
         parameters: those of `tuned` that the optimizer gets.
         logits: of views or of a query. [N, ...] -> [N, C]
@@ -63,10 +62,10 @@ class PlainEpisode:
 
     def __init__(
         self, clip: ClipModel, config: ClassificationConfig | RetrievalConfig,
-        objective: RlcfObjective | RetrievalObjective, features: Sequence[Tensor], tuned: nn.Module,
+        objective: RlcfObjective, tuned: nn.Module,
         parameters: Iterable[nn.Parameter], logits: Callable[[Tensor], Tensor], num_selected: int, times: StageTimes,
     ) -> None:  # fmt: skip
-        self.clip, self.objective, self.features, self.tuned, self.times = clip, objective, features, tuned, times
+        self.clip, self.objective, self.tuned, self.times = clip, objective, tuned, times
         self.logits, self.num_selected = logits, num_selected
         self.optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay, eps=config.eps)
         self.source = copy.deepcopy(tuned.state_dict())
@@ -106,7 +105,7 @@ class PlainEpisode:
         """[S, C], M x [S, D] -> scalar, [S, K]"""
         k = self.objective.num_candidates
         candidates = logits.topk(k, dim=1).indices
-        rewards = self.objective.reward.score(anchor, [features[candidates] for features in self.features])
+        rewards = self.objective.reward.score(anchor, [features[candidates] for features in self.objective.features])
         nll = F.cross_entropy(logits.repeat_interleave(k, dim=0), candidates.flatten(), reduction="none")  # [S * K]
         return (subtract_baseline(rewards).flatten() * nll).mean(), candidates
 
@@ -134,8 +133,7 @@ def plain_prompt(
         return clip.logit_scale * images @ texts.T
 
     tuned, num_selected = nn.ParameterDict({"context": context}), config.views.num_selected
-    features = objective.class_features
-    return PlainEpisode(clip, config, objective, features, tuned, [context], logits, num_selected, times)
+    return PlainEpisode(clip, config, objective, tuned, [context], logits, num_selected, times)
 
 
 def plain_encoder(
@@ -150,12 +148,12 @@ def plain_encoder(
 
     tower = clip.visual.requires_grad_(True)  # of normalisation layers alone, most get gradients that nobody reads
     tuned = [p for name, p in tower.named_parameters() if config.tune != "norm" or "ln" in name or "bn" in name]
-    features, num_selected = objective.class_features, config.views.num_selected
-    return PlainEpisode(clip, config, objective, features, tower, tuned, logits, num_selected, times)
+    num_selected = config.views.num_selected
+    return PlainEpisode(clip, config, objective, tower, tuned, logits, num_selected, times)
 
 
 def plain_retrieval(
-    clip: ClipModel, config: RetrievalConfig, objective: RetrievalObjective, gallery: Tensor, times: StageTimes
+    clip: ClipModel, config: RetrievalConfig, objective: RlcfObjective, gallery: Tensor, times: StageTimes
 ) -> PlainEpisode:
     """Tuning of the query's tower; the whole model is put back. `gallery`: the policy's features of it, [G, D]."""
     by_image = config.direction == "image_to_text"
@@ -167,7 +165,7 @@ def plain_retrieval(
 
     named = dict(clip.backend.named_parameters())
     tuned = [p.requires_grad_(True) for name, p in named.items() if name.startswith("visual.") == by_image]
-    return PlainEpisode(clip, config, objective, objective.gallery, clip.backend, tuned, logits, 1, times)
+    return PlainEpisode(clip, config, objective, clip.backend, tuned, logits, 1, times)
 
 
 def _encode_texts(clip: ClipModel, token_ids: Tensor) -> Tensor:

@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clipscore.clip_model import ClipModel
+from clipscore.metrics.stage_times import StageTimes
+from clipscore.objectives import RlcfObjective, RlcfStep
 from clipscore.reward import ClipReward
-from clipscore.task import StageTimes
-from retrieval.adapt import RlcfObjective, adapt
-from retrieval.build import build_policy, build_state
+from clipscore.task import build_state
+from retrieval.adapt import adapt
+from retrieval.build import build_policy
 from retrieval.config import RetrievalConfig
 from scripts.bench.agreement import gap
 from scripts.bench.models import bench_clip, lean
@@ -86,7 +88,7 @@ class RetrievalBench(Bench):
             query, anchor = sample
             assert anchor is not None
             logits, done = adapt(policy, state, objective, query, anchor, self.gallery, steps)
-            candidates = [step.candidates for step in done if step.candidates is not None]
+            candidates = [step.candidates for step in done if isinstance(step, RlcfStep)]
             return Answer(logits, torch.zeros(1), candidates, [step.logits for step in done])
 
         return run
@@ -104,8 +106,7 @@ class RetrievalBench(Bench):
         return F.normalize(numbers, dim=1).to(self.device)
 
     def _objective(self, config: RetrievalConfig, clip: ClipModel) -> RlcfObjective:
-        assert config.reward is not None
-        return RlcfObjective(ClipReward([clip], [1.0]), [self.reward_gallery], config.k, config.reward)
+        return RlcfObjective(ClipReward([clip], [1.0]), [self.reward_gallery], config.k, config.reward_options)
 
     def _config(self, case: str) -> RetrievalConfig:
         return RetrievalConfig.model_validate(

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 import torch
 
+from clipscore.metrics.stage_times import OTHER, StageTimes
 from clipscore.models.devices import choose_device
-from clipscore.task import OTHER, StageTimes
 from scripts.bench.agreement import Agreement, in_words, merge, tolerance
 from scripts.bench.arithmetic import count_flops, matmul_rate, synchronize
 from scripts.bench.memory import peak_memory

@@ -19,8 +19,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from clipscore.cli import print_text
 from clipscore.config.load import ROOT_VARIABLES, roots
-from clipscore.printing import print_text
 from scripts.doctor.checks import Check, as_note, branch
 from scripts.doctor.data import FINE_GRAINED, GROUPS, TABLES, canonical, check_data
 from scripts.doctor.machine import check_machine

@@ -18,8 +18,8 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from clipscore.cli import print_text
 from clipscore.config.load import roots
-from clipscore.printing import print_text
 from scripts.fetch.download import fetch, find_fault
 from scripts.fetch.manifest import FILES, RemoteFile
 from scripts.runs.process import Interrupted, messages, signals

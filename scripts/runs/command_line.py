@@ -72,7 +72,8 @@ class CommandLine:
         return configs
 
     def help_text(self, config_class: ConfigClass) -> str:
-        """The general help, and the config files; with one of them its keys instead, see `list_keys`."""
+        """The general help, and the config files; with one of them its keys instead, see `describe_keys`."""
+        general = _parser().format_help()
         if self.config is None:
             return "\n".join([general, "config files:", *(f"  {file}" for file in available_configs())])
         return "\n".join([general, *describe_keys(self.config, self.words, config_class)])

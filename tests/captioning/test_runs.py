@@ -20,9 +20,9 @@ from transformers import OPTConfig, OPTForCausalLM
 from captioning import metrics
 from captioning.build import language_model_digest, load_language_model, load_tokenizer
 from captioning.mapper import build_mapper
-from captioning.task import sampling_seed
 from clipscore.config.load import REPOSITORY
 from clipscore.data.caption_layouts import canonical_name
+from clipscore.data.samples import sample_seed
 from clipscore.metrics import coco as coco_metrics
 from scripts import run
 from scripts.demo.make_data import make_data
@@ -190,7 +190,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(roots, monkeypatch, words, num_r
 
 
 def test_sampled_captions_depend_on_seed_data_set_and_image(roots):
-    assert len({sampling_seed(*key) for key in [(0, "a", "b"), (1, "a", "b"), (0, "b", "b"), (0, "a", "c")]}) == 4
+    assert len({sample_seed(*key) for key in [(0, "a", "b"), (1, "a", "b"), (0, "b", "b"), (0, "a", "c")]}) == 4
     words = [f"dataset={SCENES}", "limit=3", *REWARD, "sampling=nucleus"]
     assert start("capdec_c2f", *words) == start("capdec_c2f", *words, "seed=1") == 0
     first = [row["captions"] for row in results(roots, "capdec_c2f")[1]]

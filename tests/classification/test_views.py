@@ -14,8 +14,9 @@ from torchvision.transforms import v2
 
 import classification.augmix as augmix_module
 from classification.augmix import OPERATIONS, augmix
-from classification.views import make_views, view_seed
+from classification.views import make_views
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD
+from clipscore.data.samples import sample_seed
 
 NORMALIZE = transforms.Compose([transforms.ToTensor(), transforms.Normalize(CLIP_MEAN, CLIP_STD)])
 
@@ -233,10 +234,10 @@ def test_rotation_is_by_up_to_two_whole_degrees_either_way(monkeypatch):
 
 
 def test_view_seed_is_pinned_and_tells_samples_apart():
-    assert view_seed(0, "imagenet_a", "n01498041/a.jpg") == 8_181_229_579_148_164_068
+    assert sample_seed(0, "imagenet_a", "n01498041/a.jpg") == 8_181_229_579_148_164_068
     keys = [(0, "a", "b"), (1, "a", "b"), (0, "ab", ""), (0, "", "ab"), (0, "a", "c"), (10, "a", "b"), (1, "0a", "b")]
-    assert len({view_seed(*key) for key in keys}) == len(keys)
-    assert all(0 <= view_seed(seed, "a", "ü") < 2**63 for seed in range(200))
+    assert len({sample_seed(*key) for key in keys}) == len(keys)
+    assert all(0 <= sample_seed(seed, "a", "ü") < 2**63 for seed in range(200))
 
 
 @pytest.mark.parametrize(

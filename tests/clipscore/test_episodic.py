@@ -24,7 +24,8 @@ def test_weights_and_optimizer_start_again():
             ends.append(weight.item())
     assert ends[0] == ends[1] < 1.0
     with state.episode():
-        assert weight.item() == 1.0 and not state.optimizer.state
+        moments = state.optimizer.state[weight]
+        assert weight.item() == 1.0 and [float(moments[key]) for key in ("step", "exp_avg", "exp_avg_sq")] == [0, 0, 0]
 
 
 def test_momentum_by_hand():
@@ -94,7 +95,7 @@ def test_moved_is_the_norm_of_the_steps_change_alone():
     filled = torch.nn.Parameter(torch.zeros(2))  # a policy writes the sample's own values into it before the first step
     buffer = torch.zeros(1)
     optimizer = torch.optim.SGD([weight, filled], lr=1.0)
-    state = EpisodicState({"weight": weight, "filled": filled, "buffer": buffer}, optimizer)
+    state = EpisodicState({"weight": weight, "filled": filled, "buffer": buffer}, optimizer, written=["filled"])
     for _ in range(2):
         with state.episode():
             with torch.no_grad():
@@ -107,16 +108,28 @@ def test_moved_is_the_norm_of_the_steps_change_alone():
     assert state.moved == 0.0, "no step, no move"
 
 
-def test_fused_adamw_is_adamw_and_each_step_counts_as_a_write():
-    def run(**how):
-        weight = torch.nn.Parameter(torch.linspace(-1, 1, 50, dtype=torch.float64))
-        optimizer = torch.optim.AdamW([weight], lr=1e-2, weight_decay=5e-4, eps=1e-6, **how)
-        state = EpisodicState({"weight": weight}, optimizer)
+def test_an_episode_is_the_plain_formula_of_a_fresh_adamw():
+    """Weights after each episode, their distance, and the running average, by what the fused kernels stand for."""
+    momentum, options = MomentumConfig(decay=0.9, update_interval=5), {"lr": 1e-2, "weight_decay": 5e-4, "eps": 1e-6}
+    generator = torch.Generator().manual_seed(0)
+    source = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((50,), (3, 4), ())]
+    tuned = [torch.nn.Parameter(tensor.clone()) for tensor in source]
+    names = ["a", "b", "c"]
+    optimizer = torch.optim.AdamW(tuned, fused=True, **options)
+    state = EpisodicState(dict(zip(names, tuned, strict=True)), optimizer, momentum)
+    average = source
+    for number in range(1, 4):
+        plain = [torch.nn.Parameter(tensor.clone()) for tensor in source]
+        fresh = torch.optim.AdamW(plain, foreach=False, **options)
         with state.episode():
-            for _ in range(3):
-                version = weight._version
-                state.step((weight**4).sum())
-                assert weight._version > version
-        return weight.detach()
-
-    torch.testing.assert_close(run(fused=True), run(foreach=False), atol=1e-12, rtol=0)
+            for _ in range(number):
+                fresh.zero_grad()
+                sum((tensor**4).sum() for tensor in plain).backward()
+                fresh.step()
+                state.step(sum((tensor**4).sum() for tensor in tuned))
+                state.forget_gradients()
+            torch.testing.assert_close(tuned, plain, atol=1e-12, rtol=0)
+        distances = [torch.dist(new, old) for new, old in zip(plain, source, strict=True)]
+        torch.testing.assert_close(state.moved, torch.stack(distances).norm().detach(), atol=1e-12, rtol=0)
+        average = [0.9 * old + (1 - 0.9) * new.detach() for old, new in zip(average, plain, strict=True)]
+        torch.testing.assert_close([state.average[name] for name in names], average, atol=1e-12, rtol=0)

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from clipscore.task import OTHER, StageTimes
+from clipscore.metrics.stage_times import OTHER, StageTimes
 
 
 class Worker:
@@ -30,7 +30,8 @@ def test_nested_methods_count_for_themselves():
     worker, times = Worker(), StageTimes(torch.device("cpu"))
     times.watch(worker, "outer", "policy")
     times.watch(worker, "inner", "text")
-    times.watch(worker, "absent", "reward")
+    with pytest.raises(AttributeError, match="absent"):
+        times.watch(worker, "absent", "reward")
     times.start()
     assert worker.outer() == "done"
     time.sleep(0.03)

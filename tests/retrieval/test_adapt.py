@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch.nn import functional as F
 
-from clipscore.task import StageTimes
+from clipscore.metrics.stage_times import StageTimes
+from clipscore.task import build_state
 from clipscore.text_encoder import encode_texts
-from retrieval.adapt import PseudoLabelObjective, adapt
-from retrieval.build import build_objective, build_policy, build_state, check_candidates
+from retrieval.adapt import adapt
+from retrieval.build import build_objective, build_policy, check_candidates
 from retrieval.config import RetrievalConfig
 from scripts.bench.plain import plain_retrieval
 
@@ -108,17 +107,11 @@ def test_kd_pulls_towards_the_teacher(tiny_clip):
     values = config().model_dump(exclude={"num_candidates"}) | {"method": "kd", "direction": "image_to_text"}
     kd = RetrievalConfig.model_validate(values)
     ours = Episodes(tiny_clip, "image_to_text")
-    ours.objective = build_objective(kd, [tiny_clip("R1")], ours.objective.gallery)
+    ours.objective = build_objective(kd, [tiny_clip("R1")], ours.objective.features)
     teacher = ours.objective.observe([ours.anchors[:1]]).softmax(dim=1)
     _, steps = ours.run(0)
     torch.testing.assert_close(steps[0].loss.detach(), -(teacher * steps[0].logits.log_softmax(1)).sum())
     assert steps[-1].loss < steps[0].loss
-
-
-def test_pseudo_label_raises_the_first_item():
-    logits = torch.tensor([[1.0, 3.0, 2.0]])
-    step = PseudoLabelObjective().step(logits, None)
-    assert step.loss.item() == pytest.approx(-math.log(math.exp(3) / (math.exp(1) + math.exp(2) + math.exp(3))))
 
 
 def test_bad_numbers_are_named(tiny_clip):

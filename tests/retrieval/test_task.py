@@ -12,9 +12,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from clipscore.data.images import centre_view, normalize, open_image, to_pixels
+from clipscore.metrics.stage_times import StageTimes
+from clipscore.objectives import RlcfObjective
 from clipscore.reward import ClipReward
-from clipscore.task import StageTimes
-from retrieval.adapt import RlcfObjective
 from retrieval.config import RetrievalConfig
 from retrieval.policy import ImageTowerPolicy
 from retrieval.task import RetrievalTask
@@ -72,7 +72,7 @@ def test_the_record_of_a_late_query(folder, tiny_clip, direction, number):
     plain = plain_retrieval(clips[0], ours, objective, gallery, StageTimes(torch.device("cpu")))
     before = gallery @ of_policy[number]
     row, first = rows[number], before.topk(3).indices
-    parts = zip((0.67, 0.33), objective.gallery, anchor, strict=True)
+    parts = zip((0.67, 0.33), objective.features, anchor, strict=True)
     scores = [weight * (2.5 * items[first] @ query[0]).clamp(min=0) for weight, items, query in parts]
     assert row["candidates"][0] == first.tolist()
     torch.testing.assert_close(torch.tensor(row["rewards"][0]), sum(scores), atol=2e-5, rtol=0)

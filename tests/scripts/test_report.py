@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classification.views import make_views, view_seed
+from classification.views import make_views
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD
 from clipscore.data.images import open_image
+from clipscore.data.samples import sample_seed
 from scripts.report.__main__ import main, write_report
 from scripts.report.figures import Figures, read_figures
 from scripts.report.numbers import labels, number, p_value, seconds, ticks
@@ -127,7 +128,7 @@ def test_views_are_those_that_the_run_saw(tmp_path: Path) -> None:
     data = data_of(page_of(run))
     card = next(card for card in data["runs"][0]["cards"] if card["id"] == "5.png")
     picture = open_image(tmp_path / "images/5.png")
-    views = make_views(picture, VIEWS["num_views"], 72, view_seed(3, "mine", "5.png"))
+    views = make_views(picture, VIEWS["num_views"], 72, sample_seed(3, "mine", "5.png"))
     for view in card["views"]:
         drawn = Image.open(io.BytesIO(base64.b64decode(data["pictures"][view["picture"]].partition(",")[2])))
         views_of_run = [other.permute(1, 2, 0).numpy() * CLIP_STD + CLIP_MEAN for other in views]

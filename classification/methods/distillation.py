@@ -1,76 +1,16 @@
-"""What RLCF is compared with: entropy minimisation, pseudo-labels and three kinds of distillation.
+"""Distillation in other forms than the plain one: decoupled, and with adaptive temperatures.
 
-Source of the official versions: TPT/tpt_cls.py, TPT/tune_cls_tpt.py, TPT/tune_cls_kd.py, TPT/utils/{KD,DKD,ATKD}.py.
+Source of the official versions: TPT/tune_cls_kd.py, TPT/utils/{DKD,ATKD}.py.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from classification.adapt import Step, averaged_entropy
-from clipscore.reward import ClipReward
-
 ATKD_EPS = 1e-5
 ATKD_GAIN = 2.0  # logits are standardised to this deviation
-
-
-class TptObjective:
-    """Entropy of the averaged prediction. Source: TPT, Shu et al. 2022 (arXiv 2209.07511)."""
-
-    def observe(self, views: Tensor) -> None:
-        """Needs no other model."""
-
-    def step(self, logits: Tensor, observed: None) -> Step:
-        """[S, C] -> Step"""
-        return Step(logits.detach(), averaged_entropy(logits))
-
-
-class PseudoLabelObjective:
-    """Cross-entropy with the policy's own prediction of each view. Source: Lee 2013, Pseudo-Label."""
-
-    def observe(self, views: Tensor) -> None:
-        """Needs no other model."""
-
-    def step(self, logits: Tensor, observed: None) -> Step:
-        """[S, C] -> Step"""
-        return Step(logits.detach(), F.cross_entropy(logits, logits.argmax(dim=1)))
-
-
-class DistillationObjective:
-    """Imitate the reward model's prediction of the selected views.
-
-    Args:
-        reward: one frozen CLIP, the teacher.
-        class_features: its features of the class prompts. 1 x [C, D]
-        loss: of student and teacher logits.
-    """
-
-    def __init__(
-        self, reward: ClipReward, class_features: Sequence[Tensor], loss: Callable[[Tensor, Tensor], Tensor]
-    ) -> None:
-        self.reward, self.class_features, self.loss = reward, class_features, loss
-
-    def observe(self, views: Tensor) -> Tensor:
-        """Teacher logits, made once per image. [S, 3, H, W] -> [S, C]"""
-        return self.reward.teacher_logits(self.reward.encode_images(views), self.class_features)
-
-    def step(self, logits: Tensor, observed: Tensor) -> Step:
-        """[S, C] -> Step"""
-        return Step(logits.detach(), self.loss(logits, observed))
-
-
-def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """Cross-entropy of the student under the teacher's softened prediction, mean over views. [S, C], [S, C] -> scalar
-
-    Times the squared temperature, which keeps the gradient's size. The teacher's entropy, which has no gradient, is
-    left out. Source: Hinton et al. 2015 (arXiv 1503.02531).
-    """
-    targets = (teacher / temperature).softmax(dim=1)
-    return -(targets * (student / temperature).log_softmax(dim=1)).sum(dim=1).mean() * temperature**2
 
 
 def dkd_loss(

@@ -1,0 +1,21 @@
+"""TPT, Shu et al. 2022 (arXiv 2209.07511): the prompt under which the averaged prediction is surest.
+
+Source: official TPT/tpt_cls.py, TPT/tune_cls_tpt.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from classification.adapt import averaged_entropy
+from clipscore.objectives import Objective, Step
+
+
+class TptObjective(Objective):
+    """Entropy of the averaged prediction; needs no other model."""
+
+    def step(self, logits: Tensor, observed: Any) -> Step:
+        """[S, C] -> Step"""
+        return Step(logits.detach(), averaged_entropy(logits))

@@ -1,0 +1,35 @@
+"""One test sample on its way to a method, and the seed of what is drawn for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One test sample as the method reads it, or None where it reads nothing; or the sentence why it is unreadable."""
+
+    id: str
+    tensor: Tensor | None
+    error: str | None = None
+
+    @staticmethod
+    def of(key: str, picture: Tensor | str) -> Sample:
+        """An item of `clipscore.data.images.Pictures`: the picture [3, H, W], or why there is none."""
+        return Sample(key, None, picture) if isinstance(picture, str) else Sample(key, picture)
+
+    def on(self, device: torch.device) -> Tensor:
+        """The tensor of a sample that has one."""
+        assert self.tensor is not None, self.id
+        return self.tensor.to(device, non_blocking=True)
+
+
+def sample_seed(run_seed: int, dataset: str, sample_id: str) -> int:
+    """Seed of all that is drawn for one sample, in [0, 2^63): no order, shard or restart changes it."""
+    key = json.dumps([run_seed, dataset, sample_id]).encode()
+    return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1

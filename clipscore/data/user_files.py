@@ -1,0 +1,37 @@
+"""Files that a command line names: a picture, or lines of text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from clipscore.data.images import open_image
+
+
+def open_picture(path: str | Path, option: str) -> Image.Image:
+    """The user's picture as RGB.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnreadableImage: see `open_image`.
+    """
+    if not Path(path).is_file():
+        kind = "this is a folder" if Path(path).is_dir() else "there is no such file"
+        raise FileNotFoundError(f"{option} {path}: {kind}; give the path of a picture")
+    return open_image(Path(path))
+
+
+def read_lines(path: str | Path, option: str) -> list[str]:
+    """The lines of the user's text file, empty ones included.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not UTF-8.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{option} {path}: there is no such file; give a text file")
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{option} {path}: not a text file in UTF-8 ({error.reason}); save it as such") from error

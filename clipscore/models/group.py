@@ -1,0 +1,64 @@
+"""All CLIPs of a configuration, on one device and in one precision."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from clipscore.clip_model import ClipModel
+from clipscore.config.adapting import AdaptingConfig
+from clipscore.models.devices import autocast_dtype, choose_device
+from clipscore.models.files import check_clip
+from clipscore.models.load import load_clip
+
+
+class Models(NamedTuple):
+    """The CLIPs of a config, and where and how they compute."""
+
+    policy: ClipModel
+    rewards: list[ClipModel]
+    members: list[ClipModel]  # of a zero-shot ensemble, beside the policy
+    device: torch.device
+    precision: torch.dtype | None  # under autocast
+
+    @property
+    def scale_loss(self) -> bool:
+        return self.precision is torch.float16
+
+    def fingerprint(self) -> dict[str, str]:
+        """The weights, and how they compute."""
+        roles = {"policy": [self.policy], "reward": self.rewards, "zero_shot": self.members}
+        weights = {f"{role}:{model.name}": model.sha256 for role, models in roles.items() for model in models}
+        return {"precision": str(self.precision or torch.float32)} | weights
+
+
+def check_models(config: AdaptingConfig) -> tuple[torch.device, torch.dtype | None]:
+    """Find the device, the precision, and the weight files of a config without reading them.
+
+    Raises:
+        ValueError, FileNotFoundError: see `choose_device`, `autocast_dtype`, `check_clip`.
+    """
+    device = choose_device(config.device)
+    precision = autocast_dtype(config.precision, device)
+    for name in itertools.chain(*config.model_names):
+        check_clip(name, config.pretrained_root)
+    return device, precision
+
+
+def load_models(config: AdaptingConfig) -> Models:
+    """Every CLIP of a config; all files are looked at before the first is read.
+
+    Raises:
+        ValueError, FileNotFoundError: see `check_models`, `load_clip`.
+    """
+    device, precision = check_models(config)
+
+    def load(names: Sequence[str]) -> list[ClipModel]:
+        models = [load_clip(name, config.pretrained_root, device, precision) for name in names]
+        return [model.compile_visual() for model in models] if config.compile else models
+
+    [policy], rewards, members = map(load, config.model_names)
+    return Models(policy, rewards, members, device, precision)
