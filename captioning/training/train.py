@@ -133,7 +133,7 @@ def fresh_captioner(
         torch.manual_seed(config.seed)
         width = embedding_width(lm)
         mapper = build_mapper(config.mapper, clip_width, width, config.prefix_length, config.mapper_layers)
-    return Captioner(lm, tokenizer, mapper.to(lm.get_input_embeddings().weight.device), autocast)
+    return Captioner(lm, tokenizer, mapper.to(next(lm.parameters()).device), autocast)
 
 
 class Training:
