@@ -53,12 +53,18 @@ class Bench(Protocol):
     """The episodes of one task. It is built from options alone, so that a process of its own can build it again.
 
     Attributes:
+        options: of the command line.
+        device: where both forms run.
+        pictures: files to read.
         task: its name.
         defaults: of options that depend on the size.
         models: what both forms adapt, each a copy.
         rate_dtype: type of the matrix products.
     """
 
+    options: argparse.Namespace
+    device: torch.device
+    pictures: Pictures
     task: str
     defaults: dict[str, dict[str, Any]]
     models: Any
