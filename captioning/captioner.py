@@ -105,7 +105,8 @@ class Captioner(nn.Module):
         width = max(map(len, texts))
         ids = [text + [self.pad] * (width - len(text)) for text in texts]
         mask = [[1] * len(text) + [0] * (width - len(text)) for text in texts]
-        return torch.tensor([ids, mask]).to(self.device, non_blocking=True).unbind()
+        both = torch.tensor([ids, mask]).to(self.device, non_blocking=True)  # [2, K, T]
+        return both[0], both[1]
 
     def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """Texts without special tokens and outer white space."""

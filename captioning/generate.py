@@ -101,10 +101,10 @@ def beam_search(writer: Writer, prefix: Tensor, num_beams: int, options: Decodin
 def _replay(searches: Sequence[_Search], found: Tensor, vocabulary: int) -> None:
     """Let each image's search take the best continuations of some tokens. [N, images, 2, 2 K]"""
     found = found.cpu()
-    for totals, choices in zip(found[:, :, 0].tolist(), found[:, :, 1].long().tolist(), strict=True):
-        for search, *best in zip(searches, totals, choices, strict=True):
+    for all_totals, all_choices in zip(found[:, :, 0].tolist(), found[:, :, 1].long().tolist(), strict=True):
+        for search, totals, choices in zip(searches, all_totals, all_choices, strict=True):
             if not search.done:
-                search.extend(*best, vocabulary)
+                search.extend(totals, choices, vocabulary)
 
 
 class _Search:

@@ -42,7 +42,8 @@ class LeanBlock(ResidualAttentionBlock):
         if k_x is not None:
             return self.attend(self.project(q_x, 0, 1), self.project(k_x, 1, 3), attn_mask)
         width = q_x.shape[-1]
-        return self.attend(*self.project(q_x).split([width, 2 * width], dim=-1), attn_mask, self.is_causal)
+        queries, keys_values = self.project(q_x).split([width, 2 * width], dim=-1)
+        return self.attend(queries, keys_values, attn_mask, self.is_causal)
 
     def project(self, normed: Tensor, first: int = 0, last: int = 3) -> Tensor:
         """Queries, keys, values side by side, or those of the three from `first` to `last`. [B, L, W] -> [B, L, 3 W]"""

@@ -136,8 +136,9 @@ def image_features(
                     found[number] = _finite(features, models[number], "images")
                     if not unreadable:
                         cache.save(origins[number], features)
-            for features, model, of_model in zip(found, models, parts, strict=True):
-                of_model.append(features.to(model.device, model.dtype))
+            for ready, model, of_model in zip(found, models, parts, strict=True):
+                assert ready is not None
+                of_model.append(ready.to(model.device, model.dtype))
             advance(len(block))
     if unreadable:
         more = f"; and {len(unreadable) - 1} more: {'; '.join(unreadable[1:4])}" if len(unreadable) > 1 else ""
@@ -237,7 +238,7 @@ def _origin(model: ClipModel, kind: str, items: str) -> dict[str, str]:
 def _code_digest() -> str:
     """sha256 of the modules between a file and its feature."""
     modules = (clip_model, clip_weights, images_module, lean_blocks, reward, shared_prefix, text_encoder)
-    return hashlib.sha256(b"".join(Path(module.__file__).read_bytes() for module in modules)).hexdigest()
+    return hashlib.sha256(b"".join(Path(str(module.__file__)).read_bytes() for module in modules)).hexdigest()
 
 
 def _stamp(path: Path) -> str:
