@@ -192,9 +192,9 @@ def clock(work: Callable[[], Any]) -> float:
 
 def bench_of(task: str, *words: str) -> Any:
     """The bench of a task, at the paper's sizes with random weights."""
-    from scripts.bench.__main__ import _bench_class, _options
+    from scripts.bench.__main__ import bench_class, parse_options
 
-    return _bench_class(task)(_options(task, ["--size", "B16", "--device", "cuda", "--no-memory", *words]))
+    return bench_class(task)(parse_options(task, ["--size", "B16", "--device", "cuda", "--no-memory", *words]))
 
 
 def check_speed(work: Path, found: Found) -> None:
