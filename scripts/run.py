@@ -126,7 +126,7 @@ def run_one(config: RunConfig) -> Row | None:
     with RunFolder(config) as folder, process.log_file(folder.log_file):
         try:
             process.prepare_torch(config.num_threads, config.device)
-            summary = run_task(task_class(config)(config), config, folder, process.describe_environment())
+            summary = run_task(task_class(config)(config), config, folder, process.describe_environment(config.device))
         except BaseException:
             log.debug("ended by", exc_info=True)
             raise

@@ -184,14 +184,14 @@ def run_training(config: TrainConfig) -> Path:
     features = load_features(find_features(config))
     check_policy(config, features)
     with RunFolder(config) as folder, log_file(folder.path / "log.txt"):
-        prepare_torch(config.num_threads)
+        prepare_torch(config.num_threads, config.device)
         lm, tokenizer = load_language_model(config.llm, Path(config.pretrained_root))
         fingerprint = {"features": features.digest, "language_model": language_model_digest(lm, tokenizer)}
         fingerprint["computed_in"] = str(dtype or torch.float32)
         files = TrainingFolder(folder.path, config, fingerprint)
         files.check()
         captioner = fresh_captioner(config, features.width, lm.to(device), tokenizer, dtype)
-        folder.begin(fingerprint, describe_environment(), {})
+        folder.begin(fingerprint, describe_environment(config.device), {})
         train(config, captioner, features, files)
         folder.finish({"dataset": config.dataset, "name": config.name, "loss": epoch_losses(folder.path)})
         log.info("wrote %s", folder.path / CHECKPOINT)
