@@ -15,6 +15,7 @@ import time
 import warnings
 
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from captioning import generate
 from scripts.gpu_check import ROOT, bench_of, clock
@@ -36,7 +37,7 @@ def main() -> None:
 
     def deterministic(on: bool, warn_only: bool = True) -> None:
         torch.use_deterministic_algorithms(on, warn_only=warn_only)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 - mypy does not know it
 
     measure("as in the bench", 8)
     deterministic(True)
@@ -57,8 +58,8 @@ def main() -> None:
         gc.disable()
         measure("no garbage collection")
         gc.enable()
-        readers = torch.utils.data.DataLoader([torch.zeros(64, 3, 224, 224)] * 64, batch_size=None, num_workers=8)
-        batches = iter(readers)
+        data = TensorDataset(torch.zeros(640, 8))
+        batches = iter(DataLoader(data, batch_size=4, num_workers=8))
         next(batches)
         time.sleep(1)
         measure("8 idle readers")
