@@ -61,6 +61,8 @@ class CaptioningTask(Task):
             "checkpoint": file_sha256(checkpoint),
             "llm": language_model_digest(self.captioner.lm, self.captioner.tokenizer),
         }
+        self.captioner.cast_frozen()  # after the digest, which is of the weights as they were
+        self.clip.cast_frozen()
         self.about = self.describe_data(self.data, checkpoint=str(checkpoint))
         log.info(
             "%s: %d images in %s; %s of %s on %s, %s; metrics: %s",

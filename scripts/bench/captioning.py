@@ -130,6 +130,7 @@ class CaptioningBench(Bench):
             self.models = _random_captioner(options)
         self.models.to(self.device).autocast_dtype = autocast_dtype(options.precision, self.device)
         self.rate_dtype = self.models.autocast_dtype or self.models.dtype
+        self.models.cast_frozen()
         self.rewards = (0.5 + 0.1 * torch.randn(options.candidates)).to(self.device)  # max(2.5 * cos, 0) is about 0.5
 
     @staticmethod
