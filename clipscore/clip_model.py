@@ -1,6 +1,6 @@
 """One CLIP behind one face: encode images, token ids or prompt embeddings to unit-length features.
 
-The only module that knows the attribute names of open_clip's models. Weights are found and read in `clip_weights`.
+The only module that knows the attribute names of open_clip's models. Weights are found and read in `models.load`.
 """
 
 from __future__ import annotations

@@ -89,11 +89,7 @@ def subtract_baseline(rewards: Tensor, baseline: str = "mean", over: str = "view
 
 
 class ClipReward:
-    """M frozen CLIPs with weights, see `ensemble_weights`. It keeps no features: what it scores is passed in.
-
-    Raises:
-        ValueError: the two lists differ in length or are empty.
-    """
+    """M frozen CLIPs with weights, see `ensemble_weights`. It keeps no features: what it scores is passed in."""
 
     def __init__(self, models: Sequence[ClipModel], weights: Sequence[float], scale: float = 2.5) -> None:
         if not models or len(models) != len(weights):
