@@ -245,6 +245,13 @@ def test_own_paths_are_absolute_or_relative_to_the_working_directory_or_the_data
         CaptionFiles(annotations="mine.json", image="a")
 
 
+def test_byte_order_mark(tmp_path):
+    write(tmp_path / "mine.json", '\ufeff[{"image": "é.jpg", "caption": ["Ä"]}]')
+    touch(tmp_path, "é.jpg")
+    data = find_captions("mine", tmp_path, CaptionFiles(annotations="mine.json"))
+    assert listed(data) == [("é.jpg", ("Ä",), "é", None)]
+
+
 def test_own_split_of_a_karpathy_file(tmp_path):
     """The faults of another split do not matter."""
     content = karpathy(("test", "", "a.jpg", ["x"]), ("dev", "", "b.jpg", ["y"]), ("train", "", "gone.jpg", [""]))
@@ -253,13 +260,6 @@ def test_own_split_of_a_karpathy_file(tmp_path):
     said = r"'val' is not in the file, found: test \(1 images\), dev \(1 images\), train \(1 images\)"
     with pytest.raises(ValueError, match=said):
         own(tmp_path, content, split="val")
-
-
-def test_byte_order_mark(tmp_path):
-    (tmp_path / "mine.json").write_bytes('[{"image": "é.jpg", "caption": ["Ä"]}]'.encode("utf-8-sig"))
-    touch(tmp_path, "é.jpg")
-    data = find_captions("mine", tmp_path, CaptionFiles(annotations="mine.json"))
-    assert listed(data) == [("é.jpg", ("Ä",), "é", None)]
 
 
 def test_equal_file_names_are_never_taken_for_one_image(tmp_path):
@@ -399,11 +399,8 @@ ONE = {"image": "a.jpg", "caption": "x"}
         ([], "the file lists no images"),
         ([GOOD, {"caption": ["y"]}], r"entry 1 has no image \(got None \(NoneType\)\), expected the image's path"),
         ([{"image": " ", "caption": ["y"]}], "entry 0 has no image"),
-        ([GOOD, {"image": "b.jpg"}], r"entry 1 \(b\.jpg\) has no captions"),
         ([GOOD, {"image": "b.jpg", "caption": []}], r"entry 1 \(b\.jpg\) has no captions"),
         ([ONE, {"image": "b.jpg"}], r"entry 1 \(b\.jpg\) has no captions"),
-        ([ONE, {"caption": "y"}], "entry 1 has no image"),
-        ([{"image": "b.jpg"}], r"entry 0 \(b\.jpg\) has no captions"),
         ([GOOD, "b.jpg"], r"entry 1 of the list is 'b\.jpg' \(str\), expected an object"),
         ([GOOD, {"image": "b.jpg", "caption": ["y", ""]}], r"entry 1 \(b\.jpg\): an empty caption \(''\)"),
         ([{"image": "b.jpg", "caption": "\n"}], r"entry 0 \(b\.jpg\): an empty caption"),
@@ -412,7 +409,6 @@ ONE = {"image": "a.jpg", "caption": "x"}
         ([{"image": "b.jpg", "caption": ["x", None]}], r"a caption is None \(NoneType\), expected a text"),
         ([ONE, GOOD | {"image": "b.jpg"}], r"entry 1 \(b\.jpg\): a caption is \['x'\] \(list\), expected a text"),
         ([GOOD, GOOD], r"1 images are listed more than once \(a\.jpg\), expected one entry per image"),
-        (karpathy(("test", "", "a.jpg", ["x"]), ("test", "", "a.jpg", ["y"])), "1 images are listed more than once"),
         (karpathy(("test", "", "a.jpg", []), ("val", "", "b.jpg", ["y"])), r"entry 0 \(a\.jpg\) has no captions"),
         (karpathy(("val", "", "b.jpg", ["y"]), ("test", "d", None, ["x"])), "entry 1 has no image"),
         ({"images": [{"split": "test", "filename": "a.jpg", "sentences": [{}]}]}, "a caption is None"),
@@ -423,8 +419,6 @@ ONE = {"image": "a.jpg", "caption": "x"}
         (coco_form((1, "a.jpg", ["x"]), (2, "a.jpg", ["y"])), r"listed more than once \(a\.jpg\)"),
         (coco_form((1, "a.jpg", ["x"]), (1, "b.jpg", ["y"])), r"listed more than once \(1\)"),
         (coco_form((None, "a.jpg", ["x"])), "entry 0 of images has no id"),
-        (coco_form((1, None, ["x"])), "entry 0 has no image"),
-        (coco_form((1, "a.jpg", ["x", None])), "a caption is None"),
         (coco_form((1, "a.jpg", ["x"])) | {"images": []}, r"captions without images: 1 values of image_id .*\(1\)"),
         ({"images": [{"id": 1}, 5], "annotations": [{"caption": "x", "image_id": 1}]}, "entry 1 of images is 5"),
         ({"images": [{"id": 1}], "annotations": [{"caption": "x"}, 5]}, "entry 1 of annotations is 5"),
@@ -433,15 +427,6 @@ ONE = {"image": "a.jpg", "caption": "x"}
 def test_faulty_entries(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         own(tmp_path, content, "a.jpg", "b.jpg")
-
-
-def test_missing_images_are_counted_and_named(tmp_path):
-    names = [f"{folder}/{number}.jpg" for folder in "abc" for number in range(4)]
-    content = [{"image": name, "caption": ["x"]} for name in names]
-    gone = ["a/1.jpg", "a/3.jpg", *names[8:]]  # of the folder c there is nothing
-    said = r"6 of 12 listed images are missing on disk \(a/1\.jpg, a/3\.jpg, c/0\.jpg, \.\.\.\); tried under: .*pict"
-    with pytest.raises(FileNotFoundError, match=said):
-        own(tmp_path, content, *(name for name in names if name not in gone))
 
 
 def test_missing_images_name_every_root(tmp_path):

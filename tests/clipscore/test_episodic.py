@@ -1,4 +1,4 @@
-"""Restore, and the momentum buffer, by hand."""
+"""Restore, and the momentum buffer, beside what the traces replay."""
 
 from __future__ import annotations
 
@@ -14,28 +14,18 @@ def make(momentum=None, start=1.0):
     return weight, EpisodicState({"weight": weight}, torch.optim.AdamW([weight], lr=0.1, weight_decay=0.0), momentum)
 
 
-def test_momentum_by_hand():
-    weight, state = make(MomentumConfig(decay=0.5, update_interval=2, mix=0.5), start=0.0)
-    for adapted in (4.0, 8.0):
-        with state.episode():
-            assert weight.item() == 0.0  # the start moves after two samples only
-            weight.data.fill_(adapted)
-    # average: 0 -> 0.5 * 0 + 0.5 * 4 = 2 -> 0.5 * 2 + 0.5 * 8 = 5; start: 0.5 * source 0 + 0.5 * 5
-    assert state.average["weight"].item() == 5.0
-    with state.episode():
-        assert weight.item() == 2.5
-        weight.data.fill_(1.0)
-    assert state.average["weight"].item() == 3.0  # the average itself is not restarted
-    state.restore_source()
-    assert weight.item() == 0.0
-
-
-def test_a_failed_episode_does_not_feed_the_average():
+def test_a_failed_episode_does_not_feed_the_average_and_the_source_can_be_restored():
     weight, state = make(MomentumConfig(decay=0.0, update_interval=1))
     with pytest.raises(RuntimeError), state.episode():
         weight.data.fill_(9.0)
         raise RuntimeError
     assert state.average["weight"].item() == 1.0 and state.num_samples == 0
+    for expected in (1.0, 4.0):
+        with state.episode():
+            assert weight.item() == expected
+            weight.data.fill_(4.0)
+    state.restore_source()
+    assert weight.item() == 1.0
 
 
 def test_state_goes_on_in_another_process_and_is_half_as_large_right_after_a_refresh():
