@@ -7,7 +7,7 @@ import json
 import os
 import re
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from classification.config import DatasetFiles
 from classification.data.class_names import class_names, wnids
 from classification.data.find import LabelledImages, find_dataset
 from classification.data.layouts import CORRUPTIONS, LAYOUTS, SplitLayout, canonical_name, find_layout
@@ -23,14 +24,6 @@ from clipscore.data.images import UnreadableImage, open_image
 V2 = "imagenetv2-matched-frequency-format-val"
 GO_ON = "; or partial=true to go on with what is there$"
 find_part = functools.partial(find_dataset, partial=True)
-
-
-@dataclass(frozen=True)
-class Files:
-    images: str
-    class_names: str | None = None
-    split_file: str | None = None
-    split: str = "test"
 
 
 def make_folders(root: Path, folders: list[str], files: tuple[str, ...] = ("b.JPEG", "a.png")) -> None:
@@ -59,7 +52,7 @@ def listed(data: LabelledImages) -> list[tuple[str, int]]:
 def refused(kind: type[Exception], said: str, name: str, root: Path, images: str | None = None, **files: str) -> str:
     """What the error says that looking for a data set must raise."""
     with pytest.raises(kind, match=said) as error:
-        find_dataset(name, root, None if images is None else Files(images, **files))
+        find_dataset(name, root, None if images is None else DatasetFiles(images=images, **files))
     return str(error.value)
 
 
@@ -94,7 +87,7 @@ def test_order_and_labels_are_those_of_torchvision(tmp_path):
     folders = ["dog", "Cat", "ant 2"]
     make_folders(tmp_path / "mine", folders, files=("x10.jpg", "x2.JPG", "y.tiff"))
     reference = ImageFolder(tmp_path / "mine")
-    data = find_dataset("mine", tmp_path, Files("mine"))
+    data = find_dataset("mine", tmp_path, DatasetFiles(images="mine"))
     assert listed(data) == [(str(Path(p).relative_to(tmp_path / "mine")), label) for p, label in reference.samples]
     assert data.class_names == reference.classes == ["Cat", "ant 2", "dog"]
 
@@ -182,7 +175,7 @@ def test_class_name_files_of_an_own_set(tmp_path, monkeypatch, file, content, na
     make_folders(tmp_path / "images", ["n1", "n2"], files=("x.webp",))
     (tmp_path / file).write_text(content)
     monkeypatch.chdir(tmp_path)
-    data = find_dataset("mine", tmp_path / "elsewhere", Files("images", class_names=file))
+    data = find_dataset("mine", tmp_path / "elsewhere", DatasetFiles(images="images", class_names=file))
     assert data.class_names == names
     label_of_n1 = 0 if "small" in names[0] else 1
     assert listed(data) == [("n1/x.webp", label_of_n1), ("n2/x.webp", 1 - label_of_n1)]
@@ -192,7 +185,7 @@ def test_own_split_file_takes_names_from_all_splits(tmp_path):
     train = [["sub/c.jpg", 2, "owl"], ["sub/c.jpg", 1, "cat"], ["sub/a.jpg", 0, "bee"]]
     write_split(tmp_path / "split.json", [], train=train[:2], mine=[["./sub/a.jpg", 0, "bee"]])
     touch(tmp_path / "images", "sub/a.jpg")
-    files = Files(str(tmp_path / "images"), split_file=str(tmp_path / "split.json"), split="mine")
+    files = DatasetFiles(images=str(tmp_path / "images"), split_file=str(tmp_path / "split.json"), split="mine")
     data = find_dataset("mine", tmp_path, files)
     assert (data.class_names, listed(data)) == (["bee", "cat", "owl"], [("sub/a.jpg", 0)])
 
@@ -218,21 +211,20 @@ def test_faulty_class_name_files(tmp_path, file, content, message):
 @pytest.mark.parametrize(
     ("kind", "said", "files"),
     [
-        (FileNotFoundError, r"dataset_files\.images=nowhere not found; tried: .*nowhere", Files("nowhere")),
-        (FileNotFoundError, r"dataset_files\.class_names=x\.txt not found", Files("images", class_names="x.txt")),
-        (ValueError, r"expected a folder, got the file .*file\.jpg", Files("file.jpg")),
-        (ValueError, "split_file: expected a json file, got the folder", Files("images", split_file="images")),
-        (ValueError, r"no class folders \(images directly in it: 1\)", Files("flat")),
-        (ValueError, "expected one of them", Files("images", class_names="file.jpg", split_file="file.jpg")),
-        (ValueError, "no list named 'dev', found: train, val, test", Files("images", split_file="s.json", split="dev")),
+        (FileNotFoundError, r"dataset_files\.images=nowhere not found; tried: .*nowhere", {"images": "nowhere"}),
+        (FileNotFoundError, r"dataset_files\.class_names=x\.txt not found", {"class_names": "x.txt"}),
+        (ValueError, r"expected a folder, got the file .*file\.jpg", {"images": "file.jpg"}),
+        (ValueError, "split_file: expected a json file, got the folder", {"split_file": "images"}),
+        (ValueError, r"no class folders \(images directly in it: 1\)", {"images": "flat"}),
+        (ValueError, "expected one of them", {"class_names": "file.jpg", "split_file": "file.jpg"}),
+        (ValueError, "no list named 'dev', found: train, val, test", {"split_file": "s.json", "split": "dev"}),
     ],
 )
 def test_faulty_own_sets(tmp_path, kind, said, files):
     make_folders(tmp_path / "images", ["n1"])
     touch(tmp_path, "flat/a.jpg", "file.jpg")
     write_split(tmp_path / "s.json", [["a.jpg", 0, "bee"]])
-    with pytest.raises(kind, match=said):
-        find_dataset("mine", tmp_path, files)
+    refused(kind, said, "mine", tmp_path, **{"images": "images", **files})
     refused(ValueError, r"'A' is built in \(imagenet_a\); drop dataset_files", "A", tmp_path, "images")
 
 
@@ -359,7 +351,7 @@ def test_images_are_counted_against_the_published_number(eurosat, imagenet_a):
         data = find_dataset(name, imagenet_a)
         assert (len(data.images), data.published, data.faults) == (published, published, ())
     make_folders(imagenet_a / "mine", ["n1"])
-    assert find_dataset("mine", imagenet_a, Files("mine")).published is None
+    assert find_dataset("mine", imagenet_a, DatasetFiles(images="mine")).published is None
     touch(imagenet_a / "imagenet-a" / wnids("imagenet_a")[0], "copy.jpg")
     said = rf"imagenet-a: 401 images, published are 400; unpack the original archive again \(https://.*\){GO_ON}"
     refused(ValueError, said, "imagenet_a", imagenet_a)
