@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from classification.prompt_learner import PromptLearner, class_prompts, load_prompt_start
+from classification.prompt_learner import PromptLearner, load_prompt_start
 
 NAMES = ["wok", "great_white_shark"]
 START, END, DOT = 49406, 49407, 269
@@ -52,10 +52,6 @@ def test_a_name_that_is_too_long_is_cut_in_front_of_the_end_token(tiny_clip, pro
     assert sorted(t for t in tokens if t < 0) == list(range(-learner.num_context, 0))
     assert tokens.count(clip.tokenize(["wok"])[0, 1]) == 77 - 2 - learner.num_context
     assert len(token_at(learner, clip, 1)) == 1 + learner.num_context + 3
-
-
-def test_prompts_keep_their_underscores_and_names_lose_theirs():
-    assert class_prompts("a_photo_of_a", ["great_white_shark"]) == ["a_photo_of_a great white shark."]
 
 
 def test_context_of_another_length_or_width(tiny_clip):
