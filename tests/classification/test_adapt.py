@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
-from classification.adapt import adapt, averaged_entropy, confident_views
+from classification.adapt import adapt
 from classification.build import build_objective, build_policy, check_candidates, max_used_classes
 from classification.config import ClassificationConfig
 from classification.methods.distillation import atkd_loss
-from classification.policy import PriorBatchNorm2d, use_prior_statistics
+from classification.policy import PriorBatchNorm2d
 from classification.prompt_learner import class_prompts
 from clipscore.task import build_state
 from clipscore.text_encoder import encode_prompts, encode_texts
@@ -21,16 +19,9 @@ VIEWS = torch.randn(2, 16, 3, 32, 32, generator=torch.Generator().manual_seed(0)
 
 
 def config(**changes):
-    values = {
-        "dataset": "x",
-        "dataset_files": {"images": ""},
-        "data_root": "",
-        "pretrained_root": "",
-        "output_root": "",
-        "method": "rlcf",
-        "steps": 2,
-    }
-    values |= {"lr": 1e-3, "views": {"num_views": 16, "select_fraction": 0.25}, "reward": {"models": [{"name": "R1"}]}}
+    values = {"dataset": "x", "dataset_files": {"images": ""}, "method": "rlcf", "steps": 2, "lr": 1e-3}
+    values |= dict.fromkeys(("data_root", "pretrained_root", "output_root"), "")
+    values |= {"views": {"num_views": 16, "select_fraction": 0.25}, "reward": {"models": [{"name": "R1"}]}}
     return ClassificationConfig.model_validate(values | changes)
 
 
@@ -92,49 +83,21 @@ def test_how_many_classes_a_loss_can_depend_on():
 
 
 def test_what_is_tuned(tiny_clip):
-    prompt = build(tiny_clip, tune="prompt")[1]
+    prompt, encoder, norm = (build(tiny_clip, tune=tune)[1] for tune in ("prompt", "encoder", "norm"))
     assert {name: tuple(t.shape) for name, t in prompt.tuned.items()} == {"context": (4, 64)}
     assert not any(p.requires_grad for p in prompt.clip.parameters())
-    encoder = build(tiny_clip, tune="encoder")[1]
     assert list(encoder.tuned) == [name for name, _ in encoder.clip.visual.named_parameters()]
     trainable = {name for name, p in encoder.clip.named_parameters() if p.requires_grad}
     assert all(".visual." in name for name in trainable) and len(trainable) == len(encoder.tuned) == 32
-    norm = build(tiny_clip, tune="norm")[1]
     assert len(norm.tuned) == 12 and all("ln" in name for name in norm.tuned)
     resnet = build(tiny_clip, "RN", tune="norm")[1]
     assert not any("downsample" in name for name in resnet.tuned) and "bn1.running_mean" in resnet.state
-
-
-def test_confident_views_by_hand():
-    logits = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 9.0], [1.0, 0.0]])
-    assert confident_views(logits, 3).tolist() == [2, 1, 3]
-
-
-def test_averaged_entropy_is_of_the_mean_prediction():
-    opposite = torch.tensor([[50.0, 0.0], [0.0, 50.0]])  # each view is sure, their mean is not
-    assert averaged_entropy(opposite).item() == pytest.approx(math.log(2))
 
 
 def test_fixed_atkd_is_zero_for_a_teacher_that_differs_in_scale_only():
     student = torch.randn(4, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     assert atkd_loss(student, 3 * student + 5, fixed=True).abs() < 1e-8
     assert atkd_loss(student, 3 * student + 5) > 1e-3  # as released
-
-
-def test_prior_statistics_by_hand_and_only_in_the_tower_given():
-    def tower():
-        return torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.Conv2d(1, 1, 1))
-
-    ours, other = tower(), tower()
-    names = list(ours.state_dict())
-    use_prior_statistics(ours, prior=3.0)
-    assert type(ours[0]) is PriorBatchNorm2d and type(other[0]) is torch.nn.BatchNorm2d
-    assert list(ours.state_dict()) == names
-    x = torch.tensor([0.0, 4.0]).view(2, 1, 1, 1)  # mean 2, unbiased variance 8; source: mean 0, variance 1
-    mean, variance = 0.25 * 2, 0.75 * 1 + 0.25 * 8
-    torch.testing.assert_close(ours[0].train()(x), (x - mean) / math.sqrt(variance + 1e-5))
-    torch.testing.assert_close(ours[0].eval()(x), x / math.sqrt(1 + 1e-5))
-    assert ours[0].running_mean.item() == 0
 
 
 def test_prior_leaves_a_resnet_reward_alone(tiny_clip):
@@ -157,43 +120,33 @@ def test_before_is_zero_shot_even_where_tuned_norms_answer_in_train_mode(tiny_cl
         torch.testing.assert_close(logits, zero_shot, atol=1e-12, rtol=0)
 
 
-def test_reward_sees_the_policys_hard_prompts(tiny_clip):
-    objective = build(tiny_clip, tune="encoder", prompt="a_photo_of_a")[3]
-    expected = encode_texts(tiny_clip("R1"), class_prompts("a_photo_of_a", NAMES))
-    assert torch.equal(objective.features[0], expected)
+def build_float(tiny_clip, device, autocast, **changes):
+    options = config(**changes)
+    clips = [tiny_clip(name).float().to(device) for name in ("P", "R1")]
+    for clip in clips:
+        clip.autocast_dtype = autocast
+    policy = build_policy(options, clips[0], NAMES)
+    state = build_state(options, policy, scale_loss=autocast is torch.float16)
+    return options, policy, state, build_objective(options, clips[1:], NAMES)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("tune", ["prompt", "encoder", "norm"])
 def test_half_precision_on_cuda_agrees_with_the_cpu(tiny_clip, tune):
-    def parts(device, autocast):
-        options = config(tune=tune)
-        clips = [tiny_clip(name).float().to(device) for name in ("P", "R1")]
-        for clip in clips:
-            clip.autocast_dtype = autocast
-        policy = build_policy(options, clips[0], NAMES)
-        state = build_state(options, policy, scale_loss=autocast is torch.float16)
-        return options, policy, state, build_objective(options, clips[1:], NAMES)
-
-    cpu = run(parts("cpu", None), VIEWS[0].float())
-    cuda = run(parts("cuda", torch.float16), VIEWS[0].float().cuda())
+    cpu = run(build_float(tiny_clip, "cpu", None, tune=tune), VIEWS[0].float())
+    cuda = run(build_float(tiny_clip, "cuda", torch.float16, tune=tune), VIEWS[0].float().cuda())
     assert cuda.after.dtype == torch.float32
     torch.testing.assert_close(cuda.after.cpu(), cpu.after, atol=0.1, rtol=0)
 
 
 @pytest.mark.gpu
 def test_steps_never_wait_for_the_gpu(tiny_clip):
-    options = config(tune="prompt")
-    clips = [tiny_clip(name).float().cuda() for name in ("P", "R1")]
-    for clip in clips:
-        clip.autocast_dtype = torch.float16
-    policy = build_policy(options, clips[0], NAMES)
-    state = build_state(options, policy, scale_loss=True)
-    objective = build_objective(options, clips[1:], NAMES)
-    run((options, policy, state, objective), VIEWS[0].float().cuda())  # warm up
+    views = VIEWS[0].float().cuda()
+    parts = _, policy, state, objective = build_float(tiny_clip, "cuda", torch.float16, tune="prompt")
+    run(parts, views)  # warm up
     with state.episode():
-        inputs = policy.prepare(VIEWS[0].float().cuda())[:4]
-        observed = objective.observe(objective.encode_images(VIEWS[0, :4].float().cuda()))
+        inputs = policy.prepare(views)[:4]
+        observed = objective.observe(objective.encode_images(views[:4]))
         torch.cuda.set_sync_debug_mode("error")
         try:
             for _ in range(2):

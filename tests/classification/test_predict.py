@@ -44,11 +44,6 @@ def roots(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def own_set(pictures: Path) -> list[str]:
-    files = [f"dataset_files.images={pictures}", f"dataset_files.split_file={pictures / 'split.json'}"]
-    return ["dataset=photos", *files]
-
-
 def test_a_method_that_adapts_nothing_is_refused(pictures, caplog):
     words = ["--config", "configs/classification/zero_shot.yaml", "policy=demo/policy.pt"]
     assert main(["--image", str(pictures / "0.png"), "--classes", "cat,dog", *words]) == 2
@@ -67,7 +62,8 @@ def test_an_interrupt_ends_it_quietly(pictures, monkeypatch, capsys, caplog):
 @pytest.mark.parametrize("name", ["rlcf_prompt", "rlcf_encoder"])
 def test_prints_what_a_run_records(pictures, roots, capsys, name):
     config = f"configs/classification/{name}.yaml"
-    words = [*QUICK, *own_set(pictures), "lr=1e-3"]
+    files = [f"dataset_files.images={pictures}", f"dataset_files.split_file={pictures / 'split.json'}"]
+    words = [*QUICK, "dataset=photos", *files, "lr=1e-3"]
     assert run.main(["--config", config, *words]) == 0
     rows = [json.loads(line) for line in (roots / f"output/{name}__photos__seed0/rows.jsonl").read_text().splitlines()]
     row = next(row for row in rows if row["id"] == "1.png")
@@ -91,13 +87,8 @@ def test_prints_what_a_run_records(pictures, roots, capsys, name):
 
     assert main(command) == 0
     text = capsys.readouterr().out
-    for step in found["steps"]:
-        for view in step["views"]:
-            cells = [cell for c in view["candidates"] for cell in (c["class"], f"{c['reward']:.4f}")]
-            assert any(line.split() == f"view {view['view']} {' '.join(cells)}".split() for line in text.splitlines())
-    (first,) = [
-        line for line in text.splitlines() if line.lstrip().startswith(f"{found['before'][0]['probability']:.2%}")
-    ]
+    share = f"{found['before'][0]['probability']:.2%}"
+    (first,) = [line for line in text.splitlines() if line.lstrip().startswith(share)]
     assert first.split("  ")[-1].strip() == found["after"][0]["class"]
 
 

@@ -90,9 +90,8 @@ def test_rlcf_beats_zero_shot_and_rewards_are_recorded(roots):
     assert summary["accuracy"] > summary["accuracy_before"] + 5 and summary["fixed"] > summary["broken"]
     for row in rows:
         assert len(row["candidates"]) == len(row["rewards"]) == len(row["loss"]) == 3
-        assert len(row["selected"]) == 3 and all(
-            0 <= r <= 2.5 for step in row["rewards"] for view in step for r in view
-        )
+        assert len(row["selected"]) == 3
+        assert all(0 <= reward <= 2.5 for step in row["rewards"] for view in step for reward in view)
 
 
 @pytest.mark.parametrize(("name", "words"), [("rlcf_prompt", REWARD), ("rlcf_s_m_encoder", [*ENSEMBLE, "lr=1e-3"])])
@@ -125,19 +124,12 @@ def test_workers_and_order_do_not_matter(roots, monkeypatch):
     assert results(roots / "other", "rlcf_prompt", "demo/noise") == first
 
 
-@pytest.fixture
-def own_data(roots, demo_data) -> Path:
-    """Two classes of one's own, with one damaged image."""
-    folder = roots / "own"
+def test_own_data_and_unreadable_images(roots, demo_data, caplog):
     for label in ("00_red_zero", "01_red_one"):
-        shutil.copytree(demo_data / "demo/sketch" / label, folder / label)
-    (folder / "01_red_one/001.png").write_bytes(b"")
+        shutil.copytree(demo_data / "demo/sketch" / label, roots / "own" / label)
+    (roots / "own/01_red_one/001.png").write_bytes(b"")
     (roots / "names.txt").write_text("red zero\nred one\n")
-    return folder
-
-
-def test_own_data_and_unreadable_images(roots, own_data, caplog):
-    words = ["dataset=mine", f"dataset_files.images={own_data}", f"dataset_files.class_names={roots / 'names.txt'}"]
+    words = ["dataset=mine", f"dataset_files.images={roots}/own", f"dataset_files.class_names={roots}/names.txt"]
     words += [*REWARD, "num_candidates=2"]
     assert start("rlcf_prompt", *words) == 1
     assert "01_red_one/001.png: the file is empty" in caplog.text and "on_error=skip" in caplog.text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import open_clip
 import pytest
@@ -29,10 +28,20 @@ def weights(golden):
 
 @pytest.fixture(scope="module")
 def expected(weights):
-    """Features by open_clip itself."""
-    model = build_openai_layout(weights)
-    with torch.no_grad():
-        return model.encode_image(IMAGES, normalize=True), model.encode_text(open_clip.tokenize(TEXTS), normalize=True)
+    return features(build_openai_layout(weights))
+
+
+@torch.no_grad()
+def features(model):
+    """By open_clip itself."""
+    return model.encode_image(IMAGES, normalize=True), model.encode_text(open_clip.tokenize(TEXTS), normalize=True)
+
+
+@pytest.fixture
+def openai_file(tmp_path):
+    """Where a file of OpenAI's is looked for."""
+    (tmp_path / "clip").mkdir()
+    return tmp_path / "clip/ViT-B-16.pt"
 
 
 def assert_loads(name, root, expected):
@@ -44,22 +53,18 @@ def assert_loads(name, root, expected):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated", "ignore::torch.jit.TracerWarning")
-def test_openai_archive_by_name(tmp_path, weights, expected):
-    (tmp_path / "clip").mkdir()
+def test_openai_archive_by_name(tmp_path, openai_file, weights, expected):
     model = build_openai_layout(weights)
-    file = tmp_path / "clip/ViT-B-16.pt"
-    torch.jit.trace(model, (IMAGES, open_clip.tokenize(TEXTS)), check_trace=False).save(file)
-    (tmp_path / "checksums.sha256").write_text(f"{file_sha256(file)}  clip/ViT-B-16.pt\n")
+    torch.jit.trace(model, (IMAGES, open_clip.tokenize(TEXTS)), check_trace=False).save(openai_file)
+    (tmp_path / "checksums.sha256").write_text(f"{file_sha256(openai_file)}  clip/ViT-B-16.pt\n")
     assert_loads("ViT-B/16", tmp_path, expected)
 
 
-def test_another_file_under_an_openai_name_is_refused(tmp_path, weights):
-    (tmp_path / "clip").mkdir()
-    file = tmp_path / "clip/ViT-B-16.pt"
-    torch.save(weights, file)
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
+def test_another_file_under_an_openai_name_is_refused(tmp_path, openai_file, weights):
+    torch.save(weights, openai_file)
+    found, size = hashlib.sha256(openai_file.read_bytes()).hexdigest(), openai_file.stat().st_size
     for listed, source in [("5806e77cd80f", "pretrained/checksums.sha256"), ("00ff" * 16, f"{tmp_path}/checksums")]:
-        said = rf"{file} \({file.stat().st_size:,} bytes\) is not OpenAI's ViT-B/16: its sha256 is {found}, expected "
+        said = rf"{openai_file} \({size:,} bytes\) is not OpenAI's ViT-B/16: its sha256 is {found}, expected "
         said += rf"{listed}.*{source}.*bash scripts/fetch_pretrained\.sh\), or name your own file by its path"
         with pytest.raises(ValueError, match=said):
             load_clip("ViT-B/16", tmp_path)
@@ -77,19 +82,14 @@ def test_a_file_is_read_once_for_its_sha256(tmp_path, weights, monkeypatch):
     assert digests == [tmp_path / "tiny.pt"]
 
 
-def cut(file: Path, size: int) -> None:
-    file.write_bytes(file.read_bytes()[:size])
-
-
-def test_truncated_files_are_named_before_anything_is_built(tmp_path, weights, monkeypatch):
-    (tmp_path / "clip").mkdir()
-    torch.save(weights, tmp_path / "clip/ViT-B-16.pt")
+def test_truncated_files_are_named_before_anything_is_built(tmp_path, openai_file, weights, monkeypatch):
+    torch.save(weights, openai_file)
     torch.save(weights, tmp_path / "whole.pt")
     save_file(weights, tmp_path / "own.safetensors")
     for name in ("ViT-B/16", "whole.pt", "own.safetensors", "ViT-B-16:whole.pt"):
         check_clip(name, tmp_path)
-    cut(tmp_path / "clip/ViT-B-16.pt", -9)
-    cut(tmp_path / "own.safetensors", -1)
+    for file, lost in ((openai_file, 9), (tmp_path / "own.safetensors", 1)):
+        file.write_bytes(file.read_bytes()[:-lost])
     (tmp_path / "empty.pt").touch()
     (tmp_path / "text.pt").write_text("no zip")
     monkeypatch.setattr(clip_weights.torch, "load", None)
@@ -110,8 +110,9 @@ def test_the_quick_check_downloads_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(open_clip, "download_pretrained", None)
     check_clip("ViT-L/14@336px", tmp_path)
     check_clip("ViT-B-32/laion2b_s34b_b79k", tmp_path)
-    with pytest.raises(FileNotFoundError, match="did you mean ViT-B/16"):
-        check_clip("ViT-B-16", tmp_path)
+    for check in (check_clip, load_clip):
+        with pytest.raises(FileNotFoundError, match="did you mean ViT-B/16"):
+            check("ViT-B-16", tmp_path)
     (tmp_path / "clip/ViT-L-14-336px.pt").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"clip/ViT-L-14-336px\.pt is a folder, expected a weight file"):
         check_clip("ViT-L/14@336px", tmp_path)
@@ -131,29 +132,22 @@ def test_open_clip_checkpoint_needs_its_architecture(tmp_path, monkeypatch):
     model = open_clip.create_model("tiny-arch").eval()
     checkpoint = {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}
     torch.save(checkpoint, tmp_path / "epoch_3.pt")
-    with torch.no_grad():
-        expected = (
-            model.encode_image(IMAGES, normalize=True),
-            model.encode_text(open_clip.tokenize(TEXTS), normalize=True),
-        )
+    expected = features(model)
     assert_loads(f"tiny-arch:{tmp_path / 'epoch_3.pt'}", tmp_path, expected)  # GELU, as the architecture says
     with pytest.raises(ValueError, match="write arch:file"):
         load_clip("epoch_3.pt", tmp_path)
     (tmp_path / "open_clip").mkdir()
     torch.save(model.state_dict(), tmp_path / "open_clip/tiny-arch-mine.pt")
-    monkeypatch.setitem(
-        open_clip.pretrained._PRETRAINED, "tiny-arch", {"mine": {"url": "https://nowhere.invalid/x.pt"}}
-    )
+    published = {"mine": {"url": "https://nowhere.invalid/x.pt"}}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-arch", published)
     assert_loads("tiny-arch/mine", tmp_path, expected)
 
 
-def test_openai_weights_use_quick_gelu(weights):
-    layers = [type(m).__name__ for m in build_openai_layout(weights).modules()]
+def test_openai_weights_use_quick_gelu_and_are_not_rounded_to_half_precision(weights):
+    model = build_openai_layout(weights)
+    layers = [type(m).__name__ for m in model.modules()]
     assert "QuickGELU" in layers and "GELU" not in layers
-
-
-def test_weights_are_not_rounded_to_half_precision(weights):
-    assert build_openai_layout(weights).visual.class_embedding[0].item() == pytest.approx(0.1, abs=1e-8)
+    assert model.visual.class_embedding[0].item() == pytest.approx(0.1, abs=1e-8)
 
 
 def test_resnet_of_any_input_size(golden):
@@ -163,21 +157,18 @@ def test_resnet_of_any_input_size(golden):
         clip.encode_images(torch.zeros(1, 3, 32, 32, dtype=torch.float64))
 
 
-def test_bad_names_and_files(tmp_path, weights, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="did you mean ViT-B/16"):
-        load_clip("ViT-B-16", tmp_path)
-    with pytest.raises(ValueError, match="is a folder"):
-        load_clip(str(tmp_path), tmp_path)
-    torch.save(weights, tmp_path / "whole.pt")
+def test_bad_files(tmp_path, weights, monkeypatch):
     (tmp_path / "text.pt").write_text("no weights")
-    with pytest.raises(ValueError, match=r"text.pt \(10 bytes\) cannot be read.*if it is damaged, move it away"):
-        load_clip("text.pt", tmp_path)
     torch.save({"ctx": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="holds no CLIP in OpenAI layout"):
-        load_clip("other.pt", tmp_path)
     torch.save({k: v for k, v in weights.items() if k != "ln_final.bias"}, tmp_path / "lacks.pt")
-    with pytest.raises(ValueError, match=r"lacks.pt.*ln_final.bias"):
-        load_clip("lacks.pt", tmp_path)
+    for name, said in [
+        (str(tmp_path), "is a folder"),
+        ("text.pt", r"text.pt \(10 bytes\) cannot be read.*if it is damaged, move it away"),
+        ("other.pt", "holds no CLIP in OpenAI layout"),
+        ("lacks.pt", r"lacks.pt.*ln_final.bias"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            load_clip(name, tmp_path)
 
     def no_internet(*args, **kwargs):
         raise OSError("no route to host")

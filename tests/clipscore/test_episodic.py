@@ -1,4 +1,4 @@
-"""Restore, and the momentum buffer, by hand."""
+"""Restore, and the momentum buffer, beside what the traces replay."""
 
 from __future__ import annotations
 
@@ -14,70 +14,35 @@ def make(momentum=None, start=1.0):
     return weight, EpisodicState({"weight": weight}, torch.optim.AdamW([weight], lr=0.1, weight_decay=0.0), momentum)
 
 
-def test_weights_and_optimizer_start_again():
-    weight, state = make()
-    ends = []
-    for _ in range(2):
-        with state.episode():
-            for _ in range(3):
-                state.step((weight**2).sum())
-            ends.append(weight.item())
-    assert ends[0] == ends[1] < 1.0
-    with state.episode():
-        moments = state.optimizer.state[weight]
-        assert weight.item() == 1.0 and [float(moments[key]) for key in ("step", "exp_avg", "exp_avg_sq")] == [0, 0, 0]
-
-
-def test_momentum_by_hand():
-    weight, state = make(MomentumConfig(decay=0.5, update_interval=2, mix=0.5), start=0.0)
-    for adapted in (4.0, 8.0):
-        with state.episode():
-            assert weight.item() == 0.0  # the start moves after two samples only
-            weight.data.fill_(adapted)
-    # average: 0 -> 0.5 * 0 + 0.5 * 4 = 2 -> 0.5 * 2 + 0.5 * 8 = 5; start: 0.5 * source 0 + 0.5 * 5
-    assert state.average["weight"].item() == 5.0
-    with state.episode():
-        assert weight.item() == 2.5
-        weight.data.fill_(1.0)
-    assert state.average["weight"].item() == 3.0  # the average itself is not restarted
-    state.restore_source()
-    assert weight.item() == 0.0
-
-
-def test_a_failed_episode_does_not_feed_the_average():
+def test_a_failed_episode_does_not_feed_the_average_and_the_source_can_be_restored():
     weight, state = make(MomentumConfig(decay=0.0, update_interval=1))
     with pytest.raises(RuntimeError), state.episode():
         weight.data.fill_(9.0)
         raise RuntimeError
     assert state.average["weight"].item() == 1.0 and state.num_samples == 0
+    for expected in (1.0, 4.0):
+        with state.episode():
+            assert weight.item() == expected
+            weight.data.fill_(4.0)
+    state.restore_source()
+    assert weight.item() == 1.0
 
 
-def test_state_goes_on_in_another_process():
-    momentum = MomentumConfig(decay=0.5, update_interval=2)
-    weight, state = make(momentum)
-    with state.episode():
-        weight.data.fill_(3.0)
-    other_weight, other = make(momentum)
-    other.load_state_dict(state.state_dict())
-    for w, s in ((weight, state), (other_weight, other)):
-        with s.episode():
-            w.data.fill_(7.0)
-    assert other.start["weight"].item() == state.start["weight"].item() == 4.5
-    assert make()[1].state_dict() == {}
-
-
-def test_right_after_a_refresh_the_state_is_half_as_large():
+def test_state_goes_on_in_another_process_and_is_half_as_large_right_after_a_refresh():
     momentum = MomentumConfig(decay=0.7, update_interval=2, mix=0.3)
     weight, state = make(momentum, start=0.1)
+    other_weight, other = make(momentum, start=0.1)
     sizes = []
     for adapted in (3.0, 7.0, 2.0):
         sizes.append(len(state.state_dict()))
-        with state.episode():
-            weight.data.fill_(adapted)
-        _, other = make(momentum, start=0.1)
+        for w, s in ((weight, state), (other_weight, other)):
+            with s.episode():
+                w.data.fill_(adapted)
+        assert other.start["weight"].item() == state.start["weight"].item()
+        other_weight, other = make(momentum, start=0.1)
         other.load_state_dict(state.state_dict())
-        assert torch.equal(other.start["weight"], state.start["weight"])
-    assert sizes == [3, 3, 2]
+    assert sizes == [3, 3, 2] and state.start["weight"] != 0.1
+    assert make()[1].state_dict() == {}
 
 
 def test_integer_buffers_are_averaged_as_fractions_and_cut_off_when_loaded():

@@ -1,4 +1,4 @@
-"""Objectives that classification and retrieval share, and the check at the end of an episode."""
+"""Rewards and objectives that the tasks share, beside what the traces replay."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from clipscore.objectives import Objective, PseudoLabelObjective, check_finite, kd_loss
+from clipscore.objectives import Objective, PseudoLabelObjective, check_finite
+from clipscore.policy_gradient import advantages_sum_to_zero, candidate_loss, reinforce_loss
+from clipscore.reward import ClipReward, clip_score, ensemble_weights, subtract_baseline
+
+GENERATOR = torch.Generator().manual_seed(0)
+LOGITS = torch.randn(6, 10, generator=GENERATOR, dtype=torch.float64) * 5
+SCORES = torch.rand(6, 3, generator=GENERATOR, dtype=torch.float64)
 
 
 def test_pseudo_label_is_the_policys_own_choice():
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     loss = PseudoLabelObjective().step(logits, None).loss
     assert loss.item() == pytest.approx((math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))) / 2)
-
-
-def test_kd_by_hand():
-    student, teacher = torch.tensor([[0.0, math.log(3)]]), torch.tensor([[math.log(4), 0.0]])
-    # at temperature 2: student 1 to sqrt(3), teacher 2 to 1; times 2 squared
-    log_s = [-math.log(1 + math.sqrt(3)), math.log(math.sqrt(3)) - math.log(1 + math.sqrt(3))]
-    assert kd_loss(student, teacher, 2.0).item() == pytest.approx(-4 * (2 / 3 * log_s[0] + 1 / 3 * log_s[1]))
 
 
 def test_an_objective_without_reward_looks_at_no_picture():
@@ -40,3 +40,57 @@ def test_either_a_loss_or_the_answer_is_refused(losses, answer, message):
     with pytest.raises(FloatingPointError, match=message):
         check_finite(list(map(torch.tensor, losses)), None if answer is None else torch.tensor(answer))
     check_finite([torch.tensor(1.0)], torch.tensor([0.0]))
+
+
+def plain_loss(logits, candidates, advantages):
+    """mean over views and candidates of advantage * cross-entropy: the oracle."""
+    k = candidates.shape[1]
+    nll = F.cross_entropy(logits.repeat_interleave(k, dim=0), candidates.flatten(), reduction="none")
+    return (nll * advantages.flatten()).mean()
+
+
+@pytest.mark.parametrize("over", ["view", "batch"])
+@pytest.mark.parametrize("baseline", ["mean", "none"])
+@pytest.mark.parametrize("k", [1, 3])
+def test_value_and_gradient_equal_the_plain_form(baseline, over, k):
+    logits = LOGITS.clone().requires_grad_()
+    candidates = LOGITS.topk(k, dim=1).indices
+    advantages = subtract_baseline(SCORES[:, :k], baseline, over)
+    zero_sum = advantages_sum_to_zero(baseline, over, k)
+    ours, plain = candidate_loss(logits, candidates, advantages, zero_sum), plain_loss(logits, candidates, advantages)
+    torch.testing.assert_close(ours, plain, atol=1e-14, rtol=0)
+    gradients = [torch.autograd.grad(loss, logits)[0] for loss in (ours, plain)]
+    torch.testing.assert_close(*gradients, atol=1e-16, rtol=0)
+    assert zero_sum == (baseline == "mean" and over == "view" and k > 1)
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match=r"got \[1, 2\] for \[2, 2\]"):
+        reinforce_loss(torch.ones(2, 2), torch.ones(1, 2))
+
+
+def test_clip_score_by_hand():
+    anchor, texts = torch.tensor([[1.0, 0.0]]), torch.tensor([[[0.6, 0.8], [-1.0, 0.0]]])
+    torch.testing.assert_close(clip_score(anchor, texts), torch.tensor([[1.5, 0.0]]))  # 2.5 * 0.6; negative gives 0
+    with pytest.raises(ValueError, match=r"\[2, 3\] and \[1, 4, 3\]"):  # which would broadcast
+        clip_score(torch.ones(2, 3), torch.ones(1, 4, 3))
+
+
+def test_paper_weights_are_rounded_and_add_up_to_1_01():
+    assert ensemble_weights([10, 3, 5]) == [0.56, 0.17, 0.28]
+    assert ensemble_weights([10, 3, 5], weighted=False) == [1 / 3] * 3
+    with pytest.raises(ValueError, match="positive weights"):
+        ensemble_weights([1, 0])
+    with pytest.raises(ValueError, match=r"rounded to \[1.0, 0.0\]"):
+        ensemble_weights([1000, 1])
+    with pytest.raises(ValueError, match="at least one"):
+        ClipReward([], [])
+
+
+def test_ensemble_clips_each_model_before_weighting(tiny_clip):
+    reward = ClipReward([tiny_clip("P"), tiny_clip("R1")], [0.5, 0.5])
+    up, down = torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0]])
+    score = reward.score([up, up], [up[None], down[None]])
+    torch.testing.assert_close(score, torch.tensor([[1.25]]))  # 0.5 * 2.5 + 0.5 * 0, not 0
+    with pytest.raises(ValueError, match="one teacher, got 2"):
+        reward.teacher_logits([up, up], [up, up])

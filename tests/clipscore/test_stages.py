@@ -11,25 +11,31 @@ from clipscore.metrics.stage_times import OTHER, StageTimes
 
 
 class Worker:
-    def outer(self) -> str:
+    def outer(self, fails: bool = False) -> str:
         time.sleep(0.02)
-        self.inner()
+        self.inner(fails)
         return "done"
 
-    def inner(self) -> None:
+    def inner(self, fails: bool) -> None:
         time.sleep(0.05)
-        raise_if_asked(self)
+        if fails:
+            raise ValueError("asked")
 
 
-def raise_if_asked(worker: Worker) -> None:
-    if getattr(worker, "fails", False):
-        raise ValueError("asked")
+@pytest.fixture
+def worker() -> Worker:
+    return Worker()
 
 
-def test_nested_methods_count_for_themselves():
-    worker, times = Worker(), StageTimes(torch.device("cpu"))
+@pytest.fixture
+def times(worker: Worker) -> StageTimes:
+    times = StageTimes(torch.device("cpu"))
     times.watch(worker, "outer", "policy")
     times.watch(worker, "inner", "text")
+    return times
+
+
+def test_nested_methods_count_for_themselves(worker, times):
     with pytest.raises(AttributeError, match="absent"):
         times.watch(worker, "absent", "reward")
     times.start()
@@ -41,13 +47,9 @@ def test_nested_methods_count_for_themselves():
     assert set(times.take()) == {OTHER}, "what was taken is not counted again"
 
 
-def test_a_failing_method_ends_its_stage():
-    worker, times = Worker(), StageTimes(torch.device("cpu"))
-    worker.fails = True
-    times.watch(worker, "outer", "policy")
-    times.watch(worker, "inner", "text")
+def test_a_failing_method_ends_its_stage(worker, times):
     with pytest.raises(ValueError, match="asked"):
-        worker.outer()
+        worker.outer(fails=True)
     times.start()
     time.sleep(0.01)
     assert set(times.take()) == {OTHER}

@@ -1,78 +1,77 @@
-"""Fast text encoding against the plain form: all classes, all 77 positions, one graph."""
+"""Text encoding, with the common beginning of prompts encoded once, against open_clip's own tower on every prompt."""
 
 from __future__ import annotations
 
+import copy
+
+import open_clip
+import pytest
 import torch
+from open_clip.transformer import LayerScale
+from torch import nn
 
 from classification.prompt_learner import PromptLearner, class_prompts
 from clipscore import text_encoder
+from clipscore.clip_model import ClipModel
+from clipscore.shared_prefix import can_share
 from clipscore.text_encoder import encode_prompts, encode_texts, length_chunks, num_equal_columns
 
 NAMES = ["wok", "great_white_shark", "T-shirt", "fire truck", "Granny_Smith", "sea_urchin"]
+WEIGHTS = torch.randn(len(NAMES), 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def plain_features(clip, learner, context):
-    """Every prompt at full length with open_clip's own modules: the oracle."""
-    backend = clip.backend
-    embeddings = backend.token_embedding(learner.token_ids)
-    embeddings = torch.cat(
-        [embeddings[:, :1], context.expand(len(NAMES), -1, -1), embeddings[:, 1 + len(context) :]], 1
-    )
-    x = backend.transformer(embeddings + backend.positional_embedding, attn_mask=backend.attn_mask)
-    x = backend.ln_final(x)[torch.arange(len(x)), learner.token_ids.argmax(-1)] @ backend.text_projection
-    return x / x.norm(dim=-1, keepdim=True)
+@pytest.fixture
+def clip(tiny_clip):
+    return tiny_clip("P")
 
 
-def test_features_and_context_gradient_equal_the_plain_form(tiny_clip, monkeypatch):
+@pytest.fixture
+def learner(clip):
+    return PromptLearner(clip, NAMES, "a photo of a")
+
+
+def gradient(features, learner):
+    return torch.autograd.grad((features * WEIGHTS.to(features.dtype)).sum(), learner.context)[0]
+
+
+def features_and_gradient(clip, learner, num_shared=0):
+    features = encode_prompts(clip, learner.build, learner.context, learner.eot, num_shared=num_shared)
+    return features.detach(), gradient(features, learner)
+
+
+def test_features_and_context_gradient_equal_the_plain_form(clip, learner, monkeypatch):
     monkeypatch.setattr(text_encoder, "CHUNK_POSITIONS", 25)  # several chunks
-    clip = tiny_clip("P")
-    learner = PromptLearner(clip, NAMES, "a photo of a")
-    weights = torch.randn(len(NAMES), 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    ours = encode_prompts(clip, learner.build, learner.context, learner.eot)
-    plain = plain_features(clip, learner, learner.context)
-    torch.testing.assert_close(ours, plain, atol=1e-13, rtol=0)
-    gradients = [torch.autograd.grad((f * weights).sum(), learner.context)[0] for f in (ours, plain)]
-    torch.testing.assert_close(*gradients, atol=1e-12, rtol=0)
-    assert gradients[0].abs().max() > 1e-3
+    backend, ids, context = clip.backend, learner.token_ids, learner.context
+    embedded = backend.token_embedding(ids)
+    embedded = torch.cat([embedded[:, :1], context.expand(len(NAMES), -1, -1), embedded[:, 1 + len(context) :]], 1)
+    x = backend.transformer(embedded + backend.positional_embedding, attn_mask=backend.attn_mask)
+    x = backend.ln_final(x)[torch.arange(len(x)), ids.argmax(-1)] @ backend.text_projection
+    plain = x / x.norm(dim=-1, keepdim=True)  # all classes, all 77 positions, one graph
+    features, found = features_and_gradient(clip, learner)
+    torch.testing.assert_close(features, plain.detach(), atol=1e-13, rtol=0)
+    torch.testing.assert_close(found, gradient(plain, learner), atol=1e-12, rtol=0)
+    assert found.abs().max() > 1e-3
 
 
-def test_backward_encodes_only_rows_with_a_gradient(tiny_clip):
-    clip = tiny_clip("P")
-    learner = PromptLearner(clip, NAMES, "a photo of a")
-    built = []
+def test_backward_encodes_only_rows_with_a_gradient_and_a_bound_on_them_changes_no_number(clip, learner):
+    gradients, built = [], []
 
     def build(context, rows):
         built.extend(rows.tolist())
         return learner.build(context, rows)
 
-    features = encode_prompts(clip, build, learner.context, learner.eot)
-    built.clear()
-    features[[1, 4]].sum().backward()
-    assert sorted(built) == [1, 4]
-
-
-def test_a_bound_on_the_rows_with_a_gradient_changes_no_number(tiny_clip):
-    clip = tiny_clip("P")
-    learner = PromptLearner(clip, NAMES, "a photo of a")
-    weights = torch.randn(2, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    gradients, built = [], []
-
-    def build(context, rows):
-        built.append(len(rows))
-        return learner.build(context, rows)
-
     for max_used in (None, 4, 99):
         built.clear()
         features = encode_prompts(clip, build, learner.context, learner.eot, None, learner.num_shared, max_used)
-        gradients += torch.autograd.grad((features[[1, 4]] * weights).sum(), learner.context)
-        assert sum(built) - len(NAMES) == {None: 2, 4: 4, 99: len(NAMES)}[max_used]
-    for gradient in gradients[1:]:
-        torch.testing.assert_close(gradient, gradients[0], atol=1e-13, rtol=0)
+        assert sorted(built) == list(range(len(NAMES)))
+        built.clear()
+        gradients += torch.autograd.grad((features[[1, 4]] * WEIGHTS[:2]).sum(), learner.context)
+        assert {1, 4} <= set(built) and len(built) == {None: 2, 4: 4, 99: len(NAMES)}[max_used]
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], atol=1e-13, rtol=0)
 
 
-def test_known_features_spare_the_forward_pass(tiny_clip):
-    clip = tiny_clip("P")
-    learner = PromptLearner(clip, NAMES, "a photo of a")
+def test_known_features_spare_the_forward_pass(clip, learner):
     known = encode_prompts(clip, learner.build, learner.context, learner.eot).detach()
     again = encode_prompts(clip, None, learner.context, learner.eot, known)
     assert torch.equal(again, known) and again.requires_grad and not known.requires_grad
@@ -91,9 +90,92 @@ def test_chunks_are_sorted_by_length_and_bounded():
     assert [chunk.tolist() for chunk in chunks] == [[1, 2], [3], [0]]  # lengths 3 and 5: 2 * 5 <= 10; then 5; then 10
 
 
+# ------------------------------------------------------------------------------------------- shared beginnings
+
+
 def test_equal_columns_end_before_the_end_token():
     end = 9
     ids = torch.tensor([[1, 2, 3, end, 0], [1, 2, 4, 3, end]])
     assert num_equal_columns(ids) == 2
     assert num_equal_columns(ids[:1]) == 3  # one text: all but its end token
     assert num_equal_columns(torch.tensor([[1, 2, 2, 3, end], [1, 3, 2, 3, end]])) == 1
+
+
+@pytest.mark.parametrize(("position", "num_shared"), [("end", 5), ("middle", 3), ("front", 1)])
+def test_sharing_changes_no_feature_and_no_gradient(clip, position, num_shared):
+    learner = PromptLearner(clip, NAMES, "a photo [CLS] of a" if position == "middle" else "a photo of a", position)
+    assert learner.num_shared == num_shared
+    shared, plain = (features_and_gradient(clip, learner, number) for number in (num_shared, 0))
+    torch.testing.assert_close(shared[0], plain[0], atol=1e-13, rtol=0)
+    torch.testing.assert_close(shared[1], plain[1], atol=1e-12, rtol=0)
+
+
+def test_layer_scales_are_kept_and_other_blocks_are_not_shared(clip, learner):
+    unscaled = features_and_gradient(clip, learner, 5)[0]
+    for number, block in enumerate(clip.text.transformer.resblocks):
+        block.ls_1, block.ls_2 = (LayerScale(64, 0.5 + 0.1 * number + scale).double() for scale in (0, 0.3))
+    shared, plain = (features_and_gradient(clip, learner, number)[0] for number in (5, 0))
+    torch.testing.assert_close(shared, plain, atol=1e-13, rtol=0)
+    assert not torch.allclose(shared, unscaled, atol=1e-3)
+
+    class OtherBlock(type(clip.text.transformer.resblocks[0])):
+        pass
+
+    assert can_share(clip.text.transformer) and not can_share(nn.Identity())
+    clip.text.transformer.resblocks[1].__class__ = OtherBlock
+    assert not can_share(clip.text.transformer)
+    assert torch.equal(*(features_and_gradient(clip, learner, number)[0] for number in (5, 0)))
+
+
+# ------------------------------------------------------------------------------------------- lean, cast, freed
+
+
+def test_lean_blocks_give_the_numbers_and_gradients_of_open_clips_own():
+    torch.manual_seed(0)
+    own = open_clip.create_model("ViT-S-32", force_quick_gelu=True).double()
+    lean = copy.deepcopy(own)
+    clips = [ClipModel(b, "x", "x", open_clip.tokenize, lean=b is lean).eval() for b in (own, lean)]
+    assert list(own.state_dict()) == list(lean.state_dict())
+    ours, theirs = (model.visual.transformer.resblocks for model in (lean, own))
+    assert type(ours[-1]) is not type(theirs[-1]) and type(ours[0].mlp.gelu) is not type(theirs[0].mlp.gelu)
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    features = [clip.encode_images(images) for clip in clips]
+    torch.testing.assert_close(*features, atol=1e-13, rtol=0)
+    with torch.no_grad():  # another form of the activation
+        torch.testing.assert_close(clips[1].encode_images(images), features[0], atol=1e-13, rtol=0)
+    for feature in features:
+        (feature * torch.arange(feature.numel(), dtype=torch.float64).view_as(feature)).sum().backward()
+    for (name, ours), theirs in zip(lean.visual.named_parameters(), own.visual.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-10, rtol=1e-9, msg=name)
+
+
+def test_frozen_weights_cast_once_change_no_bit_and_leave_what_is_tuned_or_in_fp32(clip):
+    learner = PromptLearner(clip.float(), NAMES, "a photo of a")
+    images = torch.randn(2, 3, 32, 32)
+    exact = features_and_gradient(clip, learner, learner.num_shared)
+    clip.autocast_dtype = torch.bfloat16
+
+    def numbers():
+        with torch.no_grad():
+            features = clip.encode_images(images)
+        return features, *features_and_gradient(clip, learner, learner.num_shared)
+
+    before = numbers()
+    assert 0 < (before[1] - exact[0]).abs().max() < 0.05
+    tuned = clip.visual.conv1.weight.requires_grad_()
+    clip.cast_frozen()
+    assert all(torch.equal(*pair) and pair[0].dtype == torch.float32 for pair in zip(before, numbers(), strict=True))
+    types = {name: parameter.dtype for name, parameter in clip.backend.named_parameters()}
+    assert clip.visual.conv1.weight is tuned and tuned.dtype == clip.dtype == torch.float32
+    kept = ("ln", "embedding", "logit_scale", "conv1")
+    assert all((dtype == torch.float32) == any(word in name for word in kept) for name, dtype in types.items())
+
+
+def test_without_its_text_tower_a_model_encodes_images_only(clip):
+    images = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    before = clip.encode_images(images)
+    clip.free_text_tower()
+    assert torch.equal(clip.encode_images(images), before)
+    assert clip.text.token_embedding.weight.is_meta and clip.visual.conv1.weight.device.type == "cpu"
+    with pytest.raises(RuntimeError, match="gave its text tower back"):
+        clip.encode_token_ids(clip.tokenize(["wok"]))
