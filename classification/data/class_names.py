@@ -9,12 +9,10 @@ from pathlib import Path
 
 from clipscore.data.checks import read_json
 
-_FILE = Path(__file__).with_name("class_names.json")
-
 
 @lru_cache(maxsize=1)
 def _tables() -> dict[str, dict[str, list[str]]]:
-    return json.loads(_FILE.read_text(encoding="utf-8"))
+    return json.loads(Path(__file__).with_name("class_names.json").read_text(encoding="utf-8"))
 
 
 def wnids(dataset: str) -> list[str]:
@@ -47,21 +45,14 @@ def _imagenet_wnids() -> list[str]:
 
 
 def read_class_names(path: Path, folders: list[str]) -> dict[str, str]:
-    """Read a class-name file that belongs to class folders.
+    """Read a .txt or .json file of class names for the class folders that exist. -> {folder: class name}
 
     Three forms are read: `<folder> <class name>` on each line, in label order (the first word of every line is a
     folder); one class name per line, in the order of the sorted folders; json, a list in the order of the sorted
     folders or an object {folder: class name} in label order.
 
-    Args:
-        path: a .txt or .json file.
-        folders: the class folders that exist.
-
-    Returns:
-        {folder: class name}; the n-th entry is label n. Folders may be missing or surplus, except in plain lists.
-
-    Raises:
-        ValueError: unreadable json, a repeated folder, a mixture of the forms, or a list of the wrong length.
+    The n-th entry is label n. Folders may be missing or surplus, except in plain lists. ValueError for unreadable json,
+    a repeated folder, a mixture of the forms, or a list of the wrong length.
     """
     if path.suffix.lower() == ".json":
         content = read_json(path)

@@ -24,13 +24,10 @@ CHECKSUMS = "checksums.sha256"
 FETCH = "move it away and fetch it again (bash scripts/fetch_pretrained.sh)"
 _OWN_CHECKSUMS = Path(__file__).resolve().parents[2] / "pretrained" / CHECKSUMS
 _ZIP_START = b"PK\x03\x04"
-_BLOCK = 1 << 20
 
 
 def check_clip(name: str, pretrained_root: str | Path) -> None:
-    """Look at the weight file of a CLIP without reading it: it is a file, and it is not cut off.
-
-    Nothing is downloaded, hashed or built. A file that is not there passes when open_clip may download it.
+    """Look at the weight file of a CLIP without reading it; what open_clip may download need not be there.
 
     Raises:
         ValueError: a folder instead of a file, or a file that is cut off.
@@ -109,9 +106,8 @@ def _first_file(tried: Sequence[Path]) -> Path | None:
 def check_whole(path: Path) -> None:
     """Refuse a file that is cut off, which is seen from its beginning and its end.
 
-    Raises:
-        ValueError: an empty file, a zip archive (`torch.save`, TorchScript) without its end, or a .safetensors file
-            that does not fit its head.
+    ValueError for an empty file, a zip archive (`torch.save`, TorchScript) without its end, and a .safetensors file
+    that does not fit its head.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -120,27 +116,18 @@ def check_whole(path: Path) -> None:
     if not start:
         missing = "it is empty"
     elif path.suffix == ".safetensors":
-        missing = _safetensors_fault(path)
+        try:
+            safe_open(path, framework="pt")
+        except SafetensorError as error:
+            missing = str(error)
     elif start == _ZIP_START and not zipfile.is_zipfile(path):
         missing = "the end of its zip archive is missing"
     if missing:
         raise ValueError(f"{path} ({size:,} bytes) is truncated: {missing}; {FETCH}")
 
 
-def _safetensors_fault(path: Path) -> str:
-    try:
-        with safe_open(path, framework="pt"):
-            return ""
-    except SafetensorError as error:
-        return str(error)
-
-
 def check_openai(name: str, path: Path, sha256: str, root: Path) -> None:
-    """Refuse a file under an OpenAI name that is another file; one that is not listed is not checked.
-
-    Raises:
-        ValueError: another sha256 than the one listed, see `checksums`.
-    """
+    """ValueError for a file under an OpenAI name that has another sha256 than the one listed, if any is."""
     expected = checksums(root).get(f"clip/{path.name}")
     if expected not in (None, sha256):
         raise ValueError(
@@ -165,6 +152,6 @@ def file_sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
+        while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
