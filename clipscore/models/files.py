@@ -117,7 +117,8 @@ def check_whole(path: Path) -> None:
         missing = "it is empty"
     elif path.suffix == ".safetensors":
         try:
-            safe_open(path, framework="pt")
+            with safe_open(path, framework="pt"):
+                pass
         except SafetensorError as error:
             missing = str(error)
     elif start == _ZIP_START and not zipfile.is_zipfile(path):

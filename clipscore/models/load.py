@@ -45,7 +45,8 @@ def load_clip(
             a file in OpenAI layout (absolute, or relative to `pretrained_root` or the working directory);
             `arch:file`, an open_clip architecture and a checkpoint of it.
         pretrained_root: folder of weight files; what is not there is downloaded by open_clip.
-        device, autocast_dtype: see `ClipModel`.
+        device: where the model goes.
+        autocast_dtype: see `ClipModel`.
 
     Raises:
         ValueError: an unknown name, a file that is cut off or holds no CLIP, or another sha256 than OpenAI's.
@@ -119,8 +120,11 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        if zipfile.is_zipfile(path) and any(n.endswith("constants.pkl") for n in zipfile.ZipFile(path).namelist()):
-            return dict(torch.jit.load(path, map_location="cpu").state_dict())
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                is_torchscript = any(name.endswith("constants.pkl") for name in archive.namelist())
+            if is_torchscript:
+                return dict(torch.jit.load(path, map_location="cpu").state_dict())
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error).splitlines() or ["no reason given"])[0]
