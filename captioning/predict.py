@@ -49,11 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def predict(args: argparse.Namespace) -> dict[str, Any]:
-    """Adapt to the picture of a command line; a JSON-able result.
-
-    Raises:
-        ValueError, FileNotFoundError, FloatingPointError: whatever is missing or does not fit.
-    """
+    """Adapt to the picture of a command line; a JSON-able result."""
     config = read_settings(args, CaptioningConfig)
     picture = open_picture(args.image, "--image")
     episode = caption(config, picture, Path(args.image).name)
@@ -63,10 +59,7 @@ def predict(args: argparse.Namespace) -> dict[str, Any]:
 def caption(config: CaptioningConfig, picture: Image.Image, file_name: str) -> Episode:
     """Build what the config describes, and adapt it to one picture.
 
-    Args:
-        config: as of a run; sampled captions depend on its seed and data set.
-        picture: RGB.
-        file_name: what sampled captions depend on besides.
+    Sampled captions depend on the config's seed and data set, and on the file's name.
     """
     root = Path(config.pretrained_root)
     checkpoint = find_checkpoint(config.checkpoint, [root, Path(config.output_root)])

@@ -9,14 +9,10 @@ from clipscore.metrics.significance import changes, mcnemar_p_value, percent
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
-    """Figures of a run.
+    """Figures of a run's records; empty for no rows.
 
-    Args:
-        rows: records with `label`, and the top classes `top5_before` and `top5`, best first.
-
-    Returns:
-        Top-1 and top-5 accuracy before and after adaptation in %, how many answers adaptation made right (`fixed`) and
-        wrong (`broken`), and the exact McNemar p-value of the two; empty for no rows.
+    Top-1 and top-5 accuracy before and after adaptation in %, how many answers adaptation made right (`fixed`) and
+    wrong (`broken`), and the exact McNemar p-value of the two.
     """
     if not rows:
         return {}

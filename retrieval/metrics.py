@@ -61,15 +61,10 @@ def recalls(ranks: Sequence[int]) -> dict[str, float]:
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
-    """Figures of a run.
+    """Figures of a run's records; empty for no rows.
 
-    Args:
-        rows: records with `rank_before` and `rank`.
-
-    Returns:
-        Recall at 1, 5 and 10 before and after adaptation in %; for how many queries adaptation brought a right answer
-        to the first place (`fixed`) or took it away (`broken`), with the exact McNemar p-value of the two; empty for
-        no rows.
+    Recall at 1, 5 and 10 before and after adaptation in %; for how many queries adaptation brought a right answer to
+    the first place (`fixed`) or took it away (`broken`), with the exact McNemar p-value of the two.
     """
     if not rows:
         return {}

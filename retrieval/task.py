@@ -69,11 +69,7 @@ class Features:
 
 
 class RetrievalTask(task.Task):
-    """Everything the launcher needs to know about a retrieval run.
-
-    Raises:
-        ValueError, FileNotFoundError: whatever is missing or does not fit, before the first query.
-    """
+    """Everything the launcher needs to know about a retrieval run; errors before the first query."""
 
     SAMPLE, STAGE_DIGITS = "query", 5
     progress_metric = "r1"
@@ -86,7 +82,10 @@ class RetrievalTask(task.Task):
         if self.adapts:
             check_tower(self.clip, config.direction)
         self._token_ids = self.clip.tokenize(self.pairs.texts)
-        self._warn_of_long_captions()
+        length = self._token_ids.shape[1]
+        num_long = int((end_of_text(self._token_ids) == length - 1).sum())
+        if num_long:
+            log.warning("%d captions fill all %d tokens; what is beyond is cut off", num_long, length)
         self._encode()
         if self.adapts:
             self._build()
@@ -139,8 +138,7 @@ class RetrievalTask(task.Task):
     def check(cls, config: RetrievalConfig) -> None:
         """Find what is missing without loading a model: device, weight files, annotation file, images, captions.
 
-        Raises:
-            ValueError, FileNotFoundError: see `check_models`, `find_captions`, `clean_captions`, `check_candidates`.
+        ValueError or FileNotFoundError of the first.
         """
         check_models(config)
         _inputs(config)
@@ -176,12 +174,6 @@ class RetrievalTask(task.Task):
     def summarize(self, rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
         """See `retrieval.metrics.summarize`."""
         return metrics.summarize(rows)
-
-    def _warn_of_long_captions(self) -> None:
-        length = self._token_ids.shape[1]
-        num_long = int((end_of_text(self._token_ids) == length - 1).sum())
-        if num_long:
-            log.warning("%d captions fill all %d tokens; what is beyond is cut off", num_long, length)
 
 
 def _inputs(config: RetrievalConfig) -> Pairs:

@@ -71,7 +71,7 @@ def load_clip(
 def build_openai_layout(state_dict: dict[str, Tensor], quick_gelu: bool = True) -> nn.Module:
     """open_clip's `CLIP` in fp32 from a state dict in OpenAI layout; every size is read off the tensors.
 
-    `quick_gelu` is the activation of OpenAI's weights. ValueError for missing or surplus keys and shapes that do not fit.
+    `quick_gelu`: the activation of OpenAI's weights. ValueError for missing or surplus keys and shapes that do not fit.
     """
     weights = {key: value for key, value in state_dict.items() if key not in ARCHIVE_EXTRAS}
     try:
