@@ -78,8 +78,7 @@ def load_language_model(name: str, pretrained_root: Path) -> tuple[Any, Any]:
     place = find_language_model(name, pretrained_root)
     disable_progress_bar()  # of reading the file, a second or less
     try:
-        lm = AutoModelForCausalLM.from_pretrained(place).float()
-        return lm, load_tokenizer(place)
+        return AutoModelForCausalLM.from_pretrained(place).float(), load_tokenizer(place)
     except OSError as error:
         tried = ", ".join(map(str, _places(name, pretrained_root)))
         raise FileNotFoundError(
@@ -104,9 +103,8 @@ def load_captioner(
     mapper_state, lm_state = read_checkpoint(checkpoint)
     lm, tokenizer = load_language_model(config.llm, Path(config.pretrained_root))
     try:
-        captioner = build_captioner(
-            config, clip.feature_width, lm.to(clip.device), tokenizer, mapper_state, autocast_dtype
-        )
+        lm = lm.to(clip.device)
+        captioner = build_captioner(config, clip.feature_width, lm, tokenizer, mapper_state, autocast_dtype)
         load_lm(captioner.lm, lm_state)
     except ValueError as error:
         raise ValueError(f"checkpoint {checkpoint}, policy {clip.name}, llm {config.llm}: {error}") from error

@@ -77,20 +77,12 @@ def caption(config: CaptioningConfig, picture: Image.Image, file_name: str) -> E
 
 def result(episode: Episode) -> dict[str, Any]:
     """The JSON-able part of an episode; numbers as in a run's record."""
-    return {
-        "caption_before": episode.before,
-        "steps": [
-            {
-                "loss": rounded(step.loss.detach()),
-                "candidates": [
-                    {"caption": text, "reward": rounded(reward)}
-                    for text, reward in zip(step.captions, step.rewards.tolist(), strict=True)
-                ],
-            }
-            for step in episode.steps
-        ],
-        "caption": episode.after,
-    }
+    steps = []
+    for step in episode.steps:
+        pairs = zip(step.captions, step.rewards.tolist(), strict=True)
+        candidates = [{"caption": text, "reward": rounded(reward)} for text, reward in pairs]
+        steps.append({"loss": rounded(step.loss.detach()), "candidates": candidates})
+    return {"caption_before": episode.before, "steps": steps, "caption": episode.after}
 
 
 def show(found: dict[str, Any]) -> str:

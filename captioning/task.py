@@ -79,10 +79,7 @@ class CaptioningTask(Task):
 
     @classmethod
     def check(cls, config: CaptioningConfig) -> None:
-        """Find what is missing without loading a model: device, weight files, data, checkpoint, language model, Java.
-
-        ValueError, FileNotFoundError or RuntimeError of the first.
-        """
+        """Refuse what is missing without loading a model: device, weights, data, checkpoint, language model, Java."""
         _, names, _ = _inputs(config)
         check_models(config)
         if set(names) & set(CLIP_METRICS):

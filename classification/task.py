@@ -82,10 +82,7 @@ class ClassificationTask(task.Task):
 
     @classmethod
     def check(cls, config: ClassificationConfig) -> None:
-        """Find what is missing without loading a model: device, weight files, images, class names, prompt file.
-
-        ValueError or FileNotFoundError of the first.
-        """
+        """Refuse what is missing without loading a model: device, weight files, images, class names, prompt file."""
         check_models(config)
         _inputs(config)
 

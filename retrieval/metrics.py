@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipscore.metrics.significance import changes, mcnemar_p_value
+from clipscore.metrics.significance import change_figures
 
 RECALL_AT = (1, 5, 10)
 CHUNK_SCORES = 1_000_000  # scores held at a time
@@ -69,11 +69,8 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
     if not rows:
         return {}
     before, after = ([row[key] for row in rows] for key in ("rank_before", "rank"))
-    fixed, broken = changes([rank == 1 for rank in before], [rank == 1 for rank in after])
     return {
         **{f"{name}_before": round(value, 3) for name, value in recalls(before).items()},
         **{name: round(value, 3) for name, value in recalls(after).items()},
-        "fixed": fixed,
-        "broken": broken,
-        "p_value": mcnemar_p_value(fixed, broken),
+        **change_figures([rank == 1 for rank in before], [rank == 1 for rank in after]),
     }

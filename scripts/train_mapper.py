@@ -25,6 +25,7 @@ from captioning.checkpoints import CHECKPOINT, LM_KEYS, MAPPER_KEYS
 from captioning.training.config import TrainConfig
 from captioning.training.feature_files import CaptionFeatures, load_features
 from captioning.training.train import Report, Training, fresh_captioner, train
+from clipscore.cli import DONE, REFUSED, USER_ERRORS
 from clipscore.config.fields import RunConfig
 from clipscore.config.load import available_configs, load_config
 from clipscore.models.devices import autocast_dtype, choose_device
@@ -36,8 +37,6 @@ from scripts.runs.process import Interrupted, describe_environment, log_file, me
 
 TASK = "train_mapper"
 RESUME, LOSSES = "resume.pt", "losses.jsonl"
-DONE, REFUSED = 0, 2  # exit codes; a signal gives 128 + its number
-USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
 
 log = logging.getLogger("scripts.train_mapper")  # __name__ is __main__ under python -m
 

@@ -153,14 +153,11 @@ class Training:
 class Record(Protocol):
     """Where a training is written down; see `scripts.train_mapper.TrainingFolder`."""
 
-    def begin(self, training: Training) -> int:
-        """Go back to the end of the last epoch that was finished; its number, 0 at first."""
+    def begin(self, training: Training) -> int: ...  # back to the last finished epoch; its number, 0 at first
 
-    def write(self, report: Report) -> None:
-        """Take down the mean loss of some updates."""
+    def write(self, report: Report) -> None: ...  # the mean loss of some updates
 
-    def finish_epoch(self, epoch: int, training: Training) -> None:
-        """Keep the state after an epoch."""
+    def finish_epoch(self, epoch: int, training: Training) -> None: ...  # keep the state
 
 
 def train(config: TrainConfig, captioner: Captioner, features: CaptionFeatures, record: Record) -> None:

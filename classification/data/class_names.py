@@ -21,7 +21,11 @@ def wnids(dataset: str) -> list[str]:
     imagenet_a and imagenet_r hold 200 of the 1000 classes, all others all of them.
     """
     subsets = _tables()["wnids"]
-    return list(subsets[dataset]) if dataset in subsets else _imagenet_wnids()
+    if dataset in subsets:
+        return list(subsets[dataset])
+    from timm.data import ImageNetInfo  # slow to import
+
+    return list(ImageNetInfo("imagenet-1k").label_names())
 
 
 def class_names(dataset: str) -> list[str]:
@@ -34,14 +38,8 @@ def class_names(dataset: str) -> list[str]:
         return list(fine_grained[dataset])
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES  # slow to import
 
-    name_of = dict(zip(_imagenet_wnids(), IMAGENET_CLASSNAMES, strict=True))
+    name_of = dict(zip(wnids("imagenet"), IMAGENET_CLASSNAMES, strict=True))
     return [name_of[wnid] for wnid in wnids(dataset)]
-
-
-def _imagenet_wnids() -> list[str]:
-    from timm.data import ImageNetInfo  # slow to import
-
-    return list(ImageNetInfo("imagenet-1k").label_names())
 
 
 def read_class_names(path: Path, folders: list[str]) -> dict[str, str]:

@@ -135,10 +135,17 @@ def _meteor(gts: Tokenized, res: Tokenized) -> list[Column]:
         process = subprocess.Popen(
             command, cwd=Path(meteor.__file__).parent, stdin=pipe, stdout=pipe, stderr=errors, encoding="utf-8"
         )
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin and stdout
+
+        def ask(*fields: str) -> str:
+            print(" ||| ".join(fields), file=stdin, flush=True)
+            return stdout.readline().strip()
+
         try:
-            statistics = [_ask(process, "SCORE", *gts[key], res[key][0]) for key in gts]
-            first = _ask(process, "EVAL", *statistics)
-            *each, overall = [float(line) for line in (first, *(_next_line(process) for _ in gts))]
+            statistics = [ask("SCORE", *gts[key], res[key][0]) for key in gts]
+            first = ask("EVAL", *statistics)
+            *each, overall = [float(line) for line in (first, *(stdout.readline() for _ in gts))]
         except (OSError, ValueError) as error:
             process.kill()
             process.wait()
@@ -148,18 +155,6 @@ def _meteor(gts: Tokenized, res: Tokenized) -> list[Column]:
             process.kill()
             process.communicate()
     return [(overall, each)]
-
-
-def _ask(process: subprocess.Popen[str], *fields: str) -> str:
-    assert process.stdin
-    process.stdin.write(" ||| ".join(fields) + "\n")
-    process.stdin.flush()
-    return _next_line(process)
-
-
-def _next_line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout
-    return process.stdout.readline().strip()
 
 
 def _spice(gts: Tokenized, res: Tokenized) -> list[Column]:

@@ -25,6 +25,12 @@ def mcnemar_p_value(fixed: int, broken: int) -> float:
     return float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
 
 
+def change_figures(before: Sequence[bool], after: Sequence[bool]) -> dict[str, float | int]:
+    """Of two answers to each sample: how many became right, how many wrong, and McNemar's p-value, for a summary."""
+    fixed, broken = changes(before, after)
+    return {"fixed": fixed, "broken": broken, "p_value": mcnemar_p_value(fixed, broken)}
+
+
 class Paired(NamedTuple):
     """Two answers to the same samples."""
 

@@ -96,8 +96,8 @@ def open_clip_arch(name: str) -> str | None:
 
 
 def _first_file(tried: Sequence[Path]) -> Path | None:
-    found = next((path for path in tried if path.is_file()), None)
-    folder = next((path for path in tried if path.is_dir()), None)
+    found = next(filter(Path.is_file, tried), None)
+    folder = next(filter(Path.is_dir, tried), None)
     if folder and not found:
         raise ValueError(f"{folder} is a folder, expected a weight file; name the file in it, or put it in this place")
     return found
