@@ -154,8 +154,7 @@ def published_md5(annotations: Path, layout: CaptionLayout, split: str) -> str |
 def _annotation_file(name: str, layout: CaptionLayout, data_root: Path, split: str) -> Path:
     files = [file.format(split=split) for file in layout.annotation_files]
     tried = [data_root / folder / file for folder in layout.folders for file in files]
-    found = next((path for path in tried if path.is_file()), None)
-    if found:
+    if found := next((path for path in tried if path.is_file()), None):
         return found
     styles = describe_styles(data_root / DEMO_SETS) if name.startswith(f"{DEMO_SETS}/") else ""
     what = f"data set {name}, split {split}: no annotation file"
@@ -209,18 +208,14 @@ def _captioned_images(
         for entry, file in zip(entries, files, strict=True)
         if file not in missing
     ]
-    faults = []
-    if missing:
-        lost = [image for image, file in zip(listed, files, strict=True) if file in missing]
-        faults = [
-            FileNotFoundError(
-                f"{annotations}: {len(lost)} of {len(entries)} listed images are missing on disk{list_some(lost)}; "
-                f"tried under: {', '.join(map(str, roots))}; unpack the images again"
-            )
-        ]
+    faults: tuple[Exception, ...] = ()
+    if lost := [image for image, file in zip(listed, files, strict=True) if file in missing]:
+        problem = f"{len(lost)} of {len(entries)} listed images are missing on disk{list_some(lost)}"
+        tried = ", ".join(map(str, roots))
+        faults = (FileNotFoundError(f"{annotations}: {problem}; tried under: {tried}; unpack the images again"),)
     by_name = ", by file name" if files != listed else ""
     layout = f"{relative(annotations, data_root)} ({form}), images in {relative(root, data_root)}{by_name}"
-    return CaptionedImages(name, root, annotations, layout, images, faults=tuple(faults))
+    return CaptionedImages(name, root, annotations, layout, images, faults=faults)
 
 
 def _image_id(entry: Entry) -> int | str:

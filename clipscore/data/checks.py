@@ -157,8 +157,7 @@ def raise_or_warn(faults: Sequence[Exception], partial: bool) -> None:
 
 def check_repeated(source: Path, items: Sequence[object], mend: str) -> None:
     """ValueError, with the mend, for images that are listed more than once."""
-    repeated = [str(item) for item, count in Counter(items).items() if count > 1]
-    if repeated:
+    if repeated := [str(item) for item, count in Counter(items).items() if count > 1]:
         raise ValueError(f"{source}: {len(repeated)} images are listed more than once{list_some(repeated)}{mend}")
 
 

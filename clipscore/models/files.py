@@ -33,8 +33,7 @@ def check_clip(name: str, pretrained_root: str | Path) -> None:
         ValueError: a folder instead of a file, or a file that is cut off.
         FileNotFoundError: no such file, and nothing that open_clip knows.
     """
-    path = local_file(name, Path(pretrained_root).expanduser())
-    if path is not None:
+    if path := local_file(name, Path(pretrained_root).expanduser()):
         check_whole(path)
 
 
@@ -44,8 +43,7 @@ def local_file(name: str, root: Path) -> Path | None:
         return _first_file(places(name, root))
     file = name.partition(":")[2] if open_clip_arch(name) else name
     tried = [Path(file).expanduser(), root / file]
-    found = _first_file(tried)
-    if found:
+    if found := _first_file(tried):
         return found
     near = difflib.get_close_matches(name, OPENAI_NAMES, n=1, cutoff=0.3)
     raise FileNotFoundError(
@@ -57,8 +55,7 @@ def local_file(name: str, root: Path) -> Path | None:
 
 def weight_file(name: str, root: Path) -> Path:
     """The weight file of a CLIP, downloaded by open_clip when it is not there. Errors as in `check_clip`."""
-    found = local_file(name, root)
-    if found:
+    if found := local_file(name, root):
         return found
     tried, is_openai = places(name, root), name in OPENAI_NAMES
     arch, tag = name.split("/") if not is_openai else (re.sub("@.*", "-336", name).replace("/", "-"), "openai")
