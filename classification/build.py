@@ -25,7 +25,7 @@ def build_policy(
     class_names: Sequence[str],
     start: tuple[Tensor, dict[str, Tensor]] | None = None,
 ) -> Policy:
-    """The classifier that a config describes, for C class names.
+    """The classifier that a config describes, for these class names.
 
     `start` is CoOp's context [n_ctx, W], and CoCoOp's meta network or {}.
     """

@@ -69,7 +69,7 @@ def predict(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def classify(config: ClassificationConfig, names: Sequence[str], picture: Image.Image, file_name: str) -> Episode:
-    """Build what the config describes, and adapt it to one picture; C class names.
+    """Build what the config describes for these class names, and adapt it to one picture.
 
     The views depend on the config's seed and data set, and on the file's name.
     """
