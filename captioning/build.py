@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
@@ -27,14 +27,9 @@ from clipscore.task import build_reward
 
 
 def find_checkpoint(name: str, roots: Sequence[Path]) -> Path:
-    """The file of a trained mapper.
+    """The file of a trained mapper, by its name or its folder's: absolute, or relative to a root or where we are.
 
-    Args:
-        name: the file or its folder: absolute, or relative to one of the roots or the working directory.
-        roots: folders of weights and of results.
-
-    Raises:
-        FileNotFoundError: no such file; every path tried is named.
+    FileNotFoundError with every path tried.
     """
     places = [root / Path(name).expanduser() for root in (*roots, Path.cwd())]
     files = [file for place in places for file in (place, place / CHECKPOINT)]
@@ -49,11 +44,7 @@ def find_checkpoint(name: str, roots: Sequence[Path]) -> Path:
 
 
 def check_language_model(name: str, pretrained_root: Path) -> None:
-    """Refuse the name of a folder that is not there; whether the Hugging Face hub has a model is seen when it loads.
-
-    Raises:
-        FileNotFoundError: every path tried is named.
-    """
+    """FileNotFoundError for a folder that is not there; whether the Hugging Face hub has a model is seen later."""
     is_hub_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) is not None
     beside_others = "/" in name and (pretrained_root / name).parent.is_dir()
     is_found = any((place / "config.json").is_file() for place in _places(name, pretrained_root))
@@ -68,34 +59,26 @@ UNIMPORTANT = {"transformers_version", "torch_dtype", "dtype", "architectures", 
 def find_language_model(name: str, pretrained_root: Path) -> str:
     """The folder of a language model, or its Hugging Face name when no folder is there.
 
-    Args:
-        name: a folder (absolute, or relative to `pretrained_root` or the working directory), or a Hugging Face name,
-            of which `facebook/NAME` may be the folder NAME of `pretrained_root`.
-        pretrained_root: folder of weights.
+    A folder is absolute, or relative to `pretrained_root` or the working directory; `facebook/NAME` may be the folder
+    NAME of `pretrained_root`.
     """
     return next((str(place) for place in _places(name, pretrained_root) if (place / "config.json").is_file()), name)
 
 
 def _places(name: str, pretrained_root: Path) -> list[Path]:
-    places = [
-        pretrained_root / name,
-        pretrained_root / name.removeprefix("facebook/"),
-        Path(name),
-    ]
+    places = (pretrained_root / name, pretrained_root / name.removeprefix("facebook/"), Path(name))
     return [place.expanduser() for place in places]
 
 
 def load_language_model(name: str, pretrained_root: Path) -> tuple[Any, Any]:
     """A causal language model with fp32 weights, and its tokenizer.
 
-    Raises:
-        FileNotFoundError: no folder, and no such model on the Hugging Face hub or no way to reach it.
+    FileNotFoundError: no folder, and no such model on the Hugging Face hub or no way to reach it.
     """
     place = find_language_model(name, pretrained_root)
     disable_progress_bar()  # of reading the file, a second or less
     try:
-        lm = AutoModelForCausalLM.from_pretrained(place).float()
-        return lm, load_tokenizer(place)
+        return AutoModelForCausalLM.from_pretrained(place).float(), load_tokenizer(place)
     except OSError as error:
         tried = ", ".join(map(str, _places(name, pretrained_root)))
         raise FileNotFoundError(
@@ -112,42 +95,30 @@ def load_tokenizer(place: str | Path) -> Any:
 def load_captioner(
     config: CaptioningConfig, clip: ClipModel, checkpoint: Path, autocast_dtype: torch.dtype | None = None
 ) -> Captioner:
-    """The captioner of a run, on the device of its CLIP.
+    """The captioner of a run, on the device of the policy's CLIP.
 
-    Args:
-        config: see `build_captioner`; `llm` and `pretrained_root` are read too.
-        clip: the policy's CLIP.
-        checkpoint: file of the trained mapper. A language model that it holds takes the place of `llm`'s weights.
-        autocast_dtype: see `Captioner`.
-
-    Raises:
-        ValueError, FileNotFoundError: the parts do not fit together, or one is missing.
+    A language model that the `checkpoint` of the mapper holds takes the place of `llm`'s weights. ValueError or
+    FileNotFoundError for parts that do not fit together or are missing.
     """
     mapper_state, lm_state = read_checkpoint(checkpoint)
     lm, tokenizer = load_language_model(config.llm, Path(config.pretrained_root))
     try:
-        captioner = build_captioner(
-            config, clip.feature_width, lm.to(clip.device), tokenizer, mapper_state, autocast_dtype
-        )
+        lm = lm.to(clip.device)
+        captioner = build_captioner(config, clip.feature_width, lm, tokenizer, mapper_state, autocast_dtype)
         load_lm(captioner.lm, lm_state)
     except ValueError as error:
         raise ValueError(f"checkpoint {checkpoint}, policy {clip.name}, llm {config.llm}: {error}") from error
     return captioner
 
 
-def weights_digest(module: nn.Module) -> str:
-    """sha256 over a module's parameters in the order of their names, wherever they were loaded from."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(module.named_parameters()):
-        digest.update(name.encode())
-        digest.update(parameter.detach().float().cpu().contiguous().numpy().data)
-    return digest.hexdigest()
-
-
 def language_model_digest(lm: Any, tokenizer: Any) -> str:
     """sha256 over a language model's parameters, its configuration, and the words and merges of its tokenizer."""
+    weights = hashlib.sha256()
+    for name, parameter in sorted(lm.named_parameters()):
+        weights.update(name.encode())
+        weights.update(parameter.detach().float().cpu().contiguous().numpy().data)
     settings = {k: v for k, v in lm.config.to_dict().items() if not k.startswith("_") and k not in UNIMPORTANT}
-    parts = [weights_digest(lm), json.dumps(settings, sort_keys=True, default=str)]
+    parts = [weights.hexdigest(), json.dumps(settings, sort_keys=True, default=str)]
     backend = getattr(tokenizer, "backend_tokenizer", None)
     parts.append(backend.to_str() if backend else json.dumps(tokenizer.get_vocab(), sort_keys=True))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -161,18 +132,9 @@ def build_captioner(
     mapper_state: Mapping[str, Tensor],
     autocast_dtype: torch.dtype | None = None,
 ) -> Captioner:
-    """The captioner that a config describes, on the language model's device.
+    """The captioner that a config describes, on the language model's device; `clip_width` is D of the policy's CLIP.
 
-    Args:
-        config: `mapper`, `mapper_layers`, `prefix_length` and `decoding.max_new_tokens` are read.
-        clip_width: D, of the policy's CLIP.
-        lm: the language model.
-        tokenizer: its tokenizer.
-        mapper_state: the mapper's weights.
-        autocast_dtype: see `Captioner`.
-
-    Raises:
-        ValueError: the parts do not fit together, or the captions are longer than the language model can read.
+    ValueError for parts that do not fit together, and for captions that are longer than the language model can read.
     """
     length = config.prefix_length + 1 + config.decoding.max_new_tokens
     limit = getattr(lm.config, "max_position_embeddings", length)

@@ -15,20 +15,14 @@ from clipscore.models.pickles import load_tensors
 
 MAPPER_KEYS, LM_KEYS = "clip_project.", "llm.llm."
 CHECKPOINT = "ckpt-latest.pt"
-# Constants that older versions of transformers stored with GPT-2.
-LM_CONSTANTS = (".attn.bias", ".attn.masked_bias")
+LM_CONSTANTS = (".attn.bias", ".attn.masked_bias")  # older versions of transformers stored them with GPT-2
 MAX_NAMED = 5  # keys per complaint
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The mapper's and the language model's weights, the latter possibly empty.
+    """The mapper's and the language model's weights, the latter possibly empty; of a file, or of a folder with one.
 
-    Args:
-        path: a file, or a folder that holds `ckpt-latest.pt`.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is no checkpoint of a captioner.
+    FileNotFoundError when it is not there, ValueError when it is no checkpoint of a captioner.
     """
     file = path / CHECKPOINT if path.is_dir() else path
     if not file.is_file():
@@ -37,16 +31,12 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     state = stored.get("state_dict") if isinstance(stored, dict) else None
     if not isinstance(state, dict):
         raise ValueError(f"{file} has no state_dict; a captioner's checkpoint is needed")
-    mapper: dict[str, Tensor] = {}
-    lm: dict[str, Tensor] = {}
-    surplus = []
-    for key, tensor in state.items():
-        if isinstance(tensor, Tensor) and key.startswith(MAPPER_KEYS):
-            mapper[key.removeprefix(MAPPER_KEYS)] = tensor
-        elif isinstance(tensor, Tensor) and key.startswith(LM_KEYS):
-            lm[key.removeprefix(LM_KEYS)] = tensor
-        else:
-            surplus.append(key)
+    tensors = {key: tensor for key, tensor in state.items() if isinstance(tensor, Tensor)}
+    mapper, lm = (
+        {key.removeprefix(kind): tensor for key, tensor in tensors.items() if key.startswith(kind)}
+        for kind in (MAPPER_KEYS, LM_KEYS)
+    )
+    surplus = [key for key in state if key not in tensors or not key.startswith((MAPPER_KEYS, LM_KEYS))]
     if surplus or not mapper:
         found = f"also {_named(surplus)}" if surplus else "none of the first kind"
         raise ValueError(
@@ -60,8 +50,7 @@ def load_mapper(
 ) -> Mapper:
     """A mapper with these weights (see `read_checkpoint`), in fp32; the other arguments as in `build_mapper`.
 
-    Raises:
-        ValueError: the weights are of another kind or of other sizes, or a tensor is missing, surplus or mis-shaped.
+    ValueError for weights of another kind or of other sizes, and a tensor that is missing, surplus or mis-shaped.
     """
     check_sizes(kind, state, clip_width, lm_width, prefix_length, num_layers)
     mapper = build_mapper(kind, clip_width, lm_width, prefix_length, num_layers)
@@ -72,11 +61,7 @@ def load_mapper(
 def check_sizes(
     kind: str, state: Mapping[str, Tensor], clip_width: int, lm_width: int, prefix_length: int, num_layers: int
 ) -> None:
-    """Say in words what kind and size of mapper the weights are of, when it is another than asked for.
-
-    Raises:
-        ValueError: with the setting to change.
-    """
+    """ValueError, with the setting to change, for weights of another kind or size of mapper than asked for."""
     stored_kind = "mlp" if "model.0.weight" in state else "transformer"
     if stored_kind != kind:
         raise ValueError(f"the checkpoint holds a mapper of kind {stored_kind}; set mapper={stored_kind}")
@@ -113,21 +98,16 @@ def check_sizes(
 
 
 def load_lm(lm: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put the language model that a checkpoint carries into place; nothing when it carries none.
-
-    Raises:
-        ValueError: a tensor is missing, surplus or mis-shaped.
-    """
+    """Put the language model that a checkpoint carries, if any, into place; errors as in `load_strictly`."""
     weights = {key: tensor for key, tensor in state.items() if not key.endswith(LM_CONSTANTS)}
     if weights:
         load_strictly(lm, weights, "the language model")
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load weights that must fit exactly; of tensors that share their memory one is enough.
+    """Load weights; of tensors that share their memory one is enough.
 
-    Raises:
-        ValueError: every missing, surplus and mis-shaped tensor.
+    ValueError for every missing, surplus and mis-shaped tensor.
     """
     own: dict[str, Tensor] = module.state_dict()
     given = {own[key].data_ptr() for key in state if key in own}

@@ -50,14 +50,10 @@ def extract(
         data: images with their captions.
         split: for the record.
         clip: encodes them; on its device and in its precision.
-        out: folder of the result.
-        batch: images at once; captions are batched by their length.
+        out: folder of the result; ValueError when it holds other features.
+        batch: images at once, UnreadableImage for one that cannot be read; captions are batched by their length.
         num_workers: processes that read images.
         shard_rows: rows of a file.
-
-    Raises:
-        ValueError: `out` holds other features.
-        UnreadableImage: an image cannot be read.
     """
     index = FeatureIndex(
         dataset=data.name,
@@ -72,15 +68,18 @@ def extract(
         image_index=[row for row, image in enumerate(data.images) for _ in image.captions],
     )
     begin_folder(out, index)
-    _write_missing(out, "images", index, _encode_images(data, clip, index, out, batch, num_workers))
-    _write_missing(out, "texts", index, _encode_texts(clip, index, out))
+    starts = missing_shards(out, "images", index)
+    _write(out, "images", index, starts, _encode_images(data, clip, index, starts, batch, num_workers))
+    starts = missing_shards(out, "texts", index)
+    _write(out, "texts", index, starts, _encode_texts(clip, index, starts))
     return index
 
 
-def _write_missing(out: Path, kind: Kind, index: FeatureIndex, shards: Iterator[tuple[int, Tensor]]) -> None:
-    """Write shards as they come, with a progress bar on a terminal and now and then a line elsewhere."""
+def _write(
+    out: Path, kind: Kind, index: FeatureIndex, missing: Sequence[int], shards: Iterator[tuple[int, Tensor]]
+) -> None:
+    """Write the missing shards as they come, with a progress bar on a terminal and now and then a line elsewhere."""
     total = index.count(kind)
-    missing = missing_shards(out, kind, index)
     done = total - sum(min(index.shard_rows, total - start) for start in missing)
     hidden = not sys.stderr.isatty()
     next_report = total // REPORT_SHARE
@@ -96,10 +95,10 @@ def _write_missing(out: Path, kind: Kind, index: FeatureIndex, shards: Iterator[
 
 @torch.no_grad()
 def _encode_images(
-    data: CaptionedImages, clip: ClipModel, index: FeatureIndex, out: Path, batch: int, num_workers: int
+    data: CaptionedImages, clip: ClipModel, index: FeatureIndex, missing: Sequence[int], batch: int, num_workers: int
 ) -> Iterator[tuple[int, Tensor]]:
     """The missing shards of images: first row and features [rows, D]."""
-    total, size, missing = index.count("images"), index.shard_rows, missing_shards(out, "images", index)
+    total, size = index.count("images"), index.shard_rows
     batches = [
         list(range(first, min(first + batch, start + size, total)))
         for start in missing
@@ -118,9 +117,9 @@ def _encode_images(
 
 
 @torch.no_grad()
-def _encode_texts(clip: ClipModel, index: FeatureIndex, out: Path) -> Iterator[tuple[int, Tensor]]:
+def _encode_texts(clip: ClipModel, index: FeatureIndex, missing: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
     """The missing shards of captions: first row and features [rows, D]."""
-    for start in missing_shards(out, "texts", index):
+    for start in missing:
         ids = clip.tokenize(index.captions[start : start + index.shard_rows])
         chunks = length_chunks(end_of_text(ids).cpu())
         features = torch.cat([clip.project_token_ids(ids[chunk.to(ids.device)]).cpu() for chunk in chunks])

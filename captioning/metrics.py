@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from clipscore.clip_model import ClipModel
@@ -23,30 +24,20 @@ def non_empty(rows: Rows) -> float:
 def reward_gain(rows: Rows) -> float:
     """How much more reward the captions proposed in the last step have than those of the first, times 100.
 
-    Args:
-        rows: records with `rewards` of two steps or more. Mean over the K of a step, then over the rows.
+    Mean over the K of a step, then over the rows, which have two steps or more.
     """
-    gains = [_mean(row["rewards"][-1]) - _mean(row["rewards"][0]) for row in rows]
-    return 100 * _mean(gains)
+    return 100 * fmean(fmean(row["rewards"][-1]) - fmean(row["rewards"][0]) for row in rows)
 
 
 def summarize(
     rows: Rows, images: Mapping[str, Path], metrics: Sequence[str] | None, clip: ClipModel | None, on_error: str
 ) -> dict[str, float]:
-    """Caption metrics of a run, times 100; of the captions before adaptation too where there are any.
+    """Caption metrics of a run, times 100; with `_before` in their names those of the captions before adaptation.
 
     Args:
         rows: records with `id`, `caption` and `references`, and all or none of them with `caption_before`.
         images: image id -> file, for every row.
-        metrics: names of `clipscore.metrics.captions.METRICS`; None: all that can run.
-        clip: the model of CLIPScore, needed for clipscore and refclipscore.
-        on_error: what an image that can no longer be read does, "stop" or "skip".
-
-    Returns:
-        Column -> figure, `_before` in its name for the captions before adaptation.
-
-    Raises:
-        ValueError, RuntimeError: see `score_captions`.
+        metrics, clip, on_error: as in `score_captions`, and so are the errors.
     """
     references = {row["id"]: row["references"] for row in rows}
     result: dict[str, float] = {}
@@ -62,7 +53,3 @@ def summarize(
     if all(len(row["rewards"]) > 1 for row in rows):
         result["reward_gain"] = round(reward_gain(rows), 4)
     return result
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -49,11 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def predict(args: argparse.Namespace) -> dict[str, Any]:
-    """Adapt to the picture of a command line; a JSON-able result.
-
-    Raises:
-        ValueError, FileNotFoundError, FloatingPointError: whatever is missing or does not fit.
-    """
+    """Adapt to the picture of a command line; a JSON-able result."""
     config = read_settings(args, CaptioningConfig)
     picture = open_picture(args.image, "--image")
     episode = caption(config, picture, Path(args.image).name)
@@ -63,10 +59,7 @@ def predict(args: argparse.Namespace) -> dict[str, Any]:
 def caption(config: CaptioningConfig, picture: Image.Image, file_name: str) -> Episode:
     """Build what the config describes, and adapt it to one picture.
 
-    Args:
-        config: as of a run; sampled captions depend on its seed and data set.
-        picture: RGB.
-        file_name: what sampled captions depend on besides.
+    Sampled captions depend on the config's seed and data set, and on the file's name.
     """
     root = Path(config.pretrained_root)
     checkpoint = find_checkpoint(config.checkpoint, [root, Path(config.output_root)])
@@ -84,20 +77,12 @@ def caption(config: CaptioningConfig, picture: Image.Image, file_name: str) -> E
 
 def result(episode: Episode) -> dict[str, Any]:
     """The JSON-able part of an episode; numbers as in a run's record."""
-    return {
-        "caption_before": episode.before,
-        "steps": [
-            {
-                "loss": rounded(step.loss.detach()),
-                "candidates": [
-                    {"caption": text, "reward": rounded(reward)}
-                    for text, reward in zip(step.captions, step.rewards.tolist(), strict=True)
-                ],
-            }
-            for step in episode.steps
-        ],
-        "caption": episode.after,
-    }
+    steps = []
+    for step in episode.steps:
+        pairs = zip(step.captions, step.rewards.tolist(), strict=True)
+        candidates = [{"caption": text, "reward": rounded(reward)} for text, reward in pairs]
+        steps.append({"loss": rounded(step.loss.detach()), "candidates": candidates})
+    return {"caption_before": episode.before, "steps": steps, "caption": episode.after}
 
 
 def show(found: dict[str, Any]) -> str:

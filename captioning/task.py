@@ -36,11 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class CaptioningTask(Task):
-    """Everything the launcher needs to know about a captioning run.
-
-    Raises:
-        ValueError, FileNotFoundError, RuntimeError: whatever is missing or does not fit, before the first image.
-    """
+    """Everything the launcher needs to know about a captioning run; errors before the first image."""
 
     SAMPLE = "image"
 
@@ -51,7 +47,10 @@ class CaptioningTask(Task):
         self.published = self.data.published and self.data.published.num_images
         self._images = {image.id: image for image in self.data.images}
         self.progress_metric = "reward_gain" if config.steps > 1 else "non_empty"
-        self.metric_clip = self._load_metric_clip()
+        self.metric_clip: ClipModel | None = None  # on the CPU until captions are there, but known to load
+        if set(self.metrics) & set(CLIP_METRICS):
+            with _metric_model_named(self.metrics):
+                self.metric_clip = load_clip(config.metric_model, config.pretrained_root)
         super().__init__(config)
         self.captioner = load_captioner(config, self.clip, checkpoint, self.models.precision)
         if self.adapts:
@@ -82,12 +81,7 @@ class CaptioningTask(Task):
 
     @classmethod
     def check(cls, config: CaptioningConfig) -> None:
-        """Find what is missing without loading a model: device, weight files, data, checkpoint, language model, Java.
-
-        Raises:
-            ValueError, FileNotFoundError, RuntimeError: see `find_captions`, `check_metrics`, `check_captions`,
-                `find_checkpoint`, `check_language_model`, `check_models`.
-        """
+        """Refuse what is missing without loading a model: device, weights, data, checkpoint, language model, Java."""
         _, names, _ = _inputs(config)
         check_models(config)
         if set(names) & set(CLIP_METRICS):
@@ -118,11 +112,7 @@ class CaptioningTask(Task):
         return metrics.reward_gain(rows) if self.progress_metric == "reward_gain" else metrics.non_empty(rows)
 
     def summarize(self, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-        """See `captioning.metrics.summarize`.
-
-        Raises:
-            RuntimeError: a metric cannot be computed.
-        """
+        """See `captioning.metrics.summarize`; RuntimeError when a metric cannot be computed."""
         images = {row["id"]: self._images[row["id"]].path for row in rows}
         clip = self.metric_clip.to(self.device) if self.metric_clip else None
         try:
@@ -132,13 +122,6 @@ class CaptioningTask(Task):
                 f"the metrics failed ({type(error).__name__}: {error}), but all captions are in the run folder; the "
                 "same command computes only the metrics again, and metrics=[...] chooses others"
             ) from error
-
-    def _load_metric_clip(self) -> ClipModel | None:
-        """CLIPScore's model, so that it is known to be there when the captions are; kept on the CPU until then."""
-        if not set(self.metrics) & set(CLIP_METRICS):
-            return None
-        with _metric_model_named(self.metrics):
-            return load_clip(self.config.metric_model, self.config.pretrained_root)
 
 
 @contextmanager

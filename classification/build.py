@@ -25,13 +25,9 @@ def build_policy(
     class_names: Sequence[str],
     start: tuple[Tensor, dict[str, Tensor]] | None = None,
 ) -> Policy:
-    """The classifier that a config describes.
+    """The classifier that a config describes, for these class names.
 
-    Args:
-        config: `tune`, `prompt`, `class_position`, ... are read.
-        clip: its CLIP.
-        class_names: C names.
-        start: CoOp's context [n_ctx, W], and CoCoOp's meta network or {}.
+    `start` is CoOp's context [n_ctx, W], and CoCoOp's meta network or {}.
     """
     prompts = class_prompts(config.prompt_words, class_names)
     check_prompts(clip, prompts)
@@ -87,11 +83,7 @@ def free_texts(policies: Sequence[Policy], rewards: Sequence[ClipModel]) -> None
 
 
 def check_prompts(clip: ClipModel, prompts: Sequence[str]) -> None:
-    """Refuse prompts that are cut to the same tokens.
-
-    Raises:
-        ValueError: the prompt leaves no room for the class names.
-    """
+    """ValueError for a prompt that leaves no room for the class names, so that they are cut to the same tokens."""
     ids = clip.tokenize(prompts)
     is_cut = bool((end_of_text(ids) == ids.shape[1] - 1).any())  # names that differ in case only are equal tokens too
     if is_cut and len(ids.unique(dim=0)) < len(set(prompts)):
@@ -102,11 +94,7 @@ def check_prompts(clip: ClipModel, prompts: Sequence[str]) -> None:
 
 
 def check_candidates(config: ClassificationConfig, num_classes: int) -> None:
-    """Refuse more candidates than classes.
-
-    Raises:
-        ValueError: K > C.
-    """
+    """ValueError for more candidates than classes, K > C."""
     if config.method in USED_BY["num_candidates"] and config.num_candidates > num_classes:
         raise ValueError(
             f"num_candidates={config.num_candidates}, but {config.dataset} has {num_classes} classes; "

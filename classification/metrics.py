@@ -5,30 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from clipscore.metrics.significance import changes, mcnemar_p_value, percent
+from clipscore.metrics.significance import change_figures, percent
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
-    """Figures of a run.
+    """Figures of a run's records; empty for no rows.
 
-    Args:
-        rows: records with `label`, and the top classes `top5_before` and `top5`, best first.
-
-    Returns:
-        Top-1 and top-5 accuracy before and after adaptation in %, how many answers adaptation made right (`fixed`) and
-        wrong (`broken`), and the exact McNemar p-value of the two; empty for no rows.
+    Top-1 and top-5 accuracy before and after adaptation in %, how many answers adaptation made right (`fixed`) and
+    wrong (`broken`), and the exact McNemar p-value of the two.
     """
     if not rows:
         return {}
     right_before = [row["top5_before"][0] == row["label"] for row in rows]
     right = [row["top5"][0] == row["label"] for row in rows]
-    fixed, broken = changes(right_before, right)
     return {
         "accuracy_before": percent(right_before),
         "accuracy": percent(right),
         "accuracy_top5_before": percent([row["label"] in row["top5_before"] for row in rows]),
         "accuracy_top5": percent([row["label"] in row["top5"] for row in rows]),
-        "fixed": fixed,
-        "broken": broken,
-        "p_value": mcnemar_p_value(fixed, broken),
+        **change_figures(right_before, right),
     }

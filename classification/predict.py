@@ -20,7 +20,7 @@ from classification.data.class_names import class_names
 from classification.data.layouts import LAYOUTS, canonical_name
 from classification.prompt_learner import load_prompt_start
 from classification.views import make_views
-from clipscore.cli import columns, command_parser, describe, read_settings, run_command
+from clipscore.cli import candidates_for_command, columns, command_parser, describe, read_settings, run_command
 from clipscore.data.samples import sample_seed
 from clipscore.data.user_files import open_picture, read_lines
 from clipscore.models.group import load_models
@@ -58,27 +58,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def predict(args: argparse.Namespace) -> dict[str, Any]:
-    """Adapt to the picture of a command line; a JSON-able result.
-
-    Raises:
-        ValueError, FileNotFoundError, FloatingPointError: whatever is missing or does not fit.
-    """
+    """Adapt to the picture of a command line; a JSON-able result."""
     config = read_settings(args, ClassificationConfig)
     names = read_classes(args.classes)
-    check_number(config, len(names))
+    with candidates_for_command(len(names)):
+        check_candidates(config.model_copy(update={"dataset": "--classes"}), len(names))
     picture = open_picture(args.image, "--image")
     episode = classify(config, names, picture, Path(args.image).name)
     return {"image": args.image, "method": describe(config), "num_classes": len(names), **result(episode, names)}
 
 
 def classify(config: ClassificationConfig, names: Sequence[str], picture: Image.Image, file_name: str) -> Episode:
-    """Build what the config describes, and adapt it to one picture.
+    """Build what the config describes for these class names, and adapt it to one picture.
 
-    Args:
-        config: as of a run; the views depend on its seed and data set.
-        names: C class names.
-        picture: RGB.
-        file_name: what the views depend on besides.
+    The views depend on the config's seed and data set, and on the file's name.
     """
     views = config.views
     start = load_prompt_start(config.prompt_start, [Path(config.pretrained_root)]) if config.prompt_start else None
@@ -96,11 +89,8 @@ def classify(config: ClassificationConfig, names: Sequence[str], picture: Image.
 def read_classes(text: str) -> list[str]:
     """The class names that --classes stands for, in their order.
 
-    Args:
-        text: a file with one name per line, names separated by commas, or the name of a built-in data set.
-
-    Raises:
-        ValueError: fewer than two names, or one that is there twice.
+    It is a file with one name per line, names separated by commas, or the name of a built-in data set. ValueError for
+    fewer than two names, or one that is there twice.
     """
     if os.path.isfile(text):
         given = read_lines(text, "--classes")
@@ -126,18 +116,6 @@ def read_classes(text: str) -> list[str]:
     return names
 
 
-def check_number(config: ClassificationConfig, num_classes: int) -> None:
-    """Refuse more candidates than classes.
-
-    Raises:
-        ValueError: K > C, with what to type.
-    """
-    try:
-        check_candidates(config.model_copy(update={"dataset": "--classes"}), num_classes)
-    except ValueError as error:
-        raise ValueError(f"{error}: add num_candidates={num_classes} to the command") from None
-
-
 def result(episode: Episode, names: Sequence[str]) -> dict[str, Any]:
     """The JSON-able part of an episode: numbers as in a run's record, classes by name."""
     selected = episode.selected.tolist()
@@ -145,16 +123,11 @@ def result(episode: Episode, names: Sequence[str]) -> dict[str, Any]:
     for step in episode.steps:
         shown: dict[str, Any] = {"loss": rounded(step.loss.detach())}
         if isinstance(step, RlcfStep):
-            shown["views"] = [
-                {
-                    "view": view,
-                    "candidates": [
-                        {"class": names[label], "reward": rounded(reward)}
-                        for label, reward in zip(labels, rewards, strict=True)
-                    ],
-                }
-                for view, labels, rewards in zip(selected, step.candidates.tolist(), step.rewards.tolist(), strict=True)
-            ]
+            shown["views"] = []
+            for view, labels, rewards in zip(selected, step.candidates.tolist(), step.rewards.tolist(), strict=True):
+                pairs = zip(labels, rewards, strict=True)
+                candidates = [{"class": names[label], "reward": rounded(reward)} for label, reward in pairs]
+                shown["views"].append({"view": view, "candidates": candidates})
         steps.append(shown)
     return {
         "num_views": len(episode.view_logits),
@@ -182,15 +155,11 @@ def show(found: dict[str, Any]) -> str:
     lines += columns([[f"view {view}", f"{entropy:.4f}"] for view, entropy in list(kept)[:NUM_SHOWN]])
     for number, step in enumerate(found["steps"], start=1):
         lines += ["", f"step {number}: loss {step['loss']:.6g}" + (", candidates and rewards" * ("views" in step))]
-        lines += columns(
-            [
-                [
-                    f"view {view['view']}",
-                    *(cell for c in view["candidates"] for cell in (c["class"], f"{c['reward']:.4f} ")),
-                ]
-                for view in step.get("views", [])[:NUM_SHOWN]
-            ]
-        )
+        table = []
+        for view in step.get("views", [])[:NUM_SHOWN]:
+            cells = [cell for c in view["candidates"] for cell in (c["class"], f"{c['reward']:.4f} ")]
+            table.append([f"view {view['view']}", *cells])
+        lines += columns(table)
     if len(selected) > NUM_SHOWN:
         lines += ["", f"{len(selected) - NUM_SHOWN} more views are in --json"]
     rows = [["before", "", "after", ""]]

@@ -43,11 +43,7 @@ class Sample(samples.Sample):
 
 
 class ClassificationTask(task.Task):
-    """Everything the launcher needs to know about a classification run.
-
-    Raises:
-        ValueError, FileNotFoundError: whatever is missing or does not fit, before the first image is read.
-    """
+    """Everything the launcher needs to know about a classification run; errors before the first image is read."""
 
     SAMPLE = "sample"
     progress_metric = "accuracy"
@@ -60,7 +56,11 @@ class ClassificationTask(task.Task):
         self._images = {image.id: image for image in self.data.images}
         super().__init__(config)
         self._build(start)
-        self.fingerprint |= {"data": data_fingerprint(self.data), **_start_fingerprint(start)}
+        self.fingerprint["data"] = data_fingerprint(self.data)
+        if start:
+            tensors = [start[0], *(tensor for _, tensor in sorted(start[1].items()))]
+            digest = hashlib.sha256(b"".join(tensor.float().numpy().tobytes() for tensor in tensors))
+            self.fingerprint["prompt_start"] = digest.hexdigest()
         self.about = self.describe_data(self.data, class_names=list(self.data.class_names))
         log.info(
             "%s: %d images in %s, %d classes (%s, ...); %s on %s, %s",
@@ -82,11 +82,7 @@ class ClassificationTask(task.Task):
 
     @classmethod
     def check(cls, config: ClassificationConfig) -> None:
-        """Find what is missing without loading a model: device, weight files, images, class names, prompt file.
-
-        Raises:
-            ValueError, FileNotFoundError: see `check_models`, `find_dataset`, `load_prompt_start`.
-        """
+        """Refuse what is missing without loading a model: device, weight files, images, class names, prompt file."""
         check_models(config)
         _inputs(config)
 
@@ -124,15 +120,6 @@ def _inputs(config: ClassificationConfig) -> tuple[LabelledImages, PromptStart |
     check_candidates(config, len(data.class_names))
     roots = [Path(config.pretrained_root)]
     return data, load_prompt_start(config.prompt_start, roots) if config.prompt_start else None
-
-
-def _start_fingerprint(start: PromptStart | None) -> dict[str, str]:
-    if start is None:
-        return {}
-    context, meta_net = start
-    tensors = [context, *(meta_net[key] for key in sorted(meta_net))]
-    digest = hashlib.sha256(b"".join(tensor.float().numpy().tobytes() for tensor in tensors))
-    return {"prompt_start": digest.hexdigest()}
 
 
 class _Views(Dataset[Sample]):

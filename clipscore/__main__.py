@@ -16,14 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from clipscore.config.load import roots
-from clipscore.metrics.captions import (
-    CLIP_METRICS,
-    METRICS,
-    check_captions,
-    check_metrics,
-    default_metrics,
-    score_captions,
-)
+from clipscore.metrics import captions
+from clipscore.metrics.captions import CLIP_METRICS, METRICS, check_metrics, default_metrics, few
 from clipscore.models.devices import choose_device
 from clipscore.models.load import load_clip
 
@@ -34,11 +28,7 @@ LABELS = {
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
-    """An object of a json file.
-
-    Raises:
-        ValueError: no such file, no json, a list or the like, or a key that is there twice.
-    """
+    """An object of a json file; ValueError for no file, no json, a list or the like, and a key that is there twice."""
     form = '{"file name": "caption"}' if what == "candidates" else '{"file name": ["caption", ...]}'
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
@@ -61,8 +51,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def find_images(folder: Path, names: Sequence[str], on_error: str) -> dict[str, Path]:
     """File of each name, which may lack its suffix.
 
-    Raises:
-        ValueError: no such folder, a name fits several files, or, unless on_error is "skip", it fits none.
+    ValueError: no such folder, a name fits several files, or, unless on_error is "skip", it fits none.
     """
     if not folder.is_dir():
         raise ValueError(f"image folder {folder} is not a folder")
@@ -79,8 +68,9 @@ def find_images(folder: Path, names: Sequence[str], on_error: str) -> dict[str, 
         found[name] = fitting[0] if fitting else found[name]
     missing = [name for name, path in found.items() if not path.is_file()]
     if missing and on_error == "stop":
-        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise ValueError(f"{len(missing)} of {len(names)} candidates have no image in {folder}: {shown}; restore them")
+        raise ValueError(
+            f"{len(missing)} of {len(names)} candidates have no image in {folder}: {few(missing)}; restore them"
+        )
     return found
 
 
@@ -91,7 +81,7 @@ def score_files(options: argparse.Namespace) -> dict[str, Any]:
     references = read_json(options.references, "references") if options.references else None
     wanted = options.metrics.split(",") if options.metrics else None
     metrics = check_metrics(wanted or default_metrics(references is not None))
-    check_captions(candidates, references, metrics)
+    captions.check_captions(candidates, references, metrics)
     if not options.output.parent.is_dir() or options.output.is_dir():
         raise ValueError(f"{options.output} cannot be written: name a file in an existing folder with --output")
     clip = images = None
@@ -101,7 +91,7 @@ def score_files(options: argparse.Namespace) -> dict[str, Any]:
             clip = load_clip(options.model, options.pretrained, device)
         except FileNotFoundError as error:
             raise ValueError(f"{error}; --model names another CLIP, --metrics the metrics that need none") from error
-    scores = score_captions(candidates, references, wanted, clip, images, options.on_error)
+    scores = captions.score_captions(candidates, references, wanted, clip, images, options.on_error)
     model = {"name": clip.name, "sha256": clip.sha256} if clip else None
     return {"means": scores.means, "notes": scores.notes, "model": model, "per_caption": scores.per_caption}
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -102,6 +103,15 @@ def read_settings(args: argparse.Namespace, config_class: type[Config], *words: 
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     return config
+
+
+@contextlib.contextmanager
+def candidates_for_command(available: int) -> Iterator[None]:
+    """Say what to type when a check refuses more candidates than there are."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error}: add num_candidates={available} to the command") from None
 
 
 def describe(config: AdaptingConfig) -> str:

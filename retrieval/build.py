@@ -21,13 +21,7 @@ def build_policy(config: RetrievalConfig, clip: ClipModel) -> Policy:
 
 
 def build_objective(config: RetrievalConfig, rewards: Sequence[ClipModel], gallery: Sequence[Tensor]) -> Objective:
-    """The loss that a config describes.
-
-    Args:
-        config: `method`, `reward` and `num_candidates` are read.
-        rewards: the reward models.
-        gallery: their features of the gallery. M x [G, D]
-    """
+    """The loss that a config describes, over the reward models and their features of the gallery, M x [G, D]."""
     if config.method == "pseudo_label":
         return PseudoLabelObjective()
     reward = build_reward(config, rewards)
@@ -37,11 +31,7 @@ def build_objective(config: RetrievalConfig, rewards: Sequence[ClipModel], galle
 
 
 def check_tower(clip: ClipModel, direction: str) -> None:
-    """Refuse a text tower that cannot be tuned.
-
-    Raises:
-        ValueError: text-to-image with a text tower that is not CLIP's.
-    """
+    """ValueError for a text tower that cannot be tuned, because it is not CLIP's, in text-to-image."""
     if direction == "text_to_image" and not clip.has_clip_text_tower:
         raise ValueError(
             f"{clip.name} has no causal CLIP text tower, which text_to_image tunes; use an OpenAI CLIP or an open_clip "
@@ -50,11 +40,7 @@ def check_tower(clip: ClipModel, direction: str) -> None:
 
 
 def check_candidates(config: RetrievalConfig, gallery_size: int) -> None:
-    """Refuse more candidates than gallery items.
-
-    Raises:
-        ValueError: K > G.
-    """
+    """ValueError for more candidates than gallery items, K > G."""
     if config.method == "rlcf" and config.k > gallery_size:
         raise ValueError(
             f"num_candidates.{config.direction}={config.k}, but the gallery of {config.dataset} has {gallery_size} "

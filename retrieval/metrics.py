@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipscore.metrics.significance import changes, mcnemar_p_value
+from clipscore.metrics.significance import change_figures
 
 RECALL_AT = (1, 5, 10)
 CHUNK_SCORES = 1_000_000  # scores held at a time
@@ -61,24 +61,16 @@ def recalls(ranks: Sequence[int]) -> dict[str, float]:
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
-    """Figures of a run.
+    """Figures of a run's records; empty for no rows.
 
-    Args:
-        rows: records with `rank_before` and `rank`.
-
-    Returns:
-        Recall at 1, 5 and 10 before and after adaptation in %; for how many queries adaptation brought a right answer
-        to the first place (`fixed`) or took it away (`broken`), with the exact McNemar p-value of the two; empty for
-        no rows.
+    Recall at 1, 5 and 10 before and after adaptation in %; for how many queries adaptation brought a right answer to
+    the first place (`fixed`) or took it away (`broken`), with the exact McNemar p-value of the two.
     """
     if not rows:
         return {}
     before, after = ([row[key] for row in rows] for key in ("rank_before", "rank"))
-    fixed, broken = changes([rank == 1 for rank in before], [rank == 1 for rank in after])
     return {
         **{f"{name}_before": round(value, 3) for name, value in recalls(before).items()},
         **{name: round(value, 3) for name, value in recalls(after).items()},
-        "fixed": fixed,
-        "broken": broken,
-        "p_value": mcnemar_p_value(fixed, broken),
+        **change_figures([rank == 1 for rank in before], [rank == 1 for rank in after]),
     }

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clipscore.cli import columns, command_parser, describe, read_settings, run_command
+from clipscore.cli import candidates_for_command, columns, command_parser, describe, read_settings, run_command
 from clipscore.data.caption_sets import CaptionedImage
 from clipscore.data.checks import IMAGE_SUFFIXES
 from clipscore.data.images import model_input, open_image
@@ -52,15 +52,6 @@ class Question:
         return self.texts if self.by_image else [image.id for image in self.images]
 
 
-@dataclass(frozen=True)
-class Found:
-    """Cosines of the gallery before and after adaptation, each [G], and the updates."""
-
-    before: Tensor
-    after: Tensor
-    steps: list[Step]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = command_parser(
@@ -78,26 +69,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def predict(args: argparse.Namespace) -> dict[str, Any]:
-    """Adapt to the query of a command line; a JSON-able result.
-
-    Raises:
-        ValueError, FileNotFoundError, FloatingPointError: whatever is missing or does not fit.
-    """
+    """Adapt to the query of a command line; a JSON-able result."""
     direction = "text_to_image" if args.query is not None else "image_to_text"
     config = read_settings(args, RetrievalConfig, f"direction={direction}")
     question = read_question(args)
-    check_number(config, len(question.items))
-    found = search(config, question)
+    place = "--texts" if question.by_image else "--images"
+    with candidates_for_command(len(question.items)):
+        check_candidates(config.model_copy(update={"dataset": place}), len(question.items))
     about = {"query": question.query, "direction": direction, "method": describe(config)}
-    return {**about, "gallery_size": len(question.items), **result(found, question.items)}
+    return {**about, "gallery_size": len(question.items), **result(*search(config, question), question.items)}
 
 
 def read_question(args: argparse.Namespace) -> Question:
-    """Query and gallery of a command line.
-
-    Raises:
-        ValueError, FileNotFoundError: half of the pair is not given, or is empty, or is not there.
-    """
+    """Query and gallery of a command line; ValueError or FileNotFoundError for a half that is missing or empty."""
     by_image = args.query_image is not None
     needed, other = ("texts", "images") if by_image else ("images", "texts")
     if getattr(args, needed) is None or getattr(args, other) is not None:
@@ -106,7 +90,8 @@ def read_question(args: argparse.Namespace) -> Question:
     if by_image:
         open_picture(args.query_image, "--query-image")
         picture = Path(args.query_image)
-        return Question(args.query_image, [_listed(picture, picture.name)], read_texts(args.texts), True)
+        image = CaptionedImage(picture.name, picture, (), picture.name)
+        return Question(args.query_image, [image], read_texts(args.texts), True)
     text = clean_caption(args.query)
     if not text:
         raise ValueError(f"--query {args.query!r}: no word is left without punctuation; say what to look for")
@@ -114,26 +99,21 @@ def read_question(args: argparse.Namespace) -> Question:
 
 
 def list_pictures(folder: Path) -> list[CaptionedImage]:
-    """The pictures of a folder and of its sub-folders, sorted by their paths in it.
-
-    Raises:
-        FileNotFoundError: no such folder, or no picture in it.
-    """
+    """The pictures of a folder and of its sub-folders, sorted by their paths; FileNotFoundError when there are none."""
     if not folder.is_dir():
         raise FileNotFoundError(f"--images {folder}: there is no such folder; give the folder of the pictures")
     paths = (Path(place) / name for place, _, names in os.walk(folder, followlinks=True) for name in names)
     found = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
     if not found:
         raise FileNotFoundError(f"--images {folder}: no picture is in it; they end in {' '.join(IMAGE_SUFFIXES)}")
-    return [_listed(path, path.relative_to(folder).as_posix()) for path in sorted(found)]
+    names = {path: path.relative_to(folder).as_posix() for path in sorted(found)}
+    return [CaptionedImage(name, path, (), name) for path, name in names.items()]
 
 
 def read_texts(path: str) -> list[str]:
     """The texts of a file, one per line, as the models read them; empty lines are left out.
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: no text, or a line without a word; see also `read_lines`.
+    ValueError for no text, or a line without a word; see also `read_lines`.
     """
     lines = read_lines(path, "--texts")
     texts = {number: clean_caption(line) for number, line in enumerate(lines, start=1) if line.strip()}
@@ -145,21 +125,11 @@ def read_texts(path: str) -> list[str]:
     return list(texts.values())
 
 
-def check_number(config: RetrievalConfig, gallery_size: int) -> None:
-    """Refuse more candidates than gallery items.
+def search(config: RetrievalConfig, question: Question) -> tuple[Tensor, Tensor, list[Step]]:
+    """Build what the config describes, encode the gallery, and adapt to the query.
 
-    Raises:
-        ValueError: K > G, with what to type.
+    Returns: cosines of the gallery before and after adaptation, each [G], and the updates.
     """
-    place = "--texts" if config.direction == "image_to_text" else "--images"
-    try:
-        check_candidates(config.model_copy(update={"dataset": place}), gallery_size)
-    except ValueError as error:
-        raise ValueError(f"{error}: add num_candidates={gallery_size} to the command") from None
-
-
-def search(config: RetrievalConfig, question: Question) -> Found:
-    """Build what the config describes, encode the gallery, and adapt to the query."""
     models = load_models(config)
     clip, rewards, device = models.policy, models.rewards, models.device
     check_tower(clip, config.direction)
@@ -177,19 +147,19 @@ def search(config: RetrievalConfig, question: Question) -> Found:
     source_scale = clip.logit_scale.detach()
     answer, steps = adapt(policy, state, objective, query.to(device), queries[1:], galleries[0], config.steps)
     before = steps[0].logits[0] if steps else answer
-    return Found(before / source_scale, answer / clip.logit_scale.detach(), steps)  # the scale may have been tuned
+    return before / source_scale, answer / clip.logit_scale.detach(), steps  # the scale may have been tuned
 
 
-def result(found: Found, items: Sequence[str]) -> dict[str, Any]:
+def result(before: Tensor, after: Tensor, updates: Sequence[Step], items: Sequence[str]) -> dict[str, Any]:
     """The JSON-able part of an episode: numbers as in a run's record, gallery items by name."""
     steps: list[dict[str, Any]] = []
-    for step in found.steps:
+    for step in updates:
         shown: dict[str, Any] = {"loss": rounded(step.loss.detach())}
         if isinstance(step, RlcfStep):
             pairs = zip(step.candidates[0].tolist(), step.rewards[0].tolist(), strict=True)
             shown["candidates"] = [{"item": items[number], "reward": rounded(reward)} for number, reward in pairs]
         steps.append(shown)
-    return {"steps": steps, "before": answers(found.before, items), "after": answers(found.after, items)}
+    return {"steps": steps, "before": answers(before, items), "after": answers(after, items)}
 
 
 def answers(cosines: Tensor, items: Sequence[str]) -> list[dict[str, Any]]:
@@ -210,10 +180,6 @@ def show(found: dict[str, Any]) -> str:
         lines += ["", f"{moment}: cosine"]
         lines += columns([[f"{answer['cosine']:.4f}", answer["item"]] for answer in found[moment]])
     return "\n".join(lines)
-
-
-def _listed(path: Path, name: str) -> CaptionedImage:
-    return CaptionedImage(name, path, (), name)
 
 
 if __name__ == "__main__":

@@ -56,24 +56,8 @@ class Pairs:
         return [f"{images[i].id}#{n}" for i, captions in enumerate(self.captions_of) for n in range(len(captions))]
 
 
-@dataclass(frozen=True)
-class Features:
-    """One model's unit-length features of both sides."""
-
-    queries: Tensor  # [Q, D]
-    gallery: Tensor  # [G, D]
-
-    def scores(self, number: int) -> Tensor:
-        """Cosine of one query with each gallery item. -> [G]"""
-        return self.gallery @ self.queries[number]
-
-
 class RetrievalTask(task.Task):
-    """Everything the launcher needs to know about a retrieval run.
-
-    Raises:
-        ValueError, FileNotFoundError: whatever is missing or does not fit, before the first query.
-    """
+    """Everything the launcher needs to know about a retrieval run; errors before the first query."""
 
     SAMPLE, STAGE_DIGITS = "query", 5
     progress_metric = "r1"
@@ -86,7 +70,10 @@ class RetrievalTask(task.Task):
         if self.adapts:
             check_tower(self.clip, config.direction)
         self._token_ids = self.clip.tokenize(self.pairs.texts)
-        self._warn_of_long_captions()
+        length = self._token_ids.shape[1]
+        num_long = int((end_of_text(self._token_ids) == length - 1).sum())
+        if num_long:
+            log.warning("%d captions fill all %d tokens; what is beyond is cut off", num_long, length)
         self._encode()
         if self.adapts:
             self._build()
@@ -105,22 +92,19 @@ class RetrievalTask(task.Task):
         self._numbers = {key: number for number, key in enumerate(self.ids)}
 
     def _encode(self) -> None:
-        """Both sides by each model, from the cache or made now."""
+        """Unit-length features of both sides by the policy, the rewards and the members: [Q, D] and [G, D] of each."""
         config, (policy, rewards, members, *_) = self.config, self.models
         cache = FeatureCache(Path(config.output_root) / "gallery" if config.cache else None)
         models = [policy, *rewards, *members]
         pictures = image_features(models, self.pairs.data.images, policy.image_size, cache, config.num_workers)
         texts = [text_features(model, self.pairs.texts, cache) for model in models]
-        sides = zip(pictures, texts, strict=True) if self.by_image else zip(texts, pictures, strict=True)
-        self.source, *others = [Features(queries, gallery) for queries, gallery in sides]
-        self.rewards, self.members = others[: len(rewards)], others[len(rewards) :]
+        self.queries, self.galleries = (pictures, texts) if self.by_image else (texts, pictures)
         for model in [*rewards, *members]:
             model.cpu()  # done: from here on their features are asked, and of a teacher its logit scale
 
     def _build(self) -> None:
-        galleries = [features.gallery for features in self.rewards]
         self.policy = build_policy(self.config, self.clip)
-        self.objective = build_objective(self.config, self.models.rewards, galleries)
+        self.objective = build_objective(self.config, self.models.rewards, self.galleries[1:])
         self.state = build_state(self.config, self.policy, self.models.scale_loss)
         self.watch(self.objective, (self.policy, "prepare", "policy"), (self.policy, "encode", "policy"))
 
@@ -131,17 +115,13 @@ class RetrievalTask(task.Task):
             data.name, len(data.images), len(self.pairs.texts), data.root,
             config.direction, config.method, self.device, self.fingerprint["precision"].removeprefix("torch."),
         )  # fmt: skip
-        ranks = metrics.feature_ranks(self.source.queries, self.source.gallery, self.positives).tolist()
+        ranks = metrics.feature_ranks(self.queries[0], self.galleries[0], self.positives).tolist()
         found = ", ".join(f"{value:.2f}" for value in metrics.recalls(ranks).values())
         log.info("%s by itself, on all %d queries: recall at 1, 5 and 10 is %s", self.clip.name, len(ranks), found)
 
     @classmethod
     def check(cls, config: RetrievalConfig) -> None:
-        """Find what is missing without loading a model: device, weight files, annotation file, images, captions.
-
-        Raises:
-            ValueError, FileNotFoundError: see `check_models`, `find_captions`, `clean_captions`, `check_candidates`.
-        """
+        """Refuse what is missing without loading a model: device, weight files, annotation file, images, captions."""
         check_models(config)
         _inputs(config)
 
@@ -161,27 +141,22 @@ class RetrievalTask(task.Task):
     def episode(self, sample: Sample) -> dict[str, Any]:
         """The record of one query without times."""
         number, steps = self._numbers[sample.id], list[Step]()
-        before = self.source.scores(number)
+        before = self.galleries[0] @ self.queries[0][number]  # [G]
         if self.adapts:
-            anchor = [features.queries[number : number + 1] for features in self.rewards]
-            query, gallery = sample.on(self.device).unsqueeze(0), self.source.gallery
+            anchor = [queries[number : number + 1] for queries in self.queries[1:]]
+            query, gallery = sample.on(self.device).unsqueeze(0), self.galleries[0]
             after, steps = adapt(self.policy, self.state, self.objective, query, anchor, gallery, self.config.steps)
             if steps and not self.sequential:  # the same as `before`, but not up to the rounding of a batch
                 before = steps[0].logits[0]
         else:
-            after = torch.stack([before, *(member.scores(number) for member in self.members)]).mean(dim=0)
+            sides = zip(self.galleries, self.queries, strict=True)
+            after = torch.stack([gallery @ queries[number] for gallery, queries in sides]).mean(dim=0)
         text = {} if self.by_image else {"text": self.pairs.texts[number]}
         return {"id": sample.id, **text, **record(before, after, self.positives[number], steps)}
 
     def summarize(self, rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
         """See `retrieval.metrics.summarize`."""
         return metrics.summarize(rows)
-
-    def _warn_of_long_captions(self) -> None:
-        length = self._token_ids.shape[1]
-        num_long = int((end_of_text(self._token_ids) == length - 1).sum())
-        if num_long:
-            log.warning("%d captions fill all %d tokens; what is beyond is cut off", num_long, length)
 
 
 def _inputs(config: RetrievalConfig) -> Pairs:

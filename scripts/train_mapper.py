@@ -25,6 +25,7 @@ from captioning.checkpoints import CHECKPOINT, LM_KEYS, MAPPER_KEYS
 from captioning.training.config import TrainConfig
 from captioning.training.feature_files import CaptionFeatures, load_features
 from captioning.training.train import Report, Training, fresh_captioner, train
+from clipscore.cli import DONE, REFUSED, USER_ERRORS
 from clipscore.config.fields import RunConfig
 from clipscore.config.load import available_configs, load_config
 from clipscore.models.devices import autocast_dtype, choose_device
@@ -36,8 +37,6 @@ from scripts.runs.process import Interrupted, describe_environment, log_file, me
 
 TASK = "train_mapper"
 RESUME, LOSSES = "resume.pt", "losses.jsonl"
-DONE, REFUSED = 0, 2  # exit codes; a signal gives 128 + its number
-USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
 
 log = logging.getLogger("scripts.train_mapper")  # __name__ is __main__ under python -m
 
@@ -45,10 +44,7 @@ log = logging.getLogger("scripts.train_mapper")  # __name__ is __main__ under py
 class TrainingFolder:
     """The files of one training; each is whole or not there, and resume.pt decides which epochs count.
 
-    Args:
-        path: the folder.
-        config: the training.
-        fingerprint: hashes of the features and the language model, and the precision.
+    `fingerprint` holds hashes of the features and the language model, and the precision.
     """
 
     def __init__(self, path: Path, config: TrainConfig, fingerprint: dict[str, str]) -> None:
@@ -57,11 +53,7 @@ class TrainingFolder:
         self.identity = config.model_dump(mode="json", exclude={"features"}) | keys
 
     def check(self) -> dict[str, Any]:
-        """The state to go on from, empty at first.
-
-        Raises:
-            ValueError: the folder holds another training.
-        """
+        """The state to go on from, empty at first; ValueError when the folder holds another training."""
         if not (self.path / RESUME).is_file():
             return {}
         state = torch.load(self.path / RESUME, map_location="cpu", weights_only=True)
@@ -131,11 +123,7 @@ def epoch_losses(folder: Path) -> list[float]:
 
 
 def check_policy(config: TrainConfig, features: CaptionFeatures) -> None:
-    """Refuse features of another CLIP than the policy; only warn when the policy's weights are not there.
-
-    Raises:
-        ValueError: other weights, or another width.
-    """
+    """ValueError for features of another CLIP than the policy; a warning when the policy's weights are not there."""
     try:
         clip = load_clip(config.policy, config.pretrained_root)
     except FileNotFoundError:
@@ -154,11 +142,7 @@ def check_policy(config: TrainConfig, features: CaptionFeatures) -> None:
 
 
 def find_features(config: TrainConfig) -> Path:
-    """The features' place: as given, or under output_root or data_root.
-
-    Raises:
-        FileNotFoundError: none of them is there.
-    """
+    """The features' place: as given, or under output_root or data_root; FileNotFoundError with what was tried."""
     given = Path(config.features).expanduser()
     tried = [given, Path(config.output_root) / given, Path(config.data_root) / given]
     found = next((path for path in tried if path.exists()), None)
@@ -173,9 +157,8 @@ def find_features(config: TrainConfig) -> Path:
 def run_training(config: TrainConfig) -> Path:
     """One training from its configuration to its summary; returns the folder.
 
-    Raises:
-        FileNotFoundError: no features, or no language model.
-        ValueError: features of another CLIP, a shard, and all that `train` refuses.
+    FileNotFoundError: no features, or no language model; ValueError: features of another CLIP, a shard, and all that
+    `train` refuses.
     """
     if config.shard is not None:
         raise ValueError(f"a training has no shards, got shard={config.shard}; leave it out")
@@ -199,11 +182,7 @@ def run_training(config: TrainConfig) -> Path:
 
 
 def config_class(task: str) -> type[RunConfig]:
-    """The config class of this command's only task.
-
-    Raises:
-        ValueError: another task.
-    """
+    """The config class of this command's only task; ValueError for another."""
     if task != TASK:
         raise ValueError(f"{task!r} is started by python -m scripts.run; here task must be {TASK}")
     return TrainConfig

@@ -85,8 +85,7 @@ def shard_path(folder: Path, kind: Kind, start: int, index: FeatureIndex) -> Pat
 def begin_folder(folder: Path, index: FeatureIndex) -> None:
     """Write features.json, or find the same one there.
 
-    Raises:
-        ValueError: the folder holds features of other data, weights or settings; or other files, but no features.json.
+    ValueError for features of other data, weights or settings, and for shards without features.json.
     """
     file = folder / INDEX
     if file.is_file():
@@ -117,11 +116,7 @@ def missing_shards(folder: Path, kind: Kind, index: FeatureIndex) -> list[int]:
 
 
 def read_index(folder: Path) -> FeatureIndex:
-    """What features.json says.
-
-    Raises:
-        ValueError: it is damaged, or of another form.
-    """
+    """What features.json says; ValueError when it is damaged, or of another form."""
     try:
         return FeatureIndex(**json.loads((folder / INDEX).read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
@@ -131,9 +126,7 @@ def read_index(folder: Path) -> FeatureIndex:
 def load_features(path: Path) -> CaptionFeatures:
     """Read a folder of ours, or an officially released pickle. Nothing pickled is executed.
 
-    Raises:
-        FileNotFoundError: nothing there.
-        ValueError: no features, features of some rows only, or parts that do not belong together.
+    FileNotFoundError, or ValueError for no features, features of some rows only, or parts that do not go together.
     """
     path = Path(path).expanduser()
     if path.is_file() and path.suffix in PICKLES:

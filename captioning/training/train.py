@@ -29,7 +29,7 @@ Report = dict[str, float | int]
 
 
 def training_loss(captioner: Captioner, features: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-    """Mean cross-entropy of all real tokens of a batch, the start token included, nats.
+    """Mean cross-entropy of all real tokens of a batch, the start token included, nats. -> scalar
 
     Here padding is no target: the official data set pads with 0, which its loss ignores.
 
@@ -38,23 +38,15 @@ def training_loss(captioner: Captioner, features: Tensor, tokens: Tensor, mask: 
         features: what the mapper reads, noise included. [B, D]
         tokens: start token and caption, padded on the right with any token. [B, T]
         mask: 1 where a token is real. [B, T]
-
-    Returns:
-        Scalar.
     """
     losses = captioner.token_losses(captioner.prefix(features), tokens, mask)  # [B, T]
     return (losses * mask).sum() / mask.sum()
 
 
 def learning_rate_share(iteration: int, num_warmup: int, num_iterations: int) -> float:
-    """The part of the full learning rate that an iteration has: linear warm-up, then linear decay.
+    """The part of the full learning rate that an iteration, from 0, has: linear warm-up, then linear decay.
 
     The official loop moves the schedule on before the update: the first iteration has the rate of step 1, the last 0.
-
-    Args:
-        iteration: from 0.
-        num_warmup: steps of warm-up.
-        num_iterations: of the whole training.
     """
     step = iteration + 1
     if step < num_warmup:
@@ -74,16 +66,7 @@ def build_optimizer(
 
 
 class TrainingSet:
-    """Captions as tokens, and the feature that each is written from.
-
-    Args:
-        config: `kind`, `normalize_prefix` and `limit` are read.
-        features: of images and captions.
-        captioner: for its tokenizer.
-
-    Raises:
-        ValueError: ClipCap without image features.
-    """
+    """Captions as tokens, and the feature that each is written from; ValueError for ClipCap without image features."""
 
     def __init__(self, config: TrainConfig, features: CaptionFeatures, captioner: Captioner) -> None:
         captions = features.captions[: config.limit]
@@ -123,8 +106,7 @@ def fresh_captioner(
 ) -> Captioner:
     """A captioner whose mapper has first weights from the config's seed, on the language model's device.
 
-    Raises:
-        ValueError: prefix and start token fill all positions of the language model.
+    ValueError when prefix and start token fill all positions of the language model.
     """
     limit = getattr(lm.config, "max_position_embeddings", config.prefix_length + 2)
     if config.prefix_length + 1 >= limit:
@@ -137,13 +119,7 @@ def fresh_captioner(
 
 
 class Training:
-    """All that moves while a mapper is trained, but for random numbers: each epoch has generators of its own.
-
-    Args:
-        captioner: its mapper is trained.
-        config: `lr`, `weight_decay`, `eps` and `warmup` are read.
-        num_iterations: updates of the whole training.
-    """
+    """All that moves while a mapper is trained, but for random numbers: each epoch has generators of its own."""
 
     def __init__(self, captioner: Captioner, config: TrainConfig, num_iterations: int) -> None:
         self.captioner = captioner
@@ -177,24 +153,15 @@ class Training:
 class Record(Protocol):
     """Where a training is written down; see `scripts.train_mapper.TrainingFolder`."""
 
-    def begin(self, training: Training) -> int:
-        """Go back to the end of the last epoch that was finished; its number, 0 at first."""
+    def begin(self, training: Training) -> int: ...  # back to the last finished epoch; its number, 0 at first
 
-    def write(self, report: Report) -> None:
-        """Take down the mean loss of some updates."""
+    def write(self, report: Report) -> None: ...  # the mean loss of some updates
 
-    def finish_epoch(self, epoch: int, training: Training) -> None:
-        """Keep the state after an epoch."""
+    def finish_epoch(self, epoch: int, training: Training) -> None: ...  # keep the state
 
 
 def train(config: TrainConfig, captioner: Captioner, features: CaptionFeatures, record: Record) -> None:
     """Train the mapper, from where an earlier call was stopped; the numbers are those of a call that was not.
-
-    Args:
-        config: the training.
-        captioner: its mapper is trained; see `fresh_captioner`.
-        features: of the training captions and their images.
-        record: keeps what comes out.
 
     Raises:
         ValueError: fewer captions than a batch, or no image features; see `TrainingSet`.

@@ -9,15 +9,7 @@ from pathlib import Path
 from classification.data.class_names import class_names, wnids
 from classification.data.labelled_images import LabelledImage, LabelledImages, Listed
 from classification.data.layouts import FolderLayout
-from clipscore.data.checks import (
-    IMAGE_SUFFIXES,
-    file_names,
-    list_some,
-    not_found,
-    relative,
-    subfolders,
-    what_is_there,
-)
+from clipscore.data.checks import IMAGE_SUFFIXES, file_names, list_some, not_found, relative, subfolders, what_is_there
 
 _WNID = re.compile(r"n\d{8}", re.IGNORECASE)
 _NUMBER = re.compile(r"\d{1,4}")
@@ -26,9 +18,7 @@ _NUMBER = re.compile(r"\d{1,4}")
 def find_imagenet_set(name: str, data_root: Path, layout: FolderLayout) -> LabelledImages:
     """One of the ImageNet sets, in the first of its layouts that holds class folders; arguments as in `find_dataset`.
 
-    Raises:
-        FileNotFoundError: nothing is there; every path tried is named.
-        ValueError: images that lie flat, folders named in another way than the set's, or surplus folders.
+    FileNotFoundError with every path tried; ValueError for images that lie flat, and for folders of another set.
     """
     root, folders = _class_root(name, data_root, layout)
     names = class_names(name)
@@ -70,12 +60,11 @@ def _class_root(name: str, data_root: Path, layout: FolderLayout) -> tuple[Path,
                 "...), which is where the labels come from; sort them into class folders, for ImageNet's validation "
                 "images with the script valprep.sh of soumith/imagenetloader.torch"
             )
-    mend = f"get the data from {layout.source}"
-    raise not_found(f"data set {name} not found", tried, _state, data_root, mend)
 
+    def state(path: Path) -> str:
+        return " (there, but holds no class folders)" if path.is_dir() else what_is_there(path, "folder")
 
-def _state(path: Path) -> str:
-    return " (there, but holds no class folders)" if path.is_dir() else what_is_there(path, "folder")
+    raise not_found(f"data set {name} not found", tried, state, data_root, f"get the data from {layout.source}")
 
 
 def _check_kind(name: str, root: Path, folders: Sequence[str], numbers: Sequence[str], num_classes: int) -> None:
@@ -104,23 +93,19 @@ def _check_kind(name: str, root: Path, folders: Sequence[str], numbers: Sequence
 def list_class_folders(name: str, root: Path, folders: Sequence[str], labels: dict[str, int]) -> Listed:
     """All images of the class folders in a root, in the order of the folders' names, and what is missing.
 
-    Args:
-        name: of the data set.
-        root: folder of the class folders.
-        folders: those that exist; they stand for a class in upper and lower case.
-        labels: {class folder: label}.
-
-    Raises:
-        ValueError: folders that are no class, or no images at all.
+    `folders` are those that exist; they stand for a class of `labels`, {class folder: label}, in upper and lower case.
+    ValueError for folders that are no class, or no images at all.
     """
     class_of = {folder: folder if folder in labels else folder.lower() for folder in folders}
-    surplus = sorted(folder for folder in folders if class_of[folder] not in labels or _has_twin(folder, class_of))
+    twins = {folder for folder in folders if class_of[folder] != folder and class_of[folder] in class_of}
+    surplus = sorted(folder for folder in folders if class_of[folder] not in labels or folder in twins)
     missing = sorted(labels.keys() - {class_of[folder] for folder in folders})
     faults: list[Exception] = []
     if surplus or missing:
+        shown = [folder + ": a file, expected a folder" * (root / folder).is_file() for folder in missing]
         of_others = ValueError(
             f"{root}: the class folders are not those of {name}: expected {len(labels)}, found {len(folders)}; "
-            f"{len(missing)} missing{list_some(_with_kind(root, missing))}; {len(surplus)} surplus"
+            f"{len(missing)} missing{list_some(shown)}; {len(surplus)} surplus"
             f"{list_some(surplus)}; unpack the data again{', or move what does not belong there' if surplus else ''}"
         )
         if surplus:
@@ -142,14 +127,6 @@ def list_class_folders(name: str, root: Path, folders: Sequence[str], labels: di
         for file in found
     ]
     return images, faults
-
-
-def _has_twin(folder: str, class_of: dict[str, str]) -> bool:
-    return class_of[folder] != folder and class_of[folder] in class_of
-
-
-def _with_kind(root: Path, missing: Sequence[str]) -> list[str]:
-    return [folder + (": a file, expected a folder" if (root / folder).is_file() else "") for folder in missing]
 
 
 def image_files(folder: Path) -> list[str]:

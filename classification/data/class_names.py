@@ -9,12 +9,10 @@ from pathlib import Path
 
 from clipscore.data.checks import read_json
 
-_FILE = Path(__file__).with_name("class_names.json")
-
 
 @lru_cache(maxsize=1)
 def _tables() -> dict[str, dict[str, list[str]]]:
-    return json.loads(_FILE.read_text(encoding="utf-8"))
+    return json.loads(Path(__file__).with_name("class_names.json").read_text(encoding="utf-8"))
 
 
 def wnids(dataset: str) -> list[str]:
@@ -23,7 +21,11 @@ def wnids(dataset: str) -> list[str]:
     imagenet_a and imagenet_r hold 200 of the 1000 classes, all others all of them.
     """
     subsets = _tables()["wnids"]
-    return list(subsets[dataset]) if dataset in subsets else _imagenet_wnids()
+    if dataset in subsets:
+        return list(subsets[dataset])
+    from timm.data import ImageNetInfo  # slow to import
+
+    return list(ImageNetInfo("imagenet-1k").label_names())
 
 
 def class_names(dataset: str) -> list[str]:
@@ -36,32 +38,19 @@ def class_names(dataset: str) -> list[str]:
         return list(fine_grained[dataset])
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES  # slow to import
 
-    name_of = dict(zip(_imagenet_wnids(), IMAGENET_CLASSNAMES, strict=True))
+    name_of = dict(zip(wnids("imagenet"), IMAGENET_CLASSNAMES, strict=True))
     return [name_of[wnid] for wnid in wnids(dataset)]
 
 
-def _imagenet_wnids() -> list[str]:
-    from timm.data import ImageNetInfo  # slow to import
-
-    return list(ImageNetInfo("imagenet-1k").label_names())
-
-
 def read_class_names(path: Path, folders: list[str]) -> dict[str, str]:
-    """Read a class-name file that belongs to class folders.
+    """Read a .txt or .json file of class names for the class folders that exist. -> {folder: class name}
 
     Three forms are read: `<folder> <class name>` on each line, in label order (the first word of every line is a
     folder); one class name per line, in the order of the sorted folders; json, a list in the order of the sorted
     folders or an object {folder: class name} in label order.
 
-    Args:
-        path: a .txt or .json file.
-        folders: the class folders that exist.
-
-    Returns:
-        {folder: class name}; the n-th entry is label n. Folders may be missing or surplus, except in plain lists.
-
-    Raises:
-        ValueError: unreadable json, a repeated folder, a mixture of the forms, or a list of the wrong length.
+    The n-th entry is label n. Folders may be missing or surplus, except in plain lists. ValueError for unreadable json,
+    a repeated folder, a mixture of the forms, or a list of the wrong length.
     """
     if path.suffix.lower() == ".json":
         content = read_json(path)

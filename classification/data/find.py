@@ -9,17 +9,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from classification.data import layouts
 from classification.data.class_folders import find_imagenet_set, image_files, list_class_folders
 from classification.data.class_names import read_class_names
 from classification.data.labelled_images import LabelledImage, LabelledImages
-from classification.data.layouts import FolderLayout, canonical_name, find_layout, unknown_name
+from classification.data.layouts import FolderLayout, find_layout
 from classification.data.split_files import find_split_set, listed_set, names_in_split, read_split
 from clipscore.data.checks import (
+    choose_name,
     describe_styles,
     explain_permission_error,
     file_not_found,
     raise_or_warn,
-    refuse_built_in,
     relative,
     resolve,
     subfolders,
@@ -43,9 +44,9 @@ def find_dataset(
         name: a built-in id or its official letter, in any case (`imagenet_a`, `A`, `imagenet_c/fog/3`, `dtd`,
             `demo/sketch`), or any other name together with `files`.
         data_root: folder that holds the built-in data sets.
-        files: where the user's own data set lies: absolute, or relative to the working directory or the data root.
-        partial: go on with what is there of a set that is not whole: without the class folders and images that are
-            missing, and with another number of images than the published one. Labels stay those of all classes.
+        files: where the user's own data set lies.
+        partial: go on without the class folders and images that are missing, and with another number of images than
+            the published one. Labels stay those of all classes.
 
     Raises:
         ValueError: unknown name; class folders, split file, class names or counts that do not fit; no images.
@@ -55,14 +56,8 @@ def find_dataset(
     Source: paper Sec. 4.1; official TPT/data/datautils.py and fewshot_datasets.py.
     """
     data_root = Path(data_root).expanduser()
-    canonical = canonical_name(name)
-    if files is not None:
-        refuse_built_in(name, canonical)
-        data = _own_set(name, data_root, files)
-    elif canonical is None:
-        raise unknown_name(name)
-    else:
-        data = _built_in_set(canonical, data_root)
+    name = choose_name(name, layouts, files is not None)
+    data = _built_in_set(name, data_root) if files is None else _own_set(name, data_root, files)
     raise_or_warn(data.faults, partial)
     return data
 

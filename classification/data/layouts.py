@@ -19,40 +19,24 @@ COOP_PAGE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """A data set with one folder per class, named by wnid (or by label number in ImageNet-V2).
+    """A data set with one folder per class, named by wnid (or by label number in ImageNet-V2)."""
 
-    Attributes:
-        roots: folders under the data root that may hold the class folders; of equal ones the first is taken.
-        num_images: published number of images.
-        num_classes: how many class folders there are.
-        source: page that offers the data.
-    """
-
-    roots: tuple[str, ...]
-    num_images: int
+    roots: tuple[str, ...]  # under the data root, may hold the class folders; of equal ones the first is taken
+    num_images: int  # published
     num_classes: int
-    source: str
+    source: str  # page that offers the data
 
 
 @dataclass(frozen=True)
 class SplitLayout:
-    """A data set whose test images are listed in a split file.
+    """A data set whose test images are listed in a split file."""
 
-    Attributes:
-        folders: folders under the data root that may hold the split file, tried in this order.
-        image_folders: folders beside the split file that the listed paths may be relative to.
-        split_file: name of the split file.
-        num_images: published number of test images.
-        num_classes: number of classes.
-        source: page that offers the data.
-    """
-
-    folders: tuple[str, ...]
-    image_folders: tuple[str, ...]
+    folders: tuple[str, ...]  # under the data root, may hold the split file; tried in this order
+    image_folders: tuple[str, ...]  # beside the split file, the listed paths may be relative to them
     split_file: str
-    num_images: int
+    num_images: int  # published number of test images
     num_classes: int
-    source: str = COOP_PAGE
+    source: str = COOP_PAGE  # page that offers the data
 
 
 _V2 = "imagenetv2-matched-frequency-format-val"
@@ -81,7 +65,7 @@ LAYOUTS: dict[str, FolderLayout | SplitLayout] = {
         50_889, 1000, "https://github.com/HaohanWang/ImageNet-Sketch",
     ),
     "imagenet_c": FolderLayout(
-        ("imagenet-c/{corruption}/{severity}", "ImageNet-C/{corruption}/{severity}"),
+        ("imagenet-c", "ImageNet-C"),  # corruption and severity follow
         50_000, 1000, "https://zenodo.org/records/2235448",
     ),
     "caltech101": SplitLayout(
@@ -115,30 +99,20 @@ ALIASES = {
 
 
 def canonical_name(name: str) -> str | None:
-    """The built-in data set that a name stands for: `A` -> `imagenet_a`, `C/Fog/3` -> `imagenet_c/fog/3`.
+    """The built-in data set that a name stands for: `A` -> `imagenet_a`, `C/Fog/3` -> `imagenet_c/fog/3`; or None.
 
-    Args:
-        name: a data set id or an official letter, in any case; `-` is read as `_`.
-
-    Returns:
-        The canonical id, or None when the name is not built in.
-
-    Raises:
-        ValueError: an ImageNet-C id without a known corruption and severity, or a demo id without a style.
+    Names are read in any case, and `-` as `_`. ValueError for an ImageNet-C id without a known corruption and
+    severity, and for a demo id without a style.
     """
     head, *rest = name.strip().lower().split("/")
     head = head.replace("-", "_")
     head = ALIASES.get(head, head)
-    if head == "imagenet_c":
-        return "/".join([head, *_corruption(name, rest)])
     if head == "demo":
         return demo_id(name, "demo", "/".join(rest))
-    return head if head in LAYOUTS and not rest else None
-
-
-def _corruption(name: str, rest: list[str]) -> list[str]:
+    if head != "imagenet_c":
+        return head if head in LAYOUTS and not rest else None
     if len(rest) == 2 and rest[0] in CORRUPTIONS and rest[1] in SEVERITIES:
-        return rest
+        return "/".join([head, *rest])
     nearest = difflib.get_close_matches(rest[0], CORRUPTIONS, n=1, cutoff=0) if rest else ["fog"]
     raise ValueError(
         f"data set {name!r}: expected imagenet_c/<corruption>/<severity 1-5>; nearest corruption: {nearest[0]}; "
@@ -149,17 +123,14 @@ def _corruption(name: str, rest: list[str]) -> list[str]:
 def find_layout(name: str) -> FolderLayout | SplitLayout:
     """Layout of a built-in data set, given by its canonical id; ImageNet-C's corruption and severity are filled in.
 
-    Raises:
-        ValueError: no layout is known (unknown name, or a demo set, which has no published size).
+    ValueError when no layout is known: an unknown name, or a demo set, which has no published size.
     """
     head, *rest = name.split("/")
     if head not in LAYOUTS:
         raise unknown_name(name)
     layout = LAYOUTS[head]
     if isinstance(layout, FolderLayout) and head == "imagenet_c":
-        corruption, severity = rest
-        roots = tuple(root.format(corruption=corruption, severity=severity) for root in layout.roots)
-        return replace(layout, roots=roots)
+        return replace(layout, roots=tuple("/".join([root, *rest]) for root in layout.roots))
     return layout
 
 

@@ -8,14 +8,7 @@ from typing import Any, NamedTuple
 from classification.data.class_names import class_names
 from classification.data.labelled_images import LabelledImage, LabelledImages
 from classification.data.layouts import SplitLayout
-from clipscore.data.checks import (
-    check_repeated,
-    file_not_found,
-    fullest_root,
-    list_some,
-    read_json,
-    relative,
-)
+from clipscore.data.checks import check_repeated, file_not_found, fullest_root, list_some, read_json, relative
 
 
 class SplitEntry(NamedTuple):
@@ -29,8 +22,7 @@ class SplitEntry(NamedTuple):
 def read_split(path: Path, split: str) -> list[SplitEntry]:
     """One split of a CoOp-style file {"train": [[path, label, class name], ...], ...}, in the file's order.
 
-    Raises:
-        ValueError: not json, no such split, an empty split, or a malformed entry (also a path that leaves the folder).
+    ValueError: not json, no such split, an empty split, or a malformed entry (also a path that leaves the folder).
     """
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get(split), list):
@@ -73,8 +65,7 @@ def read_aircraft_split(split_file: Path) -> list[SplitEntry]:
 def names_in_split(path: Path) -> list[str]:
     """Class names in label order, from all splits of a CoOp-style file.
 
-    Raises:
-        ValueError: a label with two names, or labels that are not 0, 1, 2, ... without a gap.
+    ValueError for a label with two names, and for labels that are not 0, 1, 2, ... without a gap.
     """
     content = read_json(path)
     splits = content.values() if isinstance(content, dict) else []
@@ -90,12 +81,7 @@ def names_in_split(path: Path) -> list[str]:
 
 
 def find_split_set(name: str, data_root: Path, layout: SplitLayout) -> LabelledImages:
-    """One of the fine-grained sets, in the first of its layouts; arguments as in `find_dataset`.
-
-    Raises:
-        FileNotFoundError: no split file, or none of its images; every path tried is named.
-        ValueError: the split file does not fit the classes.
-    """
+    """One of the fine-grained sets, in the first of its layouts; arguments and errors as in `find_dataset`."""
     tried = [data_root / folder / layout.split_file for folder in layout.folders]
     split_file = next((path for path in tried if path.is_file()), None)
     if split_file is None:
@@ -125,16 +111,13 @@ def listed_set(
 ) -> LabelledImages:
     """The images of a split file, under the root where the most of them are found.
 
-    Raises:
-        FileNotFoundError: none of the images is there.
-        ValueError: an image is listed more than once.
+    FileNotFoundError when none of them is there; ValueError for one that is listed more than once.
     """
     check_repeated(split_file, [entry.path for entry in entries], "; get the original file")
     nothing_there = f"data set {name}: {split_file} is there, the images it lists are not"
     root, _, missing = fullest_root(roots, [[entry.path for entry in entries]], nothing_there)
     faults: list[Exception] = []
-    if missing:
-        lost = [entry.path for entry in entries if entry.path in missing]
+    if lost := [entry.path for entry in entries if entry.path in missing]:
         faults.append(
             FileNotFoundError(
                 f"{split_file}: {len(lost)} of {len(entries)} listed images are missing in {root}{list_some(lost)}; "

@@ -38,11 +38,7 @@ class AdaptingConfig(RunConfig):
 
     @property
     def reward_options(self) -> RewardConfig:
-        """The reward of a method that has one.
-
-        Raises:
-            ValueError: it has none.
-        """
+        """The reward of a method that has one; ValueError when it has none."""
         if self.reward is None:
             raise ValueError(f"method={self.method} has no reward; give reward.models")
         return self.reward

@@ -55,14 +55,10 @@ def nearest(name: str, valid: Sequence[str]) -> str:
 def describe_fields(
     config_class: type[BaseModel], values: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, str, Any, str]]:
-    """List every key that can be overridden.
+    """Every key that can be overridden: dotted key, type, current value ("required" when there is none), description.
 
-    Args:
-        config_class: the config class, or a section of it.
-        values: what was given for it; the class's defaults fill the rest.
-        prefix: put before each key, "reward." for example.
-
-    Yields: dotted key, type, current value ("required" when there is none), description.
+    `values` are what was given for a config class or a section of it; the class's defaults fill the rest. `prefix` is
+    put before each key, "reward." for example.
     """
     for name, info in config_class.model_fields.items():
         value = values[name] if name in values else info.get_default(call_default_factory=True)

@@ -83,16 +83,13 @@ class Draft:
 def load_config(
     path: str | Path, words: Sequence[str], config_class: Callable[[str], type[RunConfig]], dataset: str | None = None
 ) -> RunConfig:
-    """Build the configuration of one run.
+    """Build the configuration of one run, with absolute roots and a name.
 
     Args:
         path: the YAML file.
         words: `key=value` overrides; a later one wins over an earlier one with the same key.
         config_class: finds a task's config class by the task's name; raises ValueError for an unknown one.
         dataset: overrides `dataset`, taken as it is.
-
-    Returns:
-        The task's config, with absolute roots and a name.
 
     Raises:
         ConfigError: anything is missing, unknown, given twice or of the wrong type; all of it is listed.

@@ -36,8 +36,7 @@ class Entry(NamedTuple):
 def read_annotations(path: Path, split: str) -> tuple[str, list[Entry]]:
     """Name of the form and the checked entries of an annotation file, or of one split of it, in file order.
 
-    Raises:
-        ValueError: empty, no json, of no known form, without the split, or with faulty entries.
+    ValueError for a file that is empty, no json, of no known form, without the split, or with faulty entries.
     """
     content = read_json(path)
     parts = content if isinstance(content, dict) else {}
@@ -63,18 +62,14 @@ def _read_list(path: Path, content: list) -> tuple[str, list[Entry]]:
     for index, item in enumerate(items):
         captions = [item["caption"]] if one_each and "caption" in item else item.get("caption")
         entries.append(_entry(path, index, item.get("image"), captions, item.get("image_id")))
-    return ("one entry per caption", _grouped(entries)) if one_each else ("caption lists", entries)
-
-
-def _grouped(entries: list[Entry]) -> list[Entry]:
-    """One entry per image, at the place where the image is first named."""
-    groups: dict[str, list[Entry]] = defaultdict(list)
+    if not one_each:
+        return "caption lists", entries
+    grouped: dict[str, Entry] = {}  # at the place where the image is first named
+    captions = defaultdict(list)
     for entry in entries:
-        groups[entry.image].append(entry)
-    return [
-        group[0]._replace(captions=tuple(caption for entry in group for caption in entry.captions))
-        for group in groups.values()
-    ]
+        grouped.setdefault(entry.image, entry)
+        captions[entry.image] += entry.captions
+    return "one entry per caption", [e._replace(captions=tuple(captions[image])) for image, e in grouped.items()]
 
 
 def _read_karpathy(path: Path, content: list, split: str) -> list[Entry]:

@@ -22,25 +22,15 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class CaptionLayout:
-    """Where a data set with captions may lie.
+    """Where a data set with captions may lie."""
 
-    Attributes:
-        folders: folders under the data root, tried in this order.
-        annotation_files: annotation files inside such a folder, tried in this order; `{split}` is filled in.
-        image_folders: folders inside such a folder that the listed image paths may be relative to.
-        splits: valid splits.
-        source: pages that offer images and annotations.
-        published: sizes of the whole splits; empty where nothing is published.
-        md5: of the splits' own annotation files in BLIP's form, where they are known.
-    """
-
-    folders: tuple[str, ...]
-    annotation_files: tuple[str, ...]
-    image_folders: tuple[str, ...]
+    folders: tuple[str, ...]  # under the data root, tried in this order
+    annotation_files: tuple[str, ...]  # inside such a folder, tried in this order; `{split}` is filled in
+    image_folders: tuple[str, ...]  # inside such a folder, the listed image paths may be relative to them
     splits: tuple[str, ...]
-    source: str
-    published: dict[str, Counts] = field(default_factory=dict)
-    md5: dict[str, str] = field(default_factory=dict)
+    source: str  # pages that offer images and annotations
+    published: dict[str, Counts] = field(default_factory=dict)  # by split
+    md5: dict[str, str] = field(default_factory=dict)  # of the splits' own annotation files in BLIP's form
 
 
 def _both_places(*files: str) -> tuple[str, ...]:
@@ -99,16 +89,9 @@ ALIASES = {
 
 
 def canonical_name(name: str) -> str | None:
-    """The built-in data set that a name stands for: `MSCOCO` -> `coco`, `nocaps_in` -> `nocaps/in-domain`.
+    """The built-in data set that a name stands for: `MSCOCO` -> `coco`, `nocaps_in` -> `nocaps/in-domain`; or None.
 
-    Args:
-        name: a data set id in any case; `-` and `_` are the same.
-
-    Returns:
-        The canonical id, or None when the name is not built in.
-
-    Raises:
-        ValueError: a demo id without a style.
+    Names are read in any case, and `-` as `_`. ValueError for a demo id without a style.
     """
     lower = name.strip().lower()
     head, _, style = lower.partition("/")
@@ -123,11 +106,7 @@ def canonical_name(name: str) -> str | None:
 
 
 def find_layout(name: str) -> CaptionLayout:
-    """Layout of a built-in data set, given by its canonical id.
-
-    Raises:
-        ValueError: the name is not a canonical id.
-    """
+    """Layout of a built-in data set; ValueError for a name that is not a canonical id."""
     if name.startswith(f"{DEMO_SETS}/"):
         source = "`bash scripts/quickstart.sh`, which draws the demo sets; then give data_root=output/demo_data"
         return CaptionLayout((name,), ("annotations/{split}.json",), ("",), ("test", "train"), source)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from clipscore.data import caption_layouts
 from clipscore.data.caption_forms import JOIN_ENTRIES, Entry, read_annotations
 from clipscore.data.caption_layouts import (
     DEMO_SETS,
@@ -21,19 +22,17 @@ from clipscore.data.caption_layouts import (
     NOCAPS_FILE,
     CaptionLayout,
     Counts,
-    canonical_name,
     find_layout,
-    unknown_name,
 )
 from clipscore.data.checks import (
     check_repeated,
+    choose_name,
     describe_styles,
     explain_permission_error,
     file_not_found,
     fullest_root,
     list_some,
     raise_or_warn,
-    refuse_built_in,
     relative,
     resolve,
 )
@@ -46,45 +45,26 @@ _COCO_STEM = re.compile(r"COCO_.+_(\d+)")
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """One image with its captions.
+    """One image with its captions."""
 
-    Attributes:
-        id: image path as the annotation file gives it, e.g. "val2014/COCO_val2014_000000391895.jpg"; unique.
-        path: where it is.
-        captions: all of them, as they are in the file and in its order; at least one.
-        image_id: an integer that the file states; for COCO's file names the digits after the last "_"; else the text
-            that the file states; else the stem of the file name.
-        domain: nocaps only: in-domain, near-domain or out-domain.
-    """
-
-    id: str
+    id: str  # its path as the annotation file gives it, "val2014/COCO_val2014_000000391895.jpg" for example; unique
     path: Path
-    captions: tuple[str, ...]
-    image_id: int | str
-    domain: str | None = None
+    captions: tuple[str, ...]  # at least one, as they are in the file and in its order
+    image_id: int | str  # see `_image_id`
+    domain: str | None = None  # nocaps only: in-domain, near-domain or out-domain
 
 
 @dataclass(frozen=True)
 class CaptionedImages:
-    """A data set that was found.
+    """A data set that was found."""
 
-    Attributes:
-        name: canonical id, or the user's own name.
-        root: folder that image paths are relative to.
-        annotations: the annotation file; the folder of the files when there are several.
-        layout: which of the accepted layouts was found, one line for reports.
-        images: in the order in which the annotation file first names them.
-        published: published numbers of images and captions; None where nothing is published.
-        faults: what keeps the set from being whole, each with its mend; not empty with partial=True only.
-    """
-
-    name: str
-    root: Path
-    annotations: Path
-    layout: str
-    images: list[CaptionedImage]
-    published: Counts | None = None
-    faults: tuple[Exception, ...] = ()
+    name: str  # canonical id, or the user's own name
+    root: Path  # folder that image paths are relative to
+    annotations: Path  # the annotation file; the folder of the files when there are several
+    layout: str  # which of the accepted layouts was found, one line for reports
+    images: list[CaptionedImage]  # in the order in which the annotation file first names them
+    published: Counts | None = None  # None where nothing is published
+    faults: tuple[Exception, ...] = ()  # why it is not whole, each with its mend; not empty with partial=True only
 
     @property
     def counts(self) -> Counts:
@@ -110,12 +90,10 @@ def find_captions(
         name: a built-in id or an alias, in any case (`coco`, `MSCOCO`, `f30k`, `nocaps/in`, `demo_scenes/clean`), or
             any other name together with `files`.
         data_root: folder that holds the built-in data sets.
-        files: the user's own annotation file and image folder, absolute, or relative to the working directory or the
-            data root.
-        split: of a built-in set. The user's own files state theirs in `files.split`, which only files in Karpathy's
-            form are asked for: any other file is one split.
-        partial: go on with what is there of a set that is not whole: without the images that are missing, with other
-            counts than the published ones, and with a changed annotation file.
+        files: the user's own annotation file and image folder, with a split of their own.
+        split: of a built-in set.
+        partial: go on without the images that are missing, with other counts than the published ones, and with a
+            changed annotation file.
 
     Raises:
         ValueError: unknown name or split; an annotation file that is not of a known form, or not the published one;
@@ -126,15 +104,8 @@ def find_captions(
     Source: paper Tables 2 and 3; official caption/image_llm/datasets/coco_cap.py and caption/tools/convert_*_gt.py.
     """
     data_root = Path(data_root).expanduser()
-    data_root = Path(data_root).expanduser()
-    canonical = canonical_name(name)
-    if files is not None:
-        refuse_built_in(name, canonical)
-        data = _own_set(name, data_root, files)
-    elif canonical is None:
-        raise unknown_name(name)
-    else:
-        data = _built_in_set(canonical, data_root, split)
+    name = choose_name(name, caption_layouts, files is not None)
+    data = _built_in_set(name, data_root, split) if files is None else _own_set(name, data_root, files)
     raise_or_warn(data.faults, partial)
     return data
 
@@ -183,8 +154,7 @@ def published_md5(annotations: Path, layout: CaptionLayout, split: str) -> str |
 def _annotation_file(name: str, layout: CaptionLayout, data_root: Path, split: str) -> Path:
     files = [file.format(split=split) for file in layout.annotation_files]
     tried = [data_root / folder / file for folder in layout.folders for file in files]
-    found = next((path for path in tried if path.is_file()), None)
-    if found:
+    if found := next((path for path in tried if path.is_file()), None):
         return found
     styles = describe_styles(data_root / DEMO_SETS) if name.startswith(f"{DEMO_SETS}/") else ""
     what = f"data set {name}, split {split}: no annotation file"
@@ -217,9 +187,8 @@ def _of_domain(annotations: Path, entries: list[Entry], domain: str) -> list[Ent
 
 def _own_set(name: str, data_root: Path, files: CaptionFiles) -> CaptionedImages:
     annotations = resolve(files.annotations, data_root, "dataset_files.annotations", "json file")
-    root = annotations.parent
-    if files.images:
-        root = resolve(files.images, data_root, "dataset_files.images", "folder")
+    images = files.images
+    root = resolve(images, data_root, "dataset_files.images", "folder") if images else annotations.parent
     form, entries = read_annotations(annotations, files.split)
     return _captioned_images(name, data_root, annotations, form, [root], entries)
 
@@ -239,21 +208,18 @@ def _captioned_images(
         for entry, file in zip(entries, files, strict=True)
         if file not in missing
     ]
-    faults = []
-    if missing:
-        lost = [image for image, file in zip(listed, files, strict=True) if file in missing]
-        faults = [
-            FileNotFoundError(
-                f"{annotations}: {len(lost)} of {len(entries)} listed images are missing on disk{list_some(lost)}; "
-                f"tried under: {', '.join(map(str, roots))}; unpack the images again"
-            )
-        ]
+    faults: tuple[Exception, ...] = ()
+    if lost := [image for image, file in zip(listed, files, strict=True) if file in missing]:
+        problem = f"{len(lost)} of {len(entries)} listed images are missing on disk{list_some(lost)}"
+        tried = ", ".join(map(str, roots))
+        faults = (FileNotFoundError(f"{annotations}: {problem}; tried under: {tried}; unpack the images again"),)
     by_name = ", by file name" if files != listed else ""
     layout = f"{relative(annotations, data_root)} ({form}), images in {relative(root, data_root)}{by_name}"
-    return CaptionedImages(name, root, annotations, layout, images, faults=tuple(faults))
+    return CaptionedImages(name, root, annotations, layout, images, faults=faults)
 
 
 def _image_id(entry: Entry) -> int | str:
+    """The number that the file states, or that COCO's file name ends in; else the text that it states, or the stem."""
     if isinstance(entry.image_id, int):
         return entry.image_id
     stem = PurePosixPath(entry.image).stem

@@ -11,9 +11,10 @@ import json
 import logging
 import os
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -39,20 +40,25 @@ def demo_id(name: str, kind: str, style: str) -> str:
     return f"{kind}/{style}"
 
 
-def refuse_built_in(name: str, canonical: str | None) -> None:
-    """ValueError for the user's own files under the name of a built-in set."""
-    if canonical is not None:
+def choose_name(name: str, layouts: ModuleType, has_own_files: bool) -> str:
+    """The canonical id of a built-in set by the module that knows them, or the name of a set of the user's own.
+
+    ValueError for the user's own files under a built-in name, and for an unknown name without files.
+    """
+    canonical = layouts.canonical_name(name)
+    if canonical is None and not has_own_files:
+        raise layouts.unknown_name(name)
+    if canonical is not None and has_own_files:
         raise ValueError(
             f"data set {name!r} is built in ({canonical}); drop dataset_files, or choose another name for your own data"
         )
+    return canonical or name
 
 
 def resolve(path: str, data_root: Path, key: str, kind: str) -> Path:
     """A path that the user gave by a setting `key`: absolute, or relative to the working directory or the data root.
 
-    Raises:
-        FileNotFoundError: it is in neither; both are named.
-        ValueError: no `kind`, which is "folder" or a kind of file.
+    FileNotFoundError, with what was tried; ValueError for one that is no `kind`, "folder" or a kind of file.
     """
     given = Path(path).expanduser()
     tried = [given] if given.is_absolute() else [Path.cwd() / given, data_root / given]
@@ -94,31 +100,20 @@ def file_names(folder: Path) -> set[str]:
         return {entry.name for entry in entries if entry.is_file()}
 
 
-def missing_files(root: Path, files: Iterable[str]) -> set[str]:
+def missing_files(root: Path, files: Sequence[str]) -> set[str]:
     """Those of the posix paths under a folder at which there is no file."""
-    in_folder = defaultdict(list)
-    for file in files:
-        folder, _, name = file.rpartition("/")
-        in_folder[folder].append((name, file))
-    missing = set()
-    for folder, expected in in_folder.items():
-        existing = file_names(root / folder)
-        missing |= {file for name, file in expected if name not in existing}
-    return missing
+    parts = [file.rpartition("/") for file in files]
+    existing = {folder: file_names(root / folder) for folder in {folder for folder, *_ in parts}}
+    return {file for file, (folder, _, name) in zip(files, parts, strict=True) if name not in existing[folder]}
 
 
 def fullest_root(
     roots: Sequence[Path], listings: Sequence[Sequence[str]], nothing_there: str
 ) -> tuple[Path, Sequence[str], set[str]]:
-    """The folder where the most of the listed files are; the first of equally full ones.
+    """The folder where the most of the listed files are, the listing that fits it, and its paths without a file.
 
-    Args:
-        roots: folders that the listed paths may be relative to.
-        listings: ways to write the paths of all files.
-        nothing_there: beginning of the error when none of the files is there.
-
-    Returns:
-        The folder, the way of writing that fits it, and those paths at which there is no file.
+    `listings` are ways to write the paths of all files, relative to one of the `roots`; the first of equally full
+    folders is taken. FileNotFoundError, which begins with `nothing_there`, when none of the files is anywhere.
     """
     ways = [(root, files) for files in listings for root in roots]
     best, fewest = ways[0], set(listings[0])
@@ -153,11 +148,7 @@ def explain_permission_error() -> Iterator[None]:
 
 
 def raise_or_warn(faults: Sequence[Exception], partial: bool) -> None:
-    """Stop at a data set that is not whole, or warn of it when the user goes on with what is there.
-
-    Raises:
-        ValueError, FileNotFoundError: of the first fault's type, with all faults, one on each line.
-    """
+    """Stop at a data set that is not whole, with all faults and the type of the first; or warn, with partial=true."""
     if faults and not partial:
         raise type(faults[0])("\n".join(map(str, faults)) + GO_ON)
     for fault in faults:
@@ -166,8 +157,7 @@ def raise_or_warn(faults: Sequence[Exception], partial: bool) -> None:
 
 def check_repeated(source: Path, items: Sequence[object], mend: str) -> None:
     """ValueError, with the mend, for images that are listed more than once."""
-    repeated = [str(item) for item, count in Counter(items).items() if count > 1]
-    if repeated:
+    if repeated := [str(item) for item, count in Counter(items).items() if count > 1]:
         raise ValueError(f"{source}: {len(repeated)} images are listed more than once{list_some(repeated)}{mend}")
 
 
@@ -175,9 +165,14 @@ def not_found(
     what: str, tried: Iterable[Path], state: Callable[[Path], str], data_root: Path, mend: str
 ) -> FileNotFoundError:
     """The error for a data set that is in none of the places tried; `state` says what is there instead, in brackets."""
+    root = ""
+    if not data_root.is_dir():
+        link = what_is_there(data_root, "folder")
+        kind = "is a file, expected a folder" if data_root.exists() else f"itself does not exist{link}"
+        root = f"the data root {data_root} {kind}; "
     return FileNotFoundError(
-        f"{what}; tried:{_list_paths(tried, state)}\n{describe_missing_root(data_root)}{mend}; or set data_root to the "
-        "folder that holds your data sets"
+        f"{what}; tried:{_list_paths(tried, state)}\n{root}{mend}; or set data_root to the folder that holds your "
+        "data sets"
     )
 
 
@@ -204,15 +199,6 @@ def what_is_there(path: Path, expected: str) -> str:
     if path.is_symlink() and not path.exists():
         return f" (a link to {os.readlink(path)}, which is not there)"
     return ""
-
-
-def describe_missing_root(data_root: Path) -> str:
-    """That the data root itself is not there, when it is not."""
-    if data_root.is_dir():
-        return ""
-    link = what_is_there(data_root, "folder")
-    kind = "is a file, expected a folder" if data_root.exists() else f"itself does not exist{link}"
-    return f"the data root {data_root} {kind}; "
 
 
 def describe_styles(folder: Path) -> str:

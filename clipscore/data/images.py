@@ -33,10 +33,8 @@ class UnreadableImage(ValueError):
 def open_image(path: Path) -> Image.Image:
     """Open an image file as RGB, as torchvision's default loader does: transparency is dropped, EXIF is not applied.
 
-    Images of 16 or 32 bits per pixel are scaled to 8 bits instead of being clipped at 255.
-
-    Raises:
-        UnreadableImage: no file, empty, damaged, or no image.
+    Images of 16 or 32 bits per pixel are scaled to 8 bits, not clipped at 255. UnreadableImage for a file that is not
+    there, empty, damaged, or no image.
     """
     path = Path(path)
     if not path.is_file():

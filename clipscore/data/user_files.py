@@ -10,12 +10,7 @@ from clipscore.data.images import open_image
 
 
 def open_picture(path: str | Path, option: str) -> Image.Image:
-    """The user's picture as RGB.
-
-    Raises:
-        FileNotFoundError: no such file.
-        UnreadableImage: see `open_image`.
-    """
+    """The user's picture as RGB; FileNotFoundError when there is none, and see `open_image`."""
     if not Path(path).is_file():
         kind = "this is a folder" if Path(path).is_dir() else "there is no such file"
         raise FileNotFoundError(f"{option} {path}: {kind}; give the path of a picture")
@@ -23,12 +18,7 @@ def open_picture(path: str | Path, option: str) -> Image.Image:
 
 
 def read_lines(path: str | Path, option: str) -> list[str]:
-    """The lines of the user's text file, empty ones included.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is not UTF-8.
-    """
+    """The lines of the user's text file; FileNotFoundError when there is none, ValueError when it is not UTF-8."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{option} {path}: there is no such file; give a text file")
     try:

@@ -23,24 +23,17 @@ from clipscore.text_encoder import encode_texts
 PROMPT = "A photo depicts "  # in front of candidates and references; the reward has no such prompt
 CLIP_METRICS = {"clipscore": ("clipscore",), "refclipscore": ("refclipscore",)}
 METRICS = {**COCO_METRICS, **CLIP_METRICS}  # metric -> its columns
-NEED_JAVA = tuple(COCO_METRICS)  # all of them read tokens of the PTB tokenizer, a Java program
 NEED_REFERENCES = tuple(name for name in METRICS if name != "clipscore")
 _SHOWN = 5  # ids named in a message
 
 
 @dataclass(frozen=True)
 class CaptionScores:
-    """Scores of captions, all times 100.
+    """Scores of captions, all times 100."""
 
-    Args:
-        means: column -> score over all captions; BLEU and METEOR pool their counts, the others are plain means.
-        per_caption: image id -> column -> score.
-        notes: one sentence each: what was ignored or left out.
-    """
-
-    means: dict[str, float]
-    per_caption: dict[str, dict[str, float]]
-    notes: list[str] = field(default_factory=list)
+    means: dict[str, float]  # column -> score over all; BLEU and METEOR pool their counts, the others are plain means
+    per_caption: dict[str, dict[str, float]]  # image id -> column -> score
+    notes: list[str] = field(default_factory=list)  # one sentence each: what was ignored or left out
 
 
 def reference_cosines(candidate_features: Tensor, reference_features: Sequence[Tensor]) -> Tensor:
@@ -61,14 +54,11 @@ def clip_scores(
     Args:
         image_features: unit length. [N, D]
         candidate_features: unit length, of "A photo depicts " + caption. [N, D]
-        reference_features: per image the features of its references, likewise. N x [R, D], R >= 1
+        reference_features: per image those of its references, likewise. N x [R, D], R >= 1, or ValueError
         scale: CLIPScore's w.
 
     Returns:
         CLIPScore [N] in [0, scale], and RefCLIPScore [N], which is 0 where CLIPScore is 0.
-
-    Raises:
-        ValueError: the shapes do not fit, or an image has no reference.
     """
     n = len(image_features)
     if len(reference_features) != n or not all(len(references) for references in reference_features):
@@ -81,11 +71,9 @@ def clip_scores(
 
 
 def check_metrics(names: Sequence[str]) -> list[str]:
-    """Metrics in the order of METRICS, once each; `ROUGE-L` is understood. Before a long run: it looks for Java too.
+    """Metrics in the order of METRICS, once each; `ROUGE-L` is understood.
 
-    Raises:
-        ValueError: an unknown name, or none.
-        RuntimeError: a metric needs Java or pycocoevalcap and there is none.
+    ValueError for an unknown name, or none; RuntimeError when one needs Java or pycocoevalcap and there is none.
     """
     plain = [name.strip().lower().replace("-", "_") for name in names]
     for name, given in zip(plain, names, strict=True):
@@ -96,7 +84,7 @@ def check_metrics(names: Sequence[str]) -> list[str]:
     if not plain:
         raise ValueError(f"no caption metric is named; there are {', '.join(METRICS)}")
     chosen = [name for name in METRICS if name in plain]
-    java = [name for name in chosen if name in NEED_JAVA]
+    java = [name for name in chosen if name in COCO_METRICS]  # their PTB tokenizer is a Java program
     if java:
         official("tokenizer.ptbtokenizer")
     if java and not has_java():
@@ -119,8 +107,7 @@ def check_captions(
 ) -> tuple[dict[str, list[str]], list[str]]:
     """The references of each candidate, without blank ones, and notes on what was ignored.
 
-    Raises:
-        ValueError: no candidates, values of another type, or a metric needs references that are not there.
+    ValueError for no candidates, values of another type, or a metric that needs references that are not there.
     """
     for name, given in (("candidates", candidates), ("references", references or {})):
         if not isinstance(given, Mapping):
@@ -129,7 +116,7 @@ def check_captions(
         raise ValueError("there are no candidates: nothing to score")
     wrong = [key for key, caption in candidates.items() if not isinstance(caption, str)]
     if wrong:
-        raise ValueError(f"a candidate must be one string, got {candidates[wrong[0]]!r} for {_few(wrong)}")
+        raise ValueError(f"a candidate must be one string, got {candidates[wrong[0]]!r} for {few(wrong)}")
     needing = [name for name in metrics if name in NEED_REFERENCES]
     if not needing:
         return {}, []
@@ -144,7 +131,7 @@ def check_captions(
     missing = [key for key, group in kept.items() if not group]
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(candidates)} candidates have no reference: {_few(missing)}; add them, "
+            f"{len(missing)} of {len(candidates)} candidates have no reference: {few(missing)}; add them, "
             "or use metrics=[clipscore]"
         )
     blank = sum(len(references[key]) - len(group) for key, group in kept.items())
@@ -159,8 +146,7 @@ def encode_image_files(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Unit-length features of image files, read batch by batch: name -> [D] on the CPU, and a note per file left out.
 
-    Raises:
-        UnreadableImage: with "stop", an image cannot be read; or none of all can.
+    UnreadableImage for one that cannot be read, with "stop"; or when none of all can.
     """
     features: dict[str, Tensor] = {}
     unreadable: list[str] = []
@@ -245,5 +231,6 @@ def _clip_columns(
     return {name: (float(values.mean()), values.tolist()) for name, values in columns.items()}
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first few names."""
     return ", ".join(map(str, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")

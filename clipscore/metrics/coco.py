@@ -9,6 +9,7 @@ Source: COCO caption evaluation, Chen et al. 2015 (arXiv 1504.00325); official c
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import subprocess
@@ -39,11 +40,7 @@ def one_line(text: str) -> str:
 
 
 def official(module: str) -> Any:
-    """A module of pycocoevalcap, by its name in there; imported when a metric needs it.
-
-    Raises:
-        RuntimeError: the package is not installed.
-    """
+    """A module of pycocoevalcap, imported when a metric needs it; RuntimeError when it is not installed."""
     try:
         return importlib.import_module(f"pycocoevalcap.{module}")
     except ModuleNotFoundError as error:
@@ -102,8 +99,7 @@ def coco_scores(
 def ptb_tokenize(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Lower-case tokens without punctuation, joined by spaces; captions may be empty and hold any character.
 
-    Raises:
-        RuntimeError: the tokenizer cannot run, or returned another number of lines.
+    RuntimeError when the tokenizer cannot run, or returns another number of lines.
     """
     ptbtokenizer = official("tokenizer.ptbtokenizer")
     flat = [one_line(caption) for group in captions.values() for caption in group]
@@ -124,13 +120,10 @@ def _bleu(gts: Tokenized, res: Tokenized) -> list[Column]:
     return list(zip(overall, each, strict=True))
 
 
-def _rouge_l(gts: Tokenized, res: Tokenized) -> list[Column]:
-    overall, each = official("rouge.rouge").Rouge().compute_score(gts, res)
-    return [(float(overall), each.tolist())]
-
-
-def _cider(gts: Tokenized, res: Tokenized) -> list[Column]:
-    overall, each = official("cider.cider").Cider().compute_score(gts, res)
+def _plain(gts: Tokenized, res: Tokenized, name: str) -> list[Column]:
+    """ROUGE-L or CIDEr, by the name of its class."""
+    scorer = getattr(official(f"{name.lower()}.{name.lower()}"), name)()
+    overall, each = scorer.compute_score(gts, res)
     return [(float(overall), each.tolist())]
 
 
@@ -142,10 +135,17 @@ def _meteor(gts: Tokenized, res: Tokenized) -> list[Column]:
         process = subprocess.Popen(
             command, cwd=Path(meteor.__file__).parent, stdin=pipe, stdout=pipe, stderr=errors, encoding="utf-8"
         )
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin and stdout
+
+        def ask(*fields: str) -> str:
+            print(" ||| ".join(fields), file=stdin, flush=True)
+            return stdout.readline().strip()
+
         try:
-            statistics = [_ask(process, "SCORE", *gts[key], res[key][0]) for key in gts]
-            first = _ask(process, "EVAL", *statistics)
-            *each, overall = [float(line) for line in (first, *(_next_line(process) for _ in gts))]
+            statistics = [ask("SCORE", *gts[key], res[key][0]) for key in gts]
+            first = ask("EVAL", *statistics)
+            *each, overall = [float(line) for line in (first, *(stdout.readline() for _ in gts))]
         except (OSError, ValueError) as error:
             process.kill()
             process.wait()
@@ -155,18 +155,6 @@ def _meteor(gts: Tokenized, res: Tokenized) -> list[Column]:
             process.kill()
             process.communicate()
     return [(overall, each)]
-
-
-def _ask(process: subprocess.Popen[str], *fields: str) -> str:
-    assert process.stdin
-    process.stdin.write(" ||| ".join(fields) + "\n")
-    process.stdin.flush()
-    return _next_line(process)
-
-
-def _next_line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout
-    return process.stdout.readline().strip()
 
 
 def _spice(gts: Tokenized, res: Tokenized) -> list[Column]:
@@ -184,8 +172,12 @@ def _spice(gts: Tokenized, res: Tokenized) -> list[Column]:
 
 
 _SCORERS: dict[str, Callable[[Tokenized, Tokenized], list[Column]]] = {
-    "bleu": _bleu, "meteor": _meteor, "rouge_l": _rouge_l, "cider": _cider, "spice": _spice,
-}  # fmt: skip
+    "bleu": _bleu,
+    "meteor": _meteor,
+    "rouge_l": functools.partial(_plain, name="Rouge"),
+    "cider": functools.partial(_plain, name="Cider"),
+    "spice": _spice,
+}
 
 
 def _run(command: list[str], text: str = "", folder: Path | None = None) -> str:

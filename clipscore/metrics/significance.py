@@ -25,21 +25,21 @@ def mcnemar_p_value(fixed: int, broken: int) -> float:
     return float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
 
 
+def change_figures(before: Sequence[bool], after: Sequence[bool]) -> dict[str, float | int]:
+    """Of two answers to each sample: how many became right, how many wrong, and McNemar's p-value, for a summary."""
+    fixed, broken = changes(before, after)
+    return {"fixed": fixed, "broken": broken, "p_value": mcnemar_p_value(fixed, broken)}
+
+
 class Paired(NamedTuple):
-    """Two answers to the same samples.
+    """Two answers to the same samples."""
 
-    Attributes:
-        difference, low, high: share of right answers of the second minus that of the first, with its 95% interval.
-        fixed, broken: samples that only the second, only the first has right.
-        p_value: McNemar's.
-    """
-
-    difference: float
-    low: float
+    difference: float  # share of right answers of the second minus that of the first
+    low: float  # its 95% interval
     high: float
-    fixed: int
-    broken: int
-    p_value: float
+    fixed: int  # samples that only the second has right
+    broken: int  # only the first
+    p_value: float  # McNemar's
 
 
 def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
@@ -52,19 +52,13 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
 def bootstrap_interval(
     before: Sequence[float], after: Sequence[float], num_draws: int = 10_000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean difference of two scores of the same samples, with the 95% interval of a paired bootstrap.
+    """Mean of after - before, with the 95% interval (percentiles 2.5 and 97.5) of a paired bootstrap.
 
     Args:
         before: scores of the samples by one method.
-        after: by the other, in the same order.
+        after: by the other, in the same order; ValueError for another number of samples, or none.
         num_draws: how often the samples are drawn again, with replacement.
         seed: of the draws.
-
-    Returns:
-        Mean of after - before, lower and upper bound (percentiles 2.5 and 97.5).
-
-    Raises:
-        ValueError: no samples, or not as many of one as of the other.
     """
     if len(before) != len(after) or not len(before):
         raise ValueError(f"two scores of each of some samples expected, got {len(before)} and {len(after)}")
@@ -78,17 +72,8 @@ def bootstrap_interval(
 def share_interval(fixed: int, broken: int, total: int, num_draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
     """95% interval of the paired bootstrap of (fixed - broken) / total: the difference of two shares of right answers.
 
-    Drawing samples again with replacement draws the three kinds, fixed, broken and neither, from a multinomial.
-
-    Args:
-        fixed: samples that only the second answer has right.
-        broken: samples that only the first has right.
-        total: number of samples.
-        num_draws: how often they are drawn again.
-        seed: of the draws.
-
-    Raises:
-        ValueError: more samples changed than there are.
+    Drawing samples again with replacement draws the three kinds, fixed, broken and neither, from a multinomial; see
+    `Paired` and `bootstrap_interval`. ValueError when more samples changed than there are.
     """
     if not 0 < total >= fixed + broken:
         raise ValueError(f"fixed + broken must be at most the number of samples, got {fixed} + {broken} of {total}")

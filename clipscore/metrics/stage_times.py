@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,26 +19,16 @@ class StageTimes:
     """Sums up the time spent in watched methods; time in a nested one counts for that one only.
 
     On CUDA the times are those of the device's work, by events, and nothing waits for them before `take`.
-
-    Args:
-        device: where the work is done.
-        watched: object, name of its method, and stage; see `watch`.
     """
 
-    def __init__(self, device: torch.device, watched: Sequence[tuple[Any, str, str]] = ()) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.device = device
         self._stages = [OTHER]
         self._marks: list[Mark] = []
         self._mark(OTHER)
-        for owner, method, stage in watched:
-            self.watch(owner, method, stage)
 
     def watch(self, owner: Any, method: str, stage: str) -> None:
-        """Count the time in `owner.method(...)` for a stage.
-
-        Raises:
-            AttributeError: there is no such method.
-        """
+        """Count the time in `owner.method(...)` for a stage; AttributeError when there is no such method."""
         plain = getattr(owner, method)
 
         @functools.wraps(plain)

@@ -24,20 +24,16 @@ CHECKSUMS = "checksums.sha256"
 FETCH = "move it away and fetch it again (bash scripts/fetch_pretrained.sh)"
 _OWN_CHECKSUMS = Path(__file__).resolve().parents[2] / "pretrained" / CHECKSUMS
 _ZIP_START = b"PK\x03\x04"
-_BLOCK = 1 << 20
 
 
 def check_clip(name: str, pretrained_root: str | Path) -> None:
-    """Look at the weight file of a CLIP without reading it: it is a file, and it is not cut off.
-
-    Nothing is downloaded, hashed or built. A file that is not there passes when open_clip may download it.
+    """Look at the weight file of a CLIP without reading it; what open_clip may download need not be there.
 
     Raises:
         ValueError: a folder instead of a file, or a file that is cut off.
         FileNotFoundError: no such file, and nothing that open_clip knows.
     """
-    path = local_file(name, Path(pretrained_root).expanduser())
-    if path is not None:
+    if path := local_file(name, Path(pretrained_root).expanduser()):
         check_whole(path)
 
 
@@ -47,8 +43,7 @@ def local_file(name: str, root: Path) -> Path | None:
         return _first_file(places(name, root))
     file = name.partition(":")[2] if open_clip_arch(name) else name
     tried = [Path(file).expanduser(), root / file]
-    found = _first_file(tried)
-    if found:
+    if found := _first_file(tried):
         return found
     near = difflib.get_close_matches(name, OPENAI_NAMES, n=1, cutoff=0.3)
     raise FileNotFoundError(
@@ -60,8 +55,7 @@ def local_file(name: str, root: Path) -> Path | None:
 
 def weight_file(name: str, root: Path) -> Path:
     """The weight file of a CLIP, downloaded by open_clip when it is not there. Errors as in `check_clip`."""
-    found = local_file(name, root)
-    if found:
+    if found := local_file(name, root):
         return found
     tried, is_openai = places(name, root), name in OPENAI_NAMES
     arch, tag = name.split("/") if not is_openai else (re.sub("@.*", "-336", name).replace("/", "-"), "openai")
@@ -99,8 +93,8 @@ def open_clip_arch(name: str) -> str | None:
 
 
 def _first_file(tried: Sequence[Path]) -> Path | None:
-    found = next((path for path in tried if path.is_file()), None)
-    folder = next((path for path in tried if path.is_dir()), None)
+    found = next(filter(Path.is_file, tried), None)
+    folder = next(filter(Path.is_dir, tried), None)
     if folder and not found:
         raise ValueError(f"{folder} is a folder, expected a weight file; name the file in it, or put it in this place")
     return found
@@ -109,9 +103,8 @@ def _first_file(tried: Sequence[Path]) -> Path | None:
 def check_whole(path: Path) -> None:
     """Refuse a file that is cut off, which is seen from its beginning and its end.
 
-    Raises:
-        ValueError: an empty file, a zip archive (`torch.save`, TorchScript) without its end, or a .safetensors file
-            that does not fit its head.
+    ValueError for an empty file, a zip archive (`torch.save`, TorchScript) without its end, and a .safetensors file
+    that does not fit its head.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -120,27 +113,19 @@ def check_whole(path: Path) -> None:
     if not start:
         missing = "it is empty"
     elif path.suffix == ".safetensors":
-        missing = _safetensors_fault(path)
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except SafetensorError as error:
+            missing = str(error)
     elif start == _ZIP_START and not zipfile.is_zipfile(path):
         missing = "the end of its zip archive is missing"
     if missing:
         raise ValueError(f"{path} ({size:,} bytes) is truncated: {missing}; {FETCH}")
 
 
-def _safetensors_fault(path: Path) -> str:
-    try:
-        with safe_open(path, framework="pt"):
-            return ""
-    except SafetensorError as error:
-        return str(error)
-
-
 def check_openai(name: str, path: Path, sha256: str, root: Path) -> None:
-    """Refuse a file under an OpenAI name that is another file; one that is not listed is not checked.
-
-    Raises:
-        ValueError: another sha256 than the one listed, see `checksums`.
-    """
+    """ValueError for a file under an OpenAI name that has another sha256 than the one listed, if any is."""
     expected = checksums(root).get(f"clip/{path.name}")
     if expected not in (None, sha256):
         raise ValueError(
@@ -165,6 +150,6 @@ def file_sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
+        while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -36,11 +36,7 @@ class Models(NamedTuple):
 
 
 def check_models(config: AdaptingConfig) -> tuple[torch.device, torch.dtype | None]:
-    """Find the device, the precision, and the weight files of a config without reading them.
-
-    Raises:
-        ValueError, FileNotFoundError: see `choose_device`, `autocast_dtype`, `check_clip`.
-    """
+    """Device and precision of a config; errors of these and of the weight files, which are looked at, not read."""
     device = choose_device(config.device)
     precision = autocast_dtype(config.precision, device)
     for name in itertools.chain(*config.model_names):
@@ -49,11 +45,7 @@ def check_models(config: AdaptingConfig) -> tuple[torch.device, torch.dtype | No
 
 
 def load_models(config: AdaptingConfig) -> Models:
-    """Every CLIP of a config; all files are looked at before the first is read.
-
-    Raises:
-        ValueError, FileNotFoundError: see `check_models`, `load_clip`.
-    """
+    """Every CLIP of a config; all files are looked at before the first is read. Errors as in `load_clip`."""
     device, precision = check_models(config)
 
     def load(names: Sequence[str]) -> list[ClipModel]:

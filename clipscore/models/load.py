@@ -8,6 +8,7 @@ from pathlib import Path
 
 import open_clip
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipscore.clip_model import ClipModel
@@ -70,12 +71,7 @@ def load_clip(
 def build_openai_layout(state_dict: dict[str, Tensor], quick_gelu: bool = True) -> nn.Module:
     """open_clip's `CLIP` in fp32 from a state dict in OpenAI layout; every size is read off the tensors.
 
-    Args:
-        state_dict: keys `visual.*`, `transformer.resblocks.*`, `token_embedding.weight`, ...
-        quick_gelu: the activation of OpenAI's weights.
-
-    Raises:
-        ValueError: keys are missing or surplus, or shapes do not fit.
+    `quick_gelu`: the activation of OpenAI's weights. ValueError for missing or surplus keys and shapes that do not fit.
     """
     weights = {key: value for key, value in state_dict.items() if key not in ARCHIVE_EXTRAS}
     try:
@@ -123,11 +119,12 @@ def _read_openai_layout(path: Path) -> nn.Module:
 def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             return load_file(path)
-        if _is_torchscript(path):
-            return dict(torch.jit.load(path, map_location="cpu").state_dict())
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                is_torchscript = any(name.endswith("constants.pkl") for name in archive.namelist())
+            if is_torchscript:
+                return dict(torch.jit.load(path, map_location="cpu").state_dict())
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error).splitlines() or ["no reason given"])[0]
@@ -135,10 +132,3 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             f"{path} ({path.stat().st_size:,} bytes) cannot be read as CLIP weights: {type(error).__name__}: {reason}; "
             f"expected {FILE_FORMS}; if it is damaged, {FETCH}"
         ) from error
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())

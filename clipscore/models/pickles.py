@@ -40,9 +40,7 @@ def load_tensors(path: Path) -> Any:
     """The tensors and plain containers of a `torch.save` file; any other object is replaced by an inert one.
 
     Training checkpoints hold optimizers and schedulers, which `weights_only` loading refuses. Here they are skipped.
-
-    Raises:
-        ValueError: the file is cut off, or cannot be read.
+    ValueError for a file that is cut off, or cannot be read.
     """
     if path.is_file():
         check_whole(path)
@@ -63,10 +61,8 @@ def load_pickle(path: Path) -> Any:
     """The plain containers, tensors and arrays of a file written by `pickle.dump`; tensors and arrays become tensors.
 
     Tensors inside a pickle are a `torch.save` file of their own, which is read as restrictedly. Of numpy nothing is
-    called: its names stand for the readers below, which take numbers from bytes.
-
-    Raises:
-        ValueError: the pickle refers to anything but containers, tensors and arrays of numbers, or is no pickle.
+    called: its names stand for the readers below, which take numbers from bytes. ValueError for a pickle that refers
+    to anything but containers, tensors and arrays of numbers, and for what is no pickle.
     """
     try:
         with path.open("rb") as stream:
@@ -83,13 +79,14 @@ class _Dtype:
         self.order: Literal["<", ">", "="] = "="
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = "<" if state[1] == "<" else ">" if state[1] == ">" else "="
+        self.order = state[1] if state[1] in ("<", ">") else "="
 
-    def __call__(self) -> np.dtype:
+    def read(self, data: bytes | str) -> np.ndarray:
+        """Numbers from their bytes, which the oldest protocols store as text."""
         dtype = np.dtype(self.name)
         if dtype.kind not in "biuf":
             raise pickle.UnpicklingError(f"an array of {self.name}, expected numbers")
-        return dtype.newbyteorder(self.order)
+        return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype.newbyteorder(self.order))
 
 
 class _Array:
@@ -103,16 +100,15 @@ class _Array:
         if isinstance(data, list):  # an array of objects, which went through this unpickler themselves
             self.value = data
         else:
-            data = data.encode("latin1") if isinstance(data, str) else data
             self.value = _from_buffer(data, dtype, shape, "F" if is_fortran else "C")
 
 
 def _from_buffer(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
-    return np.frombuffer(data, dtype()).reshape(shape, order="F" if order == "F" else "C")
+    return dtype.read(data).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _scalar(dtype: _Dtype, data: bytes | str) -> int | float | bool:
-    return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype())[0].item()
+    return dtype.read(data)[0].item()
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -122,16 +118,12 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _tensor_storage(data: bytes) -> Any:
-    return _torch_load(io.BytesIO(data))
-
-
 _NUMPY_CORES = ("numpy.core", "numpy._core")  # before numpy 2, and since
 STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): _Dtype,
     ("numpy", "ndarray"): _Array,  # an argument of _reconstruct, never called
     ("_codecs", "encode"): _latin1,
-    ("torch.storage", "_load_from_bytes"): _tensor_storage,
+    ("torch.storage", "_load_from_bytes"): lambda data: _torch_load(io.BytesIO(data)),
     **{(f"{core}.multiarray", "_reconstruct"): _Array for core in _NUMPY_CORES},
     **{(f"{core}.multiarray", "scalar"): _scalar for core in _NUMPY_CORES},
     **{(f"{core}.numeric", "_frombuffer"): _from_buffer for core in _NUMPY_CORES},
