@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from clipscore import __main__ as command
 from clipscore.metrics import captions as caption_metrics
 from clipscore.metrics import coco as coco_metrics
+from clipscore.metrics import command
 from clipscore.metrics.captions import check_captions, check_metrics, clip_scores, default_metrics, score_captions
 from clipscore.metrics.coco import coco_scores, one_line, ptb_tokenize
 from clipscore.models.load import load_clip
