@@ -62,11 +62,9 @@ class FixedReward(ClipReward):
         self.rewards = rewards
 
     def encode_texts(self, texts: Sequence[str]) -> list[Tensor]:
-        """Nothing that is read."""
         return [self.rewards]
 
     def score(self, anchor: Sequence[Tensor], candidates: Sequence[Tensor]) -> Tensor:
-        """-> [1, K]"""
         return self.rewards[None]
 
 
@@ -134,7 +132,6 @@ class CaptioningBench(Bench):
 
     @staticmethod
     def add_options(parser: argparse.ArgumentParser) -> None:
-        """The command line's options for this task alone."""
         parser.add_argument("--candidates", type=int, default=10, help="K")
         parser.add_argument("--tokens", type=int, default=12, help="of each caption, at most")
         parser.add_argument("--steps", type=int, default=1)
@@ -159,7 +156,6 @@ class CaptioningBench(Bench):
         return self.clip.encode_images(image).to(self.device)
 
     def plain(self, case: str, captioner: Captioner, times: StageTimes) -> Callable[[Tensor, int], Answer]:
-        """The official schedule."""
         config, k = self._config(), self.options.candidates
         captioner.lm.requires_grad_(True)
 
@@ -180,7 +176,6 @@ class CaptioningBench(Bench):
         return self._episode(captioner, update, times)
 
     def fast(self, case: str, captioner: Captioner, times: StageTimes) -> Callable[[Tensor, int], Answer]:
-        """What a run does."""
         objective, generator = RlcfObjective(FixedReward(self.rewards), self._config()), torch.Generator()
         times.watch(captioner, "prefix", "policy")
         times.watch(captioner, "token_losses", "policy")
@@ -194,10 +189,8 @@ class CaptioningBench(Bench):
 
     def compare(self, case: str, plain: Answer, fast: Answer) -> dict[str, bool | float]:
         """Captions and losses of all steps, and the last gradients, relative to their norm."""
-        theirs, ours = (
-            torch.cat([p.grad.flatten() for p in answer.mapper.parameters() if p.grad is not None])
-            for answer in (plain, fast)
-        )
+        found = ([p.grad.flatten() for p in form.mapper.parameters() if p.grad is not None] for form in (plain, fast))
+        theirs, ours = map(torch.cat, found)
         return {
             "captions": plain.captions == fast.captions,
             "losses": max(abs(slow - quick) for slow, quick in zip(plain.losses, fast.losses, strict=True)),

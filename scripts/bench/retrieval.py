@@ -45,7 +45,6 @@ class RetrievalBench(Bench):
 
     @staticmethod
     def add_options(parser: argparse.ArgumentParser) -> None:
-        """The command line's options for this task alone."""
         parser.add_argument("--policy", help="open_clip architecture")
         parser.add_argument("--gallery", type=int, help="number of gallery items")
         parser.add_argument("--steps", type=int, default=8)
@@ -69,12 +68,10 @@ class RetrievalBench(Bench):
         return query.to(self.device), [anchor]
 
     def plain(self, case: str, clip: ClipModel, times: StageTimes) -> Callable[[Sample, int], Answer]:
-        """The official schedule."""
         config = self._config(case)
         return plain_retrieval(clip, config, self._objective(config, clip), self.gallery, times).run
 
     def fast(self, case: str, clip: ClipModel, times: StageTimes) -> Callable[[Sample, int], Answer]:
-        """What a run does."""
         config = self._config(case)
         policy, objective = build_policy(config, lean(clip)), self._objective(config, clip)
         state = build_state(config, policy, scale_loss=clip.autocast_dtype is torch.float16)

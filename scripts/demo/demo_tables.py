@@ -42,7 +42,7 @@ def table_grid(table: Table, runs: Runs) -> Grid:
     names = [method.name for method in table.methods]
     lines = []
     for line in table.lines:
-        base, *others = (read_rows(runs[method.name, line]) for method in table.methods)
+        base, *others = (read_rows(runs[name, line]) for name in names)
         cells = [*line.cells, str(len(base)), table.show(list(base.values())) if base else "-"]
         for rows in others:
             same = base and rows.keys() == base.keys()
@@ -85,14 +85,9 @@ def caption_grid(runs: Runs) -> Grid:
 
 
 def demo_tables(words: Sequence[str], form: str = "markdown") -> str:
-    """The three tables, from the records that are there.
+    """The three tables, from the records that are there; FileNotFoundError: no run has begun.
 
-    Args:
-        words: the overrides that the runs were made with.
-        form: "markdown", "csv" or "latex".
-
-    Raises:
-        FileNotFoundError: no run has begun.
+    `words` are the overrides that the runs were made with; `form` is "markdown", "csv" or "latex".
     """
     runs = demo_runs(words)
     folders = list(map(run_path, runs.values()))

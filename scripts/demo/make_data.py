@@ -41,16 +41,15 @@ TestSet = tuple[list[Image.Image], list[int]]  # pictures and their classes
 CaptionedSet = tuple[list[Image.Image], list[list[str]]]  # pictures and the captions of each
 
 
-def class_folder(label: int) -> str:
-    """Folder of a class, for example "07_red_seven"."""
-    return f"{label:02d}_{CLASS_NAMES[label].replace(' ', '_')}"
+# Folders of the classes, for example "07_red_seven".
+CLASS_FOLDERS = [f"{label:02d}_{name.replace(' ', '_')}" for label, name in enumerate(CLASS_NAMES)]
 
 
 def write_images(test_set: TestSet, folder: Path) -> list[tuple[str, int]]:
     """Write the pictures as PNG; returns the relative path and the class of each."""
     written = []
     for number, (picture, label) in enumerate(zip(*test_set, strict=True)):
-        relative = f"{class_folder(label)}/{number:03d}.png"
+        relative = f"{CLASS_FOLDERS[label]}/{number:03d}.png"
         (folder / relative).parent.mkdir(parents=True, exist_ok=True)
         picture.save(folder / relative)
         written.append((relative, label))
@@ -66,7 +65,7 @@ def write_split_format(test_set: TestSet, folder: Path) -> None:
 def write_image_folder(test_set: TestSet, folder: Path) -> None:
     """One test set as a folder per class and a list of class names."""
     write_images(test_set, folder)
-    lines = [f"{class_folder(label)} {name}\n" for label, name in enumerate(CLASS_NAMES)]
+    lines = [f"{folder} {name}\n" for folder, name in zip(CLASS_FOLDERS, CLASS_NAMES, strict=True)]
     (folder / "classnames.txt").write_text("".join(lines), encoding="utf-8")
 
 
@@ -104,8 +103,7 @@ def manifest_of(sets: dict[str, TestSet] | dict[str, CaptionedSet], severity: di
 def publish(target: Path, manifest: str, write: Callable[[Path], None]) -> Path:
     """Have `target` written, whole or not at all; nothing is touched when its manifest is the same already.
 
-    Raises:
-        ValueError: the folder is there but holds no manifest, so this function did not write it.
+    ValueError: the folder is there but holds no manifest, so this function did not write it.
     """
     if target.exists():
         if not (target / MANIFEST).is_file():
@@ -137,11 +135,7 @@ def make_classification_data(out_dir: Path) -> Path:
 
 
 def make_scene_data(out_dir: Path, with_train: bool = False) -> Path:
-    """Write OUT_DIR/demo_scenes; see `publish` for repeats and errors. Training scenes once written are kept.
-
-    Returns:
-        The folder.
-    """
+    """Write OUT_DIR/demo_scenes, as `make_classification_data`. Training scenes once written are kept."""
     target = out_dir / "demo_scenes"
     sets = {style: retrieval_pictures(style) for style in RETRIEVAL_SEVERITY}
     has_train = with_train or (target / "clean" / "annotations" / "train.json").exists()

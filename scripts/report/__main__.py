@@ -36,9 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write_report(folders: Sequence[Path], output: Path, num_samples: int = NUM_SAMPLES) -> None:
     """Write the page of these run folders; the file is there whole or not at all.
 
-    Raises:
-        FileNotFoundError: a folder holds no run.
-        ValueError: a record is damaged, or num_samples is negative.
+    FileNotFoundError: a folder holds no run; ValueError: a record is damaged, or num_samples is negative.
     """
     if num_samples < 0:
         raise ValueError(f"--samples must be 0 or more, got {num_samples}")

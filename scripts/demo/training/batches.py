@@ -35,17 +35,11 @@ PAIRS_PER_STYLE = 10_000  # of scenes
 
 @dataclass(frozen=True)
 class Pictures:
-    """Training pictures, style by style.
+    """Training pictures, style by style."""
 
-    Attributes:
-        images: uint8 RGB. [B, 3, H, W]
-        attributes: what is where, see `attribute_heads`. [B, A]
-        patch_attributes: the same for each patch, before any crop or flip. [B, P, 2]
-    """
-
-    images: Tensor
-    attributes: Tensor
-    patch_attributes: Tensor
+    images: Tensor  # uint8 RGB. [B, 3, H, W]
+    attributes: Tensor  # what is where, see `attribute_heads`. [B, A]
+    patch_attributes: Tensor  # the same for each patch, before any crop or flip. [B, P, 2]
 
     def normalised(self, rows: Tensor) -> Tensor:
         """Some of the pictures, CLIP-normalised."""
@@ -106,21 +100,15 @@ def random_views(images: Tensor, generator: torch.Generator, scale: tuple[float,
 class Diet:
     """What one model is trained on.
 
-    Attributes:
-        singles, scenes: pictures, style by style; a scene of an even row differs little from its next.
-        scene_captions: token ids of each scene in each wording, [B, wordings, L].
-        class_captions: token ids of each class in each wording, [templates, C, L].
-        class_attributes: what the captions of a class say, see `attribute_heads`. [C, A]
-        used_ids: CLIP's ids of the tokens that occur. The captions hold places in this list, in the same order, because
-            the embeddings of all 49,408 tokens would take most of a step.
+    The captions hold places in `used_ids`, as the embeddings of all 49,408 tokens would take most of a step.
     """
 
     singles: Pictures
-    scenes: Pictures
-    scene_captions: Tensor
-    class_captions: Tensor
-    class_attributes: Tensor
-    used_ids: Tensor
+    scenes: Pictures  # a scene of an even row differs little from its next
+    scene_captions: Tensor  # token ids of each scene in each wording. [B, wordings, L]
+    class_captions: Tensor  # of each class in each wording. [templates, C, L]
+    class_attributes: Tensor  # what the captions of a class say, see `attribute_heads`. [C, A]
+    used_ids: Tensor  # CLIP's ids of the tokens that occur, ascending
 
 
 @dataclass(frozen=True)
