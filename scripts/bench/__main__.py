@@ -93,10 +93,8 @@ def _machine(name: str) -> dict[str, Any]:
     return {
         "cpu": models[0] if models else platform.processor() or platform.machine(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "date": datetime.date.today().isoformat(),
-    }
+        "threads": torch.get_num_threads(), "torch": torch.__version__, "date": datetime.date.today().isoformat(),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

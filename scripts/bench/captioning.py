@@ -142,8 +142,8 @@ class CaptioningBench(Bench):
 
     def cases(self) -> list[str]:
         """For example "1 step, K 10, 12 tokens"."""
-        options = self.options
-        return [f"{options.steps} step{'s' * (options.steps > 1)}, K {options.candidates}, {options.tokens} tokens"]
+        steps, k, tokens = self.options.steps, self.options.candidates, self.options.tokens
+        return [f"{steps} step{'s' * (steps > 1)}, K {k}, {tokens} tokens"]
 
     def read(self, case: str, number: int, times: StageTimes) -> Tensor:
         """The policy's feature of a picture, [1, D]; without a policy a random one."""

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from clipscore.clip_model import ClipModel
@@ -41,7 +40,8 @@ class RetrievalBench(Bench):
         self.models = clip = bench_clip(options.policy, self.device, options.precision)
         self.rate_dtype = clip.autocast_dtype or clip.dtype
         self.width = clip.encode_token_ids(clip.tokenize(["a"])).shape[1]
-        self.gallery, self.reward_gallery = (self._features(torch.randn(options.gallery, self.width)) for _ in range(2))
+        numbers = torch.randn(2, options.gallery, self.width)
+        self.gallery, self.reward_gallery = F.normalize(numbers, dim=2).to(self.device)  # [G, D] each
 
     @staticmethod
     def add_options(parser: argparse.ArgumentParser) -> None:
@@ -64,8 +64,8 @@ class RetrievalBench(Bench):
             else:
                 chosen = torch.randint(len(WORDS), (CAPTION_WORDS,), generator=generator)
                 query = self.models.tokenize([" ".join(WORDS[i] for i in chosen)])
-        anchor = self._features(torch.randn(1, self.width, generator=generator))
-        return query.to(self.device), [anchor]
+        anchor = F.normalize(torch.randn(1, self.width, generator=generator), dim=1)
+        return query.to(self.device), [anchor.to(self.device)]
 
     def plain(self, case: str, clip: ClipModel, times: StageTimes) -> Callable[[Sample, int], Answer]:
         config = self._config(case)
@@ -98,9 +98,6 @@ class RetrievalBench(Bench):
             "candidates": max(map(gap, plain.step_logits, plain.candidates, fast.candidates)),
             "logits": float((plain.logits - fast.logits).abs().max()),
         }
-
-    def _features(self, numbers: Tensor) -> Tensor:
-        return F.normalize(numbers, dim=1).to(self.device)
 
     def _objective(self, config: RetrievalConfig, clip: ClipModel) -> RlcfObjective:
         return RlcfObjective(ClipReward([clip], [1.0]), [self.reward_gallery], config.k, config.reward_options)

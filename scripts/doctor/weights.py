@@ -42,18 +42,16 @@ class Weights:
 def check_weights(tables: Sequence[str], pretrained_root: Path, output_root: Path) -> list[Check]:
     """Look at every weight file that the runs of these tables name; files are hashed side by side."""
     found: dict[tuple[str, str], Weights] = {}
-    num_runs = 0
-    for table in tables:
-        for run in {run.name: run for row in paper_tables()[table].rows for run in row.runs}.values():
-            config = load_config(REPOSITORY / run.config, run.overrides, config_class, run.datasets[0]).model_dump()
-            num_runs += 1
-            for key, name in dict.fromkeys(_named(config)):
-                weights = found.setdefault((key, name), Weights(key, name, config, output_root))
-                weights.runs.append(f"{table} {run.name}")
+    runs = {(table, run.name): run for table in tables for row in paper_tables()[table].rows for run in row.runs}
+    for (table, run_name), run in runs.items():
+        config = load_config(REPOSITORY / run.config, run.overrides, config_class, run.datasets[0]).model_dump()
+        for key, name in dict.fromkeys(_named(config)):
+            weights = found.setdefault((key, name), Weights(key, name, config, output_root))
+            weights.runs.append(f"{table} {run_name}")
 
     def check(weights: Weights) -> Check:
         more = f", ... ({len(weights.runs)} runs)" if len(weights.runs) > NUM_SHOWN else ""
-        rows = "every row" if len(weights.runs) == num_runs else ", ".join(weights.runs[:NUM_SHOWN]) + more
+        rows = "every row" if len(weights.runs) == len(runs) else ", ".join(weights.runs[:NUM_SHOWN]) + more
         title = f"{weights.name}, for {rows}"
         try:
             return Check(title, "ok", (_LOOK[weights.key](weights, pretrained_root),))

@@ -47,12 +47,10 @@ def find_place(file: RemoteFile, places: Mapping[str, str]) -> Path:
     """Where a file is under the three roots, or where it goes: beside what is there of its data set."""
     root = Path(places["data_root" if file.is_annotation else "pretrained_root"])
     target, *others = [root / path for path in (file.path, *file.other_paths)]
+    folders = [path for path in (target, *others) if file.is_annotation and path.parent.is_dir()]
     if not file.is_annotation:
         others.append(Path(places["output_root"]) / file.path)  # a run looks for trained mappers there too
-    if target.exists():
-        return target
-    there = [path for path in others if path.is_file()]
-    folders = [path for path in (target, *others) if file.is_annotation and path.parent.is_dir()]
+    there = [target] if target.exists() else [path for path in others if path.is_file()]
     return [*there, *folders, target][0]
 
 

@@ -126,10 +126,8 @@ def _curve(values: Iterable[Sequence[float]]) -> Curve | None:
 
 def _stages(samples: Sequence[Sample]) -> dict[str, float]:
     """Mean seconds of a sample by stage; empty for records of older runs."""
-    timed = [sample for sample in samples if sample.stages]
-    total: Counter[str] = Counter()
-    for sample in timed:
-        total.update(sample.stages)
-    found = {stage: seconds / len(timed) for stage, seconds in total.items()}
+    timed = [sample.stages for sample in samples if sample.stages]
+    names = dict.fromkeys(name for stages in timed for name in stages)
+    found = {name: sum(stages.get(name, 0) for stages in timed) / len(timed) for name in names}
     waits = [sample.waiting for sample in samples if sample.waiting is not None]
     return {**found, WAITING: statistics.fmean(waits)} if waits and found else found

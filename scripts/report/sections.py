@@ -99,6 +99,11 @@ def _metric_tile(metric: Metric) -> tuple[str, str, str]:
 def metrics_table(figures: Figures) -> dict[str, Any]:
     """Every metric before and after adaptation, and what the paper has."""
     table, cells = paper_cells(figures.run, list(figures.samples.values())) if figures.metrics else (None, {})
+    note = ""
+    if table:
+        others = dict.fromkeys(setting for cell in cells.values() for setting in cell.settings)
+        noted = f" Other settings than the row's: {'; '.join(others)}." if others else ""
+        note = f"Paper: {table.title}, row {next(iter(cells.values())).row}; {TOLERANCE}.{noted}"
     changes = any(m.before is not None for m in figures.metrics)
     heading = ["", *(["before", "after", "change"] if changes else ["value"])]
     rows = []
@@ -118,7 +123,7 @@ def metrics_table(figures: Figures) -> dict[str, Any]:
         "caption": "Figures before and after adaptation" if changes else "Figures",
         "heading": heading + (["paper", "ours − paper", "verdict"] if table else []),
         "rows": rows,
-        "beside_paper": _paper_note(table.title, list(cells.values())) if table else "",
+        "beside_paper": note,
     }
 
 
@@ -128,8 +133,8 @@ def paper_cells(run: Run, samples: Sequence[Sample]) -> tuple[PaperTable | None,
     A run is known by the name of its config, or the `name=...` that the table's row has; (None, {}): it is no row.
     """
     task, dataset, direction = str(run.config["task"]), str(run.config["dataset"]), run.config.get("direction")
-    for table, row in ((one, row) for one in paper_tables().values() if one.task == task for row in one.rows):
-        wanted = row.run_for(dataset)
+    rows = [(table, row) for table in paper_tables().values() if table.task == task for row in table.rows]
+    for table, row, wanted in ((table, row, row.run_for(dataset)) for table, row in rows):
         if wanted is None or wanted.name != run.name:
             continue
         found, cells = measure(run, samples), {}
@@ -140,13 +145,6 @@ def paper_cells(run: Run, samples: Sequence[Sample]) -> tuple[PaperTable | None,
                 cells[str(column.metric)] = figure_cell(cell, table, [found], None)
         return table, cells
     return None, {}
-
-
-def _paper_note(title: str, cells: Sequence[Cell]) -> str:
-    """Which row of the paper it is, what the verdict means, and which settings are not the row's."""
-    others = dict.fromkeys(setting for cell in cells for setting in cell.settings)
-    noted = f" Other settings than the row's: {'; '.join(others)}." if others else ""
-    return f"Paper: {title}, row {cells[0].row}; {TOLERANCE}.{noted}"
 
 
 def _machines(run: Run) -> str:

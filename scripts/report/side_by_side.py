@@ -58,11 +58,8 @@ def comparison_section(group: Sequence[Figures]) -> dict[str, Any]:
     unit = base.metrics[0].label if base.metrics else ""
     of_captions = base.run.config["task"] == "captioning"
     difference = "difference of reward [95%]" if of_captions else "difference [95%]"
-    measured = [
-        (label, f.metrics[0].before, f.metrics[0].after)
-        for f, label in zip(group, labels, strict=True)
-        if f.metrics and f.metrics[0].label == unit
-    ]
+    firsts = [(label, metric) for f, label in zip(group, labels, strict=True) for metric in f.metrics[:1]]
+    measured = [(label, metric.before, metric.after) for label, metric in firsts if metric.label == unit]
     what = "mean reward of the last step's captions" if of_captions else "right first answers, in points of %"
     return {
         "title": f"{base.run.config['task']} · {base.run.column}",

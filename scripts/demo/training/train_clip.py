@@ -86,15 +86,13 @@ def matching_loss(images: Tensor, texts: Tensor, is_match: Tensor, num_classes: 
 
 def batch_loss(model: ClipModel, head: AttributeHead, patch_head: PatchHead, batch: Batch) -> Tensor:
     """Matching of pictures and captions, and naming of their parts."""
-    projected, tokens = model.visual(batch.images)
-    images, texts = F.normalize(projected, dim=-1), model.encode_token_ids(batch.texts.token_ids)
-    is_match = (batch.attributes[:, None] == batch.texts.attributes).all(dim=-1)  # [B, 1, A], [T, A] -> [B, T]
-    return (
-        matching_loss(images, texts, is_match, len(CLASS_NAMES), model.logit_scale)
-        + head.loss(images, batch.attributes)
-        + head.loss(texts, batch.texts.attributes)
-        + patch_head.loss(tokens, batch.patch_attributes)
-    )
+    pictures, (token_ids, said) = batch
+    projected, tokens = model.visual(pictures.images)
+    images, texts = F.normalize(projected, dim=-1), model.encode_token_ids(token_ids)
+    is_match = (pictures.attributes[:, None] == said).all(dim=-1)  # [B, 1, A], [T, A] -> [B, T]
+    loss = matching_loss(images, texts, is_match, len(CLASS_NAMES), model.logit_scale)
+    loss = loss + head.loss(images, pictures.attributes) + head.loss(texts, said)
+    return loss + patch_head.loss(tokens, pictures.patch_attributes)
 
 
 def build_clip(recipe: Recipe, vocabulary: int) -> ClipModel:
