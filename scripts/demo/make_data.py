@@ -20,7 +20,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -84,10 +84,10 @@ def write_captioned(captioned: CaptionedSet, folder: Path, split: str) -> None:
     (folder / "annotations" / f"{split}.json").write_text(json.dumps(entries, indent=0), encoding="utf-8")
 
 
-def training_set() -> CaptionedSet:
+def training_set(number: int, seed: int | Sequence[int]) -> CaptionedSet:
     """Clean scenes of training digits, with all their captions."""
-    rng = np.random.default_rng(1)
-    scenes = [random_scene("train", rng) for _ in range(N_TRAIN_SCENES)]
+    rng = np.random.default_rng(seed)
+    scenes = [random_scene("train", rng) for _ in range(number)]
     return [render(scene, seed=index) for index, scene in enumerate(scenes)], [captions_of(scene) for scene in scenes]
 
 
@@ -139,7 +139,7 @@ def make_scene_data(out_dir: Path, with_train: bool = False) -> Path:
     target = out_dir / "demo_scenes"
     sets = {style: retrieval_pictures(style) for style in RETRIEVAL_SEVERITY}
     has_train = with_train or (target / "clean" / "annotations" / "train.json").exists()
-    train = {"train": training_set()} if has_train else {}
+    train = {"train": training_set(N_TRAIN_SCENES, 1)} if has_train else {}
 
     def write(folder: Path) -> None:
         for style, captioned in sets.items():
@@ -150,10 +150,9 @@ def make_scene_data(out_dir: Path, with_train: bool = False) -> Path:
     return publish(target, manifest_of(sets | train, RETRIEVAL_SEVERITY), write)
 
 
-def make_data(out_dir: Path, with_train: bool = False) -> Path:
-    """Write both folders. Returns OUT_DIR/demo."""
-    make_scene_data(out_dir, with_train)
-    return make_classification_data(out_dir)
+def make_data(out_dir: Path, with_train: bool = False) -> tuple[Path, Path]:
+    """Write both folders: OUT_DIR/demo and OUT_DIR/demo_scenes."""
+    return make_classification_data(out_dir), make_scene_data(out_dir, with_train)
 
 
 def main() -> None:
@@ -163,8 +162,7 @@ def main() -> None:
     parser.add_argument("--with-train", action="store_true", help="write the training scenes too")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    log.info("demo test sets: %s", make_classification_data(arguments.out_dir))
-    log.info("demo scenes: %s", make_scene_data(arguments.out_dir, arguments.with_train))
+    log.info("demo test sets: %s\ndemo scenes: %s", *make_data(arguments.out_dir, arguments.with_train))
 
 
 if __name__ == "__main__":

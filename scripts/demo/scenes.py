@@ -25,7 +25,6 @@ DIGIT_PX = 20
 TEST_IMAGES_PER_CLASS = 7  # handwritten images held out for each colour
 TEST_PICTURES_PER_CLASS = 4  # of a test set: enough to compare methods within a few minutes
 TEST_STRIDE = 4  # every fourth image of a digit is a test image, until there are enough for all colours
-INK_MAX = 16.0  # scikit-learn's pixels are 0..16
 
 Split = Literal["train", "test"]
 
@@ -76,7 +75,7 @@ class Scene:
 def handwritten() -> tuple[np.ndarray, np.ndarray]:
     """Ink in [0, 1], [1797, 8, 8], and the digit written, [1797]."""
     bunch = load_digits()
-    return bunch.images / INK_MAX, bunch.target
+    return bunch.images / 16, bunch.target  # scikit-learn's pixels are 0..16
 
 
 @cache

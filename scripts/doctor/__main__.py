@@ -52,8 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_text(json.dumps({"complete": is_complete, "checks": [check.as_json() for check in tree]}, indent=2))
     else:
         lines = [line for check in tree for line in check.as_text()]
-        lines.append("complete" if is_complete else "not complete: see ✗ above")
-        print_text("\n".join(lines))
+        print_text("\n".join([*lines, "complete" if is_complete else "not complete: see ✗ above"]))
     return COMPLETE if is_complete else NOT_COMPLETE
 
 

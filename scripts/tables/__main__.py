@@ -64,9 +64,8 @@ def _paper_table(table: PaperTable, root: Path, args: argparse.Namespace) -> str
     if args.format == "csv":
         return comma_separated(list(records[0]), [list(record.values()) for record in records])
     grid = (layout.long if args.long else layout.compact)(table, rows, args.tolerance)
-    if args.format == "latex":
-        return f"% {table.title}\n{latex(grid)}"
-    return f"{table.title}\n\n{markdown(grid, aligned=True)}"
+    is_latex = args.format == "latex"
+    return f"% {table.title}\n{latex(grid)}" if is_latex else f"{table.title}\n\n{markdown(grid, aligned=True)}"
 
 
 def _parser() -> argparse.ArgumentParser:
