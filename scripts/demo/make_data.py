@@ -150,9 +150,10 @@ def make_scene_data(out_dir: Path, with_train: bool = False) -> Path:
     return publish(target, manifest_of(sets | train, RETRIEVAL_SEVERITY), write)
 
 
-def make_data(out_dir: Path, with_train: bool = False) -> tuple[Path, Path]:
-    """Write both folders: OUT_DIR/demo and OUT_DIR/demo_scenes."""
-    return make_classification_data(out_dir), make_scene_data(out_dir, with_train)
+def make_data(out_dir: Path, with_train: bool = False) -> Path:
+    """Write both folders. Returns OUT_DIR/demo."""
+    make_scene_data(out_dir, with_train)
+    return make_classification_data(out_dir)
 
 
 def main() -> None:
@@ -162,7 +163,8 @@ def main() -> None:
     parser.add_argument("--with-train", action="store_true", help="write the training scenes too")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    log.info("demo test sets: %s\ndemo scenes: %s", *make_data(arguments.out_dir, arguments.with_train))
+    log.info("demo test sets: %s", make_classification_data(arguments.out_dir))
+    log.info("demo scenes: %s", make_scene_data(arguments.out_dir, arguments.with_train))
 
 
 if __name__ == "__main__":
