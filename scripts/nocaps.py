@@ -26,16 +26,11 @@ NEEDED = ("file_name", "coco_url", "domain")  # of each image in the official fi
 
 log = logging.getLogger("scripts.nocaps")  # __name__ is __main__ under python -m
 
-
 Image = dict[str, str]  # the needed keys of an image; the address ends in the file name
 
 
 def read_images(path: Path) -> list[Image]:
-    """The images of the official annotation file, in its order.
-
-    Raises:
-        ValueError: another file.
-    """
+    """The images of the official annotation file, in its order; ValueError: another file."""
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
@@ -48,28 +43,23 @@ def read_images(path: Path) -> list[Image]:
             raise ValueError(f"{path}: image {index} lacks one of {', '.join(NEEDED)}; expected nocaps' official file")
         if PurePosixPath(image["coco_url"]).name != image["file_name"] or image["domain"] not in NOCAPS_DOMAINS:
             found = {key: image[key] for key in NEEDED}
-            raise ValueError(
-                f"{path}: image {index} is {found}; expected an address that ends in the name, and a domain"
-            )
+            expected = "an address that ends in the name, and a domain"
+            raise ValueError(f"{path}: image {index} is {found}; expected {expected}")
     return images
 
 
 def find_annotations(data_root: Path) -> Path:
-    """The official file, where a run would find it.
-
-    Raises:
-        FileNotFoundError: with the places.
-    """
+    """The official file, where a run would find it; FileNotFoundError: with the places."""
     layout = find_layout("nocaps")
     places = [f"{folder}/{file}" for folder in layout.folders for file in layout.annotation_files]
     tried = [data_root / place for place in places if PurePosixPath(place).name == NOCAPS_FILE]
-    found = next((path for path in tried if path.is_file()), None)
-    if found is None:
-        raise FileNotFoundError(
-            f"no {NOCAPS_FILE}; tried {', '.join(map(str, tried))}; get it with `bash scripts/fetch_pretrained.sh "
-            f"nocaps --annotations`, from {NOCAPS_FILES}/{NOCAPS_FILE}, or name it: --file FILE"
-        )
-    return found
+    for path in tried:
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"no {NOCAPS_FILE}; tried {', '.join(map(str, tried))}; get it with `bash scripts/fetch_pretrained.sh "
+        f"nocaps --annotations`, from {NOCAPS_FILES}/{NOCAPS_FILE}, or name it: --file FILE"
+    )
 
 
 def find_missing(images: Sequence[Image], data_root: Path) -> list[Image]:

@@ -73,9 +73,8 @@ def parse_options(task: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", help="auto, fp32, fp16 or bf16; auto: fp16 on CUDA")
     parser.add_argument("--images", type=int, help="timed samples of each case")
-    parser.add_argument(
-        "--memory", action=argparse.BooleanOptionalAction, help="peak memory, in processes of their own; on for B16"
-    )
+    memory = "peak memory, in processes of their own; on for B16"
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, help=memory)
     parser.add_argument("--check", action="store_true", help="only time and compare the answers, e.g. of --images 200")
     parser.add_argument("--json", help="also write everything to this file")
     bench = bench_class(task)
@@ -94,10 +93,8 @@ def _machine(name: str) -> dict[str, Any]:
     return {
         "cpu": models[0] if models else platform.processor() or platform.machine(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "date": datetime.date.today().isoformat(),
-    }
+        "threads": torch.get_num_threads(), "torch": torch.__version__, "date": datetime.date.today().isoformat(),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

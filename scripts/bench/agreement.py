@@ -22,10 +22,7 @@ def tolerance(precision: str, device: torch.device) -> float:
 
 
 def gap(logits: Tensor, ours: Tensor, theirs: Tensor) -> float:
-    """Largest difference between the logits of two choices; 0 when they are the same, small in a tie.
-
-    [..., C], [..., K], [..., K]
-    """
+    """Largest difference of the logits of two choices, small in a tie. [..., C], [..., K], [..., K]"""
     return float((logits.gather(-1, ours) - logits.gather(-1, theirs)).abs().max())
 
 
@@ -33,11 +30,9 @@ def merge(so_far: Agreement, new: Agreement) -> dict[str, bool | float]:
     """Comparisons of several samples as one: equal when all are, apart as far as the worst."""
     joined: dict[str, bool | float] = dict(so_far)
     for name, value in new.items():
-        old = so_far.get(name, value)
-        if isinstance(value, bool):
-            joined[name] = old and value
-        else:
-            joined[name] = max(old, value, key=lambda apart: (math.isnan(apart), apart))
+        pair = so_far.get(name, value), value
+        worst = max(pair, key=lambda apart: (math.isnan(apart), apart))
+        joined[name] = all(pair) if isinstance(value, bool) else worst
     return joined
 
 
@@ -48,10 +43,8 @@ def disagreements(agreement: Agreement, limit: float) -> list[str]:
 
 def in_words(agreement: Agreement, limit: float) -> str:
     """For example "top-1 equal, logits DIFFER (at most 1.2e-02 apart)"."""
-    wrong = disagreements(agreement, limit)
-    parts = [
-        f"{name} {'DIFFER' if name in wrong else 'equal'}"
-        + ("" if isinstance(value, bool) else f" (at most {value:.1e} apart)")
-        for name, value in agreement.items()
-    ]
+    wrong, parts = disagreements(agreement, limit), []
+    for name, value in agreement.items():
+        apart = "" if isinstance(value, bool) else f" (at most {value:.1e} apart)"
+        parts.append(f"{name} {'DIFFER' if name in wrong else 'equal'}{apart}")
     return ", ".join(parts) or "not compared"

@@ -62,11 +62,9 @@ class FixedReward(ClipReward):
         self.rewards = rewards
 
     def encode_texts(self, texts: Sequence[str]) -> list[Tensor]:
-        """Nothing that is read."""
         return [self.rewards]
 
     def score(self, anchor: Sequence[Tensor], candidates: Sequence[Tensor]) -> Tensor:
-        """-> [1, K]"""
         return self.rewards[None]
 
 
@@ -135,7 +133,6 @@ class CaptioningBench(Bench):
 
     @staticmethod
     def add_options(parser: argparse.ArgumentParser) -> None:
-        """The command line's options for this task alone."""
         parser.add_argument("--candidates", type=int, default=10, help="K")
         parser.add_argument("--tokens", type=int, default=12, help="of each caption, at most")
         parser.add_argument("--steps", type=int, default=1)
@@ -146,8 +143,8 @@ class CaptioningBench(Bench):
 
     def cases(self) -> list[str]:
         """For example "1 step, K 10, 12 tokens"."""
-        options = self.options
-        return [f"{options.steps} step{'s' * (options.steps > 1)}, K {options.candidates}, {options.tokens} tokens"]
+        steps, k, tokens = self.options.steps, self.options.candidates, self.options.tokens
+        return [f"{steps} step{'s' * (steps > 1)}, K {k}, {tokens} tokens"]
 
     def read(self, case: str, number: int, times: StageTimes) -> Tensor:
         """The policy's feature of a picture, [1, D]; without a policy a random one."""
@@ -160,7 +157,6 @@ class CaptioningBench(Bench):
         return self.clip.encode_images(image).to(self.device)
 
     def plain(self, case: str, captioner: Captioner, times: StageTimes) -> Callable[[Tensor, int], Answer]:
-        """The official schedule."""
         config, k = self._config(), self.options.candidates
         captioner.lm.requires_grad_(True)
 
@@ -181,7 +177,6 @@ class CaptioningBench(Bench):
         return self._episode(captioner, update, times)
 
     def fast(self, case: str, captioner: Captioner, times: StageTimes) -> Callable[[Tensor, int], Answer]:
-        """What a run does."""
         objective, generator = RlcfObjective(FixedReward(self.rewards), self._config()), torch.Generator()
         times.watch(captioner, "prefix", "policy")
         times.watch(captioner, "token_losses", "policy")
@@ -195,10 +190,8 @@ class CaptioningBench(Bench):
 
     def compare(self, case: str, plain: Answer, fast: Answer) -> dict[str, bool | float]:
         """Captions and losses of all steps, and the last gradients, relative to their norm."""
-        theirs, ours = (
-            torch.cat([p.grad.flatten() for p in answer.mapper.parameters() if p.grad is not None])
-            for answer in (plain, fast)
-        )
+        found = ([p.grad.flatten() for p in form.mapper.parameters() if p.grad is not None] for form in (plain, fast))
+        theirs, ours = map(torch.cat, found)
         return {
             "captions": plain.captions == fast.captions,
             "losses": max(abs(slow - quick) for slow, quick in zip(plain.losses, fast.losses, strict=True)),

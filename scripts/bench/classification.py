@@ -51,7 +51,6 @@ class ClassificationBench(Bench):
 
     @staticmethod
     def add_options(parser: argparse.ArgumentParser) -> None:
-        """The command line's options for this task alone."""
         parser.add_argument("--tune", nargs="+", choices=list(LEARNING_RATE), default=["prompt", "encoder"])
         parser.add_argument("--policy", help="open_clip architecture")
         parser.add_argument("--reward", help="open_clip architecture")
@@ -70,7 +69,6 @@ class ClassificationBench(Bench):
         return [f"{tune}, {number} classes" for tune in counts for number in counts[tune]]
 
     def growth(self, case: str) -> float:
-        """Classes of the case over those that the plain form is run on."""
         return len(self._names(case)) / len(self._few(case))
 
     def read(self, case: str, number: int, times: StageTimes) -> Tensor:
@@ -83,14 +81,12 @@ class ClassificationBench(Bench):
         return views.to(self.device)
 
     def plain(self, case: str, clips: Clips, times: StageTimes) -> Callable[[Tensor, int], Answer]:
-        """The official schedule."""
         config, (clip, reward), names = self._config(case), clips, self._few(case)
         make = plain_prompt if config.tune == "prompt" else plain_encoder
         episode = make(clip, config, self._objective(config, reward, names), names, times)
         return lambda views, steps: episode.run((views, None), steps)
 
     def fast(self, case: str, clips: Clips, times: StageTimes) -> Callable[[Tensor, int], Answer]:
-        """What a run does."""
         config, names = self._config(case), self._names(case)
         clip, reward = map(lean, clips)
         policy, objective = build_policy(config, clip, names), self._objective(config, reward, names)

@@ -18,16 +18,10 @@ STEPS = 2  # the plain form's first step is its greatest; from the second on the
 def peak_memory(make_bench: Callable[[argparse.Namespace], Any], options: argparse.Namespace, *form: str) -> float:
     """GiB: of the whole process, models and libraries included; on CUDA of what torch holds there.
 
-    Args:
-        make_bench: builds the `scripts.bench.timing.Bench` from its options; importable by name.
-        options: its options.
-        form: the case, and "plain" or "fast".
-
-    Raises:
-        concurrent.futures.process.BrokenProcessPool: the process was killed, most likely for its memory.
+    `make_bench`, importable by name, makes a `Bench` of the options; `form` is its case, and "plain" or "fast".
+    BrokenProcessPool: the process was killed, most likely for its memory.
     """
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_peak, make_bench, options, *form).result() / 2**30
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from pathlib import Path
 
@@ -44,19 +43,18 @@ def lean(model: ClipModel) -> ClipModel:
 class Pictures:
     """Picture files, written when they are first asked for and gone with this object.
 
-    Args:
-        size: "demo" for noisy digits, otherwise random patches of colour in the size of ImageNet's pictures.
+    Of the demo's noisy digits, or, for another `size`, random patches of colour in the size of ImageNet's pictures.
     """
 
     def __init__(self, size: str) -> None:
-        self.size = size
+        self._draw, self._ending = (_demo_picture, "png") if size == "demo" else (_random_picture, "jpg")
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
 
     def path(self, number: int) -> Path:
         """The file of a picture."""
-        file = Path(self._folder.name) / f"{number}.{'png' if self.size == 'demo' else 'jpg'}"
+        file = Path(self._folder.name) / f"{number}.{self._ending}"
         if not file.exists():
-            (_demo_picture(number) if self.size == "demo" else _random_picture(number)).save(file)
+            self._draw(number).save(file)
         return file
 
     def batch(self, number: int, size: int) -> Tensor:
@@ -65,15 +63,11 @@ class Pictures:
 
 
 def _demo_picture(number: int) -> Image.Image:
-    pictures = _demo_pictures()
-    return pictures[number * 7 % len(pictures)]  # of different classes
+    from scripts.demo.styles import TEST_SEVERITY, render, test_scenes  # scikit-learn would count as memory
 
-
-@functools.cache
-def _demo_pictures() -> list[Image.Image]:
-    from scripts.demo.styles import test_pictures  # scikit-learn would count as memory of the episode
-
-    return test_pictures("noise")[0]
+    scenes = test_scenes()
+    index = number * 7 % len(scenes)  # of different classes
+    return render(scenes[index], "noise", TEST_SEVERITY["noise"], seed=index)
 
 
 def _random_picture(number: int) -> Image.Image:

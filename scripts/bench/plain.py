@@ -46,29 +46,23 @@ class Answer:
     step_logits: list[Tensor]
 
 
+@dataclass
 class PlainEpisode:
-    """One sample after the other.
+    """One sample after the other."""
 
-    Args:
-        clip: the policy's CLIP.
-        config: of the run.
-        objective: its reward models score K candidates.
-        tuned: the module whose weights are put back for each sample.
-        parameters: those of `tuned` that the optimizer gets.
-        logits: of views or of a query. [N, ...] -> [N, C]
-        num_selected: S.
-        times: clocks of the stages.
-    """
+    clip: ClipModel  # the policy's
+    config: ClassificationConfig | RetrievalConfig
+    objective: RlcfObjective  # its reward models score K candidates
+    tuned: nn.Module  # its weights are put back for each sample
+    parameters: Iterable[nn.Parameter]  # those of them that the optimizer gets
+    logits: Callable[[Tensor], Tensor]  # of views or of a query. [N, ...] -> [N, C]
+    num_selected: int  # S
+    times: StageTimes
 
-    def __init__(
-        self, clip: ClipModel, config: ClassificationConfig | RetrievalConfig,
-        objective: RlcfObjective, tuned: nn.Module,
-        parameters: Iterable[nn.Parameter], logits: Callable[[Tensor], Tensor], num_selected: int, times: StageTimes,
-    ) -> None:  # fmt: skip
-        self.clip, self.objective, self.tuned, self.times = clip, objective, tuned, times
-        self.logits, self.num_selected = logits, num_selected
-        self.optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay, eps=config.eps)
-        self.source = copy.deepcopy(tuned.state_dict())
+    def __post_init__(self) -> None:
+        lr, decay, eps = self.config.lr, self.config.weight_decay, self.config.eps
+        self.optimizer = torch.optim.AdamW(self.parameters, lr, weight_decay=decay, eps=eps)
+        self.source = copy.deepcopy(self.tuned.state_dict())
         self.first_state = copy.deepcopy(self.optimizer.state_dict())
 
     def run(self, sample: Sample, steps: int) -> Answer:

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from clipscore.clip_model import ClipModel
@@ -41,11 +40,11 @@ class RetrievalBench(Bench):
         self.models = clip = bench_clip(options.policy, self.device, options.precision)
         self.rate_dtype = clip.autocast_dtype or clip.dtype
         self.width = clip.encode_token_ids(clip.tokenize(["a"])).shape[1]
-        self.gallery, self.reward_gallery = (self._features(torch.randn(options.gallery, self.width)) for _ in range(2))
+        numbers = torch.randn(2, options.gallery, self.width)
+        self.gallery, self.reward_gallery = F.normalize(numbers, dim=2).to(self.device)  # [G, D] each
 
     @staticmethod
     def add_options(parser: argparse.ArgumentParser) -> None:
-        """The command line's options for this task alone."""
         parser.add_argument("--policy", help="open_clip architecture")
         parser.add_argument("--gallery", type=int, help="number of gallery items")
         parser.add_argument("--steps", type=int, default=8)
@@ -65,16 +64,14 @@ class RetrievalBench(Bench):
             else:
                 chosen = torch.randint(len(WORDS), (CAPTION_WORDS,), generator=generator)
                 query = self.models.tokenize([" ".join(WORDS[i] for i in chosen)])
-        anchor = self._features(torch.randn(1, self.width, generator=generator))
-        return query.to(self.device), [anchor]
+        anchor = F.normalize(torch.randn(1, self.width, generator=generator), dim=1)
+        return query.to(self.device), [anchor.to(self.device)]
 
     def plain(self, case: str, clip: ClipModel, times: StageTimes) -> Callable[[Sample, int], Answer]:
-        """The official schedule."""
         config = self._config(case)
         return plain_retrieval(clip, config, self._objective(config, clip), self.gallery, times).run
 
     def fast(self, case: str, clip: ClipModel, times: StageTimes) -> Callable[[Sample, int], Answer]:
-        """What a run does."""
         config = self._config(case)
         policy, objective = build_policy(config, lean(clip)), self._objective(config, clip)
         state = build_state(config, policy, scale_loss=clip.autocast_dtype is torch.float16)
@@ -101,9 +98,6 @@ class RetrievalBench(Bench):
             "candidates": max(map(gap, plain.step_logits, plain.candidates, fast.candidates)),
             "logits": float((plain.logits - fast.logits).abs().max()),
         }
-
-    def _features(self, numbers: Tensor) -> Tensor:
-        return F.normalize(numbers, dim=1).to(self.device)
 
     def _objective(self, config: RetrievalConfig, clip: ClipModel) -> RlcfObjective:
         return RlcfObjective(ClipReward([clip], [1.0]), [self.reward_gallery], config.k, config.reward_options)

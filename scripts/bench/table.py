@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from scripts.bench.agreement import disagreements, tolerance
+from scripts.tables.grid import Grid, markdown
 
 TASKS = ("classification", "retrieval", "captioning")
 STAGES = ("data", "views", "policy", "text", "reward", "update", "reset", "other")
@@ -21,8 +22,8 @@ def tables(results: Sequence[Result]) -> str:
     rows.sort(key=lambda row: TASKS.index(row[1]["task"]))
     heading = ["episode", "plain", "fast", "ratio", "memory plain", "fast", "times the floor", "same answers"]
     parts = [
-        _table(heading, [_times(result, case) for result, case in rows]),
-        _table(["share of the time, fast form, %", *STAGES], [_shares(result, case) for result, case in rows]),
+        markdown(Grid(heading, [_times(*row) for row in rows])),
+        markdown(Grid(["share of the time, fast form, %", *STAGES], [_shares(*row) for row in rows])),
         "\n".join(dict.fromkeys(_machine(result) for result in results)),
     ]
     return "\n\n".join(parts)
@@ -44,9 +45,8 @@ def _shares(result: Result, case: Result) -> list[str]:
 
 
 def _machine(result: Result) -> str:
-    machine = result["machine"]
+    machine, precision = result["machine"], "" if result["precision"] == "auto" else f", {result['precision']}"
     where = machine["gpu"] or f"{machine['cpu']}, {machine['threads']} threads"
-    precision = "" if result["precision"] == "auto" else f", {result['precision']}"
     return f"{where}, torch {machine['torch']}{precision}, {machine['date']}"
 
 
@@ -70,8 +70,3 @@ def _seconds(seconds: float) -> str:
 
 def _gib(form: Result) -> str:
     return f"{form['peak_gib']:.1f} GiB" if "peak_gib" in form else "-"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

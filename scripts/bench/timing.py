@@ -19,7 +19,7 @@ import torch
 
 from clipscore.metrics.stage_times import OTHER, StageTimes
 from clipscore.models.devices import choose_device
-from scripts.bench.agreement import Agreement, in_words, merge, tolerance
+from scripts.bench.agreement import in_words, merge, tolerance
 from scripts.bench.arithmetic import count_flops, matmul_rate, synchronize
 from scripts.bench.memory import peak_memory
 from scripts.bench.models import Pictures
@@ -50,25 +50,15 @@ class Timed:
 
 
 class Bench(Protocol):
-    """The episodes of one task. It is built from options alone, so that a process of its own can build it again.
+    """The episodes of one task. It is built from options alone, so that a process of its own can build it again."""
 
-    Attributes:
-        options: of the command line.
-        device: where both forms run.
-        pictures: files to read.
-        task: its name.
-        defaults: of options that depend on the size.
-        models: what both forms adapt, each a copy.
-        rate_dtype: type of the matrix products.
-    """
-
-    options: argparse.Namespace
+    options: argparse.Namespace  # of the command line
     device: torch.device
     pictures: Pictures
     task: str
-    defaults: dict[str, dict[str, Any]]
-    models: Any
-    rate_dtype: torch.dtype
+    defaults: dict[str, dict[str, Any]]  # of options that depend on the size
+    models: Any  # what both forms adapt, each a copy
+    rate_dtype: torch.dtype  # of the matrix products
 
     def __init__(self, options: argparse.Namespace) -> None:
         torch.manual_seed(0)
@@ -121,8 +111,7 @@ def measure(bench: Bench, case: str) -> dict[str, Any]:
     forms = {which: bench.form(case, which) for which in FORMS}
     for form in forms.values():
         form.run(bench.sample(case, 0)[0], min(options.steps, WARM_UP_STEPS))
-    runs, reading, agreement = _alternate(bench, case, forms)
-    result = _summary(bench, case, runs, reading) | {"agreement": agreement}
+    result = _alternate(bench, case, forms)
     for which, peak in peaks.items():
         result[which]["peak_gib"] = peak
     _log_summary(result, tolerance(options.precision, bench.device))
@@ -146,45 +135,31 @@ def timed(form: Form, sample: Any, steps: int, device: torch.device) -> Timed:
     return Timed(answer, seconds, form.times.take())
 
 
-def _alternate(
-    bench: Bench, case: str, forms: Mapping[str, Form]
-) -> tuple[dict[str, list[Timed]], list[dict[str, float]], Agreement]:
-    """Both forms on each sample, in turn; the seconds that reading each took; whether the answers agree."""
+def _alternate(bench: Bench, case: str, forms: Mapping[str, Form]) -> dict[str, Any]:
+    """Both forms on each sample, in turn: the seconds of each and of reading the sample, and how the answers agree."""
     runs: dict[str, list[Timed]] = {which: [] for which in FORMS}
     reading: list[dict[str, float]] = []
-    agreement: Agreement = {}
+    agreement: dict[str, bool | float] = {}
+    growth = bench.growth(case)
     for number in range(1, bench.options.images + 1):
-        sample, seconds = bench.sample(case, number)
-        reading.append(seconds)
-        both = {}
+        sample, times = bench.sample(case, number)
+        reading.append(times)
         for which in FORMS if number % 2 else reversed(FORMS):
-            both[which] = timed(forms[which], sample, bench.options.steps, bench.device)
-        agreement = merge(agreement, bench.compare(case, both["plain"].answer, both["fast"].answer))
-        both["plain"] = _grown(both["plain"], bench.growth(case))
-        for which, run in both.items():
-            run.answer = None  # on a GPU, many of them would fill it
-            runs[which].append(run)
-        log.info("  sample %d: plain %.3f s, fast %.3f s", number, both["plain"].seconds, both["fast"].seconds)
-    return runs, reading, agreement
-
-
-def _grown(plain: Timed, growth: float) -> Timed:
-    """What the plain form would have taken with all classes."""
-    stages = {name: seconds * (growth if name in GROWING else 1) for name, seconds in plain.stages.items()}
-    return Timed(plain.answer, plain.seconds + sum(stages.values()) - sum(plain.stages.values()), stages)
-
-
-def _summary(
-    bench: Bench, case: str, runs: Mapping[str, Sequence[Timed]], reading: Sequence[Mapping[str, float]]
-) -> dict[str, Any]:
-    summary: dict[str, Any] = {"task": bench.task, "case": case, "images": len(reading)}
-    summary |= {"plain_estimated": bench.growth(case) != 1, "reading": _medians(reading)}
-    for which, of_form in runs.items():
-        seconds = [run.seconds for run in of_form]
-        stages = _medians([run.stages for run in of_form])
-        summary[which] = {"seconds": seconds, "median": statistics.median(seconds), "stages": stages}
+            runs[which].append(timed(forms[which], sample, bench.options.steps, bench.device))
+        plain, fast = (runs[which][-1] for which in FORMS)
+        agreement = merge(agreement, bench.compare(case, plain.answer, fast.answer))
+        plain.answer = fast.answer = None  # on a GPU, many of them would fill it
+        few = {name: seconds for name, seconds in plain.stages.items() if name in GROWING}
+        plain.stages |= {name: growth * seconds for name, seconds in few.items()}
+        plain.seconds += (growth - 1) * sum(few.values())  # what it would have taken with all classes
+        log.info("  sample %d: plain %.3f s, fast %.3f s", number, plain.seconds, fast.seconds)
     ratios = (plain.seconds / fast.seconds for plain, fast in zip(runs["plain"], runs["fast"], strict=True))
-    return {**summary, "ratio": statistics.median(ratios)}
+    summary: dict[str, Any] = {"task": bench.task, "case": case, "images": len(reading)}
+    summary |= {"plain_estimated": growth != 1, "reading": _medians(reading)}
+    for which, of_form in runs.items():
+        seconds, stages = [run.seconds for run in of_form], _medians([run.stages for run in of_form])
+        summary[which] = {"seconds": seconds, "median": statistics.median(seconds), "stages": stages}
+    return {**summary, "ratio": statistics.median(ratios), "agreement": agreement}
 
 
 def _medians(stages: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -50,13 +50,14 @@ def random_scene(split: Split, rng: np.random.Generator) -> Scene:
 def rearranged(scene: Scene, rng: np.random.Generator) -> Scene:
     """The same digits elsewhere: their order is moved on by one, and half of the time rows become columns."""
     layout = TURNED_LAYOUT[scene.layout] if rng.random() < 0.5 else scene.layout
-    digits = [(digit.image_index, digit.colour) for digit in scene.digits]
-    return arrange(layout, digits[1:] + digits[:1], rng)
+    digits = [(digit.image_index, digit.colour) for digit in (*scene.digits[1:], scene.digits[0])]
+    return arrange(layout, digits, rng)
 
 
 def _with_digit(scene: Scene, place: int, digit: tuple[int, str], rng: np.random.Generator) -> Scene:
     digits = [(digit.image_index, digit.colour) for digit in scene.digits]
-    return arrange(scene.layout, [*digits[:place], digit, *digits[place + 1 :]], rng)
+    digits[place] = digit
+    return arrange(scene.layout, digits, rng)
 
 
 def recoloured(scene: Scene, place: int, rng: np.random.Generator) -> Scene:
@@ -93,19 +94,16 @@ def retrieval_scenes(seed: int = 0) -> list[Scene]:
     return list(scenes.values())
 
 
-def similar(scene: Scene, rng: np.random.Generator) -> Scene:
-    """A training scene with the digits rearranged, or one of them recoloured, or another one in its place."""
-    if rng.random() < 0.5:
-        return rearranged(scene, rng)
-    place = int(rng.integers(len(scene.digits)))
-    return recoloured(scene, place, rng) if rng.random() < 0.5 else renumbered(scene, place, "train", rng)
-
-
 def scene_pairs(number: int, seed: int) -> list[Scene]:
     """Training scenes, 2 x number: each is followed by one that differs little, in arrangement or in one digit."""
     rng = np.random.default_rng(seed)
     scenes = []
     for _ in range(number):
-        scene = random_scene("train", rng)
-        scenes += [scene, similar(scene, rng)]
+        scenes.append(scene := random_scene("train", rng))
+        if rng.random() < 0.5:
+            scenes.append(rearranged(scene, rng))
+            continue
+        place = int(rng.integers(len(scene.digits)))
+        is_recoloured = rng.random() < 0.5
+        scenes.append(recoloured(scene, place, rng) if is_recoloured else renumbered(scene, place, "train", rng))
     return scenes

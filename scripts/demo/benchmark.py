@@ -32,7 +32,7 @@ def run_all(configs: Sequence[RunConfig]) -> None:
     spawn = multiprocessing.get_context("spawn")
     num_processes = min(os.cpu_count() or 1, len(configs))
     with (
-        ProcessPoolExecutor(num_processes, mp_context=spawn, initializer=_leave_signals_to_the_parent) as pool,
+        ProcessPoolExecutor(num_processes, spawn, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool,
         tqdm(total=len(configs), unit="run", desc="demo benchmark", dynamic_ncols=True) as bar,
     ):
         try:
@@ -42,14 +42,10 @@ def run_all(configs: Sequence[RunConfig]) -> None:
                 shown = next(f"{key} {summary[key]:.1f}" for key in ("accuracy", "r1", "clipscore") if key in summary)
                 bar.set_postfix_str(f"{summary['name']} on {summary['dataset']}: {shown}")
                 bar.update()
-        except BaseException:
+        except BaseException:  # an interrupt is for this process alone
             for process in multiprocessing.active_children():  # every record so far is on the disk
                 process.kill()
             raise
-
-
-def _leave_signals_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def main(words: Sequence[str]) -> int:

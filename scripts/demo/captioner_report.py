@@ -38,11 +38,10 @@ def demo_config(kind: str, folder: Path) -> CaptioningConfig:
 def load_demo_captioner(kind: str, folder: Path = DEFAULT_FOLDER) -> tuple[Captioner, ClipModel]:
     """The demo's captioner of a kind, "clipcap" or "capdec", and the CLIP whose features it reads."""
     config = demo_config(kind, folder)
-    clip = load_clip(config.policy, folder)
     lm, tokenizer = load_language_model(config.llm, folder)
     mapper, _ = read_checkpoint(Path(config.checkpoint))
-    width = mapper["linear.weight"].shape[1]
-    return build_captioner(config, width, lm, tokenizer, mapper), clip
+    captioner = build_captioner(config, mapper["linear.weight"].shape[1], lm, tokenizer, mapper)
+    return captioner, load_clip(config.policy, folder)
 
 
 @torch.no_grad()
@@ -62,10 +61,9 @@ def scores(captions: list[str], scenes: list[Scene]) -> tuple[float, float, floa
     """
     from pycocoevalcap.cider.cider import Cider  # only the figures need it, not the captioners
 
-    exact = [caption in captions_of(scene) for caption, scene in zip(captions, scenes, strict=True)]
-    named = [
-        f"a {digit.name}" in caption for caption, scene in zip(captions, scenes, strict=True) for digit in scene.digits
-    ]
+    pairs = list(zip(captions, scenes, strict=True))
+    exact = [caption in captions_of(scene) for caption, scene in pairs]
+    named = [f"a {digit.name}" in caption for caption, scene in pairs for digit in scene.digits]
     references = {number: captions_of(scene) for number, scene in enumerate(scenes)}
     cider, _ = Cider().compute_score(references, {number: [caption] for number, caption in enumerate(captions)})
     return 100 * sum(exact) / len(exact), 100 * sum(named) / len(named), 100 * float(cider)

@@ -11,38 +11,19 @@ from torch import Tensor
 from scripts.demo.scenes import CLASS_NAMES, Scene
 
 CAPTION_TEMPLATES = (
-    "a photo of a {}.",
-    "a_photo_of_a {}.",
-    "a photo of a {}",
-    "a photo of the {}.",
-    "a photo of one {}.",
-    "a picture of a {}.",
-    "an image of a {}.",
-    "a drawing of a {}.",
-    "a small photo of a {}.",
-    "a bad photo of the {}.",
-    "a handwritten {}.",
-    "this is a {}.",
-    "the {}.",
-    "{}",
-)
+    "a photo of a {}.", "a_photo_of_a {}.", "a photo of a {}", "a photo of the {}.", "a photo of one {}.",
+    "a picture of a {}.", "an image of a {}.", "a drawing of a {}.", "a small photo of a {}.",
+    "a bad photo of the {}.", "a handwritten {}.", "this is a {}.", "the {}.", "{}",
+)  # fmt: skip
 # Of scenes by layout; {0}, {1}, {2} are the digits in reading order, each with its article.
 SCENE_TEMPLATES: dict[str, tuple[str, ...]] = {
     "row": ("{0} left of {1}", "{1} right of {0}", "{0} with {1} on the right", "{1} with {0} on the left"),
     "column": ("{0} above {1}", "{1} below {0}", "{0} with {1} at the bottom", "{1} with {0} at the top"),
-    "two above one": (
-        "{0} left of {1} above {2}",
-        "{2} below {1} right of {0}",
-        "{1} right of {0} above {2}",
-        "{2} below {0} left of {1}",
-    ),
-    "one above two": (
-        "{0} above {1} left of {2}",
-        "{2} right of {1} below {0}",
-        "{0} above {2} right of {1}",
-        "{1} left of {2} below {0}",
-    ),
-}
+    "two above one": ("{0} left of {1} above {2}", "{2} below {1} right of {0}",
+                      "{1} right of {0} above {2}", "{2} below {0} left of {1}"),
+    "one above two": ("{0} above {1} left of {2}", "{2} right of {1} below {0}",
+                      "{0} above {2} right of {1}", "{1} left of {2} below {0}"),
+}  # fmt: skip
 CAPTIONS_PER_SCENE = 3  # of a test scene
 CONTEXT_LENGTH = 24  # of the training captions' token ids; CLIP's own 77 would be mostly padding
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from clipscore.config.fields import RunConfig
 from clipscore.config.load import load_config
@@ -30,8 +30,7 @@ TOWER_LR, PROMPT_STEPS, CANDIDATES = "lr=1e-4", "steps=4", "num_candidates=8"
 REWARD = ["reward.models=[{name: demo/reward.pt}]"]
 
 
-@dataclass(frozen=True)
-class Method:
+class Method(NamedTuple):
     """A column of a table: a config, and what the demo's small models need instead of its values."""
 
     name: str
@@ -39,8 +38,7 @@ class Method:
     overrides: list[str]
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A line of a table: what is in its first cells, the data set, and the overrides that go with it."""
 
     cells: tuple[str, ...]
@@ -48,8 +46,7 @@ class Line:
     overrides: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Every method on every line; the first method is what the others are compared with."""
 
     heading: tuple[str, ...]

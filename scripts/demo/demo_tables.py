@@ -22,6 +22,10 @@ from scripts.tables.grid import Grid, comma_separated, latex, markdown
 
 CAPTION_COLUMNS = {"BLEU-4": ("bleu", "bleu_4"), "CIDEr": ("cider", "cider"), "CLIPScore": ("clipscore", "clipscore")}
 P_LEGEND = "in brackets the p-value against zero-shot (exact McNemar test of the first answers to the same samples)"
+CAPTION_LEGEND = (
+    "before -> after RLCF, times 100 (BLEU-4 of all captions pooled); in brackets the mean difference per image, with "
+    "its 95% bootstrap interval"
+)
 
 
 def read_rows(config: RunConfig) -> dict[str, Row]:
@@ -42,7 +46,7 @@ def table_grid(table: Table, runs: Runs) -> Grid:
     names = [method.name for method in table.methods]
     lines = []
     for line in table.lines:
-        base, *others = (read_rows(runs[method.name, line]) for method in table.methods)
+        base, *others = (read_rows(runs[name, line]) for name in names)
         cells = [*line.cells, str(len(base)), table.show(list(base.values())) if base else "-"]
         for rows in others:
             same = base and rows.keys() == base.keys()
@@ -57,10 +61,8 @@ def caption_cells(rows: Sequence[Row], config: RunConfig, dataset: str, names: S
     references = {row["id"]: row["references"] for row in rows}
     paths = {row["id"]: Path(config.data_root) / dataset / row["id"] for row in rows}
     judge = load_clip(JUDGE, Path(config.pretrained_root))
-    before, after = (
-        score_captions({row["id"]: row[key] for row in rows}, references, metrics, judge, paths)
-        for key in ("caption_before", "caption")
-    )
+    captions = ({row["id"]: row[key] for row in rows} for key in ("caption_before", "caption"))
+    before, after = (score_captions(texts, references, metrics, judge, paths) for texts in captions)
     cells = []
     for _, column in map(CAPTION_COLUMNS.__getitem__, names):
         was, now = ([values[column] for values in scores.per_caption.values()] for scores in (before, after))
@@ -79,20 +81,13 @@ def caption_grid(runs: Runs) -> Grid:
         rows = list(read_rows(config).values())
         shown = caption_cells(rows, config, line.dataset, names) if rows else ["-"] * len(names)
         lines.append([*line.cells, method.name, str(len(rows)), *shown])
-    legend = "before -> after RLCF, times 100 (BLEU-4 of all captions pooled);"
-    legend += " in brackets the mean difference per image, with its 95% bootstrap interval"
-    return Grid(["scenes", "captioner", "n", *names], lines, 2, notes=[legend])
+    return Grid(["scenes", "captioner", "n", *names], lines, 2, notes=[CAPTION_LEGEND])
 
 
 def demo_tables(words: Sequence[str], form: str = "markdown") -> str:
-    """The three tables, from the records that are there.
+    """The three tables, from the records that are there; FileNotFoundError: no run has begun.
 
-    Args:
-        words: the overrides that the runs were made with.
-        form: "markdown", "csv" or "latex".
-
-    Raises:
-        FileNotFoundError: no run has begun.
+    `words` are the overrides that the runs were made with; `form` is "markdown", "csv" or "latex".
     """
     runs = demo_runs(words)
     folders = list(map(run_path, runs.values()))

@@ -52,9 +52,7 @@ def recall(ranks: Tensor, depth: int) -> float:
 def retrieval_ranks(model: ClipModel, style: str) -> tuple[Tensor, Tensor]:
     """Rank, from 1, of the best true match on the retrieval test set of a style, by cosine.
 
-    Returns:
-        text to image, among 200 images, one rank per caption [600]; image to text, among 600 captions, one rank per
-        image [200].
+    Text to image, among 200 images, one per caption [600]; image to text, among 600 captions, one per image [200].
     """
     pictures, captions = retrieval_pictures(style)
     texts = model.encode_token_ids(model.tokenize([text for group in captions for text in group]))
@@ -71,11 +69,7 @@ def style_table(severity: dict[str, float], columns: Sequence[str], figures: Cal
 
 
 def tables(folder: Path, names: Sequence[str] = MODEL_NAMES) -> str:
-    """Accuracy of each model and prompt, and recall at 1 and 10 of each model and direction, percent, by style.
-
-    Raises:
-        FileNotFoundError: a model's file is not in the folder.
-    """
+    """Accuracy of each model and prompt, and recall at 1 and 10 of each model and direction, percent, by style."""
     models = [load_clip(f"{name}.pt", folder) for name in names]
 
     def accuracies(style: str) -> list[float]:

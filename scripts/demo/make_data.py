@@ -20,7 +20,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,16 +41,15 @@ TestSet = tuple[list[Image.Image], list[int]]  # pictures and their classes
 CaptionedSet = tuple[list[Image.Image], list[list[str]]]  # pictures and the captions of each
 
 
-def class_folder(label: int) -> str:
-    """Folder of a class, for example "07_red_seven"."""
-    return f"{label:02d}_{CLASS_NAMES[label].replace(' ', '_')}"
+# Folders of the classes, for example "07_red_seven".
+CLASS_FOLDERS = [f"{label:02d}_{name.replace(' ', '_')}" for label, name in enumerate(CLASS_NAMES)]
 
 
 def write_images(test_set: TestSet, folder: Path) -> list[tuple[str, int]]:
     """Write the pictures as PNG; returns the relative path and the class of each."""
     written = []
     for number, (picture, label) in enumerate(zip(*test_set, strict=True)):
-        relative = f"{class_folder(label)}/{number:03d}.png"
+        relative = f"{CLASS_FOLDERS[label]}/{number:03d}.png"
         (folder / relative).parent.mkdir(parents=True, exist_ok=True)
         picture.save(folder / relative)
         written.append((relative, label))
@@ -66,7 +65,7 @@ def write_split_format(test_set: TestSet, folder: Path) -> None:
 def write_image_folder(test_set: TestSet, folder: Path) -> None:
     """One test set as a folder per class and a list of class names."""
     write_images(test_set, folder)
-    lines = [f"{class_folder(label)} {name}\n" for label, name in enumerate(CLASS_NAMES)]
+    lines = [f"{folder} {name}\n" for folder, name in zip(CLASS_FOLDERS, CLASS_NAMES, strict=True)]
     (folder / "classnames.txt").write_text("".join(lines), encoding="utf-8")
 
 
@@ -85,10 +84,10 @@ def write_captioned(captioned: CaptionedSet, folder: Path, split: str) -> None:
     (folder / "annotations" / f"{split}.json").write_text(json.dumps(entries, indent=0), encoding="utf-8")
 
 
-def training_set() -> CaptionedSet:
+def training_set(number: int, seed: int | Sequence[int]) -> CaptionedSet:
     """Clean scenes of training digits, with all their captions."""
-    rng = np.random.default_rng(1)
-    scenes = [random_scene("train", rng) for _ in range(N_TRAIN_SCENES)]
+    rng = np.random.default_rng(seed)
+    scenes = [random_scene("train", rng) for _ in range(number)]
     return [render(scene, seed=index) for index, scene in enumerate(scenes)], [captions_of(scene) for scene in scenes]
 
 
@@ -104,8 +103,7 @@ def manifest_of(sets: dict[str, TestSet] | dict[str, CaptionedSet], severity: di
 def publish(target: Path, manifest: str, write: Callable[[Path], None]) -> Path:
     """Have `target` written, whole or not at all; nothing is touched when its manifest is the same already.
 
-    Raises:
-        ValueError: the folder is there but holds no manifest, so this function did not write it.
+    ValueError: the folder is there but holds no manifest, so this function did not write it.
     """
     if target.exists():
         if not (target / MANIFEST).is_file():
@@ -137,15 +135,11 @@ def make_classification_data(out_dir: Path) -> Path:
 
 
 def make_scene_data(out_dir: Path, with_train: bool = False) -> Path:
-    """Write OUT_DIR/demo_scenes; see `publish` for repeats and errors. Training scenes once written are kept.
-
-    Returns:
-        The folder.
-    """
+    """Write OUT_DIR/demo_scenes, as `make_classification_data`. Training scenes once written are kept."""
     target = out_dir / "demo_scenes"
     sets = {style: retrieval_pictures(style) for style in RETRIEVAL_SEVERITY}
     has_train = with_train or (target / "clean" / "annotations" / "train.json").exists()
-    train = {"train": training_set()} if has_train else {}
+    train = {"train": training_set(N_TRAIN_SCENES, 1)} if has_train else {}
 
     def write(folder: Path) -> None:
         for style, captioned in sets.items():

@@ -15,13 +15,9 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 COLOURS: dict[str, tuple[float, float, float]] = {
-    "red": (1.0, 0.1, 0.1),
-    "green": (0.1, 0.85, 0.1),
-    "blue": (0.15, 0.3, 1.0),
-    "yellow": (1.0, 0.95, 0.1),
-    "purple": (0.75, 0.15, 0.9),
-    "cyan": (0.1, 0.9, 0.95),
-}
+    "red": (1.0, 0.1, 0.1), "green": (0.1, 0.85, 0.1), "blue": (0.15, 0.3, 1.0),
+    "yellow": (1.0, 0.95, 0.1), "purple": (0.75, 0.15, 0.9), "cyan": (0.1, 0.9, 0.95),
+}  # fmt: skip
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 CLASS_NAMES = tuple(f"{colour} {word}" for colour in COLOURS for word in DIGIT_WORDS)
 CANVAS_PX = 24
@@ -29,27 +25,19 @@ DIGIT_PX = 20
 TEST_IMAGES_PER_CLASS = 7  # handwritten images held out for each colour
 TEST_PICTURES_PER_CLASS = 4  # of a test set: enough to compare methods within a few minutes
 TEST_STRIDE = 4  # every fourth image of a digit is a test image, until there are enough for all colours
-INK_MAX = 16.0  # scikit-learn's pixels are 0..16
 
 Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
 class Digit:
-    """One handwritten digit of a scene.
+    """One handwritten digit of a scene."""
 
-    Attributes:
-        image_index: which of scikit-learn's 1,797 images.
-        colour: a key of COLOURS.
-        left, top: corner of its square on the canvas, pixels.
-        size: side of the square, pixels.
-    """
-
-    image_index: int
-    colour: str
-    left: int
+    image_index: int  # which of scikit-learn's 1,797 images
+    colour: str  # a key of COLOURS
+    left: int  # corner of its square on the canvas, pixels
     top: int
-    size: int = DIGIT_PX
+    size: int = DIGIT_PX  # side of the square, pixels
 
     @property
     def value(self) -> int:
@@ -64,17 +52,11 @@ class Digit:
 
 @dataclass(frozen=True)
 class Scene:
-    """Digits on a square canvas; a later digit is painted over an earlier one.
+    """Digits on a square canvas; a later digit is painted over an earlier one."""
 
-    Attributes:
-        digits: in reading order, rows from the top and each row from the left.
-        canvas: side of the canvas, pixels.
-        layout: how the digits are arranged, a key of arrangements.LAYOUTS; "single" is one digit.
-    """
-
-    digits: tuple[Digit, ...]
-    canvas: int = CANVAS_PX
-    layout: str = "single"
+    digits: tuple[Digit, ...]  # in reading order, rows from the top and each row from the left
+    canvas: int = CANVAS_PX  # side, pixels
+    layout: str = "single"  # one digit; otherwise a key of arrangements.LAYOUTS
 
     @property
     def content(self) -> tuple[str, ...]:
@@ -93,24 +75,19 @@ class Scene:
 def handwritten() -> tuple[np.ndarray, np.ndarray]:
     """Ink in [0, 1], [1797, 8, 8], and the digit written, [1797]."""
     bunch = load_digits()
-    return bunch.images / INK_MAX, bunch.target
+    return bunch.images / 16, bunch.target  # scikit-learn's pixels are 0..16
 
 
 @cache
 def digit_images(split: Split) -> dict[int, tuple[int, ...]]:
-    """Image indices of a split for each digit value; the two splits share none.
-
-    Raises:
-        ValueError: the split is neither "train" nor "test".
-    """
+    """Image indices of a split for each digit value; the two splits share none. ValueError: an unknown split."""
     if split not in ("train", "test"):
         raise ValueError(f"unknown split {split!r}; expected 'train' or 'test'")
     chosen: dict[int, tuple[int, ...]] = {}
     for value in range(len(DIGIT_WORDS)):
         indices = np.flatnonzero(handwritten()[1] == value)
         test = indices[::TEST_STRIDE][: TEST_IMAGES_PER_CLASS * len(COLOURS)]
-        wanted = test if split == "test" else np.setdiff1d(indices, test)
-        chosen[value] = tuple(int(index) for index in wanted)
+        chosen[value] = tuple((test if split == "test" else np.setdiff1d(indices, test)).tolist())
     return chosen
 
 

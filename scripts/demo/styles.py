@@ -19,8 +19,6 @@ Every picture is a function of its scene, style, severity and seed; no global ge
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from PIL import Image, ImageFilter
 
@@ -60,9 +58,7 @@ def _blur(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> np.n
     return _as_pixels(_as_picture(pixels).filter(ImageFilter.GaussianBlur(0.55 * severity)))
 
 
-INK_STYLES: dict[str, Callable[[Image.Image, float, np.random.Generator], Image.Image]]
 INK_STYLES = {"sketch": _outline, "rotation": _turn}
-PICTURE_STYLES: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]]
 PICTURE_STYLES = {"noise": _add_noise, "contrast": _lower_contrast, "blur": _blur}
 TEST_SEVERITY = {"clean": 0.0, "sketch": 3.25, "noise": 1.125, "contrast": 3.0, "rotation": 2.0, "blur": 4.0}
 RETRIEVAL_SEVERITY = {"clean": 0.0, "sketch": 5.0, "noise": 2.0, "contrast": 3.25, "rotation": 4.0, "blur": 4.0}
@@ -70,19 +66,10 @@ STYLES = tuple(TEST_SEVERITY)
 
 
 def render(scene: Scene, style: str = "clean", severity: float = 0.0, seed: int = 0) -> Image.Image:
-    """Draw a scene.
+    """Draw a scene as an RGB picture of canvas x canvas pixels.
 
-    Args:
-        scene: what to draw.
-        style: one of STYLES.
-        severity: strength of a shifted style, in [0, 5]; `clean` has none.
-        seed: of the brightness of paper and ink, which do not depend on the style, and of the style's own chance.
-
-    Returns:
-        RGB picture of canvas x canvas pixels.
-
-    Raises:
-        ValueError: unknown style, or a severity out of range.
+    `severity` is in [0, 5]; `clean` has none. The seed is of the brightness of paper and ink, which do not depend on
+    the style, and of the style's own chance. ValueError: unknown style, or a severity out of range.
     """
     if style not in STYLES:
         raise ValueError(f"unknown style {style!r}; expected one of {', '.join(STYLES)}")

@@ -52,17 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_text(json.dumps({"complete": is_complete, "checks": [check.as_json() for check in tree]}, indent=2))
     else:
         lines = [line for check in tree for line in check.as_text()]
-        lines.append("complete" if is_complete else "not complete: see ✗ above")
-        print_text("\n".join(lines))
+        print_text("\n".join([*lines, "complete" if is_complete else "not complete: see ✗ above"]))
     return COMPLETE if is_complete else NOT_COMPLETE
 
 
 def find_roots(words: Sequence[str]) -> dict[str, Path]:
-    """The three roots, `key=DIR` words over those of all commands.
-
-    Raises:
-        ValueError: another key.
-    """
+    """The three roots, `key=DIR` words over those of all commands; ValueError: another key."""
     given = dict(word.split("=", 1) for word in words)
     for key in given.keys() - ROOT_VARIABLES.keys():
         raise ValueError(f"{key}={given[key]}: only {', '.join(ROOT_VARIABLES)} can be given here")
@@ -70,18 +65,10 @@ def find_roots(words: Sequence[str]) -> dict[str, Path]:
 
 
 def asked_for(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Data sets, and tables whose weights are wanted; no names mean all tables.
-
-    Raises:
-        ValueError: a name that is no data set, group, table, nor `weights`.
-    """
+    """Data sets, and tables whose weights are wanted; no names mean all tables. ValueError: an unknown name."""
     words = [name.strip().lower().replace("-", "_") for name in names] or list(TABLES)
-    datasets = [
-        dataset
-        for name, word in zip(names or words, words, strict=True)
-        if word != "weights"
-        for dataset in GROUPS.get(word) or [canonical(name)]
-    ]
+    named = [(name, word) for name, word in zip(names or words, words, strict=True) if word != "weights"]
+    datasets = [dataset for name, word in named for dataset in GROUPS.get(word) or [canonical(name)]]
     tables = list(TABLES) if "weights" in words else [table for table in TABLES if table in words]
     return list(dict.fromkeys(datasets)), tables
 
@@ -89,14 +76,9 @@ def asked_for(names: Sequence[str]) -> tuple[list[str], list[str]]:
 def examine(
     datasets: Sequence[str], tables: Sequence[str], paths: dict[str, Path], with_extras: bool, deep: bool
 ) -> list[Check]:
-    """The whole tree of data sets, weights and machine.
+    """The whole tree: data sets by canonical ids, the weights of tables, the machine, whose faults count with tables.
 
-    Args:
-        datasets: canonical ids.
-        tables: whose weights are looked at; without any, the machine's faults do not count.
-        paths: the three roots.
-        with_extras: also say which data sets are there that no table needs.
-        deep: decode every image.
+    `with_extras` also says which data sets are there that no table needs; `deep` decodes every image.
     """
     data_root, weights_root, output_root = (paths[key] for key in ("data_root", "pretrained_root", "output_root"))
     tree = []
@@ -117,8 +99,8 @@ def _extras(data_root: Path) -> list[Check]:
     for check in (check_data(name, data_root) for name in FINE_GRAINED):
         state = "there" if check.passed else "not whole" if check.parts else "not there"
         notes.append(Check(f"{check.title}: {state}", "ok" if check.passed else "note"))
-    more = Check("ImageNet-C is not looked at; no table needs these: `doctor.sh fine_grained imagenet_c`", "note")
-    return [*notes, more]
+    more = "ImageNet-C is not looked at; no table needs these: `doctor.sh fine_grained imagenet_c`"
+    return [*notes, Check(more, "note")]
 
 
 if __name__ == "__main__":

@@ -6,21 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-State = Literal["ok", "wrong", "note"]
+State = Literal["ok", "wrong", "note"]  # a note does not count
 TICKS: dict[State, str] = {"ok": "✓", "wrong": "✗", "note": "–"}
-_INDENT = 4
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        title: one line.
-        state: ok, wrong, or a note that does not count.
-        lines: more about it: what is wrong, and what to do.
-        parts: what it consists of.
-    """
+    """One thing that was looked at; `lines` say what is wrong and what to do, `parts` are what it consists of."""
 
     title: str
     state: State = "ok"
@@ -30,12 +22,12 @@ class Check:
     @property
     def passed(self) -> bool:
         """Nothing in it is wrong."""
-        return self.state != "wrong" and all(part.passed for part in self.parts)
+        return self.shown != "wrong"
 
     @property
     def shown(self) -> State:
         """Its state, where a wrong part counts."""
-        return self.state if self.passed else "wrong"
+        return self.state if all(part.passed for part in self.parts) else "wrong"
 
     def as_json(self) -> dict[str, Any]:
         """The same tree in JSON's types."""
@@ -44,7 +36,7 @@ class Check:
 
     def as_text(self, depth: int = 0) -> Iterator[str]:
         """Its lines, with ticks, indented."""
-        margin = " " * (_INDENT * depth)
+        margin = "    " * depth
         yield f"{margin}{TICKS[self.shown]} {self.title}"
         for line in self.lines:
             yield from (f"{margin}  {text}" for text in line.splitlines())

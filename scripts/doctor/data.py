@@ -15,8 +15,7 @@ from tqdm import tqdm
 
 from classification.data import layouts as dataset_layouts
 from classification.data.find import LabelledImages, find_dataset
-from clipscore.data import caption_layouts
-from clipscore.data import checks as data_checks
+from clipscore.data import caption_layouts, checks
 from clipscore.data.caption_sets import CaptionedImages, find_captions, published_md5
 from clipscore.data.images import UnreadableImage, open_image
 from scripts.doctor.checks import Check, wrong
@@ -33,16 +32,10 @@ TABLES = {
 }
 GROUPS = {**TABLES, "fine_grained": FINE_GRAINED, "imagenet_c": IMAGENET_C}
 IMAGES = {"coco": "coco2014/val2014", "flickr30k": "flickr30k/flickr30k-images", "nocaps": "nocaps/val"}
-_SPLIT = "test"
-_SHOWN_CLASSES = 3
 
 
 def canonical(name: str) -> str:
-    """The id of a built-in data set of any task.
-
-    Raises:
-        ValueError: there is none of this name.
-    """
+    """The id of a built-in data set of any task; ValueError: there is none of this name."""
     found = dataset_layouts.canonical_name(name) or caption_layouts.canonical_name(name)
     if found is None:
         raise ValueError(f"{dataset_layouts.unknown_name(name)}\n{caption_layouts.unknown_name(name)}")
@@ -58,9 +51,11 @@ def check_data(name: str, data_root: Path, deep: bool = False) -> Check:
             if dataset_layouts.canonical_name(name):
                 data = find_dataset(name, data_root, partial=True)
             else:
-                data = find_captions(name, data_root, split=_SPLIT, partial=True)
+                data = find_captions(name, data_root, split="test", partial=True)
     except (ValueError, OSError) as error:
-        return wrong(title, error, *_mend(name, data_root))
+        images = IMAGES.get(name.split("/")[0])  # what the sentence of a run does not say
+        place = [f"place of the images: {data_root / images}"] if images else []
+        return wrong(title, error, *place, "places, addresses and checksums: pretrained/DATA.md")
     parts = _parts(data) + [wrong(*str(fault).splitlines()) for fault in data.faults]
     if deep:
         parts.append(check_images(name, [image.path for image in data.images]))
@@ -103,12 +98,12 @@ def _decode(path: Path) -> str | None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """What a partial data set lacks is in its faults; the doctor says it in its own place."""
-    log, level = data_checks.log, data_checks.log.level
-    log.setLevel(logging.ERROR)
+    level = checks.log.level
+    checks.log.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        log.setLevel(level)
+        checks.log.setLevel(level)
 
 
 def _parts(data: LabelledImages | CaptionedImages) -> list[Check]:
@@ -116,7 +111,7 @@ def _parts(data: LabelledImages | CaptionedImages) -> list[Check]:
         images, captions = data.published or (None, None)
         counts = [_counted("images", len(data.images), images), _counted("captions", data.counts[1], captions)]
         return [*counts, _md5(data)]
-    shown = ", ".join(data.class_names[:_SHOWN_CLASSES])
+    shown = ", ".join(data.class_names[:3])
     return [
         _counted("classes with images", len({image.label for image in data.images}), len(data.class_names)),
         _counted("images", len(data.images), data.published),
@@ -131,15 +126,8 @@ def _counted(what: str, found: int, published: int | None) -> Check:
 
 
 def _md5(data: CaptionedImages) -> Check:
-    expected = published_md5(data.annotations, caption_layouts.find_layout(data.name), _SPLIT)
+    expected = published_md5(data.annotations, caption_layouts.find_layout(data.name), "test")
     if expected is None:
         return Check(f"md5 of {data.annotations.name}: none is published", "note")
     is_other = any("md5" in str(fault) for fault in data.faults)
     return Check(f"md5 of {data.annotations.name}: expected {expected}", "wrong" if is_other else "ok")
-
-
-def _mend(name: str, data_root: Path) -> list[str]:
-    """What the sentence of a run does not say."""
-    images = IMAGES.get(name.split("/")[0])
-    place = [f"place of the images: {data_root / images}"] if images else []
-    return [*place, "places, addresses and checksums: pretrained/DATA.md"]

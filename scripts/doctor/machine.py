@@ -25,18 +25,15 @@ def check_machine(tables: Sequence[str], output_root: Path) -> list[Check]:
 
 
 def _packages() -> Check:
-    versions = [f"Python {platform.python_version()}"]
-    missing = []
+    versions, missing = [f"Python {platform.python_version()}"], []
     for name in PACKAGES:
         try:
             versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        return wrong(
-            f"packages: {', '.join(missing)} not installed",
-            f"python -m pip install -r {REPOSITORY / 'requirements.txt'} -c {REPOSITORY / 'constraints.txt'}",
-        )
+        mend = f"python -m pip install -r {REPOSITORY / 'requirements.txt'} -c {REPOSITORY / 'constraints.txt'}"
+        return wrong(f"packages: {', '.join(missing)} not installed", mend)
     return Check(f"packages: {', '.join(versions)}")
 
 

@@ -25,43 +25,33 @@ from scripts.run import config_class
 from scripts.tables.paper import paper_tables
 
 NUM_CONTEXT = 4  # context words of the released CoOp and CoCoOp prompts
-_SHOWN_RUNS = 4
+NUM_SHOWN = 4  # runs named beside a file
 
 
 @dataclass
 class Weights:
-    """A weight file that a configuration names; it has to fit what else that one says.
+    """A weight file that configurations name; it has to fit what else the first of them says."""
 
-    Attributes:
-        key: where the name stands: policy (also for other CLIPs), prompt_start, llm or checkpoint.
-        name: as configurations write it.
-        config: the first of them.
-        runs: all of them, as `table1 NAME`.
-        output_root: where mappers that were trained here lie.
-    """
-
-    key: str
+    key: str  # where the name stands: policy (also for other CLIPs), prompt_start, llm or checkpoint
     name: str
     config: dict[str, Any]
-    output_root: Path
-    runs: list[str] = field(default_factory=list)
+    output_root: Path  # where mappers that were trained here lie
+    runs: list[str] = field(default_factory=list)  # all that name it, as `table1 NAME`
 
 
 def check_weights(tables: Sequence[str], pretrained_root: Path, output_root: Path) -> list[Check]:
     """Look at every weight file that the runs of these tables name; files are hashed side by side."""
     found: dict[tuple[str, str], Weights] = {}
-    num_runs = 0
-    for table in tables:
-        for run in {run.name: run for row in paper_tables()[table].rows for run in row.runs}.values():
-            config = load_config(REPOSITORY / run.config, run.overrides, config_class, run.datasets[0]).model_dump()
-            num_runs += 1
-            for key, name in dict.fromkeys(_named(config)):
-                weights = found.setdefault((key, name), Weights(key, name, config, output_root))
-                weights.runs.append(f"{table} {run.name}")
+    runs = {(table, run.name): run for table in tables for row in paper_tables()[table].rows for run in row.runs}
+    for (table, run_name), run in runs.items():
+        config = load_config(REPOSITORY / run.config, run.overrides, config_class, run.datasets[0]).model_dump()
+        for key, name in dict.fromkeys(_named(config)):
+            weights = found.setdefault((key, name), Weights(key, name, config, output_root))
+            weights.runs.append(f"{table} {run_name}")
 
     def check(weights: Weights) -> Check:
-        more = f", ... ({len(weights.runs)} runs)" if len(weights.runs) > _SHOWN_RUNS else ""
-        rows = "every row" if len(weights.runs) == num_runs else ", ".join(weights.runs[:_SHOWN_RUNS]) + more
+        more = f", ... ({len(weights.runs)} runs)" if len(weights.runs) > NUM_SHOWN else ""
+        rows = "every row" if len(weights.runs) == len(runs) else ", ".join(weights.runs[:NUM_SHOWN]) + more
         title = f"{weights.name}, for {rows}"
         try:
             return Check(title, "ok", (_LOOK[weights.key](weights, pretrained_root),))
@@ -94,10 +84,8 @@ def _mend(name: str, root: Path) -> list[str]:
 
 
 def _clip(weights: Weights, root: Path) -> str:
-    name = weights.name
-    path = local_file(name, root)
-    if path is None:
-        path = Path("~/.cache/clip").expanduser() / places(name, root)[0].name  # where open_clip puts it
+    name, cache = weights.name, Path("~/.cache/clip").expanduser()  # where open_clip puts it
+    path = local_file(name, root) or cache / places(name, root)[0].name
     if not path.is_file():
         tried = "".join(f"\n  {place}" for place in (*places(name, root), path))
         raise FileNotFoundError(f"no weights for {name}; tried:{tried}")

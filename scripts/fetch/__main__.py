@@ -16,6 +16,7 @@ import sys
 import urllib.error
 import urllib.parse
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipscore.cli import print_text
@@ -30,11 +31,7 @@ log = logging.getLogger("scripts.fetch")  # __name__ is __main__ under python -m
 
 
 def choose(names: Sequence[str], with_annotations: bool) -> list[RemoteFile]:
-    """The files of these groups or paths, in the manifest's order; without names all that a table needs.
-
-    Raises:
-        ValueError: a name that is neither a group nor a path.
-    """
+    """The files of these groups or paths, without names all that a table needs; ValueError: an unknown name."""
     if not names:
         return [file for file in FILES if file.needed_by and (with_annotations or not file.is_annotation)]
     known = {name for file in FILES for name in (file.group, file.path)}
@@ -50,13 +47,11 @@ def find_place(file: RemoteFile, places: Mapping[str, str]) -> Path:
     """Where a file is under the three roots, or where it goes: beside what is there of its data set."""
     root = Path(places["data_root" if file.is_annotation else "pretrained_root"])
     target, *others = [root / path for path in (file.path, *file.other_paths)]
+    folders = [path for path in (target, *others) if file.is_annotation and path.parent.is_dir()]
     if not file.is_annotation:
         others.append(Path(places["output_root"]) / file.path)  # a run looks for trained mappers there too
-    if target.exists():
-        return target
-    found = next((path for path in others if path.is_file()), None)
-    folders = [path for path in (target, *others) if file.is_annotation and path.parent.is_dir()]
-    return found or next(iter(folders), target)
+    there = [target] if target.exists() else [path for path in others if path.is_file()]
+    return [*there, *folders, target][0]
 
 
 def describe(file: RemoteFile) -> str:
@@ -74,12 +69,14 @@ def advice(file: RemoteFile, target: Path) -> str:
     return f"get {file.address} ({describe(file)}) and copy it to {target}"
 
 
+@dataclass
 class Fetching:
     """One call of the command: what it may do, and which servers cannot be reached."""
 
-    def __init__(self, places: Mapping[str, str], only_check: bool, with_annotations: bool) -> None:
-        self.places, self.only_check, self.with_annotations = places, only_check, with_annotations
-        self.unreachable: dict[str, str] = {}
+    places: Mapping[str, str]
+    only_check: bool
+    with_annotations: bool
+    unreachable: dict[str, str] = field(default_factory=dict)
 
     def handle(self, file: RemoteFile) -> bool:
         """Check a file, and fetch it when it is missing; tells in one line, and returns whether it is whole."""
@@ -151,11 +148,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with messages(()):
         try:
             files = choose(args.names, args.annotations) if args.names or not args.list else list(FILES)
-            places = roots()
             if args.list:
-                print_text(listing(files, places))
+                print_text(listing(files, roots()))
                 return DONE
-            fetching = Fetching(places, args.check, args.annotations)
+            fetching = Fetching(roots(), args.check, args.annotations)
             with signals():
                 whole = sum(fetching.handle(file) for file in files)
             log.info("%d of %d files are whole", whole, len(files))

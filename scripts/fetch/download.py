@@ -43,9 +43,12 @@ def find_fault(path: Path, file: RemoteFile) -> str:
         return f"has {size:,} bytes, expected {file.size:,}"
     if file.checksum is not None:
         algorithm, _, expected = file.checksum.partition(":")
-        found = file_digest(path, algorithm)
-        if found != expected:
-            return f"has {algorithm} {found}, expected {expected}"
+        digest = hashlib.new(algorithm)
+        with path.open("rb") as stream:
+            while block := stream.read(BLOCK):
+                digest.update(block)
+        if digest.hexdigest() != expected:
+            return f"has {algorithm} {digest.hexdigest()}, expected {expected}"
     try:
         if file.path.endswith(".json"):
             json.loads(path.read_bytes())
@@ -54,21 +57,10 @@ def find_fault(path: Path, file: RemoteFile) -> str:
     return ""
 
 
-def file_digest(path: Path, algorithm: str) -> str:
-    """Hex digest of a file's bytes; `algorithm` as in hashlib."""
-    digest = hashlib.new(algorithm)
-    with path.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def fetch(file: RemoteFile, target: Path) -> None:
     """Download a file that is not there, check it and give it its name.
-
-    Raises:
-        ValueError: what came is not the file; it is not kept.
-        OSError, http.client.HTTPException: no download; a part of it is kept.
+    ValueError: what came is not the file; it is not kept. OSError, http.client.HTTPException: no download; a part of it
+    is kept.
     """
     draft = target.with_name(f"{target.name}.part")
     if not file.is_archived:
@@ -92,30 +84,20 @@ def fetch(file: RemoteFile, target: Path) -> None:
 
 
 def _load(file: RemoteFile, part: Path) -> None:
+    """Load a file, or what is missing of it, into `part`; goes on after a cut as long as something arrives.
+
+    What has arrived is kept. BlockingIOError: another process is at it; OSError, http.client.HTTPException: no room,
+    no connection, a cut without progress, or the server refuses.
+    """
     assert file.address is not None
     folder = next(parent for parent in part.parents if parent.exists())
     missing, free = (file.size or 0) - _size(part), shutil.disk_usage(folder).free
     if free < missing:
         raise OSError(f"no space in {folder}: {missing:,} bytes are needed, {free:,} are free")
-    download(file.address, part)
-
-
-def download(address: str, part: Path) -> None:
-    """Load a file, or what is missing of it, into `part`; goes on after a cut as long as something arrives.
-
-    Args:
-        address: http or https.
-        part: the unfinished file; what it holds is kept when this fails.
-
-    Raises:
-        BlockingIOError: another process is at it.
-        urllib.error.HTTPError: the server refuses.
-        OSError, http.client.HTTPException: no connection, a cut without progress, or the disk is full.
-    """
     while True:
         before = _size(part)
         try:
-            return _append_rest(address, part)
+            return _append_rest(file.address, part)
         except (Cut, TimeoutError, ConnectionResetError, http.client.IncompleteRead):
             if _size(part) <= before:
                 raise
@@ -139,10 +121,8 @@ def _append_rest(address: str, part: Path) -> None:
             start = 0
         length = reply.headers.get("Content-Length")
         total = None if length is None else start + int(length)
-        name = part.name.removesuffix(".part")
-        with tqdm(
-            total=total, initial=start, desc=name, unit="B", unit_scale=True, leave=False, disable=None
-        ) as bar:  # disable=None: on terminals only
+        options = {"unit": "B", "unit_scale": True, "leave": False, "disable": None}  # None: shown on terminals only
+        with tqdm(total=total, initial=start, desc=part.name.removesuffix(".part"), **options) as bar:
             while block := reply.read1(BLOCK):  # what has come so far, so that a kill loses nothing
                 stream.write(block)
                 stream.flush()
@@ -169,8 +149,7 @@ def _locked(part: Path, expected_size: int) -> Iterator[IO[bytes]]:
 def unpack(archive: Path, target: Path, draft: Path) -> None:
     """Copy the file called as `target` out of a zip archive to `draft`; its folder there is target's too, or none.
 
-    Raises:
-        ValueError: no zip archive, a damaged one, or another content.
+    ValueError: no zip archive, a damaged one, or another content.
     """
     try:
         with zipfile.ZipFile(archive) as content:

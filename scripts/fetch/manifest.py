@@ -19,33 +19,19 @@ from clipscore.models.files import checksums
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file, where it comes from and where it goes.
+    """One file, where it comes from and where it goes."""
 
-    Attributes:
-        group: name under which several files are fetched together.
-        path: where it goes, relative to the weights folder; an annotation file's is relative to the data folder.
-        page: the page that offers it.
-        address: what is downloaded; None when it takes a person.
-        needed_by: rows of the paper's tables; empty for extras, which are fetched only when they are named.
-        size: bytes.
-        checksum: "sha256:<hex>" or "md5:<hex>".
-        other_paths: further places where a run finds it.
-        by_hand: what a person does with the download.
-        is_archived: the address is a zip archive that holds the file, in a folder of its name or at the top.
-        is_annotation: it belongs to a data set, so it is written only when that is asked for.
-    """
-
-    group: str
-    path: str
-    page: str
-    address: str | None
-    needed_by: str
-    size: int | None = None
-    checksum: str | None = None
-    other_paths: Sequence[str] = ()
-    by_hand: str = ""
-    is_archived: bool = False
-    is_annotation: bool = False
+    group: str  # name under which several files are fetched together
+    path: str  # relative to the weights folder; an annotation file's is relative to the data folder
+    page: str  # that offers it
+    address: str | None  # what is downloaded; None when it takes a person
+    needed_by: str  # rows of the paper's tables; empty for extras, which are fetched only when they are named
+    size: int | None = None  # bytes
+    checksum: str | None = None  # "sha256:<hex>" or "md5:<hex>"
+    other_paths: Sequence[str] = ()  # further places where a run finds it
+    by_hand: str = ""  # what a person does with the download
+    is_archived: bool = False  # the address is a zip archive that holds it, in a folder of its name or at the top
+    is_annotation: bool = False  # it belongs to a data set, so it is written only when that is asked for
 
 
 OPENAI_PAGE = "https://github.com/openai/CLIP"
@@ -61,8 +47,6 @@ BLIP_FILES = "https://storage.googleapis.com/sfr-vision-language-research/datase
 NOCAPS_PAGE = "https://nocaps.org/download"
 NOCAPS_FILES = "https://nocaps.s3.amazonaws.com"
 DRIVE_FILES = "https://drive.google.com/uc?export=download&id="
-
-
 _SHA256 = checksums(REPOSITORY / "pretrained")
 
 
@@ -90,13 +74,10 @@ def _mapper(kind: str) -> RemoteFile:
 
 
 def _captions(dataset: str, name: str, page: str, files: str, needed_by: str, md5: str | None = None) -> RemoteFile:
-    path, *others = (
-        f"{folder}/{at}{name}" for folder in CAPTION_LAYOUTS[dataset].folders for at in ("annotations/", "")
-    )
-    checksum = f"md5:{md5}" if md5 else None
-    return RemoteFile(
-        dataset, path, page, f"{files}/{name}", needed_by, None, checksum, other_paths=others, is_annotation=True
-    )
+    folders = CAPTION_LAYOUTS[dataset].folders
+    path, *others = (f"{folder}/{at}{name}" for folder in folders for at in ("annotations/", ""))
+    address, checksum = f"{files}/{name}", f"md5:{md5}" if md5 else None
+    return RemoteFile(dataset, path, page, address, needed_by, None, checksum, others, is_annotation=True)
 
 
 def _blip(dataset: str, prefix: str, split: str, needed_by: str) -> RemoteFile:
@@ -108,9 +89,8 @@ def _split(dataset: str, drive_id: str) -> RemoteFile:
     layout = IMAGE_LAYOUTS[dataset]
     assert isinstance(layout, SplitLayout)
     path, *others = (f"{folder}/{layout.split_file}" for folder in layout.folders)
-    return RemoteFile(
-        "splits", path, COOP_PAGE, DRIVE_FILES + drive_id, "fine-grained sets", other_paths=others, is_annotation=True
-    )
+    address, rows = DRIVE_FILES + drive_id, "fine-grained sets"
+    return RemoteFile("splits", path, COOP_PAGE, address, rows, other_paths=others, is_annotation=True)
 
 
 _TRAINING = "Table 3's mappers, when they are trained here"

@@ -23,7 +23,11 @@ log = logging.getLogger("scripts.report")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
-    args = _parser().parse_args(arguments)
+    parser = argparse.ArgumentParser(prog="python -m scripts.report", description=(__doc__ or "").partition(":")[0])
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first run's folder")
+    parser.add_argument("--samples", type=int, default=NUM_SAMPLES, help="shown of each run (default: %(default)s)")
+    args = parser.parse_args(arguments)
     with messages(()):
         try:
             write_report(args.runs, args.output or args.runs[0] / "report.html", args.samples)
@@ -36,9 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write_report(folders: Sequence[Path], output: Path, num_samples: int = NUM_SAMPLES) -> None:
     """Write the page of these run folders; the file is there whole or not at all.
 
-    Raises:
-        FileNotFoundError: a folder holds no run.
-        ValueError: a record is damaged, or num_samples is negative.
+    FileNotFoundError: a folder holds no run; ValueError: a record is damaged, or num_samples is negative.
     """
     if num_samples < 0:
         raise ValueError(f"--samples must be 0 or more, got {num_samples}")
@@ -50,14 +52,6 @@ def write_report(folders: Sequence[Path], output: Path, num_samples: int = NUM_S
     os.replace(draft, output)
     records = counted(sum(len(run.samples) for run in runs), "record")
     log.info("wrote %s: %s, %s, %.1f MB", output.absolute(), counted(len(runs), "run"), records, len(page) / 1e6)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m scripts.report", description=(__doc__ or "").partition(":")[0])
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first run's folder")
-    parser.add_argument("--samples", type=int, default=NUM_SAMPLES, help="shown of each run (default: %(default)s)")
-    return parser
 
 
 if __name__ == "__main__":

@@ -32,36 +32,29 @@ class Cards:
         """The card of a record."""
         sample = read_sample(row)
         task = {"classification": self._classification, "retrieval": self._retrieval, "captioning": self._captioning}
-        return {
-            "id": row["id"],
-            "outcome": sample.outcome,
-            "badge": OUTCOMES[sample.outcome],
-            "losses": list(sample.losses),
-            "rewards": list(sample.rewards),
-            "moved": sample.moved,
-            **task[self.run.config["task"]](row),
-        }
+        shared = {"id": row["id"], "outcome": sample.outcome, "badge": OUTCOMES[sample.outcome], "moved": sample.moved}
+        shared |= {"losses": list(sample.losses), "rewards": list(sample.rewards)}
+        return shared | task[self.run.config["task"]](row)
 
     def _classification(self, row: Row) -> Card:
-        truth, adapted = self._name(row["label"]), bool(row.get("loss"))
-        sides = [("Before", "_before"), ("After", "")] if adapted else [("Answer", "")]
+        def shown(number: int) -> Card:
+            name = self.names[number] if number < len(self.names) else f"class {number}"
+            return {"text": name, "right": number == row["label"]}
+
+        sides = []
+        for name, ending in _sides(row):
+            items = [shown(number) for number in row[f"top5{ending}"][:NUM_ANSWERS]]
+            items[0]["share"] = row.get(f"confidence{ending}")
+            sides.append({"name": name, "right": items[0]["right"], "items": items})
+        truth = shown(row["label"])["text"]
         return {
             "picture": self.pictures.file(self.root / row["id"], SIDE),
             "alt": f"Sample {row['id']}, labelled {truth}",
             "facts": [["label", truth]],
-            "sides": [self._answers(name, row, ending) for name, ending in sides],
+            "sides": sides,
             "views": self._views(row),
-            "candidates": self._candidates(
-                row, "candidates", lambda number: {"text": self._name(number), "right": number == row["label"]}
-            ),
+            "candidates": _candidates(row, "candidates", shown),
         }
-
-    def _answers(self, name: str, row: Row, ending: str) -> Card:
-        first, *others = row[f"top5{ending}"][:NUM_ANSWERS]
-        confidence = row.get(f"confidence{ending}")
-        items = [{"text": self._name(first), "right": first == row["label"], "share": confidence}]
-        items += [{"text": self._name(number), "right": number == row["label"]} for number in others]
-        return {"name": name, "right": first == row["label"], "items": items}
 
     def _views(self, row: Row) -> list[Card]:
         numbers = row.get("selected", [])
@@ -71,14 +64,15 @@ class Cards:
         return [{"number": number, "entropy": entropy, "picture": picture} for number, entropy, picture in pairs]
 
     def _retrieval(self, row: Row) -> Card:
-        right = {
-            top[rank - 1]
-            for top, rank in ((row["top10_before"], row["rank_before"]), (row["top10"], row["rank"]))
-            if rank <= len(top)
-        }
-        sides = [("Before", "_before"), ("After", "")] if row.get("loss") else [("Answer", "")]
-        card: Card = {"sides": [self._ranking(name, row, ending, right) for name, ending in sides]}
-        card["candidates"] = self._candidates(row, "candidates", lambda number: self._item(number, right))
+        answers = (row["top10_before"], row["rank_before"]), (row["top10"], row["rank"])
+        right = {top[rank - 1] for top, rank in answers if rank <= len(top)}
+        card: Card = {"sides": []}
+        for name, ending in _sides(row):
+            rank = row[f"rank{ending}"]
+            side = {"name": name, "right": rank == 1, "note": f"the right answer is at rank {rank:,}"}
+            items = [self._item(number, right) for number in row[f"top10{ending}"][:NUM_ANSWERS]]
+            card["sides"].append(side | {"items": items})
+        card["candidates"] = _candidates(row, "candidates", lambda number: self._item(number, right))
         if "text" in row:
             image = row["id"].rpartition("#")[0]
             card |= {"query": row["text"], "picture": self.pictures.file(self.root / image, SIDE)}
@@ -86,11 +80,6 @@ class Cards:
         else:
             card |= {"picture": self.pictures.file(self.root / row["id"], SIDE), "alt": f"Query image {row['id']}"}
         return card
-
-    def _ranking(self, name: str, row: Row, ending: str, right: set[int]) -> Card:
-        rank = row[f"rank{ending}"]
-        items = [self._item(number, right) for number in row[f"top10{ending}"][:NUM_ANSWERS]]
-        return {"name": name, "right": rank == 1, "note": f"the right answer is at rank {rank:,}", "items": items}
 
     def _item(self, number: int, right: set[int]) -> Card:
         text = self.gallery[number] if number < len(self.gallery) else f"item {number}"
@@ -105,27 +94,30 @@ class Cards:
             "alt": f"Image {row['id']}",
             "sides": [{"name": name, "right": None, "items": [{"text": text}]} for name, text in sides],
             "references": row.get("references", []),
-            "candidates": self._candidates(row, "captions", lambda text: {"text": text}),
+            "candidates": _candidates(row, "captions", lambda text: {"text": text}),
         }
 
-    def _candidates(self, row: Row, field: str, show: Callable[[Any], Card]) -> list[Card]:
-        """Candidates, shown by `show`, with their reward at each step that proposed them.
 
-        `field` of the record holds the candidates of each step: [K], or [S, K] over views.
-        """
-        steps = row.get(field, [])
-        found: dict[Any, list[list[tuple[float, float]]]] = {}
-        for step, (items, rewards) in enumerate(zip(steps, row.get("rewards", []), strict=True)):
-            views = zip(items, rewards, strict=True) if isinstance(items[0], list) else [(items, rewards)]
-            for proposed, values in views:
-                mean = sum(values) / len(values)
-                for item, value in zip(proposed, values, strict=True):
-                    found.setdefault(item, [[] for _ in steps])[step].append((value, value - mean))
-        cards = [{**show(item), "steps": [_cell(pairs) for pairs in by_step]} for item, by_step in found.items()]
-        return sorted(cards, key=_weight, reverse=True)
+def _sides(row: Row) -> list[tuple[str, str]]:
+    """Name of each answer of a record, and how its keys end."""
+    return [("Before", "_before"), ("After", "")] if row.get("loss") else [("Answer", "")]
 
-    def _name(self, number: int) -> str:
-        return self.names[number] if number < len(self.names) else f"class {number}"
+
+def _candidates(row: Row, field: str, show: Callable[[Any], Card]) -> list[Card]:
+    """Candidates, shown by `show`, with their reward at each step that proposed them.
+
+    `field` of the record holds the candidates of each step: [K], or [S, K] over views.
+    """
+    steps = row.get(field, [])
+    found: dict[Any, list[list[tuple[float, float]]]] = {}
+    for step, (items, rewards) in enumerate(zip(steps, row.get("rewards", []), strict=True)):
+        views = zip(items, rewards, strict=True) if isinstance(items[0], list) else [(items, rewards)]
+        for proposed, values in views:
+            mean = sum(values) / len(values)
+            for item, value in zip(proposed, values, strict=True):
+                found.setdefault(item, [[] for _ in steps])[step].append((value, value - mean))
+    cards = [{**show(item), "steps": [_cell(pairs) for pairs in by_step]} for item, by_step in found.items()]
+    return sorted(cards, key=_weight, reverse=True)
 
 
 def _cell(pairs: Sequence[tuple[float, float]]) -> list[float] | None:

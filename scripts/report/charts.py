@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple
 
 from markupsafe import Markup
 
-from scripts.report.numbers import labels, number, short, ticks
+from scripts.report.numbers import labels, short, ticks
 from scripts.tables.calibration import Bin
 
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 40
+CENTRE = (LEFT + WIDTH - RIGHT) / 2
 HISTOGRAM_BINS = 24
 MAX_X_TICKS = 10
 MAX_NAME = 42  # characters of a name that fit across a chart
+
+
+Marks = tuple[Sequence[float], Sequence[str]]  # of an axis: where, and what they are called
 
 
 class Chart(NamedTuple):
@@ -31,8 +34,7 @@ class Chart(NamedTuple):
     stages: Sequence[tuple[str, str, str, str, str]] = ()
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A line of a chart: its name, CSS class and points; `band` is a shaded range around it."""
 
     name: str
@@ -41,9 +43,8 @@ class Line:
     band: Sequence[tuple[float, float]] = ()
 
 
-@dataclass(frozen=True)
-class Axes:
-    """Maps data to the drawing."""
+class Axes(NamedTuple):
+    """The ranges of a drawing."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -63,9 +64,15 @@ def line_chart(lines: Sequence[Line], x_label: str, y_label: str, x_ticks: Seque
     margin = 0.04 * (x_ticks[-1] - x_ticks[0])
     axes = Axes((x_ticks[0] - margin, x_ticks[-1] + margin), (marks[0], marks[-1]))
     shown = x_ticks[:: math.ceil(len(x_ticks) / MAX_X_TICKS)]
-    parts = [_grid(axes, marks, labels(marks)), _x_axis(axes, shown, [str(x) for x in shown], x_label)]
+    parts = _frame(axes, (shown, [str(x) for x in shown]), (marks, labels(marks)), x_label)
     for line in lines:
-        parts += [_band(axes, line), _polyline(axes, line)]
+        xs, places = [x for x, _ in line.points], [axes.place(x, y) for x, y in line.points]
+        if line.band:
+            lower, upper = (map(axes.place, xs, side) for side in zip(*line.band, strict=True))
+            parts.append(f'<polygon class="band" points="{_points([*lower, *reversed(list(upper))])}"/>')
+        parts.append(f'<polyline class="{line.style}" points="{_points(places)}"/>')
+        titles = [f"{line.name}, {x:g}: {short(y)}" for x, y in line.points]
+        parts += [_circle(line.style, *place, 4, title) for place, title in zip(places, titles, strict=True)]
     said = "; ".join(f"{line.name}: {', '.join(short(y) for _, y in line.points)}" for line in lines)
     return _svg(f"{y_label} by {x_label}. {said}", parts)
 
@@ -73,9 +80,8 @@ def line_chart(lines: Sequence[Line], x_label: str, y_label: str, x_ticks: Seque
 def reliability_chart(bins: Sequence[Bin], name: str) -> Markup:
     """Accuracy by confidence; below the diagonal is overconfidence. Larger dots stand for more answers."""
     axes = Axes((0.0, 1.0), (0.0, 1.0))
-    quarters = [0, 0.25, 0.5, 0.75, 1]
-    percents = [number(100 * share, 0) for share in quarters]
-    parts = [_grid(axes, quarters, percents), _x_axis(axes, quarters, percents, "confidence, %")]
+    percents = [0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100"]
+    parts = _frame(axes, percents, percents, "confidence, %")
     most, said = max(b.count for b in bins), []
     for b in bins:
         (x0, y0), (x1, y1) = axes.place(b.low, 0), axes.place(b.high, b.accuracy)
@@ -99,7 +105,7 @@ def histogram(values: Sequence[float], x_label: str) -> Markup:
         counts[min(int((value - low) / (high - low) * HISTOGRAM_BINS), HISTOGRAM_BINS - 1)] += 1
     y_marks = ticks(0, max(counts))
     axes, width = Axes((low, high), (0, y_marks[-1])), (high - low) / HISTOGRAM_BINS
-    parts = [_grid(axes, y_marks, labels(y_marks)), _x_axis(axes, marks, labels(marks), x_label)]
+    parts = _frame(axes, (marks, labels(marks)), (y_marks, labels(y_marks)), x_label)
     for index, count in enumerate(counts):
         if count:
             (x0, y1), (x1, y0) = axes.place(low + index * width, count), axes.place(low + (index + 1) * width, 0)
@@ -129,64 +135,39 @@ def dumbbells(rows: Sequence[tuple[str, float | None, float]], unit: str) -> Mar
     for mark, label in zip(marks, labels(marks), strict=True):
         x, _ = axes.place(mark, 0)
         parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{TOP}" y2="{foot}"/>')
-        parts.append(f'<text x="{x}" y="{foot + 16}" text-anchor="middle">{label}</text>')
+        parts.append(_centred(x, foot + 16, label))
     for index, (name, before, after) in enumerate(rows):
         y, (x1, _) = TOP + step * index + 28, axes.place(after, 0)
-        parts.append(f'<text class="name" x="{LEFT}" y="{y - 12}">{escape(_fitting(name))}{_title(name)}</text>')
+        # A long name is shown without its middle: both ends tell runs apart.
+        fitting = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME // 2]}…{name[-MAX_NAME // 2 :]}"
+        parts.append(f'<text class="name" x="{LEFT}" y="{y - 12}">{escape(fitting)}{_title(name)}</text>')
         if before is not None:
             x0, _ = axes.place(before, 0)
             parts.append(f'<line class="link" x1="{x0}" x2="{x1}" y1="{y}" y2="{y}"/>')
             parts.append(_circle("before", x0, y, 5, f"before: {short(before)}"))
         parts.append(_circle("after", x1, y, 5.5, f"after: {short(after)}"))
-    parts.append(_label(unit, height))
+    parts.append(_centred(CENTRE, height - 6, unit))
     said = "; ".join(f"{name}: {'' if b is None else short(b) + ' to '}{short(a)}" for name, b, a in rows)
     return _svg(f"Before and after, {unit}. {said}", parts, height=height)
 
 
-def _fitting(name: str) -> str:
-    """A long name without its middle: both ends tell runs apart."""
-    half = MAX_NAME // 2
-    return name if len(name) <= MAX_NAME else f"{name[:half]}…{name[-half:]}"
-
-
-def _grid(axes: Axes, marks: Sequence[float], names: Sequence[str]) -> str:
+def _frame(axes: Axes, x_marks: Marks, y_marks: Marks, label: str) -> list[str]:
+    """A line at each mark of the y axis, the names of all marks, and what is on the x axis."""
     parts = []
-    for mark, name in zip(marks, names, strict=True):
+    for mark, name in zip(*y_marks, strict=True):
         _, y = axes.place(axes.x[0], mark)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text x="{LEFT - 7}" y="{y + 4}" text-anchor="end">{name}</text>')
-    return "".join(parts)
+    parts += [_centred(axes.place(x, 0)[0], HEIGHT - BOTTOM + 16, name) for x, name in zip(*x_marks, strict=True)]
+    return [*parts, _centred(CENTRE, HEIGHT - 6, label)]
 
 
-def _x_axis(axes: Axes, marks: Sequence[float], names: Sequence[str], label: str) -> str:
-    places = [axes.place(mark, 0)[0] for mark in marks]
-    foot = HEIGHT - BOTTOM + 16
-    texts = [f'<text x="{x}" y="{foot}" text-anchor="middle">{n}</text>' for x, n in zip(places, names, strict=True)]
-    return "".join(texts) + _label(label, HEIGHT)
+def _centred(x: float, y: float, text: str) -> str:
+    return f'<text x="{x}" y="{y}" text-anchor="middle">{escape(text)}</text>'
 
 
-def _label(text: str, height: int) -> str:
-    centre = (LEFT + WIDTH - RIGHT) / 2
-    return f'<text x="{centre}" y="{height - 6}" text-anchor="middle">{escape(text)}</text>'
-
-
-def _polyline(axes: Axes, line: Line) -> str:
-    places = [axes.place(x, y) for x, y in line.points]
-    path = " ".join(f"{x},{y}" for x, y in places)
-    dots = [
-        _circle(line.style, px, py, 4, f"{line.name}, {x:g}: {short(y)}")
-        for (px, py), (x, y) in zip(places, line.points, strict=True)
-    ]
-    return f'<polyline class="{line.style}" points="{path}"/>' + "".join(dots)
-
-
-def _band(axes: Axes, line: Line) -> str:
-    if not line.band:
-        return ""
-    xs = [x for x, _ in line.points]
-    lower = [axes.place(x, low) for x, (low, _) in zip(xs, line.band, strict=True)]
-    upper = [axes.place(x, high) for x, (_, high) in zip(xs, line.band, strict=True)]
-    return f'<polygon class="band" points="{" ".join(f"{x},{y}" for x, y in [*lower, *reversed(upper)])}"/>'
+def _points(places: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x},{y}" for x, y in places)
 
 
 def _bar(x0: float, x1: float, top: float, foot: float, title: str) -> str:

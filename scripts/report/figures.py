@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from clipscore.metrics.significance import mcnemar_p_value
+from scripts.report.numbers import number
 from scripts.runs.read import Run
 from scripts.runs.samples import BROKEN, FIXED, Sample, by_step, read_samples
 from scripts.tables.calibration import Bin
@@ -37,6 +38,11 @@ class Metric(NamedTuple):
     before: float | None
     after: float
     decimals: int
+
+    def change(self, decimals: int | None = None) -> str:
+        """What adaptation changed, with its sign."""
+        difference = None if self.before is None else self.after - self.before
+        return number(difference, self.decimals if decimals is None else decimals, signed=True)
 
 
 class Curve(NamedTuple):
@@ -72,11 +78,7 @@ class Figures:
 
 
 def read_figures(run: Run) -> Figures:
-    """Read a run's records and work out its figures.
-
-    Raises:
-        ValueError: a record is damaged, or the run is of a task that has no records.
-    """
+    """A run's figures, from its records; ValueError: one is damaged, or the run is of a task that has none."""
     if run.config["task"] not in TASKS:
         raise ValueError(f"{run.path} is a run of {run.config['task']}; a report is made of {', '.join(TASKS)}")
     samples, errors = read_samples(run)
@@ -108,13 +110,9 @@ def _metrics(run: Run, samples: Sequence[Sample], reward: Curve | None) -> list[
     found = caption_metrics(run) if of_captions else sample_metrics(run, samples)
     if of_captions and reward and len(reward.mean) > 1:
         found.append(Figure("reward", reward.mean[0], reward.mean[-1]))
-    return [
-        Metric(
-            one.key, LABELS[one.key][0], one.before if adapts or of_captions else None, one.after, LABELS[one.key][1]
-        )
-        for one in found
-        if one.key in LABELS
-    ]
+    shown = [(one, *LABELS[one.key]) for one in found if one.key in LABELS]
+    keeps = adapts or of_captions
+    return [Metric(one.key, label, one.before if keeps else None, one.after, digits) for one, label, digits in shown]
 
 
 def _curve(values: Iterable[Sequence[float]]) -> Curve | None:
@@ -128,10 +126,8 @@ def _curve(values: Iterable[Sequence[float]]) -> Curve | None:
 
 def _stages(samples: Sequence[Sample]) -> dict[str, float]:
     """Mean seconds of a sample by stage; empty for records of older runs."""
-    timed = [sample for sample in samples if sample.stages]
-    total: Counter[str] = Counter()
-    for sample in timed:
-        total.update(sample.stages)
-    found = {stage: seconds / len(timed) for stage, seconds in total.items()}
+    timed = [sample.stages for sample in samples if sample.stages]
+    names = dict.fromkeys(name for stages in timed for name in stages)
+    found = {name: sum(stages.get(name, 0) for stages in timed) / len(timed) for name in names}
     waits = [sample.waiting for sample in samples if sample.waiting is not None]
     return {**found, WAITING: statistics.fmean(waits)} if waits and found else found

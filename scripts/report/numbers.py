@@ -8,14 +8,14 @@ from collections.abc import Sequence
 NUM_TICKS = 5
 MINUS = "−"
 NO_VALUE = "–"
-SMALL_P = 1e-4
-SHORT_S = 1e-4
 MANY_DECIMALS = 6
 ROUNDING = 1e-6  # a range of this share of its values, or less, is none
 
 
-def number(value: float, decimals: int = 1, signed: bool = False) -> str:
-    """A number as the whole page writes it: a true minus sign, thousands with a comma."""
+def number(value: float | None, decimals: int = 1, signed: bool = False) -> str:
+    """A number as the whole page writes it: a true minus sign, thousands with a comma; None: there is none."""
+    if value is None:
+        return NO_VALUE
     text = f"{abs(value):,.{decimals}f}"
     sign = "" if float(text.replace(",", "")) == 0 else MINUS if value < 0 else "+" if signed else ""
     return sign + text
@@ -39,26 +39,25 @@ def p_value(value: float | None) -> str:
     """A p-value with two significant digits."""
     if value is None:
         return NO_VALUE
-    return "< 0.0001" if value < SMALL_P else f"{value:.2g}"
+    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
 def seconds(value: float) -> str:
     """A time with three significant digits, in the unit that fits."""
-    if value < SHORT_S:
-        return f"< {1000 * SHORT_S:g} ms"
+    if value < 1e-4:
+        return "< 0.1 ms"
     return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
 
 
-def ticks(low: float, high: float, count: int = NUM_TICKS) -> list[float]:
-    """Round numbers that cover [low, high], about `count` of them."""
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers that cover [low, high], about five of them."""
     if high - low <= ROUNDING * max(abs(low), abs(high)):
         margin = abs(low) * 0.1
         low, high = (low - margin, high + margin) if margin else (0.0, 1.0)
-    rough = (high - low) / max(count - 1, 1)
+    rough = (high - low) / (NUM_TICKS - 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= rough * (1 - 1e-9))
-    first = math.floor(low / step + 1e-9)
-    last = math.ceil(high / step - 1e-9)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     decimals = 2 - math.floor(math.log10(step))
     return [round(k * step, decimals) for k in range(first, last + 1)]
 

@@ -33,10 +33,11 @@ def render(runs: Sequence[Figures], num_samples: int) -> str:
         sections.append({"link": link, **run_section(figures, len(keys))})
     style, script = ((FOLDER / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     names = list(dict.fromkeys(figures.run.name for figures in runs))
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+    loader = FileSystemLoader(FOLDER)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["breakable"] = breakable
+    # No text in the data can end the script element or start a comment.
+    content = json.dumps({"runs": data, "pictures": pictures.uris}, ensure_ascii=False, separators=(",", ":"))
     return environment.get_template("page.html").render(
         policy=f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}",
         title=names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more",
@@ -45,7 +46,7 @@ def render(runs: Sequence[Figures], num_samples: int) -> str:
         script=Markup(script),
         comparisons=[comparison_section(group) for group in groups(runs)],
         runs=sections,
-        data=Markup(_json({"runs": data, "pictures": pictures.uris})),
+        data=Markup(content.replace("<", "\\u003c")),
     )
 
 
@@ -57,11 +58,6 @@ def breakable(name: str) -> Markup:
 def _digest(content: str) -> str:
     """How a content security policy names the one inline block that it allows."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
-
-
-def _json(value: object) -> str:
-    """JSON that can stand inside a script element: no text in it can end the element or start a comment."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _links(runs: Sequence[Figures]) -> list[str]:

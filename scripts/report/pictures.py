@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
 
 from classification.views import make_views
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD
@@ -19,7 +18,6 @@ from clipscore.data.samples import sample_seed
 SIDE, VIEW_SIDE, ITEM_SIDE = 200, 72, 112  # longest sides in pixels; shown a little smaller, for dense screens
 DRAWN_SIDE = 224  # at which views are drawn before they are made small
 QUALITY = 80
-PREFIX = "data:image/jpeg;base64,"
 
 
 class Pictures:
@@ -56,7 +54,12 @@ class Pictures:
         return [self._places[key, number] for number in numbers]
 
     def _add(self, picture: Image.Image, side: int) -> int:
-        self.uris.append(data_uri(picture, side))
+        """A picture as a small JPEG inside an address."""
+        picture = picture.copy()
+        picture.thumbnail((side, side))
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=QUALITY, optimize=True)
+        self.uris.append("data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode())
         return len(self.uris) - 1
 
 
@@ -67,21 +70,7 @@ def draw_views(
     options, seed = config["views"], sample_seed(config["seed"], config["dataset"], sample_id)
     scale = tuple(options["crop_scale"]) if options["crop_scale"] else None
     how = options["recipe"], scale, options.get("backend", "pil")
-    views = make_views(picture, max(numbers) + 1, DRAWN_SIDE, seed, *how)
-    return [_picture(views[number]) for number in numbers]
-
-
-def _picture(view: Tensor) -> Image.Image:
-    """A CLIP-normalised view [3, H, W] as a picture again."""
-    mean, std = (view.new_tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
-    pixels = (view * std + mean).mul(255).round().clamp(0, 255).byte()  # [3, H, W]
-    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
-
-
-def data_uri(picture: Image.Image, side: int) -> str:
-    """A picture as a small JPEG inside an address."""
-    picture = picture.copy()
-    picture.thumbnail((side, side))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=QUALITY, optimize=True)
-    return PREFIX + base64.b64encode(buffer.getvalue()).decode()
+    views = make_views(picture, max(numbers) + 1, DRAWN_SIDE, seed, *how)[list(numbers)]  # [n, 3, H, W], normalised
+    mean, std = (views.new_tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    pixels = (views * std + mean).mul(255).round().clamp(0, 255).byte()
+    return [Image.fromarray(view.permute(1, 2, 0).numpy()) for view in pixels]

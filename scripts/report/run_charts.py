@@ -27,13 +27,12 @@ def run_charts(figures: Figures) -> list[Chart]:
 
 def _step_charts(figures: Figures) -> list[Chart]:
     found = []
-    curves = [("Reward by step", "mean reward", figures.reward), ("Loss by step", "mean loss", figures.loss)]
-    for title, name, curve in curves:
+    for title, name, curve in [("Reward", "mean reward", figures.reward), ("Loss", "mean loss", figures.loss)]:
         if curve and len(curve.mean) > 1:
-            points, band = list(enumerate(curve.mean)), list(zip(curve.low, curve.high, strict=True))
-            drawing = charts.line_chart([Line(name, "after", points, band)], "updates done", title, range(len(points)))
+            line = Line(name, "after", list(enumerate(curve.mean)), list(zip(curve.low, curve.high, strict=True)))
+            drawing = charts.line_chart([line], "updates done", f"{title} by step", range(len(curve.mean)))
             keys = [("after", f"{name} over the samples"), ("band", "middle half of the samples")]
-            found.append(Chart(title, drawing, keys))
+            found.append(Chart(f"{title} by step", drawing, keys))
     return [*found, _hits_chart(figures, figures.hits)] if figures.hits and figures.metrics else found
 
 
@@ -61,15 +60,12 @@ def _reliability(figures: Figures) -> list[Chart]:
     sides = [("", error.after, after)]
     if error.before is not None:
         sides = [("before adaptation", error.before, before), ("after adaptation", error.after, after)]
-    return [
-        Chart(
-            f"Calibration {name}".strip(),
-            charts.reliability_chart(bins, name),
-            [("bar", "accuracy, %"), ("gap", "distance from confidence"), ("ideal", "confidence = accuracy")],
-            f"ECE {number(value)}% in {NUM_BINS} bins; larger dots stand for more samples",
-        )
-        for name, value, bins in sides
-    ]
+    keys = [("bar", "accuracy, %"), ("gap", "distance from confidence"), ("ideal", "confidence = accuracy")]
+    found = []
+    for name, value, bins in sides:
+        note = f"ECE {number(value)}% in {NUM_BINS} bins; larger dots stand for more samples"
+        found.append(Chart(f"Calibration {name}".strip(), charts.reliability_chart(bins, name), keys, note))
+    return found
 
 
 def _moved(figures: Figures) -> list[Chart]:

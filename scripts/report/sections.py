@@ -26,20 +26,22 @@ def run_section(figures: Figures, num_shown: int) -> dict[str, Any]:
     """The texts of a run's article; the script of the page fills in its gallery of `num_shown` samples."""
     run, total = figures.run, len(figures.samples)
     order = "as many of each outcome as there are, in the order of their ids' hashes"
+    errors = [f"{key}: {message}" for key, message in figures.errors.items()]
+    if len(errors) > NUM_LISTED_ERRORS:
+        errors[NUM_LISTED_ERRORS:] = [f"... and {len(errors) - NUM_LISTED_ERRORS:,} more"]
+    record = {"fingerprint": run.fingerprint, "environments": run.environments}
     return {
         "name": run.name,
         "kicker": f"{run.config['task']} · {run.column} · seed {run.config.get('seed')}",
         "badges": badges(figures),
         "num_errors": f"{len(figures.errors):,}",
-        "errors": _errors(figures.errors),
+        "errors": "\n".join(errors),
         "tiles": tiles(figures) if total else [],
         **(metrics_table(figures) if total else {}),
         "charts": run_charts(figures),
         "shown": "all samples." if num_shown == total else f"{num_shown:,} of {total:,} samples, {order}.",
         "config": yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
-        "environment": json.dumps(
-            {"fingerprint": run.fingerprint, "environments": run.environments}, indent=2, ensure_ascii=False
-        ),
+        "environment": json.dumps(record, indent=2, ensure_ascii=False),
         "machines": _machines(run),
         "path": str(run.path),
     }
@@ -90,31 +92,38 @@ def tiles(figures: Figures) -> list[tuple[str, str, str]]:
 def _metric_tile(metric: Metric) -> tuple[str, str, str]:
     title, _, unit = metric.label.partition(", ")
     unit = "%" if unit == "%" else ""
-    value = number(metric.after, metric.decimals) + unit
-    if metric.before is None:
-        return title, value, ""
-    change = number(metric.after - metric.before, metric.decimals, signed=True)
-    return title, value, f"{change} from {number(metric.before, metric.decimals)}{unit} before"
+    note = f"{metric.change()} from {number(metric.before, metric.decimals)}{unit} before"
+    return title, number(metric.after, metric.decimals) + unit, "" if metric.before is None else note
 
 
 def metrics_table(figures: Figures) -> dict[str, Any]:
     """Every metric before and after adaptation, and what the paper has."""
     table, cells = paper_cells(figures.run, list(figures.samples.values())) if figures.metrics else (None, {})
+    note = ""
+    if table:
+        others = dict.fromkeys(setting for cell in cells.values() for setting in cell.settings)
+        noted = f" Other settings than the row's: {'; '.join(others)}." if others else ""
+        note = f"Paper: {table.title}, row {next(iter(cells.values())).row}; {TOLERANCE}.{noted}"
     changes = any(m.before is not None for m in figures.metrics)
     heading = ["", *(["before", "after", "change"] if changes else ["value"])]
     rows = []
     for m in figures.metrics:
         decimals = PAPER_DECIMALS if m.key in cells else m.decimals
-        row = [m.label, number(m.after, decimals)]
-        if changes:
-            row.insert(1, NO_VALUE if m.before is None else number(m.before, decimals))
-            row.append(NO_VALUE if m.before is None else number(m.after - m.before, decimals, signed=True))
-        rows.append(row + (_beside(cells.get(m.key), table.decimals) if table else []))
+        row, after = [m.label], number(m.after, decimals)
+        row += [number(m.before, decimals), after, m.change(decimals)] if changes else [after]
+        if table:  # the paper's figure, the difference from it, and the verdict
+            cell = cells.get(m.key)
+            if cell is None or cell.paper is None:
+                row += [NO_VALUE] * 3
+            else:
+                difference = number(cell.difference, table.decimals, signed=True)
+                row += [number(cell.paper, table.decimals), difference, cell.verdict]
+        rows.append(row)
     return {
         "caption": "Figures before and after adaptation" if changes else "Figures",
         "heading": heading + (["paper", "ours − paper", "verdict"] if table else []),
         "rows": rows,
-        "beside_paper": _paper_note(table.title, list(cells.values())) if table else "",
+        "beside_paper": note,
     }
 
 
@@ -124,8 +133,8 @@ def paper_cells(run: Run, samples: Sequence[Sample]) -> tuple[PaperTable | None,
     A run is known by the name of its config, or the `name=...` that the table's row has; (None, {}): it is no row.
     """
     task, dataset, direction = str(run.config["task"]), str(run.config["dataset"]), run.config.get("direction")
-    for table, row in ((one, row) for one in paper_tables().values() if one.task == task for row in one.rows):
-        wanted = row.run_for(dataset)
+    rows = [(table, row) for table in paper_tables().values() if table.task == task for row in table.rows]
+    for table, row, wanted in ((table, row, row.run_for(dataset)) for table, row in rows):
         if wanted is None or wanted.name != run.name:
             continue
         found, cells = measure(run, samples), {}
@@ -136,28 +145,6 @@ def paper_cells(run: Run, samples: Sequence[Sample]) -> tuple[PaperTable | None,
                 cells[str(column.metric)] = figure_cell(cell, table, [found], None)
         return table, cells
     return None, {}
-
-
-def _beside(cell: Cell | None, decimals: int) -> list[str]:
-    """The paper's figure, the difference from it, and the verdict."""
-    if cell is None or cell.paper is None:
-        return [NO_VALUE] * 3
-    difference = NO_VALUE if cell.difference is None else number(cell.difference, decimals, signed=True)
-    return [number(cell.paper, decimals), difference, cell.verdict]
-
-
-def _paper_note(title: str, cells: Sequence[Cell]) -> str:
-    """Which row of the paper it is, what the verdict means, and which settings are not the row's."""
-    others = dict.fromkeys(setting for cell in cells for setting in cell.settings)
-    noted = f" Other settings than the row's: {'; '.join(others)}." if others else ""
-    return f"Paper: {title}, row {cells[0].row}; {TOLERANCE}.{noted}"
-
-
-def _errors(errors: dict[str, str]) -> str:
-    """The samples that have no result."""
-    lines = [f"{key}: {message}" for key, message in list(errors.items())[:NUM_LISTED_ERRORS]]
-    more = len(errors) - len(lines)
-    return "\n".join([*lines, *([f"... and {more:,} more"] if more else [])])
 
 
 def _machines(run: Run) -> str:

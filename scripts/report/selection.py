@@ -9,15 +9,9 @@ from collections.abc import Mapping
 from scripts.runs.samples import BROKEN, FELL, FIXED, NOT_ADAPTED, RIGHT, ROSE, UNCHANGED, WRONG
 
 OUTCOMES = {  # what the gallery's filters are called
-    FIXED: "fixed by adaptation",
-    BROKEN: "broken by adaptation",
-    RIGHT: "right",
-    WRONG: "wrong",
-    ROSE: "reward rose",
-    FELL: "reward fell",
-    UNCHANGED: "unchanged",
-    NOT_ADAPTED: "not adapted",
-}
+    FIXED: "fixed by adaptation", BROKEN: "broken by adaptation", RIGHT: "right", WRONG: "wrong",
+    ROSE: "reward rose", FELL: "reward fell", UNCHANGED: "unchanged", NOT_ADAPTED: "not adapted",
+}  # fmt: skip
 
 
 def choose(outcomes: Mapping[str, str], count: int) -> list[str]:

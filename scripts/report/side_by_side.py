@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from clipscore.metrics.significance import bootstrap_interval, paired
 from scripts.report.charts import Chart, dumbbells
@@ -15,8 +14,7 @@ from scripts.report.numbers import NO_VALUE, number, p_value
 KEYS = [("before", "before adaptation"), ("after", "after adaptation")]
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """A run against another one on the `count` samples that both have.
 
     The difference is that of right first answers in points of %, or of the mean reward, with its 95% interval.
@@ -60,11 +58,8 @@ def comparison_section(group: Sequence[Figures]) -> dict[str, Any]:
     unit = base.metrics[0].label if base.metrics else ""
     of_captions = base.run.config["task"] == "captioning"
     difference = "difference of reward [95%]" if of_captions else "difference [95%]"
-    measured = [
-        (label, f.metrics[0].before, f.metrics[0].after)
-        for f, label in zip(group, labels, strict=True)
-        if f.metrics and f.metrics[0].label == unit
-    ]
+    firsts = [(label, metric) for f, label in zip(group, labels, strict=True) for metric in f.metrics[:1]]
+    measured = [(label, metric.before, metric.after) for label, metric in firsts if metric.label == unit]
     what = "mean reward of the last step's captions" if of_captions else "right first answers, in points of %"
     return {
         "title": f"{base.run.config['task']} · {base.run.column}",
@@ -102,16 +97,13 @@ def run_labels(group: Sequence[Figures]) -> list[str]:
 
 
 def _row(base: Figures, other: Figures, label: str) -> list[str]:
-    metric = other.metrics[0] if other.metrics else None
-    before = NO_VALUE if metric is None or metric.before is None else number(metric.before, metric.decimals)
-    after = NO_VALUE if metric is None else number(metric.after, metric.decimals)
-    row, count = [label, before, after], f"{len(other.samples):,}"
+    row, count = [label, NO_VALUE, NO_VALUE], f"{len(other.samples):,}"
+    for metric in other.metrics[:1]:
+        row[1:] = number(metric.before, metric.decimals), number(metric.after, metric.decimals)
     found = None if other is base else compare(base, other)
     if found is None:
         return [*row, "first run" if other is base else NO_VALUE, NO_VALUE, NO_VALUE, count, NO_VALUE]
     decimals = 1 if found.p_value is not None else 3
-    difference, low, high = (
-        number(value, decimals, signed=True) for value in (found.difference, found.low, found.high)
-    )
+    difference, low, high = (number(value, decimals, signed=True) for value in found[1:4])
     changed = NO_VALUE if found.fixed is None else f"{found.fixed:,} / {found.broken:,}"
     return [*row, f"{difference} [{low}, {high}]", p_value(found.p_value), changed, count, f"{found.count:,}"]

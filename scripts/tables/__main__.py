@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from clipscore.cli import print_text
 from clipscore.config.load import roots
 from scripts.tables import layout
 from scripts.tables.cells import TOLERANCE
@@ -45,16 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
-    _print(text)
+    print_text(text)
     return DONE
-
-
-def _print(text: str) -> None:
-    """Write to stdout; a reader that has seen enough (`| head`) is no error."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
 
 
 def _paper_table(table: PaperTable, root: Path, args: argparse.Namespace) -> str:
@@ -72,9 +64,8 @@ def _paper_table(table: PaperTable, root: Path, args: argparse.Namespace) -> str
     if args.format == "csv":
         return comma_separated(list(records[0]), [list(record.values()) for record in records])
     grid = (layout.long if args.long else layout.compact)(table, rows, args.tolerance)
-    if args.format == "latex":
-        return f"% {table.title}\n{latex(grid)}"
-    return f"{table.title}\n\n{markdown(grid, aligned=True)}"
+    is_latex = args.format == "latex"
+    return f"% {table.title}\n{latex(grid)}" if is_latex else f"{table.title}\n\n{markdown(grid, aligned=True)}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -30,13 +30,8 @@ class Bin:
 def reliability_bins(confidences: Sequence[float], right: Sequence[bool], num_bins: int = NUM_BINS) -> list[Bin]:
     """The reliability diagram: bins of equal width over the confidence of the first answer, without the empty ones.
 
-    Args:
-        confidences: probability that the model gives its first answer. [n], in [0, 1]
-        right: whether that answer is right. [n]
-        num_bins: how many bins [0, 1] is cut into.
-
-    Raises:
-        ValueError: no answers, not as many of one as of the other, or a confidence outside of [0, 1].
+    `confidences` are the probabilities of first answers [n], in [0, 1]; `right` says which of these are right [n].
+    ValueError: no answers, not as many of one as of the other, or a confidence outside of [0, 1].
     """
     given, hits = np.asarray(confidences, dtype=float), np.asarray(right, dtype=float)
     if given.shape != hits.shape or given.ndim != 1 or not given.size:

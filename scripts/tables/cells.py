@@ -33,33 +33,24 @@ CAPTION_SHARE = 0.01
 class Cell:
     """A cell, with all that is known about it; figures and differences in points of % (caption metrics times 100).
 
-    Attributes:
-        paper, ours: None where there is no figure. `ours` is the mean over the seeds.
-        by_seed: our figure by seed.
-        difference: ours - paper in the paper's digits.
-        tolerance: how large a difference may be.
-        num_samples, published: samples per seed, and how many the column has.
-        adapts: whether the run adapts; false for zero-shot.
-        verdict: "reproduced", "reproduced with other settings", "off by +1.23", "partial, 200 of 7,500", "no run", or
-            what is missing.
-        settings: where our configuration differs from the row's.
-        command: fills the cell; empty for methods that are not in this repository.
+    The verdict is "reproduced", "reproduced with other settings", "off by +1.23", "partial, 200 of 7,500", "no run", or
+    what is missing.
     """
 
     group: str
     row: str
     column: Column
     paper: float | None
-    ours: float | None = None
+    ours: float | None = None  # mean over the seeds
     by_seed: dict[int, float] = field(default_factory=dict)
-    difference: float | None = None
-    tolerance: float | None = None
-    num_samples: int = 0
-    published: int | None = None
-    adapts: bool = True
+    difference: float | None = None  # ours - paper in the paper's digits
+    tolerance: float | None = None  # how large a difference may be
+    num_samples: int = 0  # per seed
+    published: int | None = None  # how many samples the column has
+    adapts: bool = True  # false for zero-shot
     verdict: str = ""
-    settings: tuple[str, ...] = ()
-    command: str = ""
+    settings: tuple[str, ...] = ()  # where our configuration differs from the row's
+    command: str = ""  # fills the cell; empty for methods that are not in this repository
 
     @property
     def deviation(self) -> float | None:

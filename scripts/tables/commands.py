@@ -18,9 +18,9 @@ def table_commands(table: PaperTable, gpu: str, words: Sequence[str] = ()) -> li
     `gpu` is the number of the CUDA device, several (0,1), or cpu; `words` are `key=value` overrides for all of them.
     ValueError: an override that would take the runs out of the table.
     """
-    renamed = [word for word in words if word.startswith("name=")]
-    if renamed:
-        raise ValueError(f"{renamed[0]}: a table finds its runs by their names; output_root=DIR keeps runs apart")
+    for word in words:
+        if word.startswith("name="):
+            raise ValueError(f"{word}: a table finds its runs by their names; output_root=DIR keeps runs apart")
     commands = []
     for run in (run for row in table.rows for run in row.runs):
         command = shlex.join(["bash", run.script, gpu, *run.overrides, *words])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clipscore.metrics.captions import score_captions
 from clipscore.metrics.coco import has_java
-from clipscore.metrics.significance import bootstrap_interval, paired
+from clipscore.metrics.significance import Paired, bootstrap_interval, paired
 from scripts.runs.read import Run, open_run
 from scripts.runs.samples import Sample, by_step, read_sample
 from scripts.tables.figures import column, measure
@@ -18,19 +17,10 @@ from scripts.tables.grid import Grid, comma_separated, latex, markdown
 
 PER_IMAGE = ("bleu", "cider")  # metrics that need neither models nor much time
 NOTE = "in brackets 95% bootstrap intervals, percentiles of 10,000 draws; McNemar: exact, two-sided, of first answers"
-NAMES = {  # of a figure before and after
-    "accuracy": ("accuracy before", "accuracy"),
-    "accuracy_top5": ("top-5 accuracy before", "top-5 accuracy"),
-    "r1": ("R@1 before", "R@1"),
-    "r5": ("R@5 before", "R@5"),
-    "r10": ("R@10 before", "R@10"),
-    "ece": ("ECE before, 15 bins, %", "ECE, 15 bins, %"),
-    "brier": ("Brier score before", "Brier score"),
-}
+NAMES = {"accuracy_top5": "top-5 accuracy", "r1": "R@1", "r5": "R@5", "r10": "R@10", "brier": "Brier score"}
 
 
-@dataclass(frozen=True)
-class Quantity:
+class Quantity(NamedTuple):
     """A number of a run, or several that belong together, and how it is shown."""
 
     value: Any
@@ -44,8 +34,7 @@ Sheet = dict[str, Quantity]
 def compare(names: Sequence[str], root: Path, form: str, as_json: bool) -> str:
     """The comparison of run folders (or names under `root`) as text: JSON, or "markdown", "csv" or "latex".
 
-    Raises:
-        FileNotFoundError, ValueError: no run of that name, a damaged one, or runs that cannot be compared.
+    FileNotFoundError, ValueError: no run of that name, a damaged one, or runs that cannot be compared.
     """
     runs = [open_run(name if Path(name).is_dir() else root / name) for name in names]
     sheets = comparison(runs)
@@ -66,8 +55,7 @@ def compare(names: Sequence[str], root: Path, form: str, as_json: bool) -> str:
 def comparison(runs: Sequence[Run]) -> list[Sheet]:
     """For each run what it is, its figures, and those of its differences from the first run.
 
-    Raises:
-        ValueError: not the same task, no records, no sample in common with the first run, or another label for one.
+    ValueError: not the same task, no records, no sample in common with the first run, or another label for one.
     """
     tasks = {str(run.config["task"]) for run in runs}
     if len(tasks) > 1:
@@ -86,15 +74,17 @@ def _sheet(run: Run, samples: Samples) -> Sheet:
     sheet = {
         "data set": Quantity(run.column, run.column),
         "seed": Quantity(run.config["seed"], str(run.config["seed"])),
-        "samples": _samples(run, len(found)),
+        "samples": Quantity(len(found), f"{len(found):,}{_note(run.summary)}"),
     }
     figures = measure(run, found)
     for metric in figures.metrics:
-        texts = ".4f" if metric.key == "brier" else ".2f"
-        names = NAMES.get(metric.key, (f"{metric.key}_before", metric.key))
+        name = NAMES.get(metric.key, metric.key)
+        names = (f"{name}_before" if run.config["task"] == "captioning" else f"{name} before", name)
+        if metric.key == "ece":
+            names = ("ECE before, 15 bins, %", "ECE, 15 bins, %")
         for name, value in zip(names, (metric.before, metric.after), strict=True):
             if value is not None:
-                sheet[name] = Quantity(value, format(value, texts))
+                sheet[name] = Quantity(value, format(value, ".4f" if metric.key == "brier" else ".2f"))
     if figures.missing:
         sheet["caption metrics"] = Quantity(None, figures.missing)
     if all(sample.caption_before is not None for sample in found):
@@ -102,30 +92,22 @@ def _sheet(run: Run, samples: Samples) -> Sheet:
         sheet |= _caption_differences("by adaptation", before, samples)
     if column(found, "rank_before") and column(found, "rank"):
         was, now = [sample.was_right for sample in found], [sample.is_right for sample in found]
-        changed = _paired(was, now, "by adaptation")
-        sheet |= {name: quantity for name, quantity in changed.items() if not name.startswith("difference")}
+        sheet |= _changes(paired(was, now), "by adaptation")
     title = "R@1" if run.config["task"] == "retrieval" else "accuracy of the confident views"
-    sheet |= _steps(f"{title} before each step", [[100 * hit for hit in sample.step_hits] for sample in found], 1)
-    sheet |= _steps("mean reward by step", [sample.rewards for sample in found], 3)
+    hits = by_step([100 * hit for hit in sample.step_hits] for sample in found)
+    rewards = by_step(sample.rewards for sample in found)
+    for name, table, form in [(f"{title} before each step", hits, ".1f"), ("mean reward by step", rewards, ".3f")]:
+        means = [] if table is None else table.mean(axis=0).tolist()
+        if means:
+            sheet[name] = Quantity(means, " ".join(format(mean, form) for mean in means))
     if moved := column(found, "moved"):
         sheet["samples that moved nothing"] = _count(moved.count(0))
     return sheet
 
 
-def _steps(name: str, values: Sequence[Sequence[float]], decimals: int) -> Sheet:
-    table = by_step(values)
-    means = [] if table is None else table.mean(axis=0).tolist()
-    return {name: Quantity(means, " ".join(f"{mean:.{decimals}f}" for mean in means))} if means else {}
-
-
-def _paired(was: Sequence[bool], now: Sequence[bool], by: str) -> Sheet:
-    found = paired(was, now)
-    return {
-        f"difference {by.replace('against', 'from')}": _interval(*(100 * value for value in found[:3])),
-        f"fixed {by}": _count(found.fixed),
-        f"broken {by}": _count(found.broken),
-        f"McNemar p {by}": Quantity(found.p_value, f"{found.p_value:.2g}"),
-    }
+def _changes(found: Paired, by: str) -> Sheet:
+    counts = {f"fixed {by}": _count(found.fixed), f"broken {by}": _count(found.broken)}
+    return {**counts, f"McNemar p {by}": Quantity(found.p_value, f"{found.p_value:.2g}")}
 
 
 def _against(first: Run, base: Samples, run: Run, samples: Samples) -> Sheet:
@@ -146,34 +128,33 @@ def _against(first: Run, base: Samples, run: Run, samples: Samples) -> Sheet:
     sheet = {"samples in common": _count(len(common))}
     if run.config["task"] == "captioning":
         return sheet | _caption_differences("from the first", was, now)
-    hits = [sample.is_right for sample in was.values()]
-    return sheet | _paired(hits, [sample.is_right for sample in now.values()], "against the first")
+    found = paired([sample.is_right for sample in was.values()], [sample.is_right for sample in now.values()])
+    difference = _interval(*(100 * value for value in found[:3]))
+    return sheet | {"difference from the first": difference} | _changes(found, "against the first")
 
 
 def _caption_differences(title: str, was: Samples, now: Samples) -> Sheet:
     """Mean difference per image with its bootstrap interval."""
     if not has_java():
         return {f"difference {title}": Quantity(None, "needs Java: apt-get install default-jre-headless")}
-    before, after = _per_image(was), _per_image(now)
+    scores = []
+    for samples in (was, now):
+        captions = {key: sample.caption or "" for key, sample in samples.items()}
+        references = {key: sample.references for key, sample in samples.items()}
+        scores.append(score_captions(captions, references, PER_IMAGE).per_caption)
     sheet = {}
     for name in ("bleu_4", "cider"):
-        found = bootstrap_interval([before[key][name] for key in was], [after[key][name] for key in was])
+        found = bootstrap_interval(*([score[key][name] for key in was] for score in scores))
         sheet[f"{name} per image, difference {title}"] = _interval(*found)
     return sheet
 
 
-def _per_image(samples: Samples) -> dict[str, dict[str, float]]:
-    captions = {key: sample.caption or "" for key, sample in samples.items()}
-    references = {key: sample.references for key, sample in samples.items()}
-    return score_captions(captions, references, PER_IMAGE).per_caption
-
-
-def _samples(run: Run, count: int) -> Quantity:
-    summary = run.summary or {}
+def _note(summary: Mapping[str, Any] | None) -> str:
+    if not summary:
+        return " so far"
     notes = [f"partial: {summary['partial']}"] if "partial" in summary else []
     notes += [f"{summary['num_errors']:,} without a result"] if summary.get("num_errors") else []
-    note = f" ({'; '.join(notes)})" if notes else "" if summary else " so far"
-    return Quantity(count, f"{count:,}{note}")
+    return f" ({'; '.join(notes)})" if notes else ""
 
 
 def _count(value: int) -> Quantity:

@@ -62,8 +62,8 @@ def reliability(samples: Collection[Sample]) -> tuple[list[Bin], list[Bin]] | No
     before, after = column(samples, "confidence_before"), column(samples, "confidence")
     if not before or not after:
         return None
-    bins_before = reliability_bins(before, [sample.was_right for sample in samples])
-    return bins_before, reliability_bins(after, [sample.is_right for sample in samples])
+    was, now = [sample.was_right for sample in samples], [sample.is_right for sample in samples]
+    return reliability_bins(before, was), reliability_bins(after, now)
 
 
 def column(samples: Collection[Sample], name: str) -> list[float]:
@@ -74,21 +74,13 @@ def column(samples: Collection[Sample], name: str) -> list[float]:
 
 @dataclass(frozen=True)
 class Figures:
-    """A run in numbers, as a table of the paper needs it.
-
-    Attributes:
-        run: the run.
-        num_samples: good records.
-        published: how many samples the column of the paper's table has; None where nothing is published.
-        metrics: its figures.
-        missing: why there are no caption metrics; None where there are some, and in the other tasks.
-    """
+    """A run in numbers, as a table of the paper needs it."""
 
     run: Run
-    num_samples: int
-    published: int | None
+    num_samples: int  # good records
+    published: int | None  # how many samples the column of the paper's table has; None where nothing is published
     metrics: Sequence[Metric]
-    missing: str | None = None
+    missing: str | None = None  # why there are no caption metrics; None where there are some, and in the other tasks
 
     @property
     def values(self) -> dict[str, float]:
@@ -102,23 +94,19 @@ class Figures:
 
 
 def measure(run: Run, samples: Collection[Sample] | None = None) -> Figures:
-    """A run's figures, from samples that were read before or else from its records.
-
-    Raises:
-        ValueError: a record is damaged.
-    """
+    """A run's figures, from samples that were read before or else from its records; ValueError: a damaged record."""
     if samples is None:
         samples = run.collect(read_sample).values()
     task, count = run.config["task"], len(samples)
     published = published_samples(task, str(run.config["dataset"]), run.config.get("direction"))
     if task != "captioning":
         return Figures(run, count, published, sample_metrics(run, samples))
-    missing = None
     if run.summary is None:
-        missing = "caption metrics come with the last caption"
-    elif run.summary["num_samples"] != count:
-        missing = f"the caption metrics are of {run.summary['num_samples']} captions, the records of {count}"
-    return Figures(run, count, published, [] if missing else caption_metrics(run), missing)
+        return Figures(run, count, published, [], "caption metrics come with the last caption")
+    if (scored := run.summary["num_samples"]) != count:
+        missing = f"the caption metrics are of {scored} captions, the records of {count}"
+        return Figures(run, count, published, [], missing)
+    return Figures(run, count, published, caption_metrics(run))
 
 
 def published_samples(task: str, dataset: str, direction: str | None) -> int | None:

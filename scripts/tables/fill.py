@@ -17,21 +17,16 @@ from scripts.tables.paper import PaperRun, PaperTable, Row
 
 
 def fill_table(table: PaperTable, output_root: Path, tolerance: float | None = None) -> list[list[Cell]]:
-    """The cells of a table, row by row, from the run folders in `output_root`.
+    """The cells of a table, row by row, from the run folders in `output_root`; ValueError: one of them is damaged.
 
     `tolerance`: how large a difference may be, in points; None: as `cells` says.
-
-    Raises:
-        ValueError: a run folder is damaged.
     """
     runs = [run for run in find_runs(output_root) if run.config.get("task") == table.task]
     return [_fill_row(table, row, runs, tolerance) for row in table.rows]
 
 
 def _fill_row(table: PaperTable, row: Row, runs: Sequence[Run], tolerance: float | None) -> list[Cell]:
-    found: dict[
-        tuple[str, str | None], list[Figures]
-    ] = {}  # the metrics of a data set share one reading of its records
+    measured: dict[tuple[str, str | None], list[Figures]] = {}  # the metrics of a data set share one reading
     cells: dict[str, Cell] = {}
     for column in table.columns:
         cell = Cell(row.group, row.label, column, row.paper[column.key], verdict="not in this repository")
@@ -41,23 +36,17 @@ def _fill_row(table: PaperTable, row: Row, runs: Sequence[Run], tolerance: float
             cell = replace(cell, command=cell_command(row.runs[0], ",".join(column.mean_of), None))
             cell = mean_cell(cell, table, [cells[key] for key in column.mean_of], tolerance)
         elif wanted:
-            if (dataset, direction) not in found:
-                found[dataset, direction] = _measure(wanted.name, dataset, direction, runs)
-            cell = replace(cell, command=cell_command(wanted, dataset, direction), verdict="no run")
-            cell = _fill_cell(cell, table, wanted, found[dataset, direction], tolerance)
+            if (dataset, direction) not in measured:
+                measured[dataset, direction] = _measure(wanted.name, dataset, direction, runs)
+            found = [(one, other_settings(wanted, one.run, column.metric)) for one in measured[dataset, direction]]
+            found = [pair for pair in found if not pair[1]] or found  # seeds with other settings are none of the row's
+            settings = tuple(dict.fromkeys(text for _, others in found for text in others))
+            command = cell_command(wanted, dataset, direction)
+            cell = replace(cell, command=command, verdict="no run", settings=settings)
+            if found:
+                cell = figure_cell(cell, table, [figures for figures, _ in found], tolerance)
         cells[column.key] = cell
     return list(cells.values())
-
-
-def _fill_cell(cell: Cell, table: PaperTable, wanted: PaperRun, found: list[Figures], tolerance: float | None) -> Cell:
-    if not found:
-        return cell
-    settings = [other_settings(wanted, figures.run, cell.column.metric) for figures in found]
-    own = [figures for figures, others in zip(found, settings, strict=True) if not others]
-    if own:  # seeds with other settings are no further seeds of the row
-        return figure_cell(cell, table, own, tolerance)
-    every = tuple(dict.fromkeys(text for others in settings for text in others))
-    return figure_cell(replace(cell, settings=every), table, found, tolerance)
 
 
 def _measure(name: str, dataset: str, direction: str | None, runs: Sequence[Run]) -> list[Figures]:

@@ -16,21 +16,13 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows of cells under a heading.
-
-    Attributes:
-        heading: one text per column.
-        rows: as many texts each; **text** is bold.
-        num_texts: the first so many columns hold text, the others numbers, set to the right.
-        breaks: numbers of the rows that start a new block.
-        notes: lines under the table.
-    """
+    """Rows of cells under a heading; **text** is bold."""
 
     heading: Sequence[str]
     rows: Sequence[Sequence[str]]
-    num_texts: int = 1
-    breaks: frozenset[int] = frozenset()
-    notes: Sequence[str] = ()
+    num_texts: int = 1  # the first so many columns hold text, the others numbers, set to the right
+    breaks: frozenset[int] = frozenset()  # numbers of the rows that start a new block
+    notes: Sequence[str] = ()  # lines under the table
 
 
 def markdown(grid: Grid, aligned: bool = False) -> str:
@@ -51,9 +43,7 @@ def latex(grid: Grid) -> str:
     lines = [f"% {note}" for note in grid.notes]
     lines += [f"\\begin{{tabular}}{{{align}}}", r"\toprule", _latex_row(grid.heading), r"\midrule"]
     for number, row in enumerate(grid.rows):
-        if number and number in grid.breaks:
-            lines.append(r"\midrule")
-        lines.append(_latex_row(row))
+        lines += [*([r"\midrule"] if number and number in grid.breaks else []), _latex_row(row)]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 

@@ -12,21 +12,21 @@ from scripts.tables.grid import Grid
 from scripts.tables.paper import PaperTable
 
 NUM_SHOWN = 12  # cells named under a table
+MARKS = "bold: beyond the tolerance; *: other settings than the row's; ±: standard deviation over the seeds"
 
 
 def compact(table: PaperTable, rows: Sequence[Sequence[Cell]], given: float | None = None) -> Grid:
     """For each row the paper's figures, ours and the difference; the latter two where there is a run."""
     lines: list[list[str]] = []
-    breaks = set()
-    for number, cells in enumerate(rows):
-        if not number or cells[0].group != rows[number - 1][0].group:
-            breaks.add(len(lines))
+    breaks: dict[str, int] = {}  # where each group of rows starts
+    for cells in rows:
+        breaks.setdefault(cells[0].group, len(lines))
         lines.append([cells[0].row, "paper", *(_figure(cell.paper, table.decimals) for cell in cells)])
         if any(cell.num_samples for cell in cells):
             lines.append(["", "ours", *(_ours(cell, table.decimals) for cell in cells)])
             lines.append(["", "difference", *(_difference(cell, table.decimals) for cell in cells)])
     heading = ["run", "", *_headings([column.label for column in table.columns])]
-    return Grid(heading, lines, 2, frozenset(breaks), _notes([cell for row in rows for cell in row], given))
+    return Grid(heading, lines, 2, frozenset(breaks.values()), _notes([cell for row in rows for cell in row], given))
 
 
 def long(table: PaperTable, rows: Sequence[Sequence[Cell]], given: float | None = None) -> Grid:
@@ -93,9 +93,7 @@ def _notes(cells: Sequence[Cell], given: float | None) -> list[str]:
         notes.append(f"- {cell.row}, {cell.column.label}: {cell.verdict}{with_settings}{wanted}")
     if len(named) > NUM_SHOWN:
         notes.append(f"- and {len(named) - NUM_SHOWN} more: --long")
-    notes.append(TOLERANCE if given is None else f"tolerance: {given:g} points, as asked for")
-    notes.append("bold: beyond the tolerance; *: other settings than the row's; ±: standard deviation over the seeds")
-    return notes
+    return [*notes, TOLERANCE if given is None else f"tolerance: {given:g} points, as asked for", MARKS]
 
 
 def _kind(cell: Cell) -> str:

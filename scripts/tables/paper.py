@@ -6,28 +6,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 PAPER_FILE = Path(__file__).with_name("paper_tables.json")
 
 
 @dataclass(frozen=True)
 class PaperRun:
-    """What fills the cells of a row, or some of them.
+    """What fills the cells of a row, or some of them."""
 
-    Attributes:
-        script: the benchmark script that runs them.
-        config: the YAML file that it runs.
-        overrides: `key=value` words that the row needs.
-        datasets: the data sets whose columns it fills.
-        sequential: a sample's result depends on those before it (momentum), so that one process does them all.
-    """
-
-    script: str
+    script: str  # the benchmark script that runs `config`, a YAML file
     config: str
-    overrides: Sequence[str]
-    datasets: Sequence[str]
-    sequential: bool = False
+    overrides: Sequence[str]  # `key=value` words that the row needs
+    datasets: Sequence[str]  # whose columns it fills
+    sequential: bool = False  # a sample's result depends on those before it (momentum): one process does them all
 
     @property
     def name(self) -> str:
@@ -76,10 +67,9 @@ class PaperTable:
 
 def paper_tables() -> dict[str, PaperTable]:
     """The tables by their key: table1, table2, table3."""
-    raw = json.loads(PAPER_FILE.read_text(encoding="utf-8"))
-    return {key: _table(key, **values) for key, values in raw.items()}
-
-
-def _table(key: str, columns: list[dict[str, Any]], rows: list[dict[str, Any]], **others: Any) -> PaperTable:
-    made = [Row(**{**row, "runs": [PaperRun(**run) for run in row["runs"]]}) for row in rows]
-    return PaperTable(key, columns=[Column(**column) for column in columns], rows=made, **others)
+    tables: dict[str, PaperTable] = {}
+    for key, table in json.loads(PAPER_FILE.read_text(encoding="utf-8")).items():
+        columns = [Column(**column) for column in table["columns"]]
+        rows = [Row(**row | {"runs": [PaperRun(**run) for run in row["runs"]]}) for row in table["rows"]]
+        tables[key] = PaperTable(key, **table | {"columns": columns, "rows": rows})
+    return tables

@@ -135,8 +135,8 @@ def test_a_wrong_fast_path_is_told(
     start = policy.PromptPolicy.class_features
     kept: dict[int, torch.Tensor] = {}
 
-    def frozen(self: policy.PromptPolicy) -> torch.Tensor:
-        features = start(self)
+    def frozen(self: policy.PromptPolicy, at_start: bool = False) -> torch.Tensor:
+        features = start(self, at_start)
         return features - features.detach() + kept.setdefault(id(self), features.detach().clone())
 
     monkeypatch.setattr(policy.PromptPolicy, "class_features", frozen)

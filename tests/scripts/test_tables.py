@@ -156,7 +156,7 @@ def test_caption_metrics_are_taken_only_for_the_captions_that_are_there(tmp_path
 
 def test_other_settings_are_named(one_column, tmp_path):
     cell = one_column(0.0, "lr=1e-4", "views.num_views=32", "num_workers=1")
-    assert cell.settings == ("views.num_views is 32 (the row: 64)", "lr is 0.0001 (the row: 1e-05)")
+    assert cell.settings == ("lr is 0.0001 (the row: 1e-05)", "views.num_views is 32 (the row: 64)")
     shown = layout.compact(TABLES["table1"], fill_table(TABLES["table1"], tmp_path))
     assert "0.00*" in shown.rows[-3] and any("lr is 0.0001" in note for note in shown.notes)
     cell = one_column(0.0, "seed=1")  # a seed with other settings is no seed of the row

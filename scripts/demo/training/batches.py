@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,19 +33,12 @@ PASSES_OVER_SINGLES = 4  # a model of one style sees each single digit in this m
 PAIRS_PER_STYLE = 10_000  # of scenes
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Training pictures, style by style.
+class Pictures(NamedTuple):
+    """Training pictures, style by style; in a batch float views of them."""
 
-    Attributes:
-        images: uint8 RGB. [B, 3, H, W]
-        attributes: what is where, see `attribute_heads`. [B, A]
-        patch_attributes: the same for each patch, before any crop or flip. [B, P, 2]
-    """
-
-    images: Tensor
-    attributes: Tensor
-    patch_attributes: Tensor
+    images: Tensor  # uint8 RGB. [B, 3, H, W]
+    attributes: Tensor  # what is where, see `attribute_heads`. [B, A]
+    patch_attributes: Tensor  # the same for each patch, before any crop or flip. [B, P, 2]
 
     def normalised(self, rows: Tensor) -> Tensor:
         """Some of the pictures, CLIP-normalised."""
@@ -102,43 +95,28 @@ def random_views(images: Tensor, generator: torch.Generator, scale: tuple[float,
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-@dataclass(frozen=True)
-class Diet:
+class Diet(NamedTuple):
     """What one model is trained on.
 
-    Attributes:
-        singles, scenes: pictures, style by style; a scene of an even row differs little from its next.
-        scene_captions: token ids of each scene in each wording, [B, wordings, L].
-        class_captions: token ids of each class in each wording, [templates, C, L].
-        class_attributes: what the captions of a class say, see `attribute_heads`. [C, A]
-        used_ids: CLIP's ids of the tokens that occur. The captions hold places in this list, in the same order, because
-            the embeddings of all 49,408 tokens would take most of a step.
+    The captions hold places in `used_ids`, as the embeddings of all 49,408 tokens would take most of a step.
     """
 
     singles: Pictures
-    scenes: Pictures
-    scene_captions: Tensor
-    class_captions: Tensor
-    class_attributes: Tensor
-    used_ids: Tensor
+    scenes: Pictures  # a scene of an even row differs little from its next
+    scene_captions: Tensor  # token ids of each scene in each wording. [B, wordings, L]
+    class_captions: Tensor  # of each class in each wording. [templates, C, L]
+    class_attributes: Tensor  # what the captions of a class say, see `attribute_heads`. [C, A]
+    used_ids: Tensor  # CLIP's ids of the tokens that occur, ascending
 
 
-@dataclass(frozen=True)
-class Texts:
+class Texts(NamedTuple):
     """Token ids [T, L], and what they say [T, A]: a caption of each class, then one of each of some scenes."""
 
     token_ids: Tensor
     attributes: Tensor
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Pictures [B, 3, H, W] with their attributes [B, A] and those of their patches [B, P, 2], and texts."""
-
-    images: Tensor
-    attributes: Tensor
-    patch_attributes: Tensor
-    texts: Texts
+Batch = tuple[Pictures, Texts]  # the pictures are views, float [B, 3, H, W]
 
 
 def prepare(styles: tuple[str, ...], seed: int) -> Diet:
@@ -175,9 +153,7 @@ def random_batch(diet: Diet, share: float, generator: torch.Generator) -> Batch:
     rows = torch.stack([firsts, firsts + 1], dim=1).flatten()
     single_views = random_views(diet.singles.normalised(ones), generator, SINGLE_CROP_SCALE, may_flip=True)
     scene_views = random_views(diet.scenes.normalised(rows), generator, SCENE_CROP_SCALE, may_flip=False)
-    return Batch(
-        images=torch.cat([single_views, scene_views]),
-        attributes=torch.cat([diet.singles.attributes[ones], diet.scenes.attributes[rows]]),
-        patch_attributes=torch.cat([diet.singles.patch_attributes[ones], diet.scenes.patch_attributes[rows]]),
-        texts=text_batch(diet, rows, generator),
-    )
+    singles, scenes = [part[ones] for part in diet.singles[1:]], [part[rows] for part in diet.scenes[1:]]
+    attributes, patch_attributes = map(torch.cat, zip(singles, scenes, strict=True))
+    pictures = Pictures(torch.cat([single_views, scene_views]), attributes, patch_attributes)
+    return pictures, text_batch(diet, rows, generator)

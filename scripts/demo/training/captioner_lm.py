@@ -41,9 +41,7 @@ CODE_NOISE = 0.2  # standard deviation; a place's right colour or digit is told 
 def train_tokenizer(captions: list[str], folder: Path) -> None:
     """Write a byte-level tokenizer in OPT's form: vocab.json, merges.txt and what Hugging Face reads beside them."""
     tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(
-        captions, MAX_VOCABULARY, min_frequency=2, show_progress=False, special_tokens=SPECIAL_TOKENS
-    )
+    tokenizer.train_from_iterator(captions, MAX_VOCABULARY, 2, show_progress=False, special_tokens=SPECIAL_TOKENS)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_model(str(folder))
     roles = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}

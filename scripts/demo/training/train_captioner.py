@@ -14,19 +14,14 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
 from captioning.checkpoints import CHECKPOINT
 from captioning.features import extract
 from captioning.training.config import TrainConfig
 from clipscore.data.caption_sets import find_captions
 from clipscore.models.load import load_clip
-from scripts.demo.arrangements import random_scene
 from scripts.demo.captioner_report import KINDS, caption_table
-from scripts.demo.captions import captions_of
 from scripts.demo.evaluate import DEFAULT_FOLDER
-from scripts.demo.make_data import write_captioned
-from scripts.demo.styles import render
+from scripts.demo.make_data import training_set, write_captioned
 from scripts.demo.training.captioner_lm import MAPPER_LAYERS, PREFIX_LENGTH, train_language_model
 from scripts.train_mapper import run_training
 
@@ -41,10 +36,7 @@ log = logging.getLogger(__name__)
 
 def write_training_scenes(data_root: Path, number: int = NUM_SCENES, seed: int = SEED) -> None:
     """Clean scenes of training digits with all their captions, in the form of COCO's training list."""
-    rng = np.random.default_rng([seed, 3])
-    scenes = [random_scene("train", rng) for _ in range(number)]
-    pictures = [render(scene, seed=index) for index, scene in enumerate(scenes)]
-    write_captioned((pictures, [captions_of(scene) for scene in scenes]), data_root / DATASET, "train")
+    write_captioned(training_set(number, [seed, 3]), data_root / DATASET, "train")
 
 
 def training_config(kind: str, opt: Path, policy: Path, features: Path, output: Path) -> TrainConfig:

@@ -19,8 +19,8 @@ import logging
 import math
 import time
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import open_clip
 import torch
@@ -51,8 +51,7 @@ MAX_LOGIT_SCALE = math.log(100)  # as in CLIP
 CLEAN_FIRST = 0.3  # share of the steps on clean pictures only; on all styles at once, digits are not learned for long
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(NamedTuple):
     """Size and diet of one model."""
 
     width: int
@@ -68,24 +67,12 @@ RECIPES = {
 }
 
 
-@dataclass(frozen=True)
-class Heads:
-    """What is trained beside the model and thrown away."""
-
-    features: AttributeHead
-    patches: PatchHead
-
-
 def matching_loss(images: Tensor, texts: Tensor, is_match: Tensor, num_classes: int, logit_scale: Tensor) -> Tensor:
     """CLIP's loss, except that no class has to find its images.
 
     Class captions would have to share themselves among the images of the class, which was seen to slow these small
     models down. A scene in the batch may be there twice: each row's first match counts, its others are left out.
-
-    Args:
-        images: unit length, [B, D].
-        texts: unit length; the first num_classes are captions of classes. [T, D]
-        is_match: which texts are true of which images. [B, T]
+    Unit-length images [B, D] and texts [T, D], the first num_classes of them of classes, and which match [B, T].
     """
     logits = logit_scale * images @ texts.T
 
@@ -97,17 +84,15 @@ def matching_loss(images: Tensor, texts: Tensor, is_match: Tensor, num_classes: 
     return (half(logits, is_match) + half(logits.T[num_classes:], is_match.T[num_classes:])) / 2
 
 
-def batch_loss(model: ClipModel, heads: Heads, batch: Batch) -> Tensor:
+def batch_loss(model: ClipModel, head: AttributeHead, patch_head: PatchHead, batch: Batch) -> Tensor:
     """Matching of pictures and captions, and naming of their parts."""
-    projected, tokens = model.visual(batch.images)
-    images, texts = F.normalize(projected, dim=-1), model.encode_token_ids(batch.texts.token_ids)
-    is_match = (batch.attributes[:, None] == batch.texts.attributes).all(dim=-1)  # [B, 1, A], [T, A] -> [B, T]
-    return (
-        matching_loss(images, texts, is_match, len(CLASS_NAMES), model.logit_scale)
-        + heads.features.loss(images, batch.attributes)
-        + heads.features.loss(texts, batch.texts.attributes)
-        + heads.patches.loss(tokens, batch.patch_attributes)
-    )
+    pictures, (token_ids, said) = batch
+    projected, tokens = model.visual(pictures.images)
+    images, texts = F.normalize(projected, dim=-1), model.encode_token_ids(token_ids)
+    is_match = (pictures.attributes[:, None] == said).all(dim=-1)  # [B, 1, A], [T, A] -> [B, T]
+    loss = matching_loss(images, texts, is_match, len(CLASS_NAMES), model.logit_scale)
+    loss = loss + head.loss(images, pictures.attributes) + head.loss(texts, said)
+    return loss + patch_head.loss(tokens, pictures.patch_attributes)
 
 
 def build_clip(recipe: Recipe, vocabulary: int) -> ClipModel:
@@ -176,15 +161,15 @@ def train(name: str) -> ClipModel:
     torch.manual_seed(recipe.seed)  # open_clip initialises from the global generator; nothing else draws from it
     diet = prepare(recipe.styles, recipe.seed)
     model = build_clip(recipe, len(diet.used_ids))
-    heads = Heads(AttributeHead(EMBED_DIM), PatchHead(recipe.width))
+    head, patch_head = AttributeHead(EMBED_DIM), PatchHead(recipe.width)
     generator = torch.Generator().manual_seed(recipe.seed)
-    teach_texts(model, heads.features, diet, generator)
-    optimizer = make_optimizer(model, heads.features, heads.patches)
+    teach_texts(model, head, diet, generator)
+    optimizer = make_optimizer(model, head, patch_head)
     model.backend.visual.output_tokens = True
     for step in (bar := tqdm(range(recipe.steps), desc=name, mininterval=1.0)):
         set_learning_rate(optimizer, step, recipe.steps)
         share = 1 / len(recipe.styles) if step < CLEAN_FIRST * recipe.steps else 1.0
-        loss = batch_loss(model, heads, random_batch(diet, share, generator))
+        loss = batch_loss(model, head, patch_head, random_batch(diet, share, generator))
         update(model, optimizer, loss)
         bar.set_postfix(loss=f"{loss.item():.3f}", scale=f"{model.logit_scale.item():.1f}", refresh=False)
     model.backend.visual.output_tokens = False

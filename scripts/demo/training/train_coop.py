@@ -39,15 +39,13 @@ META_REDUCTION = 16  # CoCoOp's meta network has a hidden width of D // 16
 
 def few_shot_images(clip: ClipModel) -> tuple[Tensor, Tensor]:
     """Unnormalised features [60 * SHOTS, D] and labels of the first SHOTS training scenes of each class."""
-    chosen: dict[int, list[int]] = {label: [] for label in range(len(CLASS_NAMES))}
     scenes = train_scenes()
-    for index in np.random.default_rng(0).permutation(len(scenes)):
-        if len(chosen[scenes[index].label]) < SHOTS:
-            chosen[scenes[index].label].append(int(index))
-    order = [(index, label) for label, indices in chosen.items() for index in indices]
-    pictures = as_clip_batch([render(scenes[index], seed=index) for index, _ in order])
+    labels, shuffled = [scene.label for scene in scenes], np.random.default_rng(0).permutation(len(scenes)).tolist()
+    each = ([index for index in shuffled if labels[index] == label][:SHOTS] for label in range(len(CLASS_NAMES)))
+    chosen = [index for indices in each for index in indices]
+    pictures = as_clip_batch([render(scenes[index], seed=index) for index in chosen])
     with torch.no_grad():
-        return clip.project_images(pictures), torch.tensor([label for _, label in order])
+        return clip.project_images(pictures), torch.tensor([labels[index] for index in chosen])
 
 
 def batches(num: int, size: int, epochs: int) -> list[Tensor]:
