@@ -23,7 +23,7 @@ def python(*words: object, **environment: str) -> Done[str]:
     return _run([sys.executable, "-m", *map(str, words)], REPOSITORY, environment)
 
 
-def bash(script: str, *words: object, **environment: str) -> Done[str]:
+def bash(script: str | Path, *words: object, **environment: str) -> Done[str]:
     """A script of `scripts/` from another folder, in the active Python."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     command = ["bash", str(REPOSITORY / "scripts" / script), *map(str, words)]
