@@ -55,8 +55,8 @@ def test_tables_of_a_benchmark_that_is_not_finished(tmp_path: Path) -> None:
 
 
 def test_comparison_by_hand() -> None:
-    before = {str(i): {"label": 0, "top5": [1]} for i in range(6)} | {"6": {"label": 0, "top5": [0]}}
-    after = {str(i): {"label": 0, "top5": [0]} for i in range(6)} | {"6": {"label": 0, "top5": [0]}}
+    before = {str(i): {"label": 0, "top5": [int(i < 6)]} for i in range(7)}
+    after = {str(i): {"label": 0, "top5": [0]} for i in range(7)}
     assert p_value(before, after) == p_value(after, before) == pytest.approx(2 / 2**6)  # six fixed, none broken
     assert p_value(after, after) == 1
     assert (accuracy(list(before.values())), accuracy(list(after.values()))) == ("14.3", "100.0")
