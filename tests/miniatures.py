@@ -30,7 +30,6 @@ from tests import miniature_weights
 NUM_IMAGES = 24  # of each split with captions: more than any K of the retrieval configs
 NUM_CAPTIONS = 5 * NUM_IMAGES + 1  # one image has six
 COLOURS = ("red", "green", "blue", "white", "black", "yellow", "cyan", "magenta")
-_FIRST_C = f"{CORRUPTIONS[0]}/{SEVERITIES[0]}"
 _FOLDERS_IN = {"stanford_cars": "cars_test/", "caltech101": "folder/"}  # what listed paths begin with, in some sets
 
 Maker = Callable[[Path], None]
@@ -38,9 +37,7 @@ Maker = Callable[[Path], None]
 
 def build(root: Path) -> Path:
     """Everything in the first of its layouts: `root/data`, and `root/pretrained` with its own checksums.sha256."""
-    for name in dataset_layouts.LAYOUTS:
-        next(layouts(name))[1](root / "data")
-    for name in ("coco", "flickr30k", "nocaps"):
+    for name in (*dataset_layouts.LAYOUTS, *CAPTION_SETS):
         next(layouts(name))[1](root / "data")
     miniature_weights.build(root / "pretrained")
     return root
@@ -96,19 +93,13 @@ def as_published(monkeypatch: pytest.MonkeyPatch, data_root: Path | None = None)
 # ----------------------------------------------------------------------------------------------------- pictures
 
 
-def _pictures(data_root: Path) -> list[Path]:
-    """The eight pictures that all others are links to; they lie beside the data root."""
-    folder = data_root.parent / "pictures"
-    files = [folder / f"{colour}.jpg" for colour in COLOURS]
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        for colour, file in zip(COLOURS, files, strict=True):
-            Image.new("RGB", (8, 8), colour).save(file)
-    return files
-
-
 def _link(data_root: Path, files: Sequence[Path]) -> None:
-    pictures = _pictures(data_root)
+    """Make files links to the eight pictures, which lie beside the data root."""
+    pictures = [data_root.parent / "pictures" / f"{colour}.jpg" for colour in COLOURS]
+    if not pictures[0].parent.exists():
+        pictures[0].parent.mkdir(parents=True)
+        for colour, picture in zip(COLOURS, pictures, strict=True):
+            Image.new("RGB", (8, 8), colour).save(picture)
     for folder in {file.parent for file in files}:
         folder.mkdir(parents=True, exist_ok=True)
     for number, file in enumerate(files):
@@ -142,7 +133,7 @@ def _every_corruption(place: str, folders: Sequence[str], data_root: Path) -> No
 def _split_set(name: str, layout: SplitLayout, folder: str, images: str, data_root: Path) -> None:
     start = _FOLDERS_IN.get(name, "")
     entries = [[f"{start}image_{label}.jpg", label, words] for label, words in enumerate(class_names(name))]
-    unseen = [[f"{start}unseen_{label}.jpg", label, words] for label, words in enumerate(class_names(name))]
+    unseen = [[f"unseen/{path}", label, words] for path, label, words in entries]
     _write(data_root / folder / layout.split_file, {"train": unseen, "val": [], "test": entries})
     _link(data_root, [data_root / folder / images / path for path, *_ in entries])
 
@@ -165,7 +156,7 @@ def _captions(number: int, count: int = 5) -> list[str]:
 
 
 def _coco_images(split: str) -> list[str]:
-    folder, start = ("train2014", 0) if split == "train" else ("val2014", 1000 if split == "val" else 2000)
+    folder, start = {"train": ("train2014", 0), "val": ("val2014", 1000), "test": ("val2014", 2000)}[split]
     return [f"{folder}/COCO_{folder}_{start + number:012}.jpg" for number in range(NUM_IMAGES)]
 
 
@@ -180,11 +171,9 @@ def _lists(file: str, prefix: str, images: Callable[[str], list[str]], root: str
         named = [(image, _captions(number, 6 if number == 0 else 5)) for number, image in enumerate(images(split))]
         content: list[dict] = [{"image": prefix + image, "caption": texts} for image, texts in named]
         if split == "train":
-            content = [
-                {"caption": text, "image": prefix + image, "image_id": f"coco_{int(Path(image).stem[-5:])}"}
-                for image, texts in named
-                for text in texts
-            ]
+            numbers = {image: f"coco_{int(Path(image).stem[-5:])}" for image, _ in named}
+            rows = [(text, image) for image, texts in named for text in texts]
+            content = [{"caption": text, "image": prefix + image, "image_id": numbers[image]} for text, image in rows]
         _write(data_root / file.format(split=split), content)
         _link(data_root, [data_root / root / image for image, _ in named])
 
@@ -206,45 +195,30 @@ def _nocaps_images() -> list[tuple[str, str]]:
 
 
 def _nocaps_official(place: str, images: str, data_root: Path) -> None:
-    rows = list(enumerate(_nocaps_images()))
-    content = {
-        "licenses": [],
-        "info": {"version": "1.0"},
-        "images": [
-            {"id": number, "open_images_id": Path(name).stem, "file_name": name, "domain": domain, "width": 8,
-             "height": 8, "license": 0, "coco_url": f"https://nocaps.s3.amazonaws.com/val/{name}"}
-            for number, (name, domain) in rows
-        ],
-        "annotations": [
-            {"id": 10 * number + k, "image_id": number, "caption": text}
-            for number, _ in rows
-            for k, text in enumerate(_captions(number, 10))
-        ],
-    }  # fmt: skip
+    content: dict[str, list[dict]] = {"images": [], "annotations": []}
+    for number, (name, domain) in enumerate(_nocaps_images()):
+        address = f"https://nocaps.s3.amazonaws.com/val/{name}"
+        content["images"].append({"id": number, "file_name": name, "domain": domain, "coco_url": address})
+        for k, text in enumerate(_captions(number, 10)):
+            content["annotations"].append({"id": 10 * number + k, "image_id": number, "caption": text})
     _write(data_root / "nocaps" / place / NOCAPS_FILE, content)
-    _link(data_root, [data_root / "nocaps" / images / name for _, (name, _) in rows])
+    _link(data_root, [data_root / "nocaps" / images / name for name, _ in _nocaps_images()])
 
 
 def _nocaps_lists(place: str, images: str, data_root: Path) -> None:
-    published = {"in-domain": 417, "near-domain": 2670, "out-domain": 1413}
-    for domain, size in published.items():
-        content = [
-            {"image": name, "caption": _captions(number, 10), "image_id": number}
-            for number, (name, found) in enumerate(_nocaps_images())
-            if found == domain
-        ]
+    for domain, size in zip(NOCAPS_DOMAINS, (417, 2670, 1413), strict=True):
+        numbered = [(number, name) for number, (name, found) in enumerate(_nocaps_images()) if found == domain]
+        content = [{"image": name, "caption": _captions(n, 10), "image_id": n} for n, name in numbered]
         _write(data_root / "nocaps" / place / f"nocaps_val_{size}_{domain}.json", content)
     _link(data_root, [data_root / "nocaps" / images / name for name, _ in _nocaps_images()])
 
 
 def _coco() -> Iterator[tuple[str, Maker]]:
-    for folder, root in [
-        ("coco2014", "coco2014"), ("coco2014/annotations", "coco2014"), ("coco/annotations", "coco/images"),
-        ("coco/annotations", "coco2014"),
-    ]:  # fmt: skip
+    places = [("coco2014", "coco2014"), ("coco/annotations", "coco/images")]
+    for folder, root in [*places, ("coco2014/annotations", "coco2014"), ("coco/annotations", "coco2014")]:
         file = f"{folder}/coco_karpathy_{{split}}.json"
         yield f"{file}, {root}", partial(_lists, file, "", _coco_images, root)
-    for folder, root in [("coco2014", "coco2014"), ("coco/annotations", "coco/images")]:
+    for folder, root in places:
         yield f"{folder}/dataset_coco.json", partial(_karpathy, f"{folder}/dataset_coco.json", _coco_images, root)
 
 

@@ -26,11 +26,6 @@ def ids(cases: list[tuple]) -> list[str]:
     return [f"{name}-{words}" for name, words, _ in cases]
 
 
-@pytest.fixture(scope="module")
-def everything(tmp_path_factory) -> Path:
-    return miniatures.build(tmp_path_factory.mktemp("miniatures"))
-
-
 def listing(root: Path) -> dict[str, tuple[int, int]]:
     """Every file and folder with its size and time of change."""
     stats = {str(path): path.lstat() for path in [root, *root.rglob("*")]}
@@ -64,8 +59,8 @@ def test_every_layout_of_a_caption_set(tmp_path, monkeypatch, name, words, make)
     assert listing(tmp_path) == before
 
 
-def test_every_weight_file_is_read_by_its_loader(everything):
-    weights = everything / "pretrained"
+def test_every_weight_file_is_read_by_its_loader(miniature):
+    weights = miniature / "pretrained"
     sizes = {"ViT-B/16": 32, "ViT-L/14": 28, "ViT-L/14@336px": 42, "ViT-B/32": 64, "RN50x64": 64}
     for name, size in sizes.items():
         assert name in OPENAI_NAMES

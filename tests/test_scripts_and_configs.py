@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from clipscore.config.load import REPOSITORY, available_configs
 from scripts import run
 from scripts.runs.command_line import CommandLine
-from tests import miniatures
+from tests.commands import bash, roots
 
 TASK_FOLDERS = ("classification", "retrieval", "captioning")
 SCRIPTS = sorted(path for task in TASK_FOLDERS for path in (REPOSITORY / "scripts" / task).glob("*.sh"))
@@ -30,23 +29,16 @@ else:
 
 
 @pytest.fixture(scope="module")
-def miniature(tmp_path_factory) -> Path:
-    return miniatures.build(tmp_path_factory.mktemp("miniature"))
-
-
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory) -> dict[str, list[list[str]]]:
+def commands(tmp_path_factory) -> dict[Path, list[list[str]]]:
     """What each script gives to `python -m scripts.run`, taken down by a stand-in for python."""
     folder = tmp_path_factory.mktemp("bin")
     (folder / "python").write_text(STUB.format(python=sys.executable))
     (folder / "python").chmod(0o755)
-    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "RLCF_USE_ACTIVE_ENV": "1"}
-    environment.pop("NPROC", None)
     found = {}
     for script in RUNS:
-        done = subprocess.run(["bash", script, "cpu"], env=environment, capture_output=True, text=True, timeout=60)
+        done = bash(script, "cpu", PATH=f"{folder}:{os.environ['PATH']}", NPROC="1")
         assert done.returncode == 0, done.stderr
-        found[script.relative_to(REPOSITORY).as_posix()] = [json.loads(line) for line in done.stdout.splitlines()]
+        found[script] = [json.loads(line) for line in done.stdout.splitlines()]
     return found
 
 
@@ -59,11 +51,10 @@ def test_every_config_is_run_by_a_script(commands):
 def test_data_and_models_of_a_script_are_found(script, commands, miniature, tmp_path, monkeypatch):
     if script.parent.name == "captioning" and shutil.which("java") is None:
         pytest.skip("caption metrics need Java")
-    for variable, folder in {"RLCF_DATA": "data", "RLCF_PRETRAINED": "pretrained"}.items():
-        monkeypatch.setenv(variable, str(miniature / folder))
-    monkeypatch.setenv("RLCF_OUTPUT", str(tmp_path))
+    for variable, folder in {**roots(miniature), "RLCF_OUTPUT": str(tmp_path)}.items():
+        monkeypatch.setenv(variable, folder)
     checked = []
-    for words in commands[script.relative_to(REPOSITORY).as_posix()]:
+    for words in commands[script]:
         for config in CommandLine.parse([*words, "partial=true"]).configs(run.config_class):
             run.task_class(config).check(config)
             checked.append(config.column)

@@ -87,11 +87,6 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def press(self, key: str, text: str = "") -> None:
-        """A key, down and up."""
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, text=text if kind == "keyDown" else "")
-
     def complaints(self) -> list[str]:
         """Errors and warnings of the console, exceptions, and violations of the page's own policy."""
         wanted = {"Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"}

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from PIL import Image
+
+from tests.scripts.synthetic_runs import write_files
 
 HOSTILE = "</script><img src=x onerror=alert(1)>{{title}}"
 NAMES = ["cat", HOSTILE, "dog & <b>bone</b>", "bird"]
@@ -25,15 +26,10 @@ def write_run(
     """A run folder named after its config's name; `about` may be given among the config's keys."""
     about = config.pop("about", {})
     config = {"task": task, "dataset": "mine", "name": folder.name, "seed": 3, "method": "rlcf", **config}
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "about.json").write_text(json.dumps(about))
     environment = {"commit": "0123456789", "gpu": None, "packages": {"torch": "2.0"}}
-    (folder / "env.json").write_text(json.dumps({"fingerprint": {"data": "ab"}, "environments": [environment]}))
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    if summary is not None:
-        (folder / "summary.json").write_text(json.dumps({"num_samples": len(rows), "num_errors": 0, **summary}))
-    return folder
+    summary = None if summary is None else {"num_samples": len(rows), "num_errors": 0, **summary}
+    stored = {"fingerprint": {"data": "ab"}, "environments": [environment]}
+    return write_files(folder, config, stored, map(json.dumps, rows), summary, about)
 
 
 def pictures(root: Path, count: int) -> list[str]:

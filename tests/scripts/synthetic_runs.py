@@ -20,15 +20,9 @@ from scripts.tables.paper import PaperRun, PaperTable, Row
 def write_run(
     root: Path, config: str, words: Sequence[str], dataset: str, lines: Iterable[str], summary: dict | None = None
 ) -> Path:
-    """A run folder as the launcher writes it, as far as its readers look.
+    """A run folder as the launcher writes it: of a YAML file and `key=value` words, for a data set (the column).
 
-    Args:
-        root: the output root.
-        config: YAML file.
-        words: `key=value` overrides.
-        dataset: the column.
-        lines: records as JSON.
-        summary: of a finished run.
+    `lines` are records as JSON; `summary` is that of a finished run.
     """
     made = load_config(config, [*words, f"output_root={root}"], config_class, dataset)
     return write_folder(made, lines, summary)
@@ -36,13 +30,20 @@ def write_run(
 
 def write_folder(config: RunConfig, lines: Iterable[str], summary: dict | None = None) -> Path:
     """The same of a configuration."""
-    path = run_path(config)
+    environment: dict[str, Any] = {"fingerprint": {}, "environments": []}
+    return write_files(run_path(config), config.model_dump(mode="json"), environment, lines, summary)
+
+
+def write_files(
+    path: Path, config: dict, environment: dict, lines: Iterable[str], summary: dict | None, about: dict | None = None
+) -> Path:
+    """The same of the files' contents."""
     path.mkdir(parents=True)
-    (path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    (path / "env.json").write_text('{"fingerprint": {}, "environments": []}')
+    (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     (path / "rows.jsonl").write_text("".join(f"{line}\n" for line in lines))
-    if summary is not None:
-        (path / "summary.json").write_text(json.dumps(summary))
+    for name, content in {"env": environment, "about": about, "summary": summary}.items():
+        if content is not None:
+            (path / f"{name}.json").write_text(json.dumps(content))
     return path
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,23 +9,13 @@ import pytest
 from clipscore.config.load import REPOSITORY
 from scripts.demo.make_data import make_data
 from tests.classification import test_runs as classification
+from tests.commands import bash, roots
 from tests.retrieval import test_runs as retrieval
 
-TASKS = {
-    "classification": "*.sh",
-    "retrieval": "*.sh",
-    "captioning": "[te][tv]a*.sh",
-}  # tta_* and eval_*; the others train
+TASKS = {"classification": "*.sh", "retrieval": "*.sh", "captioning": "[te][tv]a*.sh"}  # tta_*, eval_*; not train_*
 SCRIPTS = [path for task, names in TASKS.items() for path in sorted((REPOSITORY / "scripts" / task).glob(names))]
-CAPTIONER = [
-    "policy=demo/policy.pt",
-    "device=cpu",
-    "num_workers=0",
-    "llm=demo/opt",
-    "prefix_length=7",
-    "mapper_layers=2",
-]
-CAPTIONER += ["decoding.max_new_tokens=8", "metrics=[clipscore]", "metric_model=demo/reward.pt"]
+CAPTIONER = ["policy=demo/policy.pt", "device=cpu", "num_workers=0", "llm=demo/opt", "prefix_length=7"]
+CAPTIONER += ["mapper_layers=2", "decoding.max_new_tokens=8", "metrics=[clipscore]", "metric_model=demo/reward.pt"]
 IMAGENET_C = {"classification/rlcf_imagenet_c": dict(classification.every_config())["rlcf_encoder"]}
 WORDS = {  # script -> what makes a demo run of it
     **{f"classification/{name}": [*classification.QUICK, *words] for name, words in classification.every_config()},
@@ -55,13 +43,7 @@ def name_of(script: Path) -> str:
 def environment(tmp_path_factory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("scripts")
     make_data(root / "data")
-    roots = {"RLCF_DATA": root / "data", "RLCF_PRETRAINED": REPOSITORY / "pretrained", "RLCF_OUTPUT": root / "output"}
-    return {**os.environ, **{key: str(value) for key, value in roots.items()}, "RLCF_USE_ACTIVE_ENV": "1"}
-
-
-def bash(script: Path, environment: dict[str, str], *words: str) -> subprocess.CompletedProcess:
-    command = ["bash", str(script), *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, cwd="/")
+    return roots(root, REPOSITORY / "pretrained")
 
 
 def test_there_is_a_script_for_every_config():
@@ -70,11 +52,11 @@ def test_there_is_a_script_for_every_config():
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
 def test_script(script, environment):
-    task = script.parent.name
-    shown = bash(script, environment, "--help").stdout
+    task, name = script.parent.name, f"{name_of(script)}.sh"
+    shown = bash(name, "--help", **environment).stdout
     for word in ("GPU", "dataset=", "policy: str", "limit: int", "lr: float", *KEYS[task]):
         assert word in shown
-    done = bash(script, environment, "cpu", f"dataset={DATASET[task]}", "limit=1", *WORDS[name_of(script)])
+    done = bash(name, "cpu", f"dataset={DATASET[task]}", "limit=1", *WORDS[name_of(script)], **environment)
     assert done.returncode == 0, done.stderr
     columns = [f"{DATASET[task]}/{d}" for d in retrieval.DIRECTIONS] if task == "retrieval" else [DATASET[task]]
     table = ["dataset", *columns] * (2 if script.stem.startswith("eval") else 1)  # eval_*: CapDec, then ClipCap
@@ -82,14 +64,13 @@ def test_script(script, environment):
 
 
 def test_one_direction_by_itself(environment):
-    script = REPOSITORY / "scripts/retrieval/zero_shot.sh"
     words = ["cpu", f"dataset={DATASET['retrieval']}", "limit=2", *retrieval.QUICK, "direction=text_to_image"]
-    lines = bash(script, environment, *words).stdout.splitlines()
+    lines = bash("retrieval/zero_shot.sh", *words, **environment).stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["dataset", "demo_scenes/noise/text_to_image"]
 
 
 def test_the_gpu_comes_first(environment):
     for words in ([], ["dataset=demo/noise"], ["cuda:0"]):
-        refused = bash(SCRIPTS[0], environment, *words)
+        refused = bash(f"{name_of(SCRIPTS[0])}.sh", *words, **environment)
         assert refused.returncode == 2
         assert "the first argument is the GPU's number" in refused.stderr and "GPU [key=value ...]" in refused.stderr

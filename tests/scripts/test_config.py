@@ -48,23 +48,14 @@ def test_parse_yaml_names_the_line_of_a_duplicate_and_of_bad_syntax() -> None:
     assert parse_yaml("a: [1\nb: 2\n")[1][0].startswith("line 2: not YAML: ")
 
 
-def test_the_file_and_the_command_line_read_numbers_alike(workspace: Path) -> None:
-    assert load(workspace / "dummy.yaml").lr == 0.007
-    words = ["lr=2e-4", "section.scale=3", "section.models=[a,b]", "section.pair=[0.5,1]"]
-    config = load(workspace / "dummy.yaml", *words)
-    assert (config.lr, config.section.scale, config.section.models) == (2e-4, 3.0, ["a", "b"])
+def test_values_of_the_file_and_of_overrides(workspace: Path) -> None:
+    file = workspace / "dummy.yaml"
+    assert (load(file).lr, load(file).name, load(file, "name=other").name) == (0.007, "dummy", "other")
+    config = load(file, "lr=1", "lr=2e-4", "section.scale=3", "section.models=[a,b]", "section.pair=[0.5,1]")
+    assert (config.lr, config.section.scale, config.section.models) == (2e-4, 3.0, ["a", "b"])  # the last lr
     assert config.section.pair == (0.5, 1.0)
-
-
-def test_the_last_of_two_overrides_wins_and_a_null_section_is_opened(workspace: Path) -> None:
-    config = load(workspace / "dummy.yaml", "lr=1", "lr=2", "momentum=null", "momentum.scale=4")
-    assert (config.lr, config.momentum.scale) == (2.0, 4.0)
-    assert load(workspace / "dummy.yaml", "momentum.scale=4", "momentum=null").momentum is None
-
-
-def test_the_name_is_the_files_unless_given(workspace: Path) -> None:
-    assert load(workspace / "dummy.yaml").name == "dummy"
-    assert load(workspace / "dummy.yaml", "name=other").name == "other"
+    assert load(file, "momentum=null", "momentum.scale=4").momentum.scale == 4.0
+    assert load(file, "momentum.scale=4", "momentum=null").momentum is None
 
 
 def test_roots_come_from_the_command_line_then_the_environment_then_paths_yaml(
@@ -104,17 +95,6 @@ def test_all_mistakes_are_told_at_once(workspace: Path) -> None:
     }
 
 
-def test_a_bad_word_alone_is_enough(workspace: Path) -> None:
-    assert problems(workspace / "dummy.yaml", "oops") == [
-        "'oops' is not an override; write key=value, for example lr=7e-3"
-    ]
-
-
-def test_a_missing_data_set_is_told(workspace: Path) -> None:
-    with pytest.raises(ConfigError, match="dataset: missing, expected str"):
-        load(workspace / "dummy.yaml", dataset=None)
-
-
 @pytest.mark.parametrize(
     ("text", "match"),
     [
@@ -130,7 +110,10 @@ def test_a_config_without_a_known_task_is_refused(workspace: Path, text: str, ma
         load(workspace / "bad.yaml")
 
 
-def test_a_missing_file_lists_those_there_are(workspace: Path) -> None:
+def test_what_is_missing_is_told(workspace: Path) -> None:
+    assert problems(workspace / "dummy.yaml", "oops")[0].startswith("'oops' is not an override; write key=value")
+    with pytest.raises(ConfigError, match="dataset: missing, expected str"):
+        load(workspace / "dummy.yaml", dataset=None)
     with pytest.raises(ConfigError, match=r"no config file .*nowhere\.yaml; there are: "):
         load(workspace / "nowhere.yaml")
 
@@ -146,13 +129,8 @@ def test_describe_fields_lists_sections_and_current_values() -> None:
     assert found["section.scale"] == ("float", 2.5, "a factor")
     assert found["section"] == ("section", "(below)", "")
     assert found["momentum"] == ("section | null", None, "")
-    assert found["dataset"][1] == "required"
-    assert found["limit"][0] == "int | null"
-
-
-def test_type_name() -> None:
+    assert (found["dataset"][1], found["limit"][0]) == ("required", "int | null")
     assert type_name(DummyConfig.model_fields["items"].annotation) == "[{weight: float}]"
-    assert type_name(dict) == "dict"
 
 
 def test_official_names_lead_to_the_key_they_have_here() -> None:
@@ -173,8 +151,5 @@ def test_official_names_lead_to_the_key_they_have_here() -> None:
 
 
 def test_every_official_name_leads_somewhere() -> None:
-    keys = {
-        key for task in ("classification", "retrieval", "captioning")
-        for key, *_ in describe_fields(run.config_class(task), {})
-    }  # fmt: skip
-    assert set(OFFICIAL_NAMES.values()) <= keys
+    tasks = map(run.config_class, ("classification", "retrieval", "captioning"))
+    assert set(OFFICIAL_NAMES.values()) <= {key for task in tasks for key, *_ in describe_fields(task, {})}

@@ -10,7 +10,6 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from PIL import Image
 
 from classification.data.find import find_dataset
 from clipscore.data.images import open_image
@@ -53,7 +52,7 @@ def holds(one: scenes.Digit, relation: str, other: scenes.Digit) -> bool:
 @pytest.fixture(scope="module")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
-    make_data.make_data(root, with_train=True)
+    make_data.make_data(root)
     return root
 
 
@@ -67,20 +66,18 @@ def test_train_and_test_digits_are_disjoint_and_complete() -> None:
     assert {scene.digits[0].image_index for scene in scenes.train_scenes()} == train
     assert {digit.image_index for scene in arrangements.retrieval_scenes() for digit in scene.digits} <= test
     assert {digit.image_index for scene in arrangements.scene_pairs(100, seed=1) for digit in scene.digits} <= train
-    with pytest.raises(ValueError, match="unknown split 'val'"):
-        scenes.digit_images("val")
 
 
 def test_retrieval_scenes_differ_in_content_and_come_in_similar_pairs() -> None:
     found = arrangements.retrieval_scenes()
     assert len(found) == len({scene.content for scene in found}) == arrangements.N_SCENES
+    assert {scene.layout for scene in found} == set(arrangements.LAYOUTS)
     for one, other in zip(found[0::4], found[1::4], strict=True):
         assert one.layout == other.layout
         assert [a.colour for a in one.digits] == [b.colour for b in other.digits]
         assert sum(a.value != b.value for a, b in zip(one.digits, other.digits, strict=True)) == 1
     for one, other in zip(found[2::4], found[3::4], strict=True):
         assert sorted(d.image_index for d in one.digits) == sorted(d.image_index for d in other.digits)
-    assert {scene.layout for scene in found} == set(arrangements.LAYOUTS)
 
 
 def test_captions_are_true_of_one_scene_and_name_every_digit() -> None:
@@ -104,11 +101,8 @@ def test_captions_are_true_of_one_scene_and_name_every_digit() -> None:
 def test_label_is_colour_times_digit() -> None:
     labels = [scene.label for scene in scenes.test_scenes()]
     assert labels == sorted(labels) and np.bincount(labels).tolist() == [4] * 60
-    seven = scenes.digit_images("test")[7][0]
-    scene = scenes.Scene((scenes.Digit(seven, "blue", 0, 0),))
+    scene = scenes.Scene((scenes.Digit(scenes.digit_images("test")[7][0], "blue", 0, 0),))
     assert (scene.digits[0].name, scene.label) == ("blue seven", 27)
-    with pytest.raises(ValueError, match="exactly one digit, got 2"):
-        _ = scenes.Scene(scene.digits * 2).label
 
 
 @pytest.mark.parametrize("style", styles.STYLES)
@@ -126,13 +120,9 @@ def test_rendering_depends_on_its_seed_only(style: str) -> None:
 
 @pytest.mark.parametrize(
     ("style", "severity", "message"),
-    [
-        ("fog", 1, "unknown style 'fog'; expected one of clean"),
-        ("noise", 6, "expected 0 to 5, got 6"),
-        ("blur", -1, "expected 0 to 5, got -1"),
-        ("clean", 1, "expected 0, got 1"),
-    ],
-)
+    [("fog", 1, "unknown style 'fog'; expected one of clean"), ("noise", 6, "expected 0 to 5, got 6"),
+     ("clean", 1, "expected 0, got 1")],
+)  # fmt: skip
 def test_render_refuses(style: str, severity: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         styles.render(scenes.test_scenes()[0], style, severity)
@@ -154,21 +144,10 @@ def test_scene_files_have_the_retrieval_form(data_root: Path, style: str) -> Non
     folder = data_root / "demo_scenes" / style
     entries = json.loads((folder / "annotations" / "test.json").read_text())
     pictures, texts = styles.retrieval_pictures(style)
-    assert len(entries) == arrangements.N_SCENES
-    assert [entry["caption"] for entry in entries] == texts
-    assert texts == styles.retrieval_pictures("clean")[1]
+    assert [entry["caption"] for entry in entries] == texts == styles.retrieval_pictures("clean")[1]
     assert entries[7].keys() == {"image", "caption"} and entries[7]["image"] == "images/00007.png"
     for entry, picture in zip(entries[::29], pictures[::29], strict=True):
         assert open_image(folder / entry["image"]).tobytes() == picture.tobytes()
-
-
-def test_training_scenes_have_the_coco_form(data_root: Path) -> None:
-    folder = data_root / "demo_scenes" / "clean"
-    entries = json.loads((folder / "annotations" / "train.json").read_text())
-    assert all(entry.keys() == {"caption", "image", "image_id"} for entry in entries)
-    assert len(entries) == 4 * make_data.N_TRAIN_SCENES == 4 * len({entry["image_id"] for entry in entries})
-    assert all((folder / entry["image"]).is_file() for entry in entries)
-    assert not (data_root / "demo_scenes" / "noise" / "train").exists()
 
 
 @pytest.fixture
@@ -180,7 +159,7 @@ def two_styles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("two_styles")
 @pytest.mark.parametrize("name", ["demo", "demo_scenes"])
-def test_make_data_is_idempotent_and_replaces_an_old_version(tmp_path: Path, name: str) -> None:
+def test_make_data_is_idempotent_and_replaces_its_own_folders_only(tmp_path: Path, name: str) -> None:
     make_data.make_data(tmp_path)
     folder = tmp_path / name
     before = (folder / "manifest.json").stat().st_mtime_ns
@@ -191,17 +170,26 @@ def test_make_data_is_idempotent_and_replaces_an_old_version(tmp_path: Path, nam
     make_data.make_data(tmp_path)
     assert not (folder / "stale").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo", "demo_scenes"]
+    (folder / "manifest.json").rename(folder / "mine.txt")
+    with pytest.raises(ValueError, match=rf"{name} exists and has no manifest\.json"):
+        make_data.make_data(tmp_path)
+    assert (folder / "mine.txt").is_file()
 
 
 @pytest.mark.usefixtures("two_styles")
 def test_training_scenes_are_added_on_request_and_kept(tmp_path: Path) -> None:
     folder = make_data.make_scene_data(tmp_path)
-    train = folder / "clean" / "annotations" / "train.json"
+    train = folder / "clean/annotations/train.json"
     assert not train.exists()
     make_data.make_scene_data(tmp_path, with_train=True)
     before = train.stat().st_mtime_ns
     make_data.make_scene_data(tmp_path)
     assert train.stat().st_mtime_ns == before
+    entries = json.loads(train.read_text())  # in COCO's form
+    assert all(entry.keys() == {"caption", "image", "image_id"} for entry in entries)
+    assert len(entries) == 4 * make_data.N_TRAIN_SCENES == 4 * len({entry["image_id"] for entry in entries})
+    assert all((folder / "clean" / entry["image"]).is_file() for entry in entries)
+    assert not (folder / "noise/train").exists()
 
 
 @pytest.mark.usefixtures("two_styles")
@@ -213,28 +201,8 @@ def test_make_data_is_complete_or_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(make_data, writer, fail)
     with pytest.raises(OSError, match="disk full"):
         make_data.make_data(tmp_path)
-    whole = {"write_image_folder": ["demo_scenes"], "write_captioned": []}[writer]
+    whole = ["demo_scenes"] if writer == "write_image_folder" else []
     assert [path.name for path in tmp_path.iterdir()] == whole
-
-
-@pytest.mark.usefixtures("two_styles")
-@pytest.mark.parametrize("name", ["demo", "demo_scenes"])
-def test_make_data_leaves_a_foreign_folder_alone(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "mine.txt").write_text("keep")
-    with pytest.raises(ValueError, match=rf"{name} exists and has no manifest\.json"):
-        make_data.make_data(tmp_path)
-    assert (tmp_path / name / "mine.txt").read_text() == "keep"
-
-
-def test_captions_hold_both_prompts() -> None:
-    ids = captions.caption_token_ids()
-    red_seven = scenes.CLASS_NAMES.index("red seven")
-    for prompt in ("a photo of a red seven.", "a_photo_of_a red seven."):
-        assert any(
-            torch.equal(ids[wording, red_seven], open_clip.tokenize(prompt, context_length=24)[0])
-            for wording in range(len(ids))
-        )
 
 
 @pytest.mark.parametrize("layout", arrangements.LAYOUTS)
@@ -244,21 +212,12 @@ def test_scene_tokens_are_those_of_open_clip(layout: str) -> None:
     assert torch.equal(captions.scene_token_ids(scene), plain)
 
 
-@pytest.mark.parametrize("may_flip", [True, False])
-def test_scenes_are_never_flipped(may_flip: bool) -> None:
+def test_scenes_are_never_flipped() -> None:
     images = torch.arange(24.0).expand(64, 3, 24, 24)  # grows to the right
-    generator = torch.Generator().manual_seed(0)
-    views = batches.random_views(images, generator, batches.SCENE_CROP_SCALE, may_flip)
-    assert (views[..., -1] > views[..., 0]).all() != may_flip
-
-
-def test_batches_of_scenes_come_in_pairs_with_their_captions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "PAIRS_PER_STYLE", 3)
-    pictures, ids = batches.scene_pictures(("clean", "blur"), seed=0)
-    shown = arrangements.scene_pairs(3, seed=0)
-    assert pictures.images.shape == (12, 3, 24, 24) and ids.shape == (12, 4, captions.CONTEXT_LENGTH)
-    assert torch.equal(ids[4], captions.scene_token_ids(shown[4]))
-    assert torch.equal(pictures.attributes[4], attribute_heads.attributes_of(shown[4]))
+    for may_flip in (True, False):
+        generator = torch.Generator().manual_seed(0)
+        views = batches.random_views(images, generator, batches.SCENE_CROP_SCALE, may_flip)
+        assert (views[..., -1] > views[..., 0]).all() != may_flip
 
 
 def test_attributes_name_what_is_where() -> None:
@@ -266,11 +225,10 @@ def test_attributes_name_what_is_where() -> None:
     digits = scenes.Digit(seven, "red", 6, 0, 12), scenes.Digit(two, "cyan", 3, 12, 12)
     scene = scenes.Scene(digits, layout="column")
     assert attribute_heads.attributes_of(scene).tolist() == [2, 1, 8, 6, 3, 0, 0]
-    patches = attribute_heads.patch_attributes_of(scene).reshape(6, 6, 2)
     expected = torch.zeros(6, 6, 2, dtype=torch.uint8)  # patch middles are at 2, 6, 10, ...
     expected[:3, 1:4] = torch.tensor([1, 8], dtype=torch.uint8)
     expected[3:, 1:4] = torch.tensor([6, 3], dtype=torch.uint8)
-    assert torch.equal(patches, expected)
+    assert torch.equal(attribute_heads.patch_attributes_of(scene).reshape(6, 6, 2), expected)
 
 
 def test_matching_loss() -> None:
@@ -279,25 +237,10 @@ def test_matching_loss() -> None:
     torch.testing.assert_close(loss, torch.tensor(0.126928))  # log(1 + exp(-2)), in both directions
     twice = torch.cat([texts, texts[:1]])  # the first image has a second caption, which is left out
     is_match = torch.tensor([[True, False, True], [False, True, False]])
-    loss = train_clip.matching_loss(images, twice, is_match, 3 - 1, torch.tensor(2.0))
+    loss = train_clip.matching_loss(images, twice, is_match, 2, torch.tensor(2.0))
     # image 1 against texts 0 and 1; image 2 against all three; of the texts only the third looks for its image
-    expected = ((0.126928 + torch.log(torch.tensor(1 + 2 * np.exp(-2.0)))) / 2 + 0.126928) / 2
-    torch.testing.assert_close(loss, expected.float())
-
-
-def test_ranks_are_counted_from_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two scenes of two captions; the second scene's picture is nearer to a caption of the first."""
-
-    class Reader:
-        tokenize = staticmethod(lambda texts: texts)
-        encode_token_ids = staticmethod(lambda texts: torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [-1.0, 0.0]]))
-        encode_images = staticmethod(lambda images: torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
-
-    blank = Image.new("RGB", (24, 24))
-    monkeypatch.setattr(evaluate, "retrieval_pictures", lambda style: ([blank, blank], [["a", "b"], ["c", "d"]]))
-    to_images, to_texts = evaluate.retrieval_ranks(Reader(), "clean")
-    assert (to_images.tolist(), to_texts.tolist()) == ([1, 2, 1, 1], [1, 2])
-    assert evaluate.recall(to_images, 1) == 75
+    expected = ((0.126928 + np.log(1 + 2 * np.exp(-2.0))) / 2 + 0.126928) / 2
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", evaluate.MODEL_NAMES)
@@ -325,10 +268,3 @@ def test_shipped_reward_reads_shifted_scenes_better(style: str) -> None:
     policy, reward = ([evaluate.recall(ranks, 1) for ranks in evaluate.retrieval_ranks(m, style)] for m in models)
     assert all(better > worse + 10 for better, worse in zip(reward, policy, strict=True))
     assert evaluate.zero_shot_accuracy(models[1], style, "a photo of a {}.") > 65
-
-
-def test_saved_weights_are_a_function_of_the_weights(tmp_path: Path) -> None:
-    model = load_clip("policy.pt", WEIGHTS)
-    train_clip.save(model, tmp_path / "a.pt")
-    train_clip.save(model, tmp_path / "b.pt")
-    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()

@@ -13,18 +13,12 @@ from classification.data.layouts import FolderLayout, SplitLayout
 from clipscore.config.load import REPOSITORY
 from clipscore.config.yaml12 import parse_yaml
 from clipscore.data.caption_layouts import LAYOUTS as CAPTION_LAYOUTS
-from scripts.fetch.manifest import FILES, RemoteFile
+from scripts.fetch.manifest import FILES
 
 DATA_PAGE = (REPOSITORY / "pretrained/DATA.md").read_text(encoding="utf-8")
 WEIGHTS_PAGE = (REPOSITORY / "pretrained/README.md").read_text(encoding="utf-8")
-CHECKSUMS = dict(
-    reversed(line.split()) for line in (REPOSITORY / "pretrained/checksums.sha256").read_text().splitlines()
-)
+CHECKSUMS = (REPOSITORY / "pretrained/checksums.sha256").read_text()
 NEEDED = [file for file in FILES if file.needed_by]
-
-
-def path_of(file: RemoteFile) -> str:
-    return file.path
 
 
 def rows(page: str, cell: str) -> list[list[str]]:
@@ -33,7 +27,7 @@ def rows(page: str, cell: str) -> list[list[str]]:
     return [cells for cells in lines if f"`{cell}`" in cells]
 
 
-@pytest.mark.parametrize("file", NEEDED, ids=path_of)
+@pytest.mark.parametrize("file", NEEDED, ids=lambda file: file.path)
 def test_each_file_has_its_row_in_the_data_page(file):
     if file.group == "nocaps":  # a sentence instead of a table
         assert f"`{file.path}`, from <{file.address}>" in DATA_PAGE
@@ -49,10 +43,8 @@ def test_no_other_weights_and_checksums_are_on_the_pages():
     section = DATA_PAGE[DATA_PAGE.index("## Weights") : DATA_PAGE.index("## ImageNet")]
     paths = set(re.findall(r"^\| `([^`]+)`", section, re.MULTILINE))
     assert paths == {file.path for file in NEEDED if not file.is_annotation}
-    for checksum in re.findall(r"\| (sha256|md5) ([0-9a-f]+) \|", DATA_PAGE):
-        assert len(checksum[1]) == {"sha256": 64, "md5": 32}[checksum[0]]
-    sha256 = {file.path: file.checksum.split(":")[1] for file in FILES if (file.checksum or "").startswith("sha256")}
-    assert sha256 == CHECKSUMS
+    sums = {file.path: file.checksum for file in FILES if (file.checksum or "").startswith("sha256")}
+    assert sums == {path: f"sha256:{found}" for found, path in map(str.split, CHECKSUMS.splitlines())}
 
 
 @pytest.mark.parametrize("name", IMAGE_LAYOUTS)
@@ -74,13 +66,10 @@ def test_each_data_set_is_in_the_data_page_with_its_folder_and_count(name):
 
 def test_annotation_files_go_where_runs_look_for_them():
     for file in FILES:
-        if file.group in CAPTION_LAYOUTS:
-            layout = CAPTION_LAYOUTS[file.group]
+        if layout := CAPTION_LAYOUTS.get(file.group):
             split = re.sub(r".*_(\w+)\.json", r"\1", file.path)
-            looked_for = {
-                f"{at}/{name.format(split=split)}" for at in layout.folders for name in layout.annotation_files
-            }
-            assert {file.path, *file.other_paths} <= looked_for
+            names = [name.format(split=split) for name in layout.annotation_files]
+            assert {file.path, *file.other_paths} <= {f"{at}/{name}" for at in layout.folders for name in names}
     splits = {file.path for file in FILES if file.group == "splits"}
     layouts = [layout for layout in IMAGE_LAYOUTS.values() if isinstance(layout, SplitLayout)]
     assert splits == {f"{at.folders[0]}/{at.split_file}" for at in layouts if at.split_file.endswith(".json")}
@@ -98,15 +87,14 @@ def test_every_weight_that_a_config_names_is_in_the_manifest():
     paths = {path for file in NEEDED for path in (file.path, *file.other_paths)}
     for config in sorted((REPOSITORY / "configs").rglob("*.yaml")):
         values, _ = parse_yaml(config.read_text(encoding="utf-8"))
-        models = values.get("reward", {}).get("models", []) if isinstance(values.get("reward"), dict) else []
+        reward = values.get("reward")
+        models = reward.get("models", []) if isinstance(reward, dict) else []
         models = [models] if isinstance(models, str) else models
         names = [model if isinstance(model, str) else model["name"] for model in models]
-        for name in filter(None, [values.get("policy"), *names]):
-            assert f"clip/{name.replace('/', '-').replace('@', '-')}.pt" in paths, config
-        if values.get("checkpoint"):
-            assert f"{values['checkpoint']}/ckpt-latest.pt" in paths, config
-        if str(values.get("prompt_start", "")).startswith("co"):
-            assert values["prompt_start"] in paths, config
+        wanted = [f"clip/{re.sub('[/@]', '-', name)}.pt" for name in [values.get("policy"), *names] if name]
+        wanted += [f"{values['checkpoint']}/ckpt-latest.pt"] if values.get("checkpoint") else []
+        wanted += [start] if (start := str(values.get("prompt_start", ""))).startswith("co") else []
+        assert paths.issuperset(wanted), config
     assert CaptioningConfig.model_fields["metric_model"].default == "ViT-B/32" and "clip/ViT-B-32.pt" in paths
 
 
@@ -118,7 +106,6 @@ def test_openai_addresses_are_those_of_open_clip():
 
 def test_the_weights_page_names_every_folder_and_size():
     for file in (file for file in NEEDED if not file.is_annotation):
-        folder = file.path.split("/prompt_learner")[0].split("/ckpt-latest")[0]
-        assert f"`{'opt-125m/' if file.group == 'opt' else folder}" in WEIGHTS_PAGE
-        big = file.size is not None and file.size > 1_000
-        assert not big or f"{file.size:,}" in WEIGHTS_PAGE
+        folder = "opt-125m/" if file.group == "opt" else re.split("/prompt_learner|/ckpt-latest", file.path)[0]
+        assert f"`{folder}" in WEIGHTS_PAGE
+        assert (file.size or 0) <= 1_000 or f"{file.size:,}" in WEIGHTS_PAGE

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import signal
 import socket
@@ -24,6 +23,7 @@ import pytest
 from clipscore.config.load import REPOSITORY
 from scripts.fetch import __main__ as fetch_pretrained
 from scripts.fetch.manifest import FILES, RemoteFile
+from tests.commands import bash, roots
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 CUT_AT = 300_000
@@ -85,14 +85,14 @@ def server(monkeypatch) -> Iterator[Server]:
 
 
 @pytest.fixture
-def roots(tmp_path, monkeypatch) -> Path:
-    for variable, folder in [("RLCF_DATA", "data"), ("RLCF_PRETRAINED", "weights"), ("RLCF_OUTPUT", "output")]:
-        monkeypatch.setenv(variable, str(tmp_path / folder))
+def root(tmp_path, monkeypatch) -> Path:
+    for variable, folder in roots(tmp_path).items():
+        monkeypatch.setenv(variable, folder)
     return tmp_path
 
 
 @pytest.fixture
-def weights(server, roots, monkeypatch) -> RemoteFile:
+def weights(server, root, monkeypatch) -> RemoteFile:
     """One file of weights, alone in the manifest and on the server."""
     server.files["/a.pt"] = CONTENT
     file = RemoteFile(
@@ -111,10 +111,17 @@ def names_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_fresh_download_and_a_second_call(weights, server, roots, capsys):
+@pytest.fixture
+def part(root) -> Path:
+    """Where a download is written first."""
+    (root / "pretrained/clip").mkdir(parents=True)
+    return root / "pretrained/clip/a.pt.part"
+
+
+def test_a_fresh_download_and_a_second_call(weights, server, root, capsys):
     assert fetch_pretrained.main([]) == 0
-    target = roots / "weights/clip/a.pt"
-    assert target.read_bytes() == CONTENT and names_in(roots) == {"weights/clip/a.pt"}
+    target = root / "pretrained/clip/a.pt"
+    assert target.read_bytes() == CONTENT and names_in(root) == {"pretrained/clip/a.pt"}
     assert f"fetched: {target}" in capsys.readouterr().err
     before = target.stat()
     assert fetch_pretrained.main([]) == 0
@@ -122,32 +129,23 @@ def test_a_fresh_download_and_a_second_call(weights, server, roots, capsys):
     assert f"whole: {target}" in capsys.readouterr().err
 
 
-def test_it_goes_on_after_cuts(weights, server, roots):
+def test_it_goes_on_after_cuts(weights, server, root):
     server.cuts = 2
     assert fetch_pretrained.main([]) == 0
-    assert (roots / "weights/clip/a.pt").read_bytes() == CONTENT
+    assert (root / "pretrained/clip/a.pt").read_bytes() == CONTENT
     assert server.ranges == [None, f"bytes={CUT_AT}-", f"bytes={2 * CUT_AT}-"]
 
 
-@pytest.mark.parametrize("knows_ranges", [True, False])
-def test_it_goes_on_with_a_part_of_an_earlier_call(weights, server, roots, knows_ranges):
+@pytest.mark.parametrize(
+    ("size", "knows_ranges", "asks_again"),
+    [(5000, True, False), (5000, False, False), (len(CONTENT), True, False), (len(CONTENT) + 1, True, True)],
+)
+def test_it_goes_on_with_a_part_of_an_earlier_call(weights, server, part, size, knows_ranges, asks_again):
     server.knows_ranges = knows_ranges
-    part = roots / "weights/clip/a.pt.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(CONTENT[:5000])
-    assert fetch_pretrained.main([]) == 0
-    assert server.ranges == ["bytes=5000-"] and (roots / "weights/clip/a.pt").read_bytes() == CONTENT
-    assert not part.exists()
-
-
-@pytest.mark.parametrize("size", [len(CONTENT), len(CONTENT) + 1])
-def test_a_part_with_nothing_left_to_load(weights, server, roots, size):
-    part = roots / "weights/clip/a.pt.part"
-    part.parent.mkdir(parents=True)
     part.write_bytes((CONTENT + b"x")[:size])
     assert fetch_pretrained.main([]) == 0
-    assert server.ranges == [f"bytes={size}-", None][: 1 + (size > len(CONTENT))]
-    assert (roots / "weights/clip/a.pt").read_bytes() == CONTENT
+    assert server.ranges == [f"bytes={size}-", *[None] * asks_again]
+    assert part.with_suffix("").read_bytes() == CONTENT and not part.exists()
 
 
 AS_A_PROCESS = """
@@ -162,10 +160,9 @@ sys.exit(fetch_pretrained.main([]))
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)]
 )
-def test_it_goes_on_after_a_signal(weights, server, roots, number, code):
+def test_it_goes_on_after_a_signal(weights, server, part, number, code):
     server.cuts = 1
     server.stalls.set()
-    part = roots / "weights/clip/a.pt.part"
     process = subprocess.Popen([sys.executable, "-c", AS_A_PROCESS.format(file=weights)], cwd=REPOSITORY)
     while not part.exists() or part.stat().st_size < CUT_AT:
         assert process.poll() is None
@@ -175,40 +172,37 @@ def test_it_goes_on_after_a_signal(weights, server, roots, number, code):
     assert process.wait(timeout=30) == code
     server.stalls.clear()
     assert fetch_pretrained.main([]) == 0
-    assert server.ranges[-1] == f"bytes={CUT_AT}-" and (roots / "weights/clip/a.pt").read_bytes() == CONTENT
+    assert server.ranges[-1] == f"bytes={CUT_AT}-" and part.with_suffix("").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
     ("sent", "fault"),
     [(CONTENT[:-1] + b"x", "has sha256 [0-9a-f]{64}, expected"), (b"<html>", "has 6 bytes, expected")],
 )
-def test_what_is_not_the_file_is_not_installed(weights, server, roots, capsys, sent, fault):
+def test_what_is_not_the_file_is_not_installed(weights, server, root, capsys, sent, fault):
     server.files["/a.pt"] = sent
     assert fetch_pretrained.main([]) == 1
-    assert names_in(roots) == set()
     error = capsys.readouterr().err
-    assert re.search(f"what {weights.address} sends {fault}", error)
-    assert f"copy it to {roots / 'weights/clip/a.pt'}" in error
+    assert re.search(f"what {weights.address} sends {fault}", error) and names_in(root) == set()
+    assert f"copy it to {root / 'pretrained/clip/a.pt'}" in error
 
 
-@pytest.mark.parametrize("content", [b"", CONTENT[:1000], CONTENT[:-1] + b"x", None])
-def test_a_wrong_file_that_is_there_is_named_and_left_alone(weights, server, roots, capsys, content):
-    target = roots / "weights/clip/a.pt"
-    target.mkdir(parents=True) if content is None else target.parent.mkdir(parents=True)
-    if content is not None:
-        target.write_bytes(content)
+@pytest.mark.parametrize("content", [b"", CONTENT[:-1] + b"x", None])
+def test_a_wrong_file_that_is_there_is_named_and_left_alone(weights, server, root, part, capsys, content):
+    target = part.with_suffix("")
+    target.mkdir() if content is None else target.write_bytes(content)
     assert fetch_pretrained.main([]) == 1
     assert server.ranges == [] and (target.is_dir() if content is None else target.read_bytes() == content)
     assert f"wrong: {target} " in capsys.readouterr().err
 
 
-def test_a_file_at_another_place_counts(weights, server, roots):
-    (roots / "weights").mkdir()
-    (roots / "weights/a.pt").write_bytes(CONTENT)
+def test_a_file_at_another_place_counts(weights, server, root):
+    (root / "pretrained").mkdir()
+    (root / "pretrained/a.pt").write_bytes(CONTENT)
     assert fetch_pretrained.main([]) == 0 and server.ranges == []
 
 
-def test_without_a_connection_each_file_is_named_with_its_place(weights, roots, monkeypatch, capsys):
+def test_without_a_connection_each_file_is_named_with_its_place(weights, root, monkeypatch, capsys):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}/a.pt"
@@ -218,22 +212,21 @@ def test_without_a_connection_each_file_is_named_with_its_place(weights, roots, 
     for line, name in zip(lines, ("clip/a.pt", "clip/b.pt"), strict=False):
         assert line.startswith(f"missing: {name} (") and f"get {address}" in line
         assert f"1,048,576 bytes, sha256 {weights.checksum.split(':')[1]}" in line
-        assert line.endswith(f"copy it to {roots / 'weights' / name}")
-    assert lines[2:] == ["0 of 2 files are whole"] and names_in(roots) == set()
+        assert line.endswith(f"copy it to {root / 'pretrained' / name}")
+    assert lines[2:] == ["0 of 2 files are whole"] and names_in(root) == set()
 
 
-def test_check_downloads_nothing(weights, server, roots):
+def test_what_asks_for_no_download(weights, server, root, monkeypatch, capsys):
     assert fetch_pretrained.main(["--check"]) == 1
-    assert server.ranges == [] and names_in(roots) == set()
-
-
-def test_a_file_that_takes_a_person(weights, monkeypatch, capsys):
+    assert fetch_pretrained.main(["clop"]) == 2
+    assert "no file or group 'clop'; nearest: clip; groups: clip;" in capsys.readouterr().err
     manifest(monkeypatch, replace(weights, address=None, by_hand="unpack it"))
     assert fetch_pretrained.main([]) == 1
     assert "by hand: see https://page; unpack it; it belongs at" in capsys.readouterr().err
+    assert server.ranges == [] and names_in(root) == set()
 
 
-def test_annotations_go_to_the_data_folder_only_on_demand(server, roots, monkeypatch, capsys):
+def test_annotations_go_to_the_data_folder_only_on_demand(server, root, monkeypatch, capsys):
     server.files["/c.json"] = json.dumps([1]).encode()
     file = RemoteFile(
         "coco", "coco2014/annotations/c.json", "https://page", f"{server.address}/c.json", "Table 2",
@@ -241,74 +234,64 @@ def test_annotations_go_to_the_data_folder_only_on_demand(server, roots, monkeyp
     )  # fmt: skip
     manifest(monkeypatch, file)
     assert fetch_pretrained.main(["coco"]) == 1
-    assert "written to with --annotations only" in capsys.readouterr().err and names_in(roots) == set()
-    (roots / "data/coco/annotations").mkdir(parents=True)
+    assert "written to with --annotations only" in capsys.readouterr().err and names_in(root) == set()
+    (root / "data/coco/annotations").mkdir(parents=True)
     assert fetch_pretrained.main(["coco", "--annotations"]) == 0
-    assert names_in(roots) == {"data/coco/annotations/c.json"}  # beside what is there of the data set
+    assert names_in(root) == {"data/coco/annotations/c.json"}  # beside what is there of the data set
     server.files["/c.json"] = b"<html>too many downloads</html>"
-    (roots / "data/coco/annotations/c.json").unlink()
+    (root / "data/coco/annotations/c.json").unlink()
     assert fetch_pretrained.main(["--annotations"]) == 1
-    assert "sends is no valid json" in capsys.readouterr().err and names_in(roots) == set()
+    assert "sends is no valid json" in capsys.readouterr().err and names_in(root) == set()
 
 
-def archive(**files: bytes) -> bytes:
+def archive(files: dict[str, bytes]) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as content:
         for name, data in files.items():
-            content.writestr(name.replace("__", "/"), data)
+            content.writestr(name, data)
     return stream.getvalue()
 
 
 @pytest.fixture
-def mapper(server, roots, monkeypatch) -> RemoteFile:
+def mapper(server, root, monkeypatch) -> RemoteFile:
     address = f"{server.address}/capdec.zip"
     file = RemoteFile("mappers", "capdec/ckpt-latest.pt", "https://page", address, "captioning", is_archived=True)
     manifest(monkeypatch, file)
     return file
 
 
-def test_a_packed_file(mapper, server, roots):
-    server.files["/capdec.zip"] = archive(**{"capdec__log.txt": b"x", "capdec__ckpt-latest.pt": CONTENT})
+def test_a_packed_file(mapper, server, root):
+    server.files["/capdec.zip"] = archive({"capdec/log.txt": b"x", "capdec/ckpt-latest.pt": CONTENT})
     server.cuts = 1
     assert fetch_pretrained.main([]) == 0
-    assert names_in(roots) == {"weights/capdec/ckpt-latest.pt"}
-    assert (roots / "weights/capdec/ckpt-latest.pt").read_bytes() == CONTENT
+    assert names_in(root) == {"pretrained/capdec/ckpt-latest.pt"}
+    assert (root / "pretrained/capdec/ckpt-latest.pt").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (
-            archive(**{"clipcap__ckpt-latest.pt": CONTENT}),
-            "holds clipcap/ckpt-latest.pt, expected capdec/ckpt-latest.pt",
-        ),
+        (archive({"clipcap/ckpt-latest.pt": CONTENT}), "holds clipcap/ckpt-latest.pt, expected capdec/ckpt-latest.pt"),
         (b"no zip", "is no whole zip archive"),
-        (archive(**{"ckpt-latest.pt": CONTENT}).replace(CONTENT[:999], CONTENT[1:1000]), "is no whole zip archive"),
+        (archive({"ckpt-latest.pt": CONTENT}).replace(CONTENT[:999], CONTENT[1:1000]), "is no whole zip archive"),
     ],
 )
-def test_a_packed_file_of_another_content(mapper, server, roots, capsys, content, fault):
+def test_a_packed_file_of_another_content(mapper, server, root, capsys, content, fault):
     server.files["/capdec.zip"] = content
     assert fetch_pretrained.main([]) == 1
-    assert fault in capsys.readouterr().err and names_in(roots) == set()
+    assert fault in capsys.readouterr().err and names_in(root) == set()
 
 
-def test_an_archive_put_there_by_hand(mapper, server, roots):
-    (roots / "weights").mkdir()
-    (roots / "weights/capdec.zip").write_bytes(archive(**{"ckpt-latest.pt": CONTENT}))
+def test_an_archive_put_there_by_hand(mapper, server, root):
+    (root / "pretrained").mkdir()
+    (root / "pretrained/capdec.zip").write_bytes(archive({"ckpt-latest.pt": CONTENT}))
     assert fetch_pretrained.main([]) == 0 and server.ranges == []
-    assert names_in(roots) == {"weights/capdec.zip", "weights/capdec/ckpt-latest.pt"}
+    assert names_in(root) == {"pretrained/capdec.zip", "pretrained/capdec/ckpt-latest.pt"}
 
 
-def test_an_unknown_name(weights, capsys):
-    assert fetch_pretrained.main(["clop"]) == 2
-    assert "no file or group 'clop'; nearest: clip; groups: clip;" in capsys.readouterr().err
-
-
-def test_the_script_lists_every_file(roots):
-    command = ["bash", str(REPOSITORY / "scripts/fetch_pretrained.sh"), "--list"]
-    environment = {**os.environ, "RLCF_USE_ACTIVE_ENV": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, cwd="/")
+def test_the_script_lists_every_file(root):
+    done = bash("fetch_pretrained.sh", "--list")
     assert done.returncode == 0, done.stderr
     for file in FILES:
         assert f"{file.path}\n" in done.stdout and (file.address or file.page) in done.stdout
-    assert f"missing: {roots / 'weights/clip/ViT-B-16.pt'}" in done.stdout
+    assert f"missing: {root / 'pretrained/clip/ViT-B-16.pt'}" in done.stdout

@@ -22,13 +22,8 @@ COMMON = ["policy=demo/policy.pt", "reward.models=demo/reward.pt", "device=cpu",
 VIEWS = ["views.num_views=16", "views.select_fraction=0.2", "views.crop_scale=[0.5,1]"]
 SCENES = "dataset=demo_scenes/noise"
 CAPTIONER = ["llm=demo/opt", "checkpoint=demo/clipcap", "prefix_length=7", "mapper_layers=2", "num_candidates=3"]
-CAPTIONER += [
-    "decoding.max_new_tokens=8",
-    "sampling=nucleus",
-    "steps=2",
-    "metrics=[clipscore]",
-    "metric_model=demo/reward.pt",
-]
+CAPTIONER += ["decoding.max_new_tokens=8", "sampling=nucleus", "steps=2", "metrics=[clipscore]"]
+CAPTIONER += ["metric_model=demo/reward.pt"]
 TASKS = {
     "classification": ["--config", "configs/classification/rlcf_encoder.yaml", *VIEWS, "dataset=demo/noise"],
     "retrieval": ["--config", "configs/retrieval/rlcf_coco.yaml", SCENES, "num_candidates=8", "lr=1e-4", "steps=3"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import shlex
@@ -22,6 +23,7 @@ from scripts.tables.cells import Cell
 from scripts.tables.fill import fill_table
 from scripts.tables.grid import Grid, latex
 from scripts.tables.paper import PaperTable, Row, paper_tables
+from tests.commands import bash
 from tests.scripts.synthetic_runs import answers, captions, fill_column, fill_row, write_run
 
 TABLES = paper_tables()
@@ -41,9 +43,9 @@ def one_column(tmp_path):
     """Writes the run of RLCF (encoder) on ImageNet-V2, shifted by some points, and reads its cell."""
     table, row = TABLES["table1"], row_of(TABLES["table1"], "RLCF, encoder")
 
-    def write(shift: float, *words: str, tolerance: float | None = None) -> Cell:
+    def write(shift: float, *words: str) -> Cell:
         fill_column(tmp_path, table, row, row.runs[0], "imagenet_v2", shift=shift, words=words)
-        return cell_of(table, tmp_path, row.label, "imagenet_v2", tolerance)
+        return cell_of(table, tmp_path, row.label, "imagenet_v2")
 
     return write
 
@@ -73,20 +75,19 @@ def test_the_readme_has_the_same_numbers():
 
 def test_every_row_names_the_script_that_runs_its_config_on_its_data_sets():
     for table in TABLES.values():
-        assert len({(run.name, dataset) for row in table.rows for run in row.runs for dataset in run.datasets}) == sum(
-            len(run.datasets) for row in table.rows for run in row.runs
-        )  # two rows never share a run folder
-        for row in table.rows:
-            for run in row.runs:
-                config = load_config(run.config, run.overrides, config_class)
-                assert (config.name, getattr(config, "momentum", None) is not None) == (run.name, run.sequential)
-                text = (REPOSITORY / run.script).read_text().replace("\\\n", "")
-                (command,) = [line for line in text.splitlines() if line.startswith(f"benchmark {run.config} ")]
-                words = shlex.split(command)
-                assert words[2 : words.index("--")] == [
-                    *run.datasets, *(["direction=image_to_text,text_to_image"] if table.key == "table2" else [])
-                ]  # fmt: skip
-            assert all(row.run_for(column.dataset) for column in table.columns if column.dataset) or not row.runs
+        runs = [run for row in table.rows for run in row.runs]
+        columns = [(run.name, dataset) for run in runs for dataset in run.datasets]
+        assert len(set(columns)) == len(columns)  # two rows never share a run folder
+        directions = ["direction=image_to_text,text_to_image"] if table.key == "table2" else []
+        for run in runs:
+            config = load_config(run.config, run.overrides, config_class)
+            assert (config.name, getattr(config, "momentum", None) is not None) == (run.name, run.sequential)
+            text = (REPOSITORY / run.script).read_text().replace("\\\n", "")
+            (command,) = [line for line in text.splitlines() if line.startswith(f"benchmark {run.config} ")]
+            words = shlex.split(command)
+            assert words[2 : words.index("--")] == [*run.datasets, *directions]
+        datasets = [column.dataset for column in table.columns if column.dataset]
+        assert all(row.run_for(dataset) for row in table.rows if row.runs for dataset in datasets)
 
 
 def test_a_shifted_cell_is_flagged_beyond_the_tolerance_only(one_column, tmp_path):
@@ -99,14 +100,12 @@ def test_a_shifted_cell_is_flagged_beyond_the_tolerance_only(one_column, tmp_pat
     assert "- RLCF, encoder, -V2: off by -1.40" in shown.notes
 
 
-def test_a_small_shift_is_shown_and_reproduced_but_not_for_zero_shot(one_column, tmp_path):
-    cell = one_column(0.2)
-    assert (cell.difference, cell.verdict) == (0.2, "reproduced")
+def test_zero_shot_has_no_tolerance_for_chance(one_column, tmp_path):
+    assert one_column(0.2).verdict == "reproduced"
     table, row = TABLES["table1"], row_of(TABLES["table1"], "CLIP-ViT-B/16, zero-shot")
     fill_row(tmp_path, table, row, shift=0.2)
     cells = next(cells for cells in fill_table(table, tmp_path) if cells[0].row == row.label)
     assert {cell.verdict for cell in cells if cell.column.key != "imagenet_a"} == {"off by +0.20"}
-    assert cells[1].verdict == "off by +0.20" and cells[-1].column.key == "ood"  # the mean of the four is off, too
 
 
 def test_seeds_by_hand(one_column):
@@ -117,7 +116,6 @@ def test_seeds_by_hand(one_column):
     assert cell.settings == ()  # another seed is no other setting
     assert cell.deviation == pytest.approx(statistics.stdev([0, 0.3, 0.9]))
     assert cell.tolerance == pytest.approx(0.005 + 1.2730 * ((1 + 1 / 3) / 2) ** 0.5, abs=1e-3)
-    assert layout._ours(cell, 2) == "70.17 ± 0.46"
 
 
 def test_partial_runs_are_said_to_be_partial(tmp_path):
@@ -181,7 +179,7 @@ def test_fewer_reward_models_and_another_metric_model_are_other_settings(tmp_pat
 
 def test_an_error_never_hides_a_result_of_another_shard(tmp_path):
     lines, error = answers(10_000, 6977), json.dumps({"id": "0", "error": "cannot be read"})
-    for good, bad in (("rows-0-of-2.jsonl", "rows-1-of-2.jsonl"), ("rows-1-of-2.jsonl", "rows-0-of-2.jsonl")):
+    for good, bad in itertools.permutations(("rows-0-of-2.jsonl", "rows-1-of-2.jsonl")):
         root = tmp_path / good
         path = write_run(root, "configs/classification/rlcf_encoder.yaml", [], "imagenet_v2", [])
         (path / good).write_text("\n".join(lines) + "\n")
@@ -213,20 +211,19 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
 
 def test_csv_json_and_latex_can_be_parsed(one_column, tmp_path, capsys):
     one_column(-3.0)
-    assert main(["table1", "--output-root", str(tmp_path), "--format", "csv"]) == 0
-    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert len(lines) == 17 * 6 and list(lines[0]) == list(
-        layout.record(TABLES["table1"], Cell("", "", TABLES["table1"].columns[0], None))
-    )
+
+    def shown(*words: str) -> str:
+        assert main(["table1", "--output-root", str(tmp_path), *words]) == 0
+        return capsys.readouterr().out
+
+    lines = list(csv.DictReader(io.StringIO(shown("--format", "csv"))))
     (found,) = [line for line in lines if line["samples"] == "10000"]
+    assert len(lines) == 17 * 6 == len(records := json.loads(shown("--json")))
     assert (found["row"], found["dataset"], found["ours"]) == ("RLCF, encoder", "imagenet_v2", "66.77")
-    assert main(["table1", "--output-root", str(tmp_path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)[14 * 6 + 2]["difference"] == -3
-    assert main(["table1", "--output-root", str(tmp_path), "--format", "latex"]) == 0
-    out = capsys.readouterr().out
+    assert records[14 * 6 + 2]["difference"] == -3
+    out = shown("--format", "latex")
     body = [line for line in out.splitlines() if line.endswith(r" \\")]
     assert {line.count(" & ") for line in body} == {7} and r"\textbf{-3.00}" in out
-    assert out.index(r"\toprule") < out.index(r"\midrule") < out.index(r"\bottomrule")
     text = latex(Grid(["a_b"], [["100% & #1 ~ ^ {x} \\ $"], ["**1 -> 2 ±**"]]))
     assert r"a\_b \\" in text and r"\textbf{1 $\to$ 2 $\pm$} \\" in text
     assert r"100\% \& \#1 \textasciitilde{} \textasciicircum{} \{x\} \textbackslash{} \$ \\" in text
@@ -245,8 +242,6 @@ def test_bad_input_and_nothing_found(tmp_path, capsys):
     ]:
         assert main(words) == 2
         assert message in capsys.readouterr().err
-    shown = subprocess.run([sys.executable, "-m", "scripts.tables", "--help"], capture_output=True, cwd=REPOSITORY)
-    assert shown.returncode == 0 and b"--tolerance" in shown.stdout
 
 
 STAND_IN = """#!/usr/bin/env bash
@@ -265,17 +260,11 @@ def stand_in(tmp_path) -> dict[str, str]:
     (tmp_path / "bin/python").write_text(STAND_IN)
     (tmp_path / "bin/python").chmod(0o755)
     own = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "NPROC": "2"}
-    own |= {"REAL_PYTHON": sys.executable, "RLCF_USE_ACTIVE_ENV": "1", "RLCF_OUTPUT": str(tmp_path)}
-    return os.environ | own
-
-
-def table_script(number: int, environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
-    script = REPOSITORY / f"scripts/tables/table{number}.sh"
-    return subprocess.run(["bash", script, *words], env=environment, capture_output=True, text=True, cwd="/")
+    return own | {"REAL_PYTHON": sys.executable, "RLCF_OUTPUT": str(tmp_path)}
 
 
 def test_the_script_of_a_table_goes_on_after_a_failure_and_prints_the_table(stand_in, tmp_path):
-    done = table_script(2, stand_in, "cpu", "limit=3", f"output_root={tmp_path}")
+    done = bash("tables/table2.sh", "cpu", "limit=3", f"output_root={tmp_path}", **stand_in)
     calls = (tmp_path / "calls").read_text().splitlines()
     assert len(calls) == 6 + 3 * 2 and all("limit=3" in call and "device=cpu" in call for call in calls)
     assert any("policy=ViT-L/14@336px name=zero_shot_l14_336" in call for call in calls)
@@ -286,19 +275,12 @@ def test_the_script_of_a_table_goes_on_after_a_failure_and_prints_the_table(stan
 
 
 def test_the_script_of_a_table_lists_its_commands(stand_in, tmp_path):
-    listed = {
-        number: table_script(number, stand_in, "1", "--list", "seed=2").stdout.splitlines() for number in (1, 2, 3)
-    }
-    assert [len(lines) for lines in listed.values()] == [17, 12, 10]  # eval_*.sh is for CapDec and ClipCap alike
-    assert table_script(2, stand_in, "--list").stdout.count("bash scripts/retrieval/") == 12
-    assert listed[1][1] == "bash scripts/classification/zero_shot.sh 1 policy=ViT-L/14 name=zero_shot_l14 seed=2"
-    assert "usage: [NPROC=N] bash " in table_script(1, stand_in, "--help").stdout
-    for words, message in [
-        (["7b"], "got '7b'"),
-        (["1,"], "got '1,'"),
-        (["1", "lr"], "got 'lr'"),
-        (["1", "name=x"], "by their names"),
-    ]:
-        refused = table_script(1, stand_in, *words)
+    listed = [bash(f"tables/table{n}.sh", "1", "--list", "seed=2", **stand_in).stdout.splitlines() for n in (1, 2, 3)]
+    assert [len(lines) for lines in listed] == [17, 12, 10]  # eval_*.sh is for CapDec and ClipCap alike
+    assert listed[0][1] == "bash scripts/classification/zero_shot.sh 1 policy=ViT-L/14 name=zero_shot_l14 seed=2"
+    assert "usage: [NPROC=N] bash " in bash("tables/table1.sh", "--help", **stand_in).stdout
+    refusals = {("7b",): "got '7b'", ("1,",): "got '1,'", ("1", "lr"): "got 'lr'", ("1", "name=x"): "by their names"}
+    for words, message in refusals.items():
+        refused = bash("tables/table1.sh", *words, **stand_in)
         assert refused.returncode == 2 and message in refused.stderr
     assert not (tmp_path / "calls").exists()

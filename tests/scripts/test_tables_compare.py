@@ -43,21 +43,12 @@ def test_classification_by_hand(runs):
     assert (base["accuracy"].value, base["samples"].text) == (40, "10 (partial: 10 of 7,500; 2 without a result)")
     assert base["top-5 accuracy"].value == pytest.approx(70)  # 0 to 3 at the first place, 5, 7 and 9 at the second
     expected = {
-        "samples": 10,
-        "accuracy before": 30,
-        "accuracy": 80,
-        "fixed by adaptation": 7,
-        "broken by adaptation": 2,
+        "samples": 10, "accuracy before": 30, "accuracy": 80, "fixed by adaptation": 7, "broken by adaptation": 2,
         "accuracy of the confident views before each step": [0, 100, 50],
-        "ECE before, 15 bins, %": pytest.approx(60),  # |0.3 - 0.9|
-        "ECE, 15 bins, %": pytest.approx(10),
-        "Brier score before": pytest.approx(0.4),
-        "Brier score": pytest.approx(0.2),
-        "samples that moved nothing": 10,
-        "samples in common": 9,
-        "fixed against the first": 6,
-        "broken against the first": 2,
-    }
+        "ECE before, 15 bins, %": pytest.approx(60), "ECE, 15 bins, %": pytest.approx(10),  # |0.3 - 0.9|, |0.8 - 0.7|
+        "Brier score before": pytest.approx(0.4), "Brier score": pytest.approx(0.2), "samples that moved nothing": 10,
+        "samples in common": 9, "fixed against the first": 6, "broken against the first": 2,
+    }  # fmt: skip
     assert {name: other[name].value for name in expected} == expected
     assert other["McNemar p against the first"].value == pytest.approx(2 * (1 + 8 + 28) / 2**8)
     difference, low, high = other["difference from the first"].value
@@ -92,9 +83,8 @@ def test_runs_that_cannot_be_compared(runs, tmp_path, capsys):
 
 def test_retrieval_by_hand(tmp_path):
     rows = [{"id": str(i), "rank_before": 2, "rank": rank, "step_rank": [2, 1]} for i, rank in enumerate((1, 1, 6, 20))]
-    path = write_run(
-        tmp_path, "configs/retrieval/rlcf_coco.yaml", ["direction=text_to_image"], "coco", map(json.dumps, rows)
-    )
+    config, words = "configs/retrieval/rlcf_coco.yaml", ["direction=text_to_image"]
+    path = write_run(tmp_path, config, words, "coco", map(json.dumps, rows))
     (sheet,) = comparison([open_run(path)])
     found = [sheet[name].value for name in ("R@1 before", "R@1", "R@5", "R@10", "fixed by adaptation")]
     assert found == [0, 50, 50, 75, 2] and sheet["R@1 before each step"].value == [0, 100]
@@ -129,19 +119,14 @@ def test_a_hundred_thousand_records_in_under_a_minute_and_1_5_gb(tmp_path):
 
     def record(number: int) -> str:
         top = draw.sample(range(1000), 5)
-        views = {"selected": [0, 5, 9, 33, 41, 60], "entropy": [round(draw.random(), 6) for _ in range(6)]}
-        steps = {
-            "step_top1": top[:3],
-            "loss": [0.012345, -0.2345, 0.012],
-            "candidates": [[top[:3]] * 6] * 3,
-            "rewards": [[[round(2 * draw.random(), 5) for _ in range(3)] for _ in range(6)] for _ in range(3)],
-            "moved": 0.0123,
-        }
-        scores = {"confidence_before": 0.512345, "confidence": 0.61, "brier_before": 0.4, "brier": 0.3}
-        return json.dumps(
-            {"id": f"n01440764/ILSVRC2012_val_{number:08}.JPEG", "label": top[number % 5], "top5_before": top}
-            | {"top5": top[::-1], "seconds": 0.3, **scores, **views, **steps}
-        )
+        rewards = [[[round(2 * draw.random(), 5) for _ in range(3)] for _ in range(6)] for _ in range(3)]
+        return json.dumps({
+            "id": f"n01440764/ILSVRC2012_val_{number:08}.JPEG", "label": top[number % 5], "top5_before": top,
+            "top5": top[::-1], "seconds": 0.3, "confidence_before": 0.512345, "confidence": 0.61, "brier_before": 0.4,
+            "brier": 0.3, "selected": [0, 5, 9, 33, 41, 60], "entropy": [round(draw.random(), 6) for _ in range(6)],
+            "step_top1": top[:3], "loss": [0.012345, -0.2345, 0.012], "candidates": [[top[:3]] * 6] * 3,
+            "rewards": rewards, "moved": 0.0123,
+        })  # fmt: skip
 
     some = [record(number) for number in range(1000)]
     lines = [line.replace("ILSVRC2012", f"ILSVRC2012_{copy}") for copy in range(50) for line in some]

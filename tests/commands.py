@@ -1,0 +1,35 @@
+"""The repository's commands in processes of their own, and the folders that they are told to use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from clipscore.config.load import REPOSITORY
+
+Done = subprocess.CompletedProcess
+
+
+def roots(root: Path, pretrained: Path | None = None) -> dict[str, str]:
+    """The environment's names of data, pretrained and output under a folder; the weights may be elsewhere."""
+    folders = {"RLCF_DATA": root / "data", "RLCF_PRETRAINED": pretrained or root / "pretrained"}
+    return {name: str(path) for name, path in {**folders, "RLCF_OUTPUT": root / "output"}.items()}
+
+
+def python(*words: object, **environment: str) -> Done[str]:
+    """`python -m words...` in the repository, with changes to the environment."""
+    return _run([sys.executable, "-m", *map(str, words)], REPOSITORY, environment)
+
+
+def bash(script: str | Path, *words: object, **environment: str) -> Done[str]:
+    """A script of `scripts/` from another folder, in the active Python."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = ["bash", str(REPOSITORY / "scripts" / script), *map(str, words)]
+    return _run(command, Path("/"), {"RLCF_USE_ACTIVE_ENV": "1", "PATH": path, **environment})
+
+
+def _run(command: list[str], folder: Path, environment: dict[str, str]) -> Done[str]:
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
