@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -60,15 +61,11 @@ class Golden:
 
 def _recalls(meta: dict[str, Any]) -> dict[str, float]:
     """Recall figures; of a run only those of its own direction, for the official code prints both."""
-    figures = meta.get("metrics", {})
+    figures, side = meta.get("metrics", {}), "txt" if "image2text" in meta.get("args", {}).values() else "img"
     if isinstance(figures, list):
-        return {f"{n}_{name}": v for n, found in enumerate(figures) for name, v in found.items() if _is_recall(name)}
-    prefix = "txt_r" if meta.get("args", {}).get("retrieval_task") == "image2text" else "img_r"
-    return {name: v for name, v in figures.items() if _is_recall(name) and name.startswith(prefix)}
-
-
-def _is_recall(name: str) -> bool:
-    return name.startswith(("txt_r", "img_r")) and name.rpartition("_r")[2].isdecimal()
+        figures = {f"{n}_{name}": value for n, found in enumerate(figures) for name, value in found.items()}
+        side = r"\d+_(txt|img)"
+    return {name: value for name, value in figures.items() if re.fullmatch(rf"{side}_r\d+", name)}
 
 
 @lru_cache(maxsize=8)
