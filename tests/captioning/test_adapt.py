@@ -108,7 +108,8 @@ def test_empty_captions_do_no_harm(build, monkeypatch):
     _, _, objective, run = build(steps=1)
     monkeypatch.setattr(objective, "propose", lambda *_: [Hypothesis([]), Hypothesis([8]), Hypothesis([35])])
     step = run(IMAGES[0]).steps[0]
-    assert step.captions == ["", "a", ""] and step.rewards[0] == step.rewards[2]
+    assert step.captions == ["", "a", ""]
+    torch.testing.assert_close(step.rewards[0], step.rewards[2], rtol=0, atol=1e-14)  # other rows, other last bits
     assert step.loss.isfinite() and step.mask.sum(dim=1).tolist() == [1, 2, 1]
 
 

@@ -90,9 +90,9 @@ def test_records_are_those_of_the_direction(roots):
 )
 def test_a_killed_run_goes_on_to_the_same_bytes(roots, monkeypatch, name, direction):
     words = [*QUICK, *(REWARD if name == "rlcf_coco" else ENSEMBLE), f"dataset={SCENES}", "limit=90", "num_threads=1"]
-    words += [f"direction={direction}", "lr=3e-4"]
+    words += [f"direction={direction}", "lr=3e-4", "steps=2"]
     if name == "rlcf_s_m_coco":
-        words += ["momentum.update_interval=16", "steps=2"]
+        words.append("momentum.update_interval=16")
     command = [sys.executable, "-m", "scripts.run", "--config", config(name), *words]
     folder = folder_of(roots, name, direction)
     kill_at(command, folder / "rows.jsonl", 70)  # the momentum state is saved after 64
