@@ -1,13 +1,15 @@
-"""Tiny models with recorded weights, as float64 CLIPs; and tiny copies of all data and weights."""
+"""Tiny models with recorded weights, as float64 CLIPs; tiny copies of all data and weights; the demo's data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from clipscore.clip_model import ClipModel
+from clipscore.config.load import REPOSITORY
+from scripts.demo.make_data import make_data
 from tests import miniatures
 from tests.golden_files import Golden
 
@@ -30,3 +32,24 @@ def tiny_clip(golden: Golden) -> Callable[[str], ClipModel]:
 def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`data` and `pretrained` with all miniatures; only to be read."""
     return miniatures.build(tmp_path_factory.mktemp("miniature"))
+
+
+@pytest.fixture(scope="session")
+def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The demo's test sets, read-only."""
+    root = tmp_path_factory.mktemp("data")
+    make_data(root)
+    paths = [root, *root.rglob("*")]
+    for path in paths:
+        path.chmod(path.stat().st_mode & ~0o222)
+    yield root
+    for path in paths:
+        path.chmod(path.stat().st_mode | 0o200)
+
+
+@pytest.fixture
+def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Environment with the demo's weights; results go to tmp_path/output."""
+    monkeypatch.setenv("RLCF_PRETRAINED", str(REPOSITORY / "pretrained"))
+    monkeypatch.setenv("RLCF_OUTPUT", str(tmp_path / "output"))
+    return tmp_path

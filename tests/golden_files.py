@@ -1,8 +1,11 @@
-"""Read a folder of golden traces; the format is described in tests/golden/README.md."""
+"""Read a folder of golden traces, and collect quantities in their form, which tests/golden/README.md describes."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -51,36 +54,93 @@ class Golden:
 
     def clip(self, name: str) -> ClipModel:
         """A fresh float64 model `clip_<name>.safetensors`."""
-        model = ClipModel(
-            build_openai_layout(_state_dict(self.folder / f"clip_{name}.safetensors")), name, "", open_clip.tokenize
-        )
+        weights = _state_dict(self.folder / f"clip_{name}.safetensors")
+        model = ClipModel(build_openai_layout(weights), name, "", open_clip.tokenize)
         return model.double().to(self.device).eval().requires_grad_(False)
 
 
 def _recalls(meta: dict[str, Any]) -> dict[str, float]:
     """Recall figures; of a run only those of its own direction, for the official code prints both."""
-    figures = meta.get("metrics", {})
+    figures, side = meta.get("metrics", {}), "txt" if "image2text" in meta.get("args", {}).values() else "img"
     if isinstance(figures, list):
-        return {f"{n}_{name}": v for n, found in enumerate(figures) for name, v in found.items() if _is_recall(name)}
-    prefix = "txt_r" if meta.get("args", {}).get("retrieval_task") == "image2text" else "img_r"
-    return {name: v for name, v in figures.items() if _is_recall(name) and name.startswith(prefix)}
-
-
-def _is_recall(name: str) -> bool:
-    return name.startswith(("txt_r", "img_r")) and name.rpartition("_r")[2].isdecimal()
+        figures = {f"{n}_{name}": value for n, found in enumerate(figures) for name, value in found.items()}
+        side = r"\d+_(txt|img)"
+    return {name: value for name, value in figures.items() if re.fullmatch(rf"{side}_r\d+", name)}
 
 
 @lru_cache(maxsize=8)
 def _state_dict(path: Path) -> dict[str, Tensor]:
-    weights = {key: value.float() for key, value in load_file(path).items() if not key.startswith("token_embedding.")}
-    stored = load_file(path)
-    table = torch.zeros(len(open_clip.tokenizer.SimpleTokenizer().encoder), stored["token_embedding.rows"].shape[1])
-    table[stored["token_embedding.ids"].long()] = stored["token_embedding.rows"].float()
+    weights = {key: value.float() for key, value in load_file(path).items()}
+    ids, rows = weights.pop("token_embedding.ids").long(), weights.pop("token_embedding.rows")
+    table = torch.zeros(len(open_clip.tokenizer.SimpleTokenizer().encoder), rows.shape[1])
+    table[ids] = rows
     return {**weights, "token_embedding.weight": table}
 
 
-def checksum(tensor: Tensor) -> Tensor:
-    """Sum, sum of magnitudes, norm, and a sum weighted by the cosine of the position. [...] -> [4]"""
-    x = tensor.detach().cpu().double().flatten()
-    cosine = torch.arange(len(x), dtype=torch.float64).cos()
-    return torch.stack([x.sum(), x.abs().sum(), x.norm(), (x * cosine).sum()])
+class Samples:
+    """Quantities recorded once per sample, or once per step of a sample, by name."""
+
+    def __init__(self) -> None:
+        self.values: defaultdict[str, list[Tensor]] = defaultdict(list)
+
+    def add(self, rows: Mapping[str, Any], prefix: str = "") -> None:
+        """The quantities of one sample or step."""
+        for name, value in rows.items():
+            dtype = torch.float64 if isinstance(value, float) else None
+            self.values[prefix + name].append(torch.as_tensor(value, dtype=dtype).detach().clone())
+
+    def add_weights(self, prefix: str, tensors: Mapping[str, Tensor], names: Iterable[str]) -> None:
+        """Named weights as they are now, each and by their checksums."""
+        chosen = {name: tensors[name] for name in names}
+        self.add({f"{prefix}_checksum": checksums(chosen.values())})
+        self.add(chosen, f"{prefix}/")
+
+    def stacked(self) -> dict[str, Tensor]:
+        """Each quantity with a leading dimension, that of samples or steps."""
+        return {name: stack(values) for name, values in self.values.items()}
+
+
+def stack(tensors: list[Tensor]) -> Tensor:
+    """Stack, filled up at the end to the largest shape: integers with -1, others with 0."""
+    shape = [max(sizes) for sizes in zip(*(t.shape for t in tensors), strict=True)]
+    if all(list(t.shape) == shape for t in tensors):
+        return torch.stack(tensors)
+    result = tensors[0].new_full((len(tensors), *shape), 0 if tensors[0].is_floating_point() else -1)
+    for row, tensor in zip(result, tensors, strict=True):
+        row[tuple(slice(size) for size in tensor.shape)] = tensor
+    return result
+
+
+def checksums(tensors: Iterable[Tensor]) -> Tensor:
+    """Of each: sum, sum of magnitudes, norm, and a sum weighted by the cosine of the position. [tensors, 4]"""
+    found = []
+    for tensor in tensors:
+        x = tensor.detach().cpu().double().flatten()
+        cosine = torch.arange(len(x), dtype=torch.float64).cos()
+        found.append(torch.stack([x.sum(), x.abs().sum(), x.norm(), (x * cosine).sum()]))
+    return torch.stack(found)
+
+
+def official_settings(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What the configs of all three tasks say of an official run."""
+    args, optimizer = meta["args"], meta["optimizer"] or {}
+    confidences = meta.get("confidences") or {}
+    reward = meta.get("reward", args["reward_arch"])
+    names = [reward] if isinstance(reward, str) else reward
+    momentum = {"decay": args["tta_momentum"], "update_interval": args["update_freq"], "mix": args["update_w"]}
+    return {
+        "dataset": "golden", "dataset_files": {"annotations": ""},
+        "data_root": "", "pretrained_root": "", "output_root": "",
+        "steps": args["tta_steps"],
+        "lr": optimizer.get("lr", args.get("lr")),
+        "weight_decay": optimizer.get("weight_decay", 0.01),  # AdamW's own, where a script passes none
+        "eps": optimizer.get("eps", 1e-8),
+        "momentum": momentum if args["momentum_update"] else None,
+        "reward": names and {
+            "models": [{"name": name, "weight": confidences.get(name, 1)} for name in names],
+            "weighted": bool(args["weighted_scores"]),
+            "baseline": "mean" if args["reward_process"] else "none",
+            "baseline_over": "batch" if args["process_batch"] else "view",
+            "standardize": bool(args["reward_amplify"]),
+        },
+    }  # fmt: skip

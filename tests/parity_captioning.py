@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,11 +18,7 @@ from captioning.config import CaptioningConfig, DecodingConfig
 from captioning.generate import Hypothesis, beam_search
 from captioning.mapper import TransformerMapper, inject_noise
 from captioning.training.train import build_optimizer, training_loss
-from tests.golden_files import Golden, checksum
-
-Replay = Callable[[Golden, str], dict[str, Any]]
-
-NO_TOKEN = -1  # stands in integer arrays beyond the width of their batch
+from tests.golden_files import Golden, Samples, checksums, official_settings, stack
 
 
 def replay_mapper(golden: Golden, trace: str) -> dict[str, Any]:
@@ -32,12 +27,17 @@ def replay_mapper(golden: Golden, trace: str) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for kind, names in meta["param_names"].items():
         x = golden.tensor(inputs["input/x_patch" if kind == "patch" else "input/x"])
-        mapper = _patch_mapper(golden, meta["config"]) if kind == "patch" else tiny_captioner(golden, meta, kind).mapper
+        if kind == "patch":
+            sizes = [meta["config"][name] for name in ("dim_clip", "emb", "prefix_length", "num_layers")]
+            mapper = TransformerMapper(*sizes, patches=True).double()
+            load_strictly(mapper, weights(golden, "cap_mapper_patch"), "the patch mapper")
+        else:
+            mapper = tiny_captioner(golden, meta, kind).mapper
         out = mapper(x)  # [B, P, W]
         (out * golden.tensor(inputs["input/coef"])[: len(x)]).sum().backward()
         gradients = {name: parameter.grad for name, parameter in mapper.named_parameters()}
         result[f"{kind}/out"] = result[f"{kind}/out_eval"] = out.flatten(1) if kind == "mlp" else out
-        result[f"{kind}/grad_checksum"] = torch.stack([checksum(gradients[name]) for name in names])
+        result[f"{kind}/grad_checksum"] = checksums(gradients[name] for name in names)
         result |= {f"{kind}/grad/{name}": gradient for name, gradient in gradients.items()}
     return result
 
@@ -99,7 +99,8 @@ def replay_train(golden: Golden, trace: str) -> dict[str, Any]:
         captioner, hyper["lr"], optimizer_options["weight_decay"], optimizer_options["eps"],
         hyper["warmup_steps"], len(order),
     )  # fmt: skip
-    rows = []
+    constants, tuned = captioner.mapper.prefix_const, [captioner.mapper.get_parameter(n) for n in meta["param_names"]]
+    iterations = Samples()
     masks = arrays["input/mask"][..., meta["config"]["prefix_length"] :]
     for items, tokens, mask, noise in zip(order, arrays["input/tokens"], masks, arrays["input/noise"], strict=True):
         batch = embeddings[torch.from_numpy(items)]
@@ -109,20 +110,17 @@ def replay_train(golden: Golden, trace: str) -> dict[str, Any]:
         loss = training_loss(captioner, noisy, torch.from_numpy(tokens), torch.from_numpy(mask).long())
         optimizer.zero_grad()
         loss.backward()
-        rate = optimizer.param_groups[0]["lr"]
+        iterations.add({"prefix_batches": batch, "loss": loss, "lr": optimizer.param_groups[0]["lr"]})
         optimizer.step()
         schedule.step()
-        parameters = dict(captioner.mapper.named_parameters())
-        constants, tuned = parameters["prefix_const"], [parameters[name] for name in meta["param_names"]]
-        rows.append(
+        iterations.add(
             {
-                "prefix_batches": batch, "loss": loss.detach(), "lr": torch.tensor(rate, dtype=torch.float64),
                 "grad_norm": torch.stack([p.grad.norm() for p in tuned]),
-                "grad_prefix_const": constants.grad.clone(), "prefix_const_after": constants.detach().clone(),
-                "mapper_checksum": torch.stack([checksum(p) for p in tuned]),
+                "grad_prefix_const": constants.grad, "prefix_const_after": constants,
+                "mapper_checksum": checksums(tuned),
             }
         )  # fmt: skip
-    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    return iterations.stacked()
 
 
 def replay_beam(golden: Golden, trace: str) -> dict[str, Any]:
@@ -144,37 +142,19 @@ def replay_beam(golden: Golden, trace: str) -> dict[str, Any]:
         assert [captioner.decode([h.tokens for h in group]) for group in kept] == run["texts"]
         ids = [_ids(captioner, group, decoding.max_new_tokens) for group in kept]
         result[f"{run['name']}/width"] = torch.tensor([group.shape[1] for group in ids])
-        result[f"{run['name']}/ids"] = _stack(ids)
+        result[f"{run['name']}/ids"] = stack(ids)
         if options["num_beams"] > 1:
-            scores = [[[h.score for h in image] for image in group] for group in groups]
-            result[f"{run['name']}/hyp_scores"] = torch.tensor(scores, dtype=torch.float64)
+            result[f"{run['name']}/hyp_scores"] = torch.stack([torch.stack(list(map(_scores, g))) for g in groups])
     return result
-
-
-def replay_adaptation(golden: Golden, trace: str) -> dict[str, Any]:
-    """RLCF on a sequence of images, each step of it; the texts of the trace are checked too."""
-    meta = golden.meta(trace)
-    config = config_of(meta)
-    captioner = tiny_captioner(golden, meta, meta["mapping"])
-    clip = golden.clip(config.policy)
-    objective = build_objective(config, [golden.clip(model.name) for model in config.reward.models])
-    recorder = Recorder(meta, config, captioner, objective)
-    for image in golden.arrays("inputs_cap")["images"][: meta["n_images"]]:
-        pixels = golden.tensor(image)[None]
-        recorder.run(pixels, image_features(clip, pixels, config.normalize_prefix))
-    assert recorder.texts == meta["sampled_texts"]
-    assert recorder.captions == [row["caption"] for row in meta["results_json"]]
-    return recorder.result()
 
 
 def config_of(meta: dict[str, Any]) -> CaptioningConfig:
     """Our config of an official run."""
-    args, optimizer = meta["args"], meta["optimizer"]
-    momentum = {"decay": args["tta_momentum"], "update_interval": args["update_freq"], "mix": args["update_w"]}
+    args = meta["args"]
     return CaptioningConfig.model_validate(
         {
-            "dataset": "golden", "dataset_files": {"annotations": ""},
-            "data_root": "", "pretrained_root": "", "output_root": "", "checkpoint": "",
+            **official_settings(meta),
+            "checkpoint": "",
             "method": "rlcf",
             "policy": args["clip_model_type"],
             **_mapper_settings(meta["config"], meta["mapping"]),
@@ -183,93 +163,81 @@ def config_of(meta: dict[str, Any]) -> CaptioningConfig:
             "sampling": "nucleus" if args["use_nucleus_sampling"] else "beam",
             "decoding": {"max_new_tokens": meta["max_new_tokens"]},
             "final_beams": meta["final_num_beams"],
-            "steps": args["tta_steps"],
-            "lr": optimizer["lr"], "weight_decay": optimizer["weight_decay"], "eps": optimizer["eps"],
-            "momentum": momentum if args["momentum_update"] else None,
-            "reward": {
-                "models": [args["reward_arch"]],
-                "weighted": bool(args["weighted_scores"]),
-                "baseline": "mean" if args["reward_process"] else "none",
-                "baseline_over": "batch" if args["process_batch"] else "view",
-                "standardize": bool(args["reward_amplify"]),
-            },
         }
-    )  # fmt: skip
+    )
 
 
-class Recorder:
-    """Runs episodes and collects the quantities of the golden format."""
+class Adaptation:
+    """RLCF on a sequence of images, each step of it; the texts of the trace are checked too."""
 
-    def __init__(self, meta: dict[str, Any], config: CaptioningConfig, captioner: Captioner, objective: Any) -> None:
-        self.meta, self.config, self.captioner, self.objective = meta, config, captioner, objective
-        self.state = build_state(config, captioner)
-        self.images: dict[str, list[Any]] = {}
-        self.texts: list[list[list[str]]] = []
-        self.captions: list[str] = []
-        self.first_step: dict[str, Tensor] = {}
+    def __init__(self, golden: Golden, trace: str) -> None:
+        self.meta = golden.meta(trace)
+        self.config = config_of(self.meta)
+        self.images = golden.tensor(golden.arrays("inputs_cap")["images"][: self.meta["n_images"]])
+        self.captioner = tiny_captioner(golden, self.meta, self.meta["mapping"])
+        self.clip = golden.clip(self.config.policy)
+        self.objective = build_objective(self.config, [golden.clip(model.name) for model in self.config.reward.models])
+        self.state = build_state(self.config, self.captioner)
+        self.samples = Samples()
+        self.first_logits: Tensor | None = None
 
-    def run(self, image: Tensor, features: Tensor) -> None:
-        """One image."""
-        steps: list[Step] = []
-        rows: list[dict[str, Tensor]] = []
+    def run(self) -> dict[str, Any]:
+        """All images."""
+        episodes = [self._image(image[None]) for image in self.images]
+        assert [[step.captions for step in episode.steps] for episode in episodes] == self.meta["sampled_texts"]
+        assert [episode.after for episode in episodes] == [row["caption"] for row in self.meta["results_json"]]
+        return {"first_step_logits": self.first_logits, **self.samples.stacked()}
 
-        def on_step(step: Step) -> None:
-            steps.append(step)
-            rows.append(self._step(step))
-
+    def _image(self, image: Tensor) -> Episode:
+        steps, features = Samples(), image_features(self.clip, image, self.config.normalize_prefix)
         generator = torch.Generator().manual_seed(self.config.seed)
         episode = adapt(
-            self.captioner, self.state, self.objective, features, image, self.config.steps, generator, on_step=on_step
+            self.captioner, self.state, self.objective, features, image, self.config.steps, generator,
+            on_step=lambda step: steps.add(self._step(step)),
+        )  # fmt: skip
+        self.samples.add(steps.stacked())
+        names = self.meta["state_names"]
+        if self.config.momentum is not None:
+            self.samples.add({"momentum_checksum": checksums(self.state.average[name] for name in names)})
+        self.samples.add(
+            {
+                "final_prefix_embed": self.captioner.prefix(features)[0],
+                "prefix": features[0],
+                "reward_image_features": self.objective.observe(image)[0][0],
+                "final_ids": _ids(self.captioner, episode.hypotheses[:1], self.config.decoding.max_new_tokens)[0],
+                "final_hyp_scores": _scores(episode.hypotheses),
+                "reset_checksum": checksums(self.state.start[name] for name in names),
+                "update_counter": self.state.num_samples,
+            }
         )
-        self.texts.append([step.captions for step in steps])
-        self.captions.append(episode.after)
-        for name in rows[0]:
-            self._add(name, _stack([row[name] for row in rows]))
-        self._episode(episode, image, features)
-
-    def result(self) -> dict[str, Any]:
-        """All quantities, images stacked."""
-        return {**self.first_step, **{name: _stack(values) for name, values in self.images.items()}}
-
-    def _add(self, name: str, value: Tensor) -> None:
-        self.images.setdefault(name, []).append(value)
+        return episode
 
     def _step(self, step: Step) -> dict[str, Tensor]:
         captioner, reward = self.captioner, self.objective.reward
-        if not self.first_step:
+        if self.first_logits is None:
             with torch.no_grad():
-                logits = captioner.token_logits(step.prefix, step.tokens, step.mask)
-            self.first_step["first_step_logits"] = logits.flatten(0, 1)
+                self.first_logits = captioner.token_logits(step.prefix, step.tokens, step.mask).flatten(0, 1)
         parameters = dict(captioner.mapper.named_parameters())
-        watched = parameters[self.meta["grad0_param"]]
+        tuned, watched = [parameters[n] for n in self.meta["param_names"]], parameters[self.meta["grad0_param"]]
         prefix_mask = step.mask.new_ones(len(step.mask), step.prefix.shape[1])
         return {
             "sampled_ids": _ids(captioner, step.proposals, self.config.decoding.max_new_tokens),
-            "hyp_scores": torch.tensor([h.score for h in step.proposals], dtype=torch.float64),
+            "hyp_scores": _scores(step.proposals),
             "reward_tokens": reward.models[0].tokenize(step.captions),
             "reward_text_features": reward.encode_texts(step.captions)[0],
             "clipscore": step.rewards, "rewards": step.advantages,
             "tokens": step.tokens, "attention_mask": torch.cat([prefix_mask, step.mask], dim=1),
-            "token_loss": step.token_losses, "loss": step.loss.detach(),
+            "token_loss": step.token_losses, "loss": step.loss,
             "prefix_embed": step.prefix,
-            "grad_norm": torch.stack([parameters[name].grad.norm() for name in self.meta["param_names"]]),
-            "grad0": watched.grad.clone(), "param0": watched.detach().clone(),
-            "mapper_checksum": torch.stack([checksum(parameters[name]) for name in self.meta["param_names"]]),
+            "grad_norm": torch.stack([p.grad.norm() for p in tuned]),
+            "grad0": watched.grad, "param0": watched,
+            "mapper_checksum": checksums(tuned),
         }  # fmt: skip
 
-    def _episode(self, episode: Episode, image: Tensor, features: Tensor) -> None:
-        with torch.no_grad():
-            self._add("final_prefix_embed", self.captioner.prefix(features)[0])
-        self._add("prefix", features[0])
-        self._add("reward_image_features", self.objective.observe(image)[0][0])
-        best = episode.hypotheses[:1]
-        self._add("final_ids", _ids(self.captioner, best, self.config.decoding.max_new_tokens)[0])
-        self._add("final_hyp_scores", torch.tensor([h.score for h in episode.hypotheses], dtype=torch.float64))
-        names = self.meta["state_names"]
-        self._add("reset_checksum", torch.stack([checksum(self.state.start[name]) for name in names]))
-        if self.config.momentum is not None:
-            self._add("momentum_checksum", torch.stack([checksum(self.state.average[name]) for name in names]))
-        self._add("update_counter", torch.tensor(self.state.num_samples))
+
+def replay_adaptation(golden: Golden, trace: str) -> dict[str, Any]:
+    """Every quantity of an adaptation."""
+    return Adaptation(golden, trace).run()
 
 
 def in_float64(lm: nn.Module) -> nn.Module:
@@ -283,14 +251,6 @@ def tiny_captioner(golden: Golden, meta: dict[str, Any], kind: str) -> Captioner
     """The recorded captioner in float64, put together as in a run."""
     sizes, tokenizer = meta["config"], load_tokenizer(golden.folder / "opt_tokenizer")
     config = config_like(_mapper_settings(sizes, kind))
-    lm = tiny_opt(golden, sizes, tokenizer)
-    return build_captioner(
-        config, sizes["dim_clip"], lm.to(golden.device), tokenizer, weights(golden, f"cap_mapper_{kind}")
-    )
-
-
-def tiny_opt(golden: Golden, sizes: dict[str, Any], tokenizer: Any) -> nn.Module:
-    """The recorded language model in float64."""
     lm = OPTForCausalLM(
         OPTConfig(
             vocab_size=sizes["vocab"], hidden_size=sizes["hidden"], word_embed_proj_dim=sizes["emb"],
@@ -300,7 +260,8 @@ def tiny_opt(golden: Golden, sizes: dict[str, Any], tokenizer: Any) -> nn.Module
         )
     )  # fmt: skip
     load_lm(lm, weights(golden, "cap_opt"))
-    return in_float64(lm)
+    lm = in_float64(lm).to(golden.device)
+    return build_captioner(config, sizes["dim_clip"], lm, tokenizer, weights(golden, f"cap_mapper_{kind}"))
 
 
 def config_like(changes: dict[str, Any]) -> CaptioningConfig:
@@ -315,14 +276,6 @@ def _mapper_settings(sizes: dict[str, Any], kind: str) -> dict[str, Any]:
     return {"mapper": kind, "prefix_length": sizes["prefix_length"], **layers}
 
 
-def _patch_mapper(golden: Golden, sizes: dict[str, Any]) -> TransformerMapper:
-    mapper = TransformerMapper(
-        sizes["dim_clip"], sizes["emb"], sizes["prefix_length"], sizes["num_layers"], patches=True
-    ).double()
-    load_strictly(mapper, weights(golden, "cap_mapper_patch"), "the patch mapper")
-    return mapper
-
-
 def weights(golden: Golden, name: str) -> dict[str, Tensor]:
     """The recorded weights of a mapper or the language model."""
     return load_file(golden.folder / f"{name}.safetensors")
@@ -335,21 +288,5 @@ def _ids(captioner: Captioner, hypotheses: list[Hypothesis], max_new_tokens: int
     return torch.tensor([row + [captioner.tokenizer.pad_token_id] * (width - len(row)) for row in rows])
 
 
-def _stack(tensors: list[Tensor]) -> Tensor:
-    """Stack, filled up at the end to the largest shape: integers with -1, others with 0."""
-    shape = [max(sizes) for sizes in zip(*(t.shape for t in tensors), strict=True)]
-    fill = 0 if tensors[0].is_floating_point() else NO_TOKEN
-    result = tensors[0].new_full((len(tensors), *shape), fill)
-    for row, tensor in zip(result, tensors, strict=True):
-        row[tuple(slice(size) for size in tensor.shape)] = tensor
-    return result
-
-
-REPLAYS_CAPTIONING: list[tuple[str, Replay]] = [
-    ("E_mapper", replay_mapper),
-    ("E_noise", replay_noise),
-    ("E_opt_forward", replay_opt_forward),
-    ("E_train", replay_train),
-    ("E_beam", replay_beam),
-    ("E_tta", replay_adaptation),
-]
+def _scores(hypotheses: list[Hypothesis]) -> Tensor:
+    return torch.tensor([h.score for h in hypotheses], dtype=torch.float64)

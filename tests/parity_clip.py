@@ -15,7 +15,7 @@ from classification.prompt_learner import class_prompts
 from clipscore.objectives import kd_loss
 from clipscore.reward import resize_images, subtract_baseline
 from clipscore.text_encoder import encode_texts
-from tests.golden_files import Golden, checksum
+from tests.golden_files import Golden, checksums
 
 
 def replay_forward(golden: Golden, trace: str) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def replay_forward(golden: Golden, trace: str) -> dict[str, Any]:
         pixels = images.get(sizes["resolution"], images[min(images)])
         resized = resize_images(pixels, clip.image_size)
         ours["tokens"] = ids = clip.tokenize(texts)
-        ours[f"{name}/resized_checksum"] = torch.stack([checksum(image) for image in resized])
+        ours[f"{name}/resized_checksum"] = checksums(resized)
         ours[f"{name}/resized_row0"] = resized[:, :, 0]
         ours[f"{name}/image_features"] = clip.project_images(resized)
         ours[f"{name}/text_features"] = clip.project_token_ids(ids)

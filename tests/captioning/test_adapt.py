@@ -8,17 +8,9 @@ import pytest
 import torch
 
 from captioning.adapt import adapt, caption_nll
-from captioning.build import (
-    build_captioner,
-    build_objective,
-    build_state,
-    find_language_model,
-    image_features,
-    load_language_model,
-    load_tokenizer,
-)
+from captioning.build import build_objective, build_state, find_language_model, image_features, load_language_model
 from captioning.generate import Hypothesis
-from captioning.training.train import build_optimizer, learning_rate_share, training_loss
+from captioning.training.train import training_loss
 from tests.parity_captioning import config_like
 
 IMAGES = torch.randn(2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -94,26 +86,15 @@ def test_the_mapper_runs_once_for_all_candidates_of_a_step(build):
     assert batches == [1, 1, 1]  # two steps and the answer
 
 
-def test_reward_weights_are_rounded_confidences_or_equal(build):
-    models = [{"name": "RC", "weight": 10}, {"name": "R2", "weight": 5}]
-    for weighted, weights in ((True, [0.67, 0.33]), (False, [0.5, 0.5])):
-        _, _, objective, _ = build(reward={"models": models, "weighted": weighted})
-        assert objective.reward.weights == weights
-
-
-def test_captions_with_more_reward_become_more_likely(build, tiny_clip):
-    model, _, _, run = build(steps=1, lr=1e-5)
-    features, after = image_features(tiny_clip("P"), IMAGES[0], True), []
-
-    def on_step(step):  # with the new weights
-        after.append(caption_nll(model.token_losses(model.prefix(features), step.tokens, step.mask), step.mask, True))
-
-    step = run(IMAGES[0], on_step=on_step).steps[0]
-    assert step.rewards.argmax() == step.advantages.argmax() and step.advantages.abs().max() > 1e-4
-    torch.testing.assert_close(step.advantages, step.rewards - step.rewards.mean())
-    before = step.token_losses.mean(dim=1)
-    torch.testing.assert_close(step.loss, (step.advantages * before).mean())
-    assert (step.advantages * (after[0] - before)).sum() < 0
+def test_several_rewards_and_momentum(build):
+    models = [{"name": "R1", "weight": 10}, {"name": "R2", "weight": 3}, {"name": "RC", "weight": 5}]
+    momentum = {"decay": 0.5, "update_interval": 1, "mix": 1.0}
+    plain_mean = build(reward={"models": models[1:], "weighted": False})[2]
+    assert plain_mean.reward.weights == [0.5, 0.5]
+    _, state, objective, run = build(reward={"models": models}, momentum=momentum)
+    assert objective.reward.weights == [0.56, 0.17, 0.28]  # confidences, rounded
+    run(IMAGES[0])
+    assert not torch.equal(state.start["prefix_const"], state.source["prefix_const"])
 
 
 def test_sampling_depends_on_the_generator_only(build):
@@ -127,17 +108,9 @@ def test_empty_captions_do_no_harm(build, monkeypatch):
     _, _, objective, run = build(steps=1)
     monkeypatch.setattr(objective, "propose", lambda *_: [Hypothesis([]), Hypothesis([8]), Hypothesis([35])])
     step = run(IMAGES[0]).steps[0]
-    assert step.captions == ["", "a", ""] and step.rewards[0].item() == pytest.approx(step.rewards[2].item(), abs=1e-12)
+    assert step.captions == ["", "a", ""]
+    torch.testing.assert_close(step.rewards[0], step.rewards[2], rtol=0, atol=1e-14)  # other rows, other last bits
     assert step.loss.isfinite() and step.mask.sum(dim=1).tolist() == [1, 2, 1]
-
-
-def test_several_rewards_and_momentum(build):
-    rewards = {"models": [{"name": "R1", "weight": 10}, {"name": "R2", "weight": 3}, {"name": "RC", "weight": 5}]}
-    momentum = {"decay": 0.5, "update_interval": 1, "mix": 1.0}
-    _, state, objective, run = build(reward=rewards, momentum=momentum)
-    assert objective.reward.weights == [0.56, 0.17, 0.28]
-    run(IMAGES[0])
-    assert not torch.equal(state.start["prefix_const"], state.source["prefix_const"])
 
 
 def test_numbers_that_are_not_finite_are_refused(build, monkeypatch):
@@ -149,12 +122,6 @@ def test_numbers_that_are_not_finite_are_refused(build, monkeypatch):
         run(IMAGES[0])
 
 
-def test_learning_rates_by_hand():
-    shares = [learning_rate_share(i, num_warmup=2, num_iterations=6) for i in range(6)]
-    assert shares == [0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
-    assert [learning_rate_share(i, 0, 2) for i in range(2)] == [0.5, 0.0]
-
-
 def test_training_ignores_padding(captioner, features):
     model = captioner()
     tokens, mask = model.tokenize(["a brown dog", "a"])
@@ -164,12 +131,9 @@ def test_training_ignores_padding(captioner, features):
     single = [training_loss(model, features[i : i + 1], tokens[i : i + 1], mask[i : i + 1]) for i in range(2)]
     counts = mask.sum(dim=1)
     torch.testing.assert_close(loss, (single[0] * counts[0] + single[1] * counts[1]) / counts.sum())
-    optimizer, schedule = build_optimizer(model, 1.0, 0.0, 1e-6, num_warmup=2, num_iterations=4)
-    assert optimizer.param_groups[0]["lr"] == 0.5 and schedule.get_last_lr() == [0.5]
-    assert len(optimizer.param_groups[0]["params"]) == len(list(model.mapper.parameters()))
 
 
-def test_language_models_are_found_in_folders(captioner, golden, tmp_path):
+def test_language_models_are_found_in_folders(captioner, tmp_path):
     model = captioner()
     model.lm.half().save_pretrained(tmp_path / "opt-tiny")
     model.tokenizer.save_pretrained(tmp_path / "opt-tiny")
@@ -179,16 +143,5 @@ def test_language_models_are_found_in_folders(captioner, golden, tmp_path):
     lm, tokenizer = load_language_model("opt-tiny", tmp_path)
     assert {p.dtype for p in lm.parameters()} == {torch.float32}
     assert tokenizer("\n", add_special_tokens=False).input_ids == [model.stop]
-    with pytest.raises(
-        FileNotFoundError, match=r"no config\.json in any of .*nothing.*fetch_pretrained.sh opt. fetches"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"no config\.json in any of .*fetch_pretrained.sh opt. fetches"):
         load_language_model(str(tmp_path / "nothing"), tmp_path)
-
-
-def test_captions_longer_than_the_language_model_reads(captioner, golden):
-    model = captioner()
-    options = config(decoding={"max_new_tokens": 124})
-    with pytest.raises(ValueError, match="are 129 positions, but the language model has 128"):
-        build_captioner(
-            options, 32, model.lm, load_tokenizer(golden.folder / "opt_tokenizer"), model.mapper.state_dict()
-        )

@@ -7,16 +7,13 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from captioning.checkpoints import load_lm, load_mapper, read_checkpoint
-from captioning.mapper import MlpMapper, TransformerMapper
+from captioning.mapper import build_mapper
 
 SIZES = {"clip_width": 8, "lm_width": 16, "prefix_length": 2, "num_layers": 1}
 
 
 def state_of(kind="transformer", **changes):
-    sizes = {**SIZES, **changes}
-    if kind == "mlp":
-        del sizes["num_layers"]
-    return dict((MlpMapper if kind == "mlp" else TransformerMapper)(**sizes).state_dict())
+    return dict(build_mapper(kind, *{**SIZES, **changes}.values()).state_dict())
 
 
 def test_a_checkpoint_is_read_and_loaded(tmp_path):
@@ -84,8 +81,5 @@ def test_other_files_are_refused(tmp_path, content, message):
     torch.save(content, tmp_path / "file.pt")
     with pytest.raises(ValueError, match=message):
         read_checkpoint(tmp_path / "file.pt")
-
-
-def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*ckpt-latest\.pt"):
         read_checkpoint(tmp_path)

@@ -6,10 +6,8 @@ import json
 import os
 import pickle
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +22,7 @@ from clipscore.data.caption_sets import find_captions
 from clipscore.data.images import normalize, open_image, to_pixels
 from clipscore.models.load import load_clip
 from scripts.demo.training.train_captioner import DATASET, write_training_scenes
+from tests.whole_runs import kill_at
 
 POLICY = REPOSITORY / "pretrained/demo/policy.pt"
 NUM_SCENES = 21
@@ -37,9 +36,8 @@ def data_root(tmp_path_factory) -> Path:
 
 
 def words(data_root: Path, out: Path, *more: str) -> list[str]:
-    given = {"dataset": DATASET, "policy": POLICY, "data-root": data_root, "out": out, "device": "cpu"}
-    pairs = [word for key, value in given.items() for word in (f"--{key}", str(value))]
-    return [*pairs, "--num-workers", "0", "--batch", "4", *more]
+    given = {"dataset": DATASET, "policy": POLICY, "data-root": data_root, "out": out, "device": "cpu", "batch": 4}
+    return [*(f"--{key}={value}" for key, value in given.items()), "--num-workers=0", *more]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -71,12 +69,7 @@ def test_a_killed_process_goes_on_and_ends_with_the_same_bytes(data_root, tmp_pa
     )
     out = tmp_path / "killed"
     command_line = [sys.executable, "-c", program, *words(data_root, out)]
-    with subprocess.Popen(command_line, cwd=REPOSITORY, stderr=subprocess.DEVNULL) as child:
-        end = time.monotonic() + 60
-        while not (out / "texts-00001.safetensors").is_file():
-            assert child.poll() is None and time.monotonic() < end
-            time.sleep(0.01)
-        child.send_signal(signal.SIGKILL)
+    kill_at(command_line, out / "texts-00001.safetensors")
     with pytest.raises(ValueError, match="shards of texts; give the command that made it once more"):
         load_features(out)
     stamps = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
@@ -112,14 +105,14 @@ def test_an_unreadable_image_is_named(data_root, tmp_path, caplog):
     (tmp_path / "data" / DATASET / "train/00003.png").write_bytes(b"no image")
     assert command.main(words(tmp_path / "data", tmp_path / "f")) == 2
     assert "00003.png: cannot be read as an image" in caplog.text
-    assert command.main(words(tmp_path / "data", tmp_path / "g", "--annotations", "none.json", "--dataset", "own")) == 2
+    assert command.main(words(tmp_path / "data", tmp_path / "g", "--annotations=none.json", "--dataset=own")) == 2
     assert "none.json not found" in caplog.text
 
 
 def test_own_annotation_files(data_root, tmp_path):
-    given = {"annotations": data_root / DATASET / "annotations/train.json", "images": data_root / DATASET}
-    pairs = [word for key, value in given.items() for word in (f"--{key}", str(value))]
-    assert command.main(words(data_root, tmp_path / "f", "--dataset", "own", *pairs)) == 0
+    own = data_root / DATASET
+    given = ["--dataset=own", f"--annotations={own}/annotations/train.json", f"--images={own}"]
+    assert command.main(words(data_root, tmp_path / "f", *given)) == 0
     assert json.loads((tmp_path / "f" / INDEX).read_text())["dataset"] == "own"
 
 
@@ -130,8 +123,8 @@ def released(**changes) -> dict:
     return content | changes
 
 
-def dump(path: Path, content: object, protocol: int = pickle.DEFAULT_PROTOCOL) -> Path:
-    path.write_bytes(pickle.dumps(content, protocol=protocol))
+def dump(path: Path, content: object) -> Path:
+    path.write_bytes(pickle.dumps(content))
     return path
 
 
@@ -148,11 +141,8 @@ def test_released_pickles(tmp_path, kind):
     assert found.captions == ["a", "b", "c", "d"] and found.image_ids == [7, 9] and found.weights is None
     other = load_features(dump(tmp_path / "other.pkl", released(captions=["a", "b", "c", "e"])))
     assert other.digest != found.digest
-
-
-def test_released_pickles_of_captions_alone_and_in_another_order(tmp_path):
-    found = load_features(dump(tmp_path / "x.pkl", released(clip_image_embedding=None, text_index=[3, 2, 1, 0])))
-    assert found.images is None and torch.equal(found.texts, released()["clip_text_embedding"].flip(0))
+    alone = load_features(dump(tmp_path / "alone.pkl", released(clip_image_embedding=None, text_index=[3, 2, 1, 0])))
+    assert alone.images is None and torch.equal(alone.texts, released()["clip_text_embedding"].flip(0))
 
 
 class Code:
@@ -187,11 +177,3 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"refers to \w+\.system, which is no container"):
         load_features(tmp_path / "x.pkl")
     assert not (tmp_path / "hacked").exists()
-
-
-def test_nothing_and_something_else(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no features at .*none.*python -m captioning\.features"):
-        load_features(tmp_path / "none")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"holds no features: expected a folder with features\.json, or a \.pkl"):
-        load_features(tmp_path / "empty")

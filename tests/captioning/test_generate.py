@@ -10,16 +10,11 @@ import torch
 
 from captioning import generate
 from captioning.config import DecodingConfig
-from captioning.generate import beam_search, draw_from_nucleus, nucleus_sampling, penalize
+from captioning.generate import beam_search, draw_from_nucleus, nucleus_sampling
 
 BOS, A, B, STOP = range(4)
 NEXT = torch.tensor(  # probability of the next token (column) after a token (row)
-    [
-        [0.04, 0.60, 0.30, 0.06],
-        [0.05, 0.10, 0.35, 0.50],
-        [0.02, 0.05, 0.03, 0.90],
-        [0.25, 0.25, 0.25, 0.25],
-    ],
+    [[0.04, 0.60, 0.30, 0.06], [0.05, 0.10, 0.35, 0.50], [0.02, 0.05, 0.03, 0.90], [0.25, 0.25, 0.25, 0.25]],
     dtype=torch.float64,
 )
 PREFIX = torch.zeros(1, 1, 1, dtype=torch.float64)
@@ -84,21 +79,10 @@ def test_looking_seldom_changes_no_caption(monkeypatch, seed):
     assert beam_search(writer, PREFIX.expand(2, -1, -1), 3, options) == always
 
 
-def test_one_beam_is_greedy():
+def test_one_beam_is_greedy_and_an_empty_caption_is_a_caption():
     assert [h.tokens for h in beam_search(TableWriter(), PREFIX, 1, decoding())[0]] == [[A]]
-
-
-def test_an_empty_caption_is_a_caption():
     ends = TableWriter(torch.tensor([[0.1, 0.1, 0.1, 0.7]] * 4, dtype=torch.float64))
-    assert beam_search(ends, PREFIX, 2, decoding())[0][0].tokens == []
-    assert beam_search(ends, PREFIX, 1, decoding())[0][0].tokens == []
-
-
-def test_penalties_by_hand():
-    scores = torch.tensor([[-2.0, 3.0, -1.0, 4.0]], dtype=torch.float64)
-    changed = penalize(scores, [[BOS, A]], TableWriter(), decoding(repetition_penalty=2.0, min_length=3))
-    assert changed.tolist() == [[-4.0, 1.5, -1.0, -math.inf]]
-    assert penalize(scores, [[BOS, A]], TableWriter(), decoding(min_length=2)) is scores
+    assert all(beam_search(ends, PREFIX, num_beams, decoding())[0][0].tokens == [] for num_beams in (1, 2))
 
 
 def test_the_nucleus_by_hand():

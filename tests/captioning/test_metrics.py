@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from captioning import metrics
@@ -15,38 +13,15 @@ ROWS = [
 ]
 
 
-def test_the_gain_is_from_the_first_step_to_the_last():
-    assert metrics.reward_gain(ROWS[:1]) == pytest.approx(37.5)
-    assert metrics.reward_gain(ROWS[1:]) == pytest.approx(-25)
-    assert metrics.reward_gain(ROWS) == pytest.approx(6.25)
+@pytest.mark.parametrize(("rows", "gain", "non_empty"), [(ROWS[:1], 37.5, 100), (ROWS[1:], -25, 0), (ROWS, 6.25, 50)])
+def test_the_gain_is_from_the_first_step_to_the_last_and_empty_captions_are_counted(rows, gain, non_empty):
+    assert (metrics.reward_gain(rows), metrics.non_empty(rows)) == (pytest.approx(gain), non_empty)
 
 
-def test_empty_captions_are_counted():
-    assert metrics.non_empty(ROWS) == 50
-    assert metrics.non_empty(ROWS[:1]) == 100
-
-
-def test_both_captions_of_an_image_are_scored(monkeypatch, caplog):
-    asked = []
-
-    def score(captions, references, names, clip, images, on_error):
-        asked.append((captions, references, names, images, on_error))
-        return CaptionScores({"bleu_1": 10.00049 * len(asked)}, {}, ["a note"])
-
-    monkeypatch.setattr(metrics, "score_captions", score)
-    rows = [{**row, "caption_before": before} for row, before in zip(ROWS, ["a cat", "b"], strict=True)]
-    images = {"a": Path("a.png"), "b": Path("b.png")}
-    summary = metrics.summarize(rows, images, ["bleu"], None, "skip")
-    assert summary == {"bleu_1_before": 10.0, "bleu_1": 20.001, "non_empty": 50, "reward_gain": 6.25}
-    references = {"a": ["one dog"], "b": ["two", "2"]}
-    assert asked == [
-        ({"a": "a cat", "b": "b"}, references, ["bleu"], images, "skip"),
-        ({"a": "a dog", "b": ""}, references, ["bleu"], images, "skip"),
-    ]
-    assert "metrics of caption_before: a note" in caplog.text
-
-
-def test_without_steps_there_is_no_gain(monkeypatch):
-    monkeypatch.setattr(metrics, "score_captions", lambda *_: CaptionScores({"cider": 1.0}, {}))
-    rows = [{**row, "rewards": row["rewards"][:1]} for row in ROWS]
-    assert metrics.summarize(rows, {}, ["cider"], None, "stop") == {"cider": 1.0, "non_empty": 50}
+@pytest.mark.parametrize("num_steps", [1, 3])
+def test_the_summary_rounds_and_has_a_gain_where_there_are_steps(monkeypatch, caplog, num_steps):
+    monkeypatch.setattr(metrics, "score_captions", lambda *_: CaptionScores({"cider": 10.00049}, {}, ["a note"]))
+    rows = [{**row, "rewards": row["rewards"][:num_steps]} for row in ROWS]
+    summary = metrics.summarize(rows, {}, ["cider"], None, "stop")
+    assert summary == {"cider": 10.0, "non_empty": 50} | ({"reward_gain": 6.25} if num_steps > 1 else {})
+    assert "metrics of caption: a note" in caplog.text

@@ -1,4 +1,4 @@
-"""Combinations that make no sense are refused before anything is loaded; captions are cleaned as BLIP's are."""
+"""Combinations that make no sense are refused before anything is loaded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from clipscore.config.load import REPOSITORY, load_config
-from retrieval.captions import clean_caption, clean_captions
+from retrieval.captions import clean_captions
 from retrieval.config import RetrievalConfig
 from scripts.run import config_class
 
@@ -52,21 +52,6 @@ def test_refused(changes, message):
 def test_steps_must_be_given():
     with pytest.raises(ValidationError, match="method=rlcf needs steps"):
         RetrievalConfig.model_validate({**BASE, "method": "rlcf", "reward": REWARD})
-
-
-@pytest.mark.parametrize(
-    ("text", "cleaned"),
-    [
-        ('A dog, running (fast)! "Yes".', "a dog, running fast yes"),
-        ("one#two;three:four~five*six", "one two three four five six"),
-        ("  tabs\tand\nlines  ", "tabs and lines"),
-        ("w " * 60, " ".join(["w"] * 50)),
-        ("It's don't_touch - 3?", "it's don't_touch - 3?"),
-        ("...", ""),
-    ],
-)
-def test_clean_caption(text, cleaned):
-    assert clean_caption(text) == cleaned
 
 
 def test_captions_of_punctuation_only_are_refused():

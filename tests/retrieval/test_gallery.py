@@ -20,13 +20,9 @@ from retrieval.gallery import FeatureCache, image_features, text_features
 
 @pytest.fixture
 def images(tmp_path) -> list[CaptionedImage]:
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), dtype=np.uint8)
-    found = []
-    for number, picture in enumerate(pixels):
-        path = tmp_path / f"{number}.png"
-        Image.fromarray(picture).save(path)
-        found.append(CaptionedImage(path.name, path, ("a caption",), number))
-    return found
+    for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), dtype=np.uint8)):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    return [CaptionedImage(f"{n}.png", tmp_path / f"{n}.png", ("a caption",), n) for n in range(3)]
 
 
 @pytest.fixture
@@ -38,18 +34,14 @@ def cache(tmp_path) -> FeatureCache:
 def encoded(monkeypatch) -> list[str]:
     """What is encoded anew: names of models, once per image batch or call."""
     calls: list[str] = []
+    images, texts = gallery._encode_images, gallery.encode_texts
 
-    def images(models, *rest):
+    def note_images(models, *rest):
         calls.append("images by " + ", ".join(model.name for model in models))
-        return real_images(models, *rest)
+        return images(models, *rest)
 
-    def texts(model, batch):
-        calls.append(f"texts by {model.name}")
-        return real_texts(model, batch)
-
-    real_images, real_texts = gallery._encode_images, gallery.encode_texts
-    monkeypatch.setattr(gallery, "_encode_images", images)
-    monkeypatch.setattr(gallery, "encode_texts", texts)
+    monkeypatch.setattr(gallery, "_encode_images", note_images)
+    monkeypatch.setattr(gallery, "encode_texts", lambda m, batch: calls.append(f"texts by {m.name}") or texts(m, batch))
     return calls
 
 
@@ -134,18 +126,15 @@ def test_a_file_that_is_not_what_it_should_be_is_replaced(tiny_clip, images, cac
     assert [path.suffix for path in Path(cache.folder).iterdir()] == [".safetensors"]
 
 
-def test_an_interrupted_write_leaves_nothing_that_is_read(tiny_clip, images, cache, monkeypatch, caplog):
+def test_trouble_with_the_disk_costs_the_cache_only(tiny_clip, images, cache, monkeypatch, caplog):
     def torn(tensors, path, metadata):
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(gallery, "save_file", torn)
-    features = image_features([tiny_clip("P")], images, 32, cache, 0)[0]
-    assert len(features) == 3 and "No space left" in caplog.text
-    assert list(Path(cache.folder).iterdir()) == []
-
-
-def test_a_folder_that_cannot_be_written_costs_the_cache_only(tiny_clip, images, cache, caplog):
+    assert len(image_features([tiny_clip("P")], images, 32, cache, 0)[0]) == 3
+    assert "No space left" in caplog.text and list(Path(cache.folder).iterdir()) == []
+    Path(cache.folder).rmdir()
     Path(cache.folder).write_text("a file")
     assert len(image_features([tiny_clip("P")], images, 32, cache, 0)[0]) == 3
     assert "cannot be written" in caplog.text

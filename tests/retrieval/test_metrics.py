@@ -1,4 +1,4 @@
-"""Ranks by hand and against a full sort, ties, recall, and the memory of the paper's size."""
+"""Ranks against a full sort, ties, recall, and the memory of the paper's size."""
 
 from __future__ import annotations
 
@@ -32,17 +32,6 @@ for queries, gallery, positives in ((image, text, captions_of), (text, image, [[
         assert ranks[row] == 1 + min(order.index(index) for index in positives[row])
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - imported) / 2**20)
 """
-
-
-def test_rank_counts_what_is_in_front_of_the_best_positive():
-    scores = torch.tensor([[0.9, 0.1, 0.5, 0.7], [0.2, 0.3, 0.4, 0.1]])
-    assert metrics.best_ranks(scores, [[2, 1], [3]]).tolist() == [3, 4]
-
-
-def test_of_equal_scores_the_higher_index_ranks_first():
-    scores = torch.tensor([[0.5, 0.5, 0.5, 0.2]] * 4)
-    assert metrics.best_ranks(scores, [[0], [1], [2], [0, 1]]).tolist() == [3, 2, 1, 2]
-    assert metrics.top_items(scores[:1], 10) == [[2, 1, 0, 3]]
 
 
 def test_chunks_agree_with_a_full_sort(monkeypatch):

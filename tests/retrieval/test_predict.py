@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from clipscore.config.load import REPOSITORY
 from retrieval.predict import EXAMPLE, list_pictures, main
 from scripts import run
 from scripts.demo.make_data import write_captioned
 from scripts.demo.styles import retrieval_pictures
+from tests.whole_runs import assert_one_sentence, screen_of_example
+
+pytestmark = pytest.mark.usefixtures("roots")
 
 NUM_SCENES = 12
 MODELS = ["policy=demo/policy.pt", "reward.models=demo/reward.pt", "device=cpu", "num_workers=0"]
@@ -30,13 +28,6 @@ def scenes(tmp_path_factory) -> Path:
     write_captioned((pictures, captions), folder, "test")
     (folder / "texts.txt").write_text("\n".join(text for texts in captions for text in texts))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def roots(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("RLCF_PRETRAINED", str(REPOSITORY / "pretrained"))
-    monkeypatch.setenv("RLCF_OUTPUT", str(tmp_path / "output"))
-    return tmp_path
 
 
 def command(scenes: Path, direction: str) -> list[str]:
@@ -103,58 +94,42 @@ def test_pictures_of_sub_folders_count_and_others_do_not(tmp_path):
     assert [image.id for image in list_pictures(tmp_path)] == ["a.png", "b/2.JPG"]
 
 
+OF_TEXT, OF_IMAGE = ["--query=a dog", "--images={images}"], ["--query-image={image}", "--texts={texts}"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--query", " ...", "--images", "{images}"], "--query ' ...': no word is left"),
-        (["--query", "a dog"], "--query TEXT goes with --images FOLDER, and not with --texts"),
-        (["--query", "a dog", "--images", "{images}", "--texts", "t"], "and not with --texts"),
-        (["--query-image", "{image}", "--images", "{images}"], "--query-image FILE goes with --texts FILE"),
-        (["--query", "a dog", "--images", "{scenes}/none"], "none: there is no such folder"),
-        (
-            ["--query", "a dog", "--images", "{scenes}/annotations"],
-            "annotations: no picture is in it; they end in .jpg",
-        ),
-        (
-            ["--query", "a dog", "--images", "{broken}", "num_candidates=1"],
-            "bad.png: the file is empty .*2.png: cannot be",
-        ),
-        (
-            ["--query", "a dog", "--images", "{images}", "num_candidates=13"],
-            "--images has 12 items; .*: add num_candidates=12 to the command",
-        ),
-        (["--query-image", "none.png", "--texts", "{texts}"], "--query-image none.png: there is no such file"),
-        (["--query-image", "{texts}", "--texts", "{texts}"], "texts.txt: cannot be read as an image"),
-        (["--query-image", "{image}", "--texts", "none.txt"], "--texts none.txt: there is no such file"),
-        (["--query-image", "{image}", "--texts", "{image}"], "--texts .*00000.png: not a text file in UTF-8"),
-        (["--query-image", "{image}", "--texts", "{broken}/empty.txt"], "empty.txt: the file is empty"),
-        (["--query-image", "{image}", "--texts", "{broken}/dots.txt"], "no word is left of line 3, '...'"),
-        (
-            ["--query-image", "{image}", "--texts", "{texts}", "num_candidates=40"],
-            "--texts has 36 items; .*: add num_candidates=36 to the command",
-        ),
-        (["--query", "a dog", "--images", "{images}", "reward.models=demo/none.pt"], "none.pt"),
-        (["--query", "a dog", "--images", "{images}", "method=zero_shot", "reward=null"], "method=zero_shot takes no"),
+        (["--query= ...", "--images={images}"], "--query ' ...': no word is left"),
+        (["--query=a dog"], "--query TEXT goes with --images FOLDER, and not with --texts"),
+        ([*OF_TEXT, "--texts=t"], "and not with --texts"),
+        (["--query-image={image}", "--images={images}"], "--query-image FILE goes with --texts FILE"),
+        ([*OF_TEXT, "--images={scenes}/none"], "none: there is no such folder"),
+        ([*OF_TEXT, "--images={scenes}/annotations"], "annotations: no picture is in it; they end in .jpg"),
+        ([*OF_TEXT, "--images={broken}", "num_candidates=1"], "bad.png: the file is empty .*2.png: cannot be"),
+        ([*OF_TEXT, "num_candidates=13"], "--images has 12 items; .*: add num_candidates=12 to the command"),
+        ([*OF_IMAGE, "--query-image=none.png"], "--query-image none.png: there is no such file"),
+        ([*OF_IMAGE, "--query-image={texts}"], "texts.txt: cannot be read as an image"),
+        ([*OF_IMAGE, "--texts=none.txt"], "--texts none.txt: there is no such file"),
+        ([*OF_IMAGE, "--texts={image}"], "--texts .*00000.png: not a text file in UTF-8"),
+        ([*OF_IMAGE, "--texts={broken}/empty.txt"], "empty.txt: the file is empty"),
+        ([*OF_IMAGE, "--texts={broken}/dots.txt"], "no word is left of line 3, '...'"),
+        ([*OF_IMAGE, "num_candidates=40"], "--texts has 36 items; .*: add num_candidates=36 to the command"),
+        ([*OF_TEXT, "reward.models=demo/none.pt"], "none.pt"),
+        ([*OF_TEXT, "method=zero_shot", "reward=null"], "method=zero_shot takes no"),
     ],
 )
 def test_bad_input_is_one_sentence(scenes, tmp_path, caplog, words, message):
-    (tmp_path / "bad.png").touch()
-    (tmp_path / "bad2.png").write_text("text")
-    (tmp_path / "empty.txt").touch()
-    (tmp_path / "dots.txt").write_text("a dog\n\n...\n")
+    for name, content in {"bad.png": "", "bad2.png": "text", "empty.txt": "", "dots.txt": "a dog\n\n...\n"}.items():
+        (tmp_path / name).write_text(content)
     places = {"scenes": scenes, "images": scenes / "images", "image": scenes / "images/00000.png"}
     places |= {"texts": scenes / "texts.txt", "broken": tmp_path}
     assert main([*QUICK, *(word.format(**places) for word in words)]) == 2
-    (found,) = [entry for entry in caplog.records if entry.levelname == "ERROR"]
-    assert re.search(message, found.getMessage()) and not found.exc_info
+    assert_one_sentence(caplog, message)
 
 
 def test_the_example_of_the_help_works(tmp_path):
     write_captioned(retrieval_pictures("noise"), tmp_path / "demo_scenes/noise", "test")
-    _, line = EXAMPLE.replace("\\\n", " ").replace("output/demo_data", str(tmp_path)).strip().splitlines()
-    words = [sys.executable, *shlex.split(line)[1:]]
-    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
+    lines = screen_of_example(EXAMPLE, tmp_path)
     assert lines[lines.index("before: cosine") + 1].endswith(" 00005.png")
     assert lines[lines.index("after: cosine") + 1].endswith(" 00004.png")
-    assert not done.stderr

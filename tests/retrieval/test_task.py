@@ -45,6 +45,11 @@ def config(folder: Path, **changes) -> RetrievalConfig:
     return RetrievalConfig.model_validate({**values, "reward": reward, **changes})
 
 
+def rows_of(ours: RetrievalConfig) -> list[dict]:
+    task = RetrievalTask(ours)
+    return [task.adapt(sample) for sample in task.samples(task.ids)]
+
+
 def sides(clip, folder: Path, direction: str):
     """Queries and gallery features of one model, from the files; fp32 as in a run."""
     pictures = torch.stack(
@@ -61,8 +66,7 @@ def sides(clip, folder: Path, direction: str):
 @pytest.mark.parametrize(("direction", "number"), [("image_to_text", 3), ("text_to_image", 5)])
 def test_the_record_of_a_late_query(folder, tiny_clip, direction, number):
     ours = config(folder, direction=direction)
-    task = RetrievalTask(ours)
-    rows = [task.adapt(sample) for sample in task.samples(task.ids)]
+    rows = rows_of(ours)
     clips = [tiny_clip(name).float() for name in MODELS]
     with torch.no_grad():
         (queries, of_policy, gallery), *rewards = [sides(clip, folder, direction) for clip in clips]
@@ -87,8 +91,7 @@ def test_the_record_of_a_late_query(folder, tiny_clip, direction, number):
 def test_kd_and_ensembles_use_the_other_models_features(folder, tiny_clip):
     one_teacher = {"models": [{"name": "R1.pt"}]}
     values = config(folder).model_dump(exclude={"num_candidates"}) | {"method": "kd", "reward": one_teacher}
-    task = RetrievalTask(RetrievalConfig.model_validate(values))
-    rows = [task.adapt(sample) for sample in task.samples(task.ids)]
+    rows = rows_of(RetrievalConfig.model_validate(values))
     policy, teacher = (tiny_clip(name).float() for name in ("P", "R1"))
     with torch.no_grad():
         _, queries, gallery = sides(policy, folder, "image_to_text")
@@ -98,10 +101,9 @@ def test_kd_and_ensembles_use_the_other_models_features(folder, tiny_clip):
     assert rows[2]["loss"][0] == pytest.approx(-(target * student.log_softmax(0)).sum().item(), abs=1e-4)
     ensemble = {"method": "zero_shot", "zero_shot_models": ["R1.pt"]}
     drop = {"steps", "lr", "weight_decay", "eps", "momentum", "num_candidates", "reward"}
-    task = RetrievalTask(RetrievalConfig.model_validate(config(folder).model_dump(exclude=drop) | ensemble))
-    row = next(task.adapt(sample) for sample in task.samples(task.ids[2:3]))
+    rows = rows_of(RetrievalConfig.model_validate(config(folder).model_dump(exclude=drop) | ensemble))
     both = gallery @ queries[2] + teacher_gallery @ teacher_queries[2]
-    assert row["top10"] == both.sort(descending=True).indices.tolist()
+    assert rows[2]["top10"] == both.sort(descending=True).indices.tolist()
 
 
 def test_other_pictures_under_the_same_names_are_another_run(folder):
