@@ -34,7 +34,7 @@ log = logging.getLogger("scripts.run")  # __name__ is __main__ under python -m
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    asked = CommandLine.parse(arguments)
+    asked = CommandLine(arguments)
     rank = Rank.of_this_process()
     with process.messages(TASKS, rank):
         try:
@@ -71,7 +71,14 @@ def run_all(configs: Sequence[RunConfig], rank: Rank = process.ALONE) -> None:
 
     The first process of several waits for the samples of the others, and prints the table.
     """
-    _check_folders(configs)
+    seen: dict[Path, RunConfig] = {}
+    for config in configs:
+        other = seen.setdefault(path := run_path(config), config)
+        if found := summary_differences(other.model_dump(mode="json"), config):
+            raise ValueError(
+                f"two of the runs would share the folder {path}: {'; '.join(found)}; start them one by one, each with "
+                "a name=... of its own"
+            )
     for config in configs:  # whatever a later run lacks is said before the first one starts
         Shard.of(config).refuse_sequence(getattr(config, "momentum", None) is not None)
         if finished_summary(config) is None:
@@ -105,25 +112,16 @@ def _wait_for_others(configs: Sequence[RunConfig]) -> None:
         time.sleep(POLL_S)
 
 
-def _check_folders(configs: Sequence[RunConfig]) -> None:
-    seen: dict[Path, RunConfig] = {}
-    for config in configs:
-        other = seen.setdefault(run_path(config), config)
-        if found := summary_differences(other.model_dump(mode="json"), config):
-            raise ValueError(
-                f"two of the runs would share the folder {run_path(config)}: {'; '.join(found)}; start them one by "
-                "one, each with a name=... of its own"
-            )
-
-
 def run_one(config: RunConfig) -> Row | None:
     """One run, or the shard that its configuration names, to its summary; None while other shards have work to do."""
-    summary = finished_summary(config)
-    _warn_of_other_code(run_path(config))
+    summary, path = finished_summary(config), run_path(config)
+    environments = (read_json(path / "env.json") or {}).get("environments", []) if has_rows(path) else []
+    if any(environment["code"] != process.code_digest() for environment in environments):
+        log.warning("%s has results of other code than today's; delete it, or give name=OTHER, to have new ones", path)
     if summary is not None:
-        log.info("%s is finished already", run_path(config))
+        log.info("%s is finished already", path)
         return summary
-    with RunFolder(config) as folder, process.log_file(folder.log_file):
+    with RunFolder(config) as folder, process.log_file(path / folder.shard.file_name("log", ".txt")):
         try:
             process.prepare_torch(config.num_threads, config.device)
             summary = run_task(task_class(config)(config), config, folder, process.describe_environment(config.device))
@@ -131,14 +129,8 @@ def run_one(config: RunConfig) -> Row | None:
             log.debug("ended by", exc_info=True)
             raise
         if summary is not None:
-            log.info("wrote %s", folder.path / "summary.json")
+            log.info("wrote %s", path / "summary.json")
         return summary
-
-
-def _warn_of_other_code(path: Path) -> None:
-    env = read_json(path / "env.json") if has_rows(path) else None
-    if any(environment["code"] != process.code_digest() for environment in (env or {}).get("environments", [])):
-        log.warning("%s has results of other code than today's; delete it, or give name=OTHER, to have new ones", path)
 
 
 if __name__ == "__main__":

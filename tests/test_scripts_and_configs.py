@@ -55,7 +55,7 @@ def test_data_and_models_of_a_script_are_found(script, commands, miniature, tmp_
         monkeypatch.setenv(variable, folder)
     checked = []
     for words in commands[script]:
-        for config in CommandLine.parse([*words, "partial=true"]).configs(run.config_class):
+        for config in CommandLine([*words, "partial=true"]).configs(run.config_class):
             run.task_class(config).check(config)
             checked.append(config.column)
     assert checked

@@ -7,7 +7,6 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from clipscore.config.explain import describe_fields
 from clipscore.config.fields import RunConfig
@@ -35,31 +34,23 @@ Exit code: 0 done, 1 a sample failed, 2 bad input or a full disk, 130 or 143 sto
 ConfigClass = Callable[[str], type[RunConfig]]  # name of a task -> class of its configuration
 
 
-@dataclass(frozen=True)
 class CommandLine:
     """What was asked for: one run for each data set and each combination of the sweeps."""
 
-    config: str | None  # the YAML file; None only when help is wanted
-    datasets: list[str]  # empty: the one of the YAML file
-    sweeps: list[list[str]]  # for each swept key its `key=value` words
-    words: list[str]  # the `key=value` words of every run
-    debug: bool  # show the traceback of an error
-    help: bool  # show the help instead of running
-
-    @classmethod
-    def parse(cls, arguments: Sequence[str] | None) -> CommandLine:
+    def __init__(self, arguments: Sequence[str] | None) -> None:
         """Take a command line apart; sys.argv when None. Exits with 2 and the usage when it makes no sense."""
         parser = _parser()
         args = parser.parse_intermixed_args(arguments)
         if args.config is None and not args.help:
             parser.error(f"--config FILE is missing; there are: {', '.join(available_configs())}")
-        datasets, words = split_datasets(args.datasets or [], args.overrides)
-        sweeps, words = split_sweeps(args.sweep or [], words)
-        return cls(args.config, datasets, sweeps, words, args.debug, args.help)
+        self.config: str = args.config  # None only when help is wanted
+        self.debug: bool = args.debug
+        self.help: bool = args.help
+        self.datasets, words = split_datasets(args.datasets or [], args.overrides)
+        self.sweeps, self.words = split_sweeps(args.sweep or [], words)
 
     def configs(self, config_class: ConfigClass) -> list[RunConfig]:
         """One configuration per data set and combination; ConfigError has the mistakes of all of them."""
-        assert self.config is not None, "there is one unless help is wanted"
         configs, problems = [], []
         datasets: Sequence[str | None] = self.datasets or [None]
         for dataset, swept in itertools.product(datasets, itertools.product(*self.sweeps)):
@@ -73,18 +64,15 @@ class CommandLine:
 
     def help_text(self, config_class: ConfigClass) -> str:
         """The general help, and the config files; with one of them its keys instead, see `describe_keys`."""
-        general = _parser().format_help()
         if self.config is None:
-            return "\n".join([general, "config files:", *(f"  {file}" for file in available_configs())])
-        return "\n".join([general, *describe_keys(self.config, self.words, config_class)])
+            more = ["config files:", *(f"  {file}" for file in available_configs())]
+        else:
+            more = describe_keys(self.config, self.words, config_class)
+        return "\n".join([_parser().format_help(), *more])
 
 
 def describe_keys(path: str, words: Sequence[str], config_class: ConfigClass) -> list[str]:
-    """Every key of a config file with its type and current value, a line for each.
-
-    Raises:
-        ConfigError: the config file or an override cannot be read.
-    """
+    """A line for each key of a config file, with type and current value; ConfigError: something cannot be read."""
     draft = draft_config(path, words)
     if draft.problems:
         raise ConfigError(draft.problems)

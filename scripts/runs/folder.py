@@ -25,18 +25,8 @@ import yaml
 from clipscore.config.fields import RunConfig
 from scripts.runs.compare_configs import Values, check_finite, config_differences, differences, identity
 from scripts.runs.lock import FolderLock
-from scripts.runs.read import open_run, read_config, read_json
-from scripts.runs.rows import (
-    RecordFile,
-    Row,
-    explain_full_disk,
-    has_rows,
-    merged,
-    read_rows,
-    record_files,
-    whole_file,
-    write_whole,
-)  # fmt: skip
+from scripts.runs.read import Row, open_run, read_config, read_json
+from scripts.runs.rows import RecordFile, explain_full_disk, has_rows, read_rows, record_files, whole_file, write_whole
 from scripts.runs.shards import Shard
 
 SUMMARY_KEYS = ("limit", "metrics", "metric_model")  # no row depends on them, the summary does
@@ -63,7 +53,7 @@ def recorded_summary(config: RunConfig) -> Row | None:
         run = open_run(run_path(config))
     except FileNotFoundError:  # or not there any more: another process takes the run up
         return None
-    return None if run.summary is None or summary_differences(run.config, config) else run.summary
+    return None if summary_differences(run.config, config) else run.summary
 
 
 def finished_summary(config: RunConfig) -> Row | None:
@@ -75,51 +65,40 @@ def finished_summary(config: RunConfig) -> Row | None:
 class RunFolder:
     """One run's folder, held by one process at a time, or by one for each shard.
 
-    Raises:
-        ValueError: on entry, the folder holds a run of another configuration.
-        FolderBusy: on entry, other processes do samples of this one.
-        DiskFull: on entry and from each method that writes.
+    Entry refuses a folder of another configuration by a ValueError, and one in which other processes do samples of this
+    one by a FolderBusy. Entry and each method that writes raise DiskFull when there is no room.
     """
 
     def __init__(self, config: RunConfig) -> None:
         self.config, self.path, self.shard = config, run_path(config), Shard.of(config)
-        self._lock: FolderLock  # made on entry
-        self._rows: RecordFile  # made by `begin`
-        self._open = ExitStack()
-        self._ends: dict[Path, int] = {}  # how far each record file has been read
+        self.lock: FolderLock  # made on entry
+        self.own: RecordFile  # this process's records, opened by `begin`
+        self._open: ExitStack  # both of them
+        self._counted: dict[Path, int] = {}  # bytes of others' record files whose rows are in the next number
         self._num_elsewhere = 0
 
     def __enter__(self) -> RunFolder:
-        with explain_full_disk(self.path):
+        with explain_full_disk(self.path), ExitStack() as stack:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = self._open.enter_context(closing(FolderLock(self.path, self.shard)))
-        try:
-            with explain_full_disk(self.path), self._lock.gate():
+            self.lock = stack.enter_context(closing(FolderLock(self.path, self.shard)))
+            with self.lock.gate():
                 values = self.config.model_dump(mode="json")
-                self._lock.hold({key: values.get(key) for key in SUMMARY_KEYS})
-                if not has_rows(self.path) and not self._lock.others():
+                self.lock.hold({key: values.get(key) for key in SUMMARY_KEYS})
+                if not has_rows(self.path) and not self.lock.others():
                     (self.path / "config.yaml").unlink(missing_ok=True)  # nothing was computed with it
             self.check()
-        except BaseException:
-            self._open.close()
-            raise
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    @property
-    def log_file(self) -> Path:
-        """Where this process's messages go."""
-        return self.path / self.shard.file_name("log", ".txt")
-
     def begin(self, fingerprint: dict[str, str], environment: Row, about: Row) -> list[Row]:
         """Start or take up the run; the rows that are already there, of all record files, without a torn last line.
 
-        Raises:
-            ValueError: the folder's rows were made from other weights or data, or a record file is damaged.
+        ValueError: the rows were made from other weights or data, or a record file is damaged.
         """
-        with explain_full_disk(self.path), self._lock.gate():
+        with explain_full_disk(self.path), self.lock.gate():
             known = read_json(self.path / "env.json") or {}
             if (self.path / "config.yaml").is_file():  # there are rows, or processes that will write some
                 self._refuse_others(differences(known.get("fingerprint", {}), fingerprint))
@@ -132,39 +111,30 @@ class RunFolder:
             write_whole(self.path / "env.json", json.dumps(env | {"environments": environments}, indent=2))
             write_whole(self.path / "about.json", json.dumps(about, indent=1, ensure_ascii=False))
             write_whole(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-            rows = self._read_all()
-            own = self.path / self.shard.file_name("rows", ".jsonl")
-            self._rows = self._open.enter_context(closing(RecordFile(own, self._ends.get(own, 0))))
-        return rows
+            rows = {path: list(read_rows(path)) for path in record_files(self.path)}
+            self.own = RecordFile(self.path / self.shard.file_name("rows", ".jsonl"))
+            self._open.callback(self.own.close)
+            self._num_elsewhere = -sum(len(found) for path, found in rows.items() if path != self.own.path)
+        return [row for found in rows.values() for row in found]
 
     def append(self, row: Row) -> None:
-        """Add one row; it is on the disk when this returns. FloatingPointError: a number in it is not finite."""
-        check_finite(row)
+        """Add one row; it is on the disk when this returns."""
         with explain_full_disk(self.path):
-            self._rows.append(row)
+            self.own.append(row)
 
     def num_rows_elsewhere(self) -> int:
         """How many rows other processes have written since `begin`."""
         for path in record_files(self.path):
-            if path != self._rows.path:
-                self._num_elsewhere += len(self._read(path, self._ends.get(path, 0)))
+            if path != self.own.path:
+                with open(path, "rb") as file:
+                    file.seek(self._counted.get(path, 0))
+                    self._num_elsewhere += file.read().count(b"\n")
+                    self._counted[path] = file.tell()
         return self._num_elsewhere
 
-    def is_last(self) -> bool:
-        """Whether no other process is at work on the run. When one is, this one's shard is given back."""
-        with self._lock.gate():
-            last = not self._lock.others()
-            if not last:
-                self._lock.release()
-        return last
-
-    def rows(self) -> dict[str, Row]:
-        """The record of each sample, whichever process wrote it."""
-        return merged(self._read_all())
-
-    def keep_rows(self, count: int) -> None:
-        """Drop all lines of this process's records after the first `count`."""
-        self._rows.keep(count)
+    def rows(self) -> list[Row]:
+        """The records of all processes."""
+        return [row for path in record_files(self.path) for row in read_rows(path)]
 
     def load_carry(self) -> tuple[int, dict[str, Any]]:
         """How many samples carry.pt has seen and the task's state after them; (0, {}) when there is none."""
@@ -187,8 +157,7 @@ class RunFolder:
         """Write summary.json, which makes the run a finished one. FloatingPointError: a number in it is not finite."""
         check_finite(summary)
         with explain_full_disk(self.path):
-            text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
-            write_whole(self.path / "summary.json", text)
+            write_whole(self.path / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False))
 
     def check(self) -> None:
         """Refuse a folder that holds something else than this run, by a ValueError with the keys that differ."""
@@ -206,11 +175,3 @@ class RunFolder:
                 f"{self.path} holds a run of another configuration: {'; '.join(found)}. "
                 "Give this run name=OTHER or output_root=ELSEWHERE, or delete the folder."
             )
-
-    def _read_all(self) -> list[Row]:
-        return [row for path in record_files(self.path) for row in self._read(path)]
-
-    def _read(self, path: Path, start: int = 0) -> list[Row]:
-        found = list(read_rows(path, start))
-        self._ends[path] = found[-1][1] if found else start
-        return [row for row, _ in found]

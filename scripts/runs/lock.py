@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from scripts.runs.compare_configs import differences
 from scripts.runs.shards import Shard
@@ -25,14 +25,6 @@ HELD, GATE = 0, 1  # bytes of a file: its process is at work; in `lock`: someone
 
 class FolderBusy(OSError):
     """Other processes write to the folder. The message says who, and what to do."""
-
-
-class Holder(NamedTuple):
-    """A process at work, and the terms on which all at work agree; None when a full disk has cut the file."""
-
-    shard: Shard
-    process: str = "another process"
-    terms: dict[str, Any] | None = None
 
 
 class FolderLock:
@@ -50,43 +42,60 @@ class FolderLock:
             file.close()
 
     def hold(self, terms: dict[str, Any]) -> None:
-        """Take the shard until `release` or `close`; inside `gate`. The terms are those of all processes at work.
+        """Take the shard until `close`, on terms that all at work share; inside `gate`.
 
-        Raises:
-            FolderBusy: another process has it, or shards that it shares samples with, or works on other terms.
+        FolderBusy: another process has it, or shards that it shares samples with, or works on other terms.
         """
         part = f"shard {self.shard}" if self.shard.is_part else ""
-        for other in self.others():
-            if other.shard == self.shard:
+        for shard, process, their_terms in self.others():
+            if shard == self.shard:
                 raise FolderBusy(
-                    f"another process ({other.process}) is writing to {self.folder}{part and f' as {part}'}; wait for "
+                    f"another process ({process}) is writing to {self.folder}{part and f' as {part}'}; wait for "
                     "it to end, or give this run name=OTHER"
                 )
-            if other.shard.count != self.shard.count:
+            if shard.count != self.shard.count:
                 raise FolderBusy(
-                    f"{self.folder} is being written by {other.process}, which has samples of "
-                    f"{part or 'the whole run'} too; wait for it to end, go on in as many shards as there, or give "
-                    "this run name=OTHER"
+                    f"{self.folder} is being written by {process}, which has samples of {part or 'the whole run'} too; "
+                    "wait for it to end, go on in as many shards as there, or give this run name=OTHER"
                 )
-            if other.terms is not None and (found := differences(other.terms, terms)):
+            if their_terms is not None and (found := differences(their_terms, terms)):
                 raise FolderBusy(
                     f"shards that run at the same time must agree: {'; '.join(found)}; {self.folder} is being written "
-                    f"by {other.process}"
+                    f"by {process}"
                 )
         file = self._files[self._own]
         self._is_held = _take(file)
         file.truncate(0)
         file.write(json.dumps([f"process {os.getpid()} on {socket.gethostname()}", terms]).encode())
 
-    def others(self) -> list[Holder]:
-        """The other processes that are at work in the folder; inside `gate`."""
-        paths = [path for path in sorted(self.folder.glob("lock*")) if path.name != self._own or not self._is_held]
-        return [holder for holder in map(self._holder, paths) if holder is not None]
+    def others(self) -> list[tuple[Shard, str, dict[str, Any] | None]]:
+        """Shard, name and terms of each other process at work; None when a full disk has cut them. Inside `gate`."""
+        found = []
+        for path in sorted(self.folder.glob("lock*")):
+            if path.name == self._own and self._is_held:
+                continue
+            known = self._files.get(path.name)
+            with nullcontext(known) if known else open(path, "r+b", buffering=0) as file:
+                if _take(file):
+                    fcntl.lockf(file, fcntl.LOCK_UN, 1, HELD)
+                    continue
+                file.seek(0)
+                text = file.read()
+            try:
+                process, terms = json.loads(text)
+            except ValueError:
+                process, terms = "another process", None
+            found.append((Shard.of_file(path), process, terms))
+        return found
 
-    def release(self) -> None:
-        """Give the shard back; inside `gate`."""
-        fcntl.lockf(self._files[self._own], fcntl.LOCK_UN, 1, HELD)
-        self._is_held = False
+    def is_last(self) -> bool:
+        """Whether no other process is at work in the folder. When one is, this one's shard is given back."""
+        with self.gate():
+            if not self.others():
+                return True
+            fcntl.lockf(self._files[self._own], fcntl.LOCK_UN, 1, HELD)
+            self._is_held = False
+            return False
 
     @contextmanager
     def gate(self) -> Iterator[None]:
@@ -103,21 +112,6 @@ class FolderLock:
             yield
         finally:
             fcntl.lockf(file, fcntl.LOCK_UN, 1, GATE)
-
-    def _holder(self, path: Path) -> Holder | None:
-        """Who holds a lock file; None when nobody does."""
-        known = self._files.get(path.name)
-        with nullcontext(known) if known else open(path, "r+b", buffering=0) as file:
-            if _take(file):
-                fcntl.lockf(file, fcntl.LOCK_UN, 1, HELD)
-                return None
-            file.seek(0)
-            text = file.read()
-        shard = Shard.of_file(path)
-        try:
-            return Holder(shard, *json.loads(text))
-        except ValueError:
-            return Holder(shard)
 
 
 def is_anyone_at_work(folder: Path) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 
 from clipscore.config.fields import RunConfig
 from scripts.runs.compare_configs import check_finite
@@ -24,26 +25,18 @@ log = logging.getLogger(__name__)
 def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row) -> Row | None:
     """Do what is left of a run, or of this process's shard of it, and finish its folder when all samples are there.
 
-    Args:
-        task: built from `config`.
-        config: the run's configuration.
-        folder: the run's folder, entered.
-        environment: for env.json.
+    Returns the summary; None as long as other shards have samples to do. The folder has been entered; `environment` is
+    for env.json. Wall times, in s, are in the fields "seconds...".
 
-    Returns:
-        The summary; None as long as other shards have samples to do. Wall times, in s, are in the fields "seconds...".
-
-    Raises:
-        ValueError: the folder holds another run's rows, the data set is empty, or a sequential run is to be sharded.
-        SampleError: a sample has no result and `on_error` is "stop", or no sample has one.
-        DiskFull: there is no room for a row, or for the summary.
+    Raises ValueError when the folder holds another run's rows, the data set is empty, or a sequential run is to be
+    sharded; SampleError when a sample has no result and `on_error` is "stop", or no sample has one; DiskFull.
     """
     if not task.ids:
         raise ValueError(f"the data set {config.dataset!r} has no samples")
     assert len(set(task.ids)) == len(task.ids), "sample ids are unique"
     folder.shard.refuse_sequence(task.sequential)
     ids = task.ids[: config.limit]
-    own = folder.shard.take(ids)
+    own = ids[folder.shard.index :: folder.shard.count]
     written = folder.begin(task.fingerprint, environment, task.about)
     rows = merged(_take_up_sequence(task, folder, written) if task.sequential else written)
     # A sequential task has passed its errors: tried again now, such a sample would meet another state than in its turn.
@@ -53,17 +46,20 @@ def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row)
         log.info("%s: %d of %d samples are done already", title, len(own) - len(todo), len(own))
     if todo:
         known = [rows[key] for key in ids if key in rows]
-        with Progress(task, title, known, len(ids), folder.num_rows_elsewhere) as progress:
-            _adapt_samples(task, config, folder, rows, todo, progress)
-        if task.sequential:
-            folder.save_carry(len(ids), task.state_dict())
-    is_last = folder.is_last()
+        with closing(Progress(task, title, known, len(ids), folder.num_rows_elsewhere)) as progress:
+            for num_done, row in enumerate(_adapt_samples(task, config, todo, title), start=len(rows) + 1):
+                folder.append(row)
+                progress.add(row, is_new=row["id"] not in rows)
+                rows[row["id"]] = row
+                if task.sequential and (num_done % CARRY_INTERVAL == 0 or num_done == len(ids)):
+                    folder.save_carry(num_done, task.state_dict())
+    is_last = folder.lock.is_last()
     if folder.shard.is_part:
-        rows = folder.rows()
-    num_done = sum(key in rows for key in ids)
-    if not is_last or num_done < len(ids):
+        rows = merged(folder.rows())
+    num_present = sum(key in rows for key in ids)
+    if not is_last or num_present < len(ids):
         text = "%s done, %d of %d samples in the run; the summary is written by the last shard"
-        log.info(text, title, num_done, len(ids))
+        log.info(text, title, num_present, len(ids))
         return None
     summary = summarize(task, config, [rows[key] for key in ids])
     folder.finish(summary)
@@ -78,41 +74,31 @@ def _take_up_sequence(task: Task, folder: RunFolder, written: list[Row]) -> list
             f"{folder.path}: carry.pt was saved after {count} samples, but rows.jsonl does not start with these; "
             "delete the folder"
         )
-    folder.keep_rows(count)
+    folder.own.keep(count)
     if count:
         task.load_state_dict(state)
     return written[:count]
 
 
-def _adapt_samples(
-    task: Task, config: RunConfig, folder: RunFolder, rows: dict[str, Row], todo: list[str], progress: Progress
-) -> None:
-    num_before, waited, start = len(rows), 0.0, time.monotonic()
-    arriving = zip(todo, _timed(task.samples(todo)), strict=True)
-    for num_done, (key, (sample, seconds)) in enumerate(arriving, start=num_before + 1):
+def _adapt_samples(task: Task, config: RunConfig, todo: list[str], title: str) -> Iterator[Row]:
+    """The row of each sample; in the end a warning if most of the time went by waiting for data."""
+    waited, start = 0.0, time.monotonic()
+    arriving = iter(task.samples(todo))
+    for key in todo:
+        asked = time.perf_counter()
+        sample = next(arriving)
+        seconds = time.perf_counter() - asked
         assert sample.id == key, f"sample {sample.id} came in the place of {key}"
-        row = _adapt_sample(task, sample, config.on_error) | {"seconds_waiting": round(seconds, 4)}
-        folder.append(row)
-        progress.add(row, is_new=key not in rows)
-        rows[key] = row
         waited += seconds
-        if task.sequential and num_done % CARRY_INTERVAL == 0:
-            folder.save_carry(num_done, task.state_dict())
+        yield _adapt_sample(task, sample, config.on_error) | {"seconds_waiting": round(seconds, 4)}
+    assert next(arriving, None) is None, "no sample is left"
     elapsed = time.monotonic() - start
     if waited > WAITING_S and waited > WAITING_SHARE * elapsed:
         log.warning(
             "%s: %.0f%% of the time went by waiting for data; more reader processes shorten that: num_workers=N, "
             "now %d, on %d CPU cores",
-            progress.title, 100 * waited / elapsed, config.num_workers, os.cpu_count() or 1,
+            title, 100 * waited / elapsed, config.num_workers, os.cpu_count() or 1,
         )  # fmt: skip
-
-
-def _timed(samples: Iterable[Sample]) -> Iterator[tuple[Sample, float]]:
-    """Each sample with the seconds that it was waited for."""
-    start = time.perf_counter()
-    for sample in samples:
-        yield sample, time.perf_counter() - start
-        start = time.perf_counter()
 
 
 def _adapt_sample(task: Task, sample: Sample, on_error: str) -> Row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
@@ -12,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ class _Console(logging.StreamHandler):
     """Messages on stderr, above the progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(OSError):  # stderr on a full disk: whatever failed before is said nowhere
+        with suppress(OSError):  # stderr on a full disk: whatever failed before is said nowhere
             tqdm.write(self.format(record), file=sys.stderr)
 
 
@@ -60,7 +59,7 @@ class _LogFile(logging.FileHandler):
         tqdm.write(f"{self.baseFilename} cannot be written ({sys.exc_info()[1]})", file=sys.stderr)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # what could not be written before cannot be now
+        with suppress(OSError):  # what could not be written before cannot be now
             super().close()
 
 
@@ -126,9 +125,8 @@ def signals() -> Iterator[None]:
 def prepare_torch(num_threads: int | None, device: str = "auto") -> None:
     """Set what is global in torch, before the models are built, so that a resumed run meets the same numbers.
 
-    CPU kernels repeat themselves for a given number of threads; torch chooses it when None. On CUDA only deterministic
-    kernels are used, and TF32 is off. A GPU given with its number becomes the process's own, so that nothing is put on
-    the first one by habit.
+    CPU kernels repeat themselves for a given number of threads; torch chooses it when None. A GPU given with its number
+    becomes the process's own, so that nothing is put on the first one by habit.
     """
     import torch
     from torch.utils import deterministic
@@ -145,21 +143,13 @@ def prepare_torch(num_threads: int | None, device: str = "auto") -> None:
         torch.use_deterministic_algorithms(True)  # only to warn would choose attention kernels that vary
         # For finding bugs; it costs a pass over all memory. torch sets the attribute's type at run time only.
         deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        _declare_cublas_deterministic()
-
-
-def _declare_cublas_deterministic() -> None:
-    """Show torch CUBLAS_WORKSPACE_CONFIG, without which it refuses matrix products under deterministic algorithms.
-
-    It looks once, and gives cuBLAS a workspace of its own in any case. Left in place, the variable is parsed again by
-    torch 2.11 at each product with a bias: on an H100, a third of the time of prompt tuning.
-    """
-    import torch
-
-    if CUBLAS not in os.environ:
-        os.environ[CUBLAS] = ":4096:8"
-        torch.ones(1, 1, device="cuda") @ torch.ones(1, 1, device="cuda")
-        del os.environ[CUBLAS]
+        # Without CUBLAS_WORKSPACE_CONFIG torch refuses matrix products under deterministic algorithms. It looks once,
+        # and gives cuBLAS a workspace of its own in any case. Left in place, the variable is parsed again by torch 2.11
+        # at each product with a bias: on an H100, a third of the time of prompt tuning.
+        if CUBLAS not in os.environ:
+            os.environ[CUBLAS] = ":4096:8"
+            torch.ones(1, 1, device="cuda") @ torch.ones(1, 1, device="cuda")
+            del os.environ[CUBLAS]
 
 
 def describe_environment(device: str = "auto") -> dict[str, Any]:
@@ -168,14 +158,17 @@ def describe_environment(device: str = "auto") -> dict[str, Any]:
 
     from clipscore.models.devices import choose_device
 
-    on_gpu = choose_device(device).type == "cuda"
+    versions: dict[str, str | None] = dict.fromkeys(PACKAGES)
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
     return {
         "commit": _commit(),
         "code": code_digest(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "gpu": torch.cuda.get_device_name() if on_gpu else None,
+        "packages": versions,
+        "gpu": torch.cuda.get_device_name() if choose_device(device).type == "cuda" else None,
         "num_threads": torch.get_num_threads(),
     }
 
@@ -184,13 +177,6 @@ def code_digest() -> str:
     """sha256 of the Python files that decide a result: those of clipscore and of the task folders."""
     files = sorted(file for folder in CODE_FOLDERS for file in (REPOSITORY / folder).rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _commit() -> str | None:

@@ -26,10 +26,8 @@ class Progress:
     `num_elsewhere` gives the number of rows that other processes have added meanwhile.
     """
 
-    def __init__(
-        self, task: Task, title: str, rows: Sequence[Row], total: int, num_elsewhere: Callable[[], int]
-    ) -> None:
-        self.title, self._task, self._total, self._num_elsewhere = title, task, total, num_elsewhere
+    def __init__(self, task: Task, title: str, rows: Sequence[Row], total: int, num_elsewhere: Callable[[], int]):
+        self._task, self._title, self._total, self._num_elsewhere = task, title, total, num_elsewhere
         self._rows = [row for row in rows if "error" not in row]
         self._done, self._num_new = len(rows), 0
         hidden = not sys.stderr.isatty() or Rank.of_this_process().index > 0
@@ -38,10 +36,8 @@ class Progress:
         self._start = time.monotonic()
         self._next = self._start + self._interval
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Leave the bar as it stands."""
         self._bar.close()
 
     def add(self, row: Row, is_new: bool) -> None:
@@ -53,16 +49,14 @@ class Progress:
             self._done += 1
             self._bar.update()
         now = time.monotonic()
-        if now >= self._next and self._rows:
-            self._show(now)
-
-    def _show(self, now: float) -> None:
+        if now < self._next or not self._rows:
+            return
         metric = f"{self._task.progress_metric} {self._task.progress(self._rows):.2f}"
         elsewhere = self._num_elsewhere()
         done = min(self._done + elsewhere, self._total)
         if self._bar.disable:
             rate = (self._num_new + elsewhere) / (now - self._start)
-            log.info("%s: %d of %d samples, %s, %.2f samples/s", self.title, done, self._total, metric, rate)
+            log.info("%s: %d of %d samples, %s, %.2f samples/s", self._title, done, self._total, metric, rate)
         self._bar.n = done
         self._bar.set_postfix_str(metric)
         self._next = now + max(self._interval, METRIC_SHARE * (time.monotonic() - now))

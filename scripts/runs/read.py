@@ -16,23 +16,14 @@ NEEDED = ("task", "dataset", "seed")  # of a run's configuration
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, finished or not.
-
-    Attributes:
-        path: the folder.
-        config: the resolved configuration.
-        about: what a reader of the records needs to know: root of the images, class names, gallery, ...
-        environments: versions and hardware of each process that wrote to it.
-        fingerprint: hashes of weights and data.
-        summary: the figures of a finished run; None as long as samples are missing.
-    """
+    """A run folder, finished or not."""
 
     path: Path
-    config: dict[str, Any]
-    about: dict[str, Any]
-    environments: list[dict[str, Any]]
-    fingerprint: dict[str, str]
-    summary: dict[str, Any] | None
+    config: dict[str, Any]  # the resolved configuration
+    about: dict[str, Any]  # what a reader of the records needs to know: root of the images, class names, gallery, ...
+    environments: list[dict[str, Any]]  # versions and hardware of each process that wrote to it
+    fingerprint: dict[str, str]  # hashes of weights and data
+    summary: dict[str, Any] | None  # the figures of a finished run; None as long as samples are missing
 
     @property
     def name(self) -> str:
@@ -47,7 +38,7 @@ class Run:
 
     def records(self) -> Iterator[Row]:
         """Every record as it was written, errors and superseded ones included; ValueError: a line is damaged."""
-        return (row for file in record_files(self.path) for row, _ in read_rows(file))
+        return (row for file in record_files(self.path) for row in read_rows(file))
 
     def collect(self, project: Callable[[Row], T]) -> dict[str, T]:
         """What `project` keeps of each sample's result, by id in the order of their first result; see `results`."""
@@ -55,12 +46,7 @@ class Run:
 
 
 def open_run(path: str | Path) -> Run:
-    """A run folder.
-
-    Raises:
-        FileNotFoundError: no such folder, or no run in it.
-        ValueError: its config.yaml, or another of its files, is damaged.
-    """
+    """A run folder; FileNotFoundError: there is no run in it, ValueError: one of its files is damaged."""
     path = Path(path).expanduser()
     if not (path / "config.yaml").is_file():
         what = "holds no run (no config.yaml)" if path.is_dir() else "is no folder"

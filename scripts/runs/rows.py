@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,15 +35,12 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
 
 
 class RecordFile:
-    """One process's records: JSON lines that are only ever added, each on the disk before `append` returns.
+    """One process's records: JSON lines that are only ever added, each on the disk before `append` returns."""
 
-    The file is made if it is missing; what a kill left behind the whole lines, `size` bytes, is cut off.
-    """
-
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - see `close`
-        self._file.truncate(size)
+        self.keep()
 
     def append(self, row: Row) -> None:
         """Add one record. When that fails, the file is as it was before."""
@@ -56,10 +54,10 @@ class RecordFile:
             self._file.truncate(size)
             raise
 
-    def keep(self, count: int) -> None:
-        """Drop all lines after the first `count`."""
+    def keep(self, count: int | None = None) -> None:
+        """Drop all lines after the first `count`, or else only what a kill left behind the whole lines."""
         with open(self.path, "rb") as file:
-            end = sum(len(file.readline()) for _ in range(count))
+            end = sum(len(line) for line in itertools.islice(file, count) if line.endswith(b"\n"))
         self._file.truncate(end)
 
     def close(self) -> None:
@@ -77,24 +75,22 @@ def has_rows(folder: Path) -> bool:
     return any(file.stat().st_size for file in record_files(folder))
 
 
-def read_rows(path: Path, start: int = 0) -> Iterator[tuple[Row, int]]:
-    """The records of a file from byte `start` on, each with the byte after it; ValueError: a line is damaged.
+def read_rows(path: Path) -> Iterator[Row]:
+    """The records of a file; ValueError: a line is damaged.
 
     A last line without its end is passed over: a kill left it, or another process is in the middle of it.
     """
     with open(path, "rb") as file:
-        number, end = file.read(start).count(b"\n"), start
-        for line in file:
+        for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
-            number, end = number + 1, end + len(line)
             try:
                 row = json.loads(line)
             except ValueError:
                 row = None
             if not isinstance(row, dict) or "id" not in row:
                 raise ValueError(f"{path}, line {number} is damaged: {line.strip()[:60]!r}; delete that line")
-            yield row, end
+            yield row
 
 
 def results(rows: Iterable[Row], project: Callable[[Row], T]) -> dict[str, T]:

@@ -19,38 +19,25 @@ SAME_REWARD = 5e-4  # a smaller change of the mean reward than this is none
 
 
 class Sample(NamedTuple):
-    """A record without its long lists: a hundred thousand of them fit in memory. What it has not is None or empty.
+    """A record without its long lists: a hundred thousand of them fit in memory. What it has not is None or empty."""
 
-    Attributes:
-        label: the right class, in classification.
-        rank_before, rank: place of the best right answer, from 1; BEYOND: not among those recorded. Captions have none.
-        confidence_before, confidence: probability of the first answer.
-        brier_before, brier: Brier score.
-        caption_before, caption, references: texts, in captioning.
-        rewards: mean reward of each step, over its candidates and views.
-        losses: of each step; empty without adaptation.
-        step_hits: whether the answer before each update is right.
-        moved: L2 norm of the change of the tuned parameters.
-        seconds, waiting, stages: for all of it, for the data, by stage.
-    """
-
-    label: int | None
-    rank_before: int | None
+    label: int | None  # the right class, in classification
+    rank_before: int | None  # place of the best right answer, from 1, or BEYOND; captions have none
     rank: int | None
-    confidence_before: float | None
+    confidence_before: float | None  # probability of the first answer
     confidence: float | None
-    brier_before: float | None
+    brier_before: float | None  # Brier score
     brier: float | None
     caption_before: str | None
     caption: str | None
-    references: Sequence[str]
-    rewards: tuple[float, ...]
-    losses: tuple[float, ...]
-    step_hits: tuple[bool, ...]
-    moved: float | None
+    references: Sequence[str]  # captions
+    rewards: tuple[float, ...]  # mean of each step, over its candidates and views
+    losses: tuple[float, ...]  # of each step; empty without adaptation
+    step_hits: tuple[bool, ...]  # whether the answer before each update is right
+    moved: float | None  # L2 norm of the change of the tuned parameters
     seconds: float
-    waiting: float | None
-    stages: dict[str, float]
+    waiting: float | None  # s for the data
+    stages: dict[str, float]  # s in each
 
     @property
     def was_right(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +24,12 @@ class Shard:
 
     @classmethod
     def of(cls, config: RunConfig) -> Shard:
-        """The shard of a configuration; ValueError when there is no such shard."""
-        return cls.parse(config.shard) if config.shard else cls()
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """i/n -> shard i of n; ValueError when there is no such shard."""
-        match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
+        """The shard of a configuration, by its i/n; ValueError when there is no such shard."""
+        match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", config.shard or "0/1")
         if match is None or not int(match[1]) < int(match[2]):
-            raise ValueError(f"shard={text}: expected i/n with i from 0 to n - 1, n at most 9999, like 0/4 to 3/4")
+            raise ValueError(
+                f"shard={config.shard}: expected i/n with i from 0 to n - 1, n at most 9999, like 0/4 to 3/4"
+            )
         return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
@@ -42,10 +39,6 @@ class Shard:
     def is_part(self) -> bool:
         """Whether other shards have samples too."""
         return self.count > 1
-
-    def take(self, ids: Sequence[str]) -> list[str]:
-        """The shard's samples among all of a run; a longer run adds to them."""
-        return list(ids[self.index :: self.count])
 
     def file_name(self, stem: str, suffix: str) -> str:
         """rows.jsonl of the whole run, rows-0-of-4.jsonl of a part."""
@@ -84,22 +77,19 @@ class Rank:
         """The configuration with this process's shard and GPU; ValueError: more processes than the GPUs can share."""
         if self.count == 1:
             return config
-        given = Shard.of(config)
-        shard = Shard(given.index + given.count * self.index, given.count * self.count)
-        return config.model_copy(update={"shard": str(shard), "device": self._device(config)})
-
-    def _device(self, config: RunConfig) -> str:
-        if config.device not in ("auto", "cuda"):
-            return config.device
         import torch  # slow to import, and only torchrun's processes choose a GPU
 
-        num_gpus, gpu = torch.cuda.device_count(), self.local // config.procs_per_gpu
-        if num_gpus and gpu >= num_gpus:
-            raise ValueError(
-                f"torchrun started more than {num_gpus * config.procs_per_gpu} processes on this machine, which has "
-                f"{num_gpus} CUDA device(s) for {config.procs_per_gpu} each (procs_per_gpu); start fewer, or raise it"
-            )
-        return f"cuda:{gpu}" if num_gpus else config.device
+        given, device = Shard.of(config), config.device
+        shard = Shard(given.index + given.count * self.index, given.count * self.count)
+        if device in ("auto", "cuda") and (num_gpus := torch.cuda.device_count()):
+            gpu, most = self.local // config.procs_per_gpu, num_gpus * config.procs_per_gpu
+            if gpu >= num_gpus:
+                raise ValueError(
+                    f"torchrun started more than {most} processes on this machine, which has {num_gpus} CUDA device(s) "
+                    f"for {config.procs_per_gpu} each (procs_per_gpu); start fewer, or raise it"
+                )
+            device = f"cuda:{gpu}"
+        return config.model_copy(update={"shard": str(shard), "device": device})
 
     @contextmanager
     def first_speaks(self, errors: tuple[type[Exception], ...]) -> Iterator[None]:

@@ -8,36 +8,50 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(
-    [
-        "scripts.run",
-        "classification.task",
-        "retrieval.task",
-        "captioning.task",
-        "torch.distributed.run",
-        "tests.scripts.dummy",
-    ]
-)
+TASKS = [f"{task}.task" for task in ("classification", "retrieval", "captioning")]
+SERVER.set_forkserver_preload(["scripts.run", *TASKS, "torch.distributed.run", "tests.scripts.dummy"])
 
 
 def start_run(words: Sequence[str], screen: Path, shuffled: bool = False, killed_at: int | None = None) -> BaseProcess:
-    """Start `scripts.run` with a command line.
+    """Start `scripts.run` with a command line; `screen` is a file for what it writes to stdout and stderr.
 
-    Args:
-        words: the command line.
-        screen: file for what the process writes to stdout and stderr.
-        shuffled: the task has its samples in another order than the data set.
-        killed_at: SIGKILL comes before this sample of the process, counted from 0.
+    With `shuffled` the task has its samples in another order. SIGKILL comes before its sample number `killed_at`.
     """
     process = SERVER.Process(target=_run, args=(list(words), screen, shuffled, killed_at))
     process.start()
     return process
+
+
+def dummy_words(workspace: Path, *words: str) -> list[str]:
+    """The command line of the dummy task in a process that does not see the workspace's environment variables."""
+    roots = [f"data_root={workspace / 'data'}", f"output_root={workspace / 'output'}", f"pretrained_root={workspace}"]
+    return ["--config", str(workspace / "dummy.yaml"), "dataset=d", *roots, *words]
+
+
+@contextmanager
+def at_work(workspace: Path, *words: str, num_rows: int = 1, pause: float = 0.5) -> Iterator[BaseProcess]:
+    """A process of the dummy task that has written so many rows, with a pause in seconds before each."""
+    (workspace / "data/slow.txt").write_text(str(pause))
+    process = start_run(dummy_words(workspace, *words), workspace / "screen")
+    end = time.monotonic() + 60
+    while sum(file.read_bytes().count(b"\n") for file in workspace.glob("output/*/rows*")) < num_rows:
+        assert process.is_alive() and time.monotonic() < end, (workspace / "screen").read_text()
+        time.sleep(0.01)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+        (workspace / "data/slow.txt").unlink()
 
 
 def start_torchrun(words: Sequence[str], screen: Path, num_procs: int) -> BaseProcess:
@@ -94,12 +108,9 @@ def _run(words: list[str], screen: Path, shuffled: bool, killed_at: int | None) 
             task.ids = random.Random(1).sample(first, len(first)) + task.ids[len(first) :]
         if killed_at is not None:
             adapt, count = task.adapt, itertools.count()
-            task.adapt = lambda sample: adapt(sample) if next(count) < killed_at else _die()
+            die = partial(os.kill, os.getpid(), signal.SIGKILL)
+            task.adapt = lambda sample: adapt(sample) if next(count) < killed_at else die()
         return run_task(task, config, folder, environment)
 
     run.run_task = run_changed_task
     sys.exit(run.main(words))
-
-
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)

@@ -20,10 +20,7 @@ from scripts.tables.paper import PaperRun, PaperTable, Row
 def write_run(
     root: Path, config: str, words: Sequence[str], dataset: str, lines: Iterable[str], summary: dict | None = None
 ) -> Path:
-    """A run folder as the launcher writes it: of a YAML file and `key=value` words, for a data set (the column).
-
-    `lines` are records as JSON; `summary` is that of a finished run.
-    """
+    """A run folder as the launcher writes it, as far as its readers look; `lines` are records as JSON."""
     made = load_config(config, [*words, f"output_root={root}"], config_class, dataset)
     return write_folder(made, lines, summary)
 

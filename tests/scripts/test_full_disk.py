@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.runs.process import log_file
-from tests.scripts.processes import end_run, start_run
+from tests.scripts.processes import dummy_words, end_run, start_run
 from tests.scripts.test_run import folder, rows, start, summary, without_times
 
 PAGE = 4096
@@ -81,14 +81,7 @@ def test_wherever_the_disk_becomes_full_nothing_is_lost(
 
 def test_a_process_on_a_full_disk(disk: Path, workspace: Path) -> None:
     screen = workspace / "screen"
-    words = [
-        "--config",
-        str(workspace / "dummy.yaml"),
-        *WORDS,
-        f"output_root={disk}",
-        f"data_root={workspace / 'data'}",
-    ]
-    words += [f"pretrained_root={workspace}"]
+    words = dummy_words(workspace, *WORDS)
     filler = fill(disk, 8)
     assert end_run(start_run(words, screen)) == 2
     assert screen.read_text().count(SENTENCE) == 1 and "Traceback" not in screen.read_text()

@@ -6,22 +6,21 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from clipscore.config.load import REPOSITORY
 from scripts import run
 from scripts.runs import loop, progress
 from scripts.runs.command_line import split_datasets, split_sweeps
 from tests.scripts.dummy import DummyTask
+from tests.scripts.processes import at_work, end_run
 
 ROW_SECONDS = 0.25
+SEQUENTIAL = ["dataset=d", "sequential=true"]
 MEAN_OF_TEN = 0.007 * 2.5 * 4.5  # lr * scale * mean of 0..9
 
 
@@ -49,41 +48,15 @@ def without_times(path: Path) -> tuple[dict, list[dict]]:
     return plain(summary(path)), [plain(row) for row in rows(path)]
 
 
-@contextmanager
-def process(workspace: Path, *words: str, num_rows: int) -> Iterator[subprocess.Popen]:
-    """A real process with its own run, once it has written so many rows of data set d under the name "killed"."""
-    command = [sys.executable, "-m", "tests.scripts.dummy", "--config", str(workspace / "dummy.yaml"), "dataset=d"]
-    command += ["name=killed", *words]
-    (workspace / "data/slow.txt").write_text("0.03")
-    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as child:
-        file = folder(workspace, "killed") / "rows.jsonl"
-        end = time.monotonic() + 60
-        while not file.is_file() or file.read_bytes().count(b"\n") < num_rows:
-            assert child.poll() is None and time.monotonic() < end, child.communicate()
-            time.sleep(0.01)
-        try:
-            yield child
-        finally:
-            child.kill()
-            (workspace / "data/slow.txt").unlink()
-
-
 def test_a_run_from_the_command_line_to_the_summary(workspace: Path, capsys: pytest.CaptureFixture) -> None:
     assert start(workspace, "dataset=imagenet_c/fog/5") == 0
     path = folder(workspace, dataset="imagenet_c-fog-5")
     found = summary(path)
     assert found.pop("mean") == pytest.approx(MEAN_OF_TEN)
     assert 0 <= found.pop("seconds_waiting") < 1
-    assert found == {
-        "dataset": "imagenet_c/fog/5",
-        "name": "dummy",
-        "num_samples": 10,
-        "num_errors": 0,
-        "errors": [],
-        "seconds": 10 * ROW_SECONDS,
-        "seconds_per_sample": ROW_SECONDS,
-        "samples_per_second": 1 / ROW_SECONDS,
-    }
+    times = {"seconds": 10 * ROW_SECONDS, "seconds_per_sample": ROW_SECONDS, "samples_per_second": 1 / ROW_SECONDS}
+    counts = {"num_samples": 10, "num_errors": 0, "errors": []}
+    assert found == {"dataset": "imagenet_c/fog/5", "name": "dummy", **counts, **times}
     assert [row["id"] for row in rows(path)] == [f"sample{index}" for index in range(10)]
     assert {file.name for file in path.iterdir()} == {
         "config.yaml", "env.json", "about.json", "rows.jsonl", "summary.json", "log.txt", "lock"
@@ -93,15 +66,9 @@ def test_a_run_from_the_command_line_to_the_summary(workspace: Path, capsys: pyt
     assert f"wrote {path / 'summary.json'}" in errors
     environment = json.loads((path / "env.json").read_text())["environments"][0]
     assert environment["packages"]["torch"] and environment["python"]
-
-
-def test_a_finished_run_is_shown_without_building_anything(workspace: Path, capsys: pytest.CaptureFixture) -> None:
-    start(workspace, "dataset=d")
-    first = capsys.readouterr().out
-    assert start(workspace, "dataset=d") == 0
-    output, errors = capsys.readouterr()
-    assert output == first and "is finished already" in errors
-    assert DummyTask.num_built == 1
+    assert start(workspace, "dataset=imagenet_c/fog/5") == 0
+    again, errors = capsys.readouterr()
+    assert again == output and "is finished already" in errors and DummyTask.num_built == 1
 
 
 def test_several_data_sets_make_one_table(workspace: Path, capsys: pytest.CaptureFixture) -> None:
@@ -112,30 +79,25 @@ def test_several_data_sets_make_one_table(workspace: Path, capsys: pytest.Captur
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["dataset", "a", "b"]
 
 
-def test_data_sets_are_told_from_overrides() -> None:
+def test_data_sets_and_sweeps_are_told_from_overrides() -> None:
     assert split_datasets(["a", "b", "lr=1"], ["limit=2"]) == (["a", "b"], ["limit=2", "lr=1"])
     assert split_datasets(["a", "lr=1"], ["dataset=c,d"]) == (["c", "d"], ["lr=1"])
     assert split_datasets([], ["dataset="]) == ([], ["dataset="])
     assert split_datasets([], []) == ([], [])
-
-
-def test_sweeps_are_told_from_overrides() -> None:
     words = ["lr=1", "k=a,b,", "seed=3"]
     assert split_sweeps(["k=x", "lr=1,2"], words) == ([["k=a", "k=b"], ["lr=1"]], ["seed=3"])
     assert split_sweeps(["k={a: 1, b: 2}"], []) == ([["k={a: 1, b: 2}"]], [])
 
 
 def test_a_sweep_is_a_run_for_each_value(workspace: Path, capsys: pytest.CaptureFixture) -> None:
-    words = ["--config", str(workspace / "dummy.yaml"), "dataset=ten", "--sweep", "seed=1,2"]
-    assert run.main(words) == 0
+    assert start(workspace, "dataset=ten", "--sweep", "seed=1,2") == 0
     assert len(list((workspace / "output").glob("dummy__ten__seed[12]/summary.json"))) == 2
-    assert run.main([*words[:3], "--sweep", "lr=1,2"]) == 2
-    shown = capsys.readouterr().err
-    assert "two of the runs would share the folder" in shown and "lr is 1.0 there and 2.0 here" in shown
-    assert run.main([*words[:3], "--sweep", "limit=1,2"]) == 2
-    assert "two of the runs would share the folder" in capsys.readouterr().err
+    for sweep, difference in [("lr=1,2", "lr is 1.0 there and 2.0 here"), ("limit=1,2", "limit is 1 there and 2 here")]:
+        assert start(workspace, "dataset=ten", "--sweep", sweep) == 2
+        shown = capsys.readouterr().err
+        assert "two of the runs would share the folder" in shown and difference in shown
     with pytest.raises(SystemExit):
-        run.main([*words[:3], "--sweep", "lr"])
+        start(workspace, "dataset=ten", "--sweep", "lr")
     assert "expected KEY=VALUE,VALUE, got 'lr'" in capsys.readouterr().err
 
 
@@ -185,36 +147,47 @@ def test_a_sample_may_be_skipped_and_is_tried_again_later(workspace: Path, file:
     assert (summary(path)["num_errors"], summary(path)["mean"]) == (0, pytest.approx(MEAN_OF_TEN))
 
 
-def test_a_result_that_is_not_finite_stops_the_run(workspace: Path, capsys: pytest.CaptureFixture) -> None:
-    (workspace / "data/nan.txt").write_text("sample2")
-    assert start(workspace, "dataset=d") == 1
-    assert "error: sample sample2 has a result that is not a finite number: value is nan" in capsys.readouterr().err
-
-
-def test_a_run_without_any_result_has_no_summary(workspace: Path, capsys: pytest.CaptureFixture) -> None:
-    (workspace / "data/broken.txt").write_text("sample0 sample1")
-    assert start(workspace, "dataset=d", "limit=2", "on_error=skip") == 1
-    assert "error: none of the 2 samples has a result; the first: cannot read" in capsys.readouterr().err
-
-
-def test_bad_input_is_one_clean_message(workspace: Path, capsys: pytest.CaptureFixture) -> None:
-    assert start(workspace, "dataset=d", "lrr=1", "step=2") == 2
+@pytest.mark.parametrize(
+    ("file", "content", "words", "code", "messages"),
+    [
+        ("data/nan.txt", "sample2", ["dataset=d"], 1,
+         ["sample sample2 has a result that is not a finite number: value is nan; the rows so far are in the run"]),
+        ("data/broken.txt", "sample0 sample1", ["dataset=d", "limit=2", "on_error=skip"], 1,
+         ["none of the 2 samples has a result; the first: cannot read"]),
+        ("output/dummy__d__seed0/rows.jsonl", "", SEQUENTIAL, 2,
+         ["carry.pt was saved after 5 samples, but rows.jsonl does not start with these; delete the folder"]),
+        ("unused", "", [*SEQUENTIAL, "lr=1"], 2, ["holds a run of another configuration: lr is 0.007 there and 1.0"]),
+        ("unused", "", ["dataset=e", "num_samples=0"], 2, ["the data set 'e' has no samples"]),
+        ("unused", "", ["dataset=d", "lrr=1", "step=2"], 2, [
+            "the configuration does not fit:\n", "lrr: unknown key; the nearest valid key is lr [",
+            "the nearest valid key is steps [",
+        ]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_clean_message(
+    workspace: Path, capsys: pytest.CaptureFixture, file: str, content: str, words: list[str], code: int,
+    messages: list[str],
+) -> None:  # fmt: skip
+    if "sequential=true" in words:
+        start(workspace, *SEQUENTIAL, "limit=5")
+        capsys.readouterr()
+    (workspace / file).write_text(content)
+    assert start(workspace, *words) == code
     errors = capsys.readouterr().err
-    assert errors.startswith("error: the configuration does not fit:\n") and "Traceback" not in errors
-    assert "lrr: unknown key; the nearest valid key is lr [" in errors and "nearest valid key is steps [" in errors
-    start(workspace, "dataset=d")
-    capsys.readouterr()
-    assert start(workspace, "dataset=d", "lr=1") == 2
-    assert "error: " in (errors := capsys.readouterr().err) and "lr is 0.007 there and 1.0 here" in errors
-    assert start(workspace, "dataset=d", "lr=1", "--debug") == 2
+    assert all(message in errors for message in messages) and "Traceback" not in errors
+    assert f"error: {messages[0]}" in errors or f"error: {folder(workspace)}" in errors
+    assert start(workspace, *words, "--debug") == code
     assert "Traceback" in capsys.readouterr().err
-    assert start(workspace, "dataset=e", "num_samples=0") == 2
-    assert "error: the data set 'e' has no samples" in capsys.readouterr().err
 
 
-def test_what_a_later_data_set_lacks_is_said_before_the_first_starts(workspace: Path) -> None:
+def test_what_is_missing_is_said_before_anything_starts(workspace: Path, capsys: pytest.CaptureFixture) -> None:
     assert start(workspace, "dataset=d,nowhere") == 2
-    assert not (workspace / "output").exists()
+    assert capsys.readouterr().err == "error: no data set nowhere\n" and not (workspace / "output").exists()
+    start(workspace, "dataset=elsewhere", "limit=2")
+    folder(workspace, dataset="elsewhere").rename(folder(workspace, dataset="nowhere"))
+    capsys.readouterr()
+    assert start(workspace, "dataset=nowhere", "lr=3") == 2  # and before what the folder holds
+    assert capsys.readouterr().err == "error: no data set nowhere\n"
 
 
 def test_data_sets_before_a_failure_are_in_the_table(workspace: Path, capsys: pytest.CaptureFixture) -> None:
@@ -226,23 +199,13 @@ def test_data_sets_before_a_failure_are_in_the_table(workspace: Path, capsys: py
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["dataset", "a"]
 
 
-def test_other_weights_are_refused(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start(workspace, "dataset=d", "limit=2")
-    monkeypatch.setattr(DummyTask, "fingerprint", {"weights": "xyz"})
-    assert start(workspace, "dataset=d", "limit=3") == 2
-    assert len(rows(folder(workspace))) == 2
-
-
 def test_results_of_other_code_are_pointed_out(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    start(workspace, "dataset=d", "limit=2")
-    start(workspace, "dataset=d", "limit=2")
-    assert "other code" not in capsys.readouterr().err
-    monkeypatch.setattr(run.process, "code_digest", lambda: "changed")
-    for limit in (2, 3):
+    for code, limit, is_told in [("a", 2, False), ("a", 2, False), ("b", 2, True), ("b", 3, True)]:
+        monkeypatch.setattr(run.process, "code_digest", lambda code=code: code)
         start(workspace, "dataset=d", f"limit={limit}")
-        assert "has results of other code" in capsys.readouterr().err
+        assert ("has results of other code" in capsys.readouterr().err) == is_told
     (folder(workspace) / "rows.jsonl").write_text("")
     start(workspace, "dataset=d")
     assert "other code" not in capsys.readouterr().err
@@ -253,20 +216,12 @@ def test_help_lists_keys_types_and_current_values(workspace: Path, capsys: pytes
     assert "on_error=skip" in capsys.readouterr().out
     assert start(workspace, "section.scale=3", "-h") == 0
     output = capsys.readouterr().out
-    lines = [
-        "lr: float = 0.007",
-        "section.scale: float = 3    # a factor",
-        "dataset: str = required",
-        "flag: bool = false",
-    ]
+    lines = ["lr: float = 0.007", "section.scale: float = 3    # a factor", "dataset: str = required"]
     assert all(f"  {line}\n" in output for line in lines)
     assert start(workspace, "--help", "oops") == 2
-
-
-def test_a_missing_config_lists_those_there_are(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stop:
         run.main(["limit=3"])
-    assert stop.value.code == 2 and "--config FILE is missing" in capsys.readouterr().err
+    assert stop.value.code == 2 and "--config FILE is missing; there are: configs" in capsys.readouterr().err
 
 
 def test_sigterm_ends_the_run_cleanly_and_it_goes_on_from_there(workspace: Path, capsys: pytest.CaptureFixture) -> None:
@@ -280,48 +235,40 @@ def test_sigterm_ends_the_run_cleanly_and_it_goes_on_from_there(workspace: Path,
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-@pytest.mark.parametrize("sequential", ["false", "true"])
-def test_a_killed_run_goes_on_to_the_same_records(workspace: Path, sequential: str) -> None:
-    words = ["num_samples=60", f"sequential={sequential}"]
-    with process(workspace, *words, num_rows=10) as child:
-        os.kill(child.pid, signal.SIGKILL)
+def test_a_killed_run_goes_on_to_the_same_records(workspace: Path) -> None:
+    words = [*SEQUENTIAL, "num_samples=60"]
+    with at_work(workspace, *words, "name=killed", num_rows=10, pause=0.03) as process:
+        process.kill()
     killed, whole = folder(workspace, "killed"), folder(workspace, "whole")
-    left = len(rows(killed))
-    assert 10 <= left < 60 and not (killed / "summary.json").exists()
+    assert 10 <= len(rows(killed)) < 60 and not (killed / "summary.json").exists()
     with open(killed / "rows.jsonl", "a") as file:
         file.write('{"id": "sample')  # and it was writing when it was hit
     for name in ("killed", "whole"):
-        assert start(workspace, "dataset=d", f"name={name}", *words) == 0
+        assert start(workspace, *words, f"name={name}") == 0
     assert without_times(killed) == without_times(whole)
     first, second = (json.loads((path / "env.json").read_text())["identity"] for path in (killed, whole))
     assert first == second
 
 
 def test_a_second_process_is_refused_and_ctrl_c_ends_the_first(workspace: Path, capsys: pytest.CaptureFixture) -> None:
-    with process(workspace, "num_samples=2000", num_rows=1) as child:
-        assert start(workspace, "dataset=d", "name=killed", "num_samples=2000") == 2
-        shown = capsys.readouterr().err
-        assert f"another process (process {child.pid} on {socket.gethostname()}) is writing to " in shown
+    with at_work(workspace, "num_samples=2000", pause=0.03) as other:
+        assert start(workspace, "dataset=d", "num_samples=2000") == 2
+        shown, holder = capsys.readouterr().err, f"process {other.pid} on {socket.gethostname()}"
+        assert f"another process ({holder}) is writing to {folder(workspace)}; wait for it to end, or give" in shown
         assert "--debug" not in shown
-        child.send_signal(signal.SIGINT)
-        _, errors = child.communicate(timeout=30)
-    assert child.returncode == 128 + signal.SIGINT
-    assert "stopped by SIGINT; the same command goes on from here" in errors and "Traceback" not in errors
+        os.kill(other.pid, signal.SIGINT)
+        assert end_run(other) == 128 + signal.SIGINT
+    shown = (workspace / "screen").read_text()
+    assert "stopped by SIGINT; the same command goes on from here" in shown and "Traceback" not in shown
 
 
-def test_a_sequential_run_is_extended_from_its_end(workspace: Path) -> None:
-    words = ["dataset=d", "sequential=true"]
+def test_a_sequential_run_may_be_extended_and_stopped_more_than_once(workspace: Path) -> None:
+    words = [*SEQUENTIAL, "num_samples=20"]
     start(workspace, *words, "name=whole")
     for limit in (3, 6, 2, 10):  # the state is saved every fourth sample and at the end
         assert start(workspace, *words, "name=parts", f"limit={limit}") == 0
         assert summary(folder(workspace, "parts"))["num_samples"] == limit
-    assert without_times(folder(workspace, "parts")) == without_times(folder(workspace, "whole"))
-
-
-def test_a_sequential_run_may_be_stopped_more_than_once(workspace: Path) -> None:
-    words = ["dataset=d", "sequential=true", "num_samples=20"]
-    start(workspace, *words, "name=whole")
-    for sample in ("sample6", "sample11", "sample14"):  # sessions that start after 0, 4 and 8 samples
+    for sample in ("sample13", "sample14", "sample18"):  # sessions that start after 10, 12 and 12 samples
         (workspace / "data/stop.txt").write_text(sample)
         assert start(workspace, *words, "name=parts") == 128 + signal.SIGTERM
     (workspace / "data/stop.txt").unlink()
@@ -331,56 +278,35 @@ def test_a_sequential_run_may_be_stopped_more_than_once(workspace: Path) -> None
 
 def test_a_sequential_run_does_not_try_passed_errors_again(workspace: Path) -> None:
     (workspace / "data/broken.txt").write_text("sample1")
-    words = ["dataset=d", "sequential=true", "on_error=skip"]
-    start(workspace, *words)
+    start(workspace, *SEQUENTIAL, "on_error=skip")
     (workspace / "data/broken.txt").unlink()
-    assert start(workspace, *words) == 0
+    assert start(workspace, *SEQUENTIAL, "on_error=skip") == 0
     assert summary(folder(workspace))["errors"] == ["sample1"]
 
 
-def test_a_carry_that_does_not_fit_the_rows_is_refused(workspace: Path, capsys: pytest.CaptureFixture) -> None:
-    words = ["dataset=d", "sequential=true"]
-    start(workspace, *words, "limit=5")
-    (folder(workspace) / "rows.jsonl").write_text("")
-    assert start(workspace, *words) == 2
-    assert "carry.pt was saved after 5 samples, but rows.jsonl does not start with these" in capsys.readouterr().err
-
-
-def test_without_a_terminal_progress_is_a_line_now_and_then(
+def test_progress_is_a_line_now_and_then_and_on_a_terminal_a_bar(
     workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start(workspace, "dataset=d", "limit=2")
     assert "samples, mean" not in capsys.readouterr().err
-    monkeypatch.setattr(progress, "LOG_INTERVAL_S", 0.0)
-    monkeypatch.setattr(progress, "METRIC_SHARE", 0)
+    for name in ("LOG_INTERVAL_S", "METRIC_INTERVAL_S", "METRIC_SHARE"):
+        monkeypatch.setattr(progress, name, 0)
     start(workspace, "dataset=d", "limit=4")
     errors = capsys.readouterr().err
     assert "d: 2 of 4 samples are done already\n" in errors
-    assert "d: 3 of 4 samples, mean 0.02, " in errors and "d: 4 of 4 samples, mean 0.03, " in errors
-    assert "d: 4 of 4 samples, mean 0.03, " in (folder(workspace) / "log.txt").read_text()
-
-
-def test_on_a_terminal_progress_is_a_bar_with_the_metric(
-    workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    for shown in (errors, (folder(workspace) / "log.txt").read_text()):
+        assert "d: 3 of 4 samples, mean 0.02, " in shown and "d: 4 of 4 samples, mean 0.03, " in shown
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr(progress, "METRIC_INTERVAL_S", 0.0)
-    monkeypatch.setattr(progress, "METRIC_SHARE", 0)
     start(workspace, "dataset=d")
     errors = capsys.readouterr().err
-    assert "d: 100%" in errors and "10/10" in errors and "mean 0.08]" in errors
-    assert " samples, mean" not in errors
+    assert "d: 100%" in errors and "10/10" in errors and "mean 0.08]" in errors and " samples, mean" not in errors
 
 
-def test_num_threads_reaches_torch(workspace: Path) -> None:
-    import torch
-
-    before = torch.get_num_threads()
-    try:
-        start(workspace, "dataset=d", f"num_threads={before + 1}")
-        assert torch.get_num_threads() == before + 1
-    finally:
-        torch.set_num_threads(before)
+def test_num_threads_reaches_torch(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", numbers.append)
+    start(workspace, "dataset=d", "num_threads=3")
+    assert numbers == [3]
 
 
 def test_a_summary_says_which_part_of_the_published_samples_it_is_of(
@@ -432,11 +358,3 @@ def test_time_spent_waiting_for_data_is_recorded_and_told(
     monkeypatch.setattr(DummyTask, "samples", samples)
     start(workspace, "dataset=d")
     assert "waiting for data" not in capsys.readouterr().err
-
-
-def test_what_is_missing_is_said_before_what_the_folder_holds(workspace: Path, capsys: pytest.CaptureFixture) -> None:
-    start(workspace, "dataset=nowhere_else", "limit=2")
-    folder(workspace, dataset="nowhere_else").rename(folder(workspace, dataset="nowhere"))
-    capsys.readouterr()
-    assert start(workspace, "dataset=nowhere", "lr=3") == 2
-    assert capsys.readouterr().err == "error: no data set nowhere\n"

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -20,9 +19,8 @@ import torch
 from clipscore.config.load import REPOSITORY
 from scripts import run
 from scripts.runs.folder import RunFolder
-from scripts.runs.shards import Rank, Shard
-from tests.scripts.dummy import DummyTask
-from tests.scripts.processes import end_run, start_run
+from scripts.runs.shards import Rank
+from tests.scripts.processes import at_work, end_run
 from tests.scripts.test_records import FINGERPRINT, begin_with_a_row, make_config
 from tests.scripts.test_run import folder, plain, rows, start, summary, without_times
 
@@ -36,32 +34,6 @@ def all_rows(path: Path) -> list[dict]:
 
 def rows_of(file: Path) -> list[dict]:
     return [plain(row) for row in rows(file.parent, file.name)]
-
-
-@contextmanager
-def at_work(workspace: Path, *words: str) -> Iterator[BaseProcess]:
-    """A process that has written its first row, and takes its time for the next."""
-    (workspace / "data/slow.txt").write_text("0.5")
-    roots = [f"data_root={workspace / 'data'}", f"output_root={workspace / 'output'}", f"pretrained_root={workspace}"]
-    process = start_run(["--config", str(workspace / "dummy.yaml"), "dataset=d", *roots, *words], workspace / "screen")
-    end = time.monotonic() + 60
-    while not any(file.stat().st_size for file in folder(workspace).glob("rows*")):
-        assert process.is_alive() and time.monotonic() < end, (workspace / "screen").read_text()
-        time.sleep(0.01)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.join()
-        (workspace / "data/slow.txt").unlink()
-
-
-def test_shards_share_all_samples_out() -> None:
-    ids = [str(number) for number in range(11)]
-    parts = [Shard(index, 3).take(ids) for index in range(3)]
-    assert sorted(key for part in parts for key in part) == sorted(ids) and parts[1] == ["1", "4", "7", "10"]
-    assert [Shard(index, 3).take(ids[:8]) for index in range(3)] == [part[: len(part) - 1] for part in parts]
-    assert Shard().take(ids) == ids and Shard(0, 1) == Shard() and not Shard().is_part
 
 
 @pytest.mark.parametrize("text", ["3/3", "a/b", "1/0", "0/0", "0/99999999999"])
@@ -88,10 +60,8 @@ def test_a_process_of_torchrun_has_a_shard_and_a_gpu(tmp_path: Path, monkeypatch
     assert rank.place(config.model_copy(update={"device": "cpu"})).device == "cpu"
     with pytest.raises(ValueError, match=r"started more than 4 processes on this machine, which has 2 CUDA device"):
         Rank(4, 5, 4).place(config)
-    within = [Rank(index, 2, 0).place(config.model_copy(update={"shard": "1/3"})).shard for index in range(2)]
-    ids = [str(number) for number in range(20)]
-    assert within == ["1/6", "4/6"]
-    assert sorted(key for text in within for key in Shard.parse(text).take(ids)) == sorted(Shard(1, 3).take(ids))
+    parts = [Rank(index, 2, 0).place(config.model_copy(update={"shard": "1/3"})).shard for index in range(2)]
+    assert parts == ["1/6", "4/6"]  # of which shard 1/3 is made
 
 
 @pytest.mark.parametrize(
@@ -146,37 +116,22 @@ def test_a_run_with_momentum_is_refused(workspace: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("running", "wanted", "message"),
     [
-        ("shard=0/2", "shard=0/2", r"another process ({}) is writing to {}__d__seed0 as shard 0/2; wait for it to end"),
-        ("shard=0/2", "limit=10", r"__d__seed0 is being written by {}, which has samples of the whole run too; wait"),
-        ("limit=10", "shard=0/2", r"__d__seed0 is being written by {}, which has samples of shard 0/2 too; wait for"),
-        ("shard=0/2", "shard=1/3", r"__d__seed0 is being written by {}, which has samples of shard 1/3 too; wait for"),
-        ("shard=2/3", "shard=1/2", r"__d__seed0 is being written by {}, which has samples of shard 1/2 too; wait for"),
+        ("shard=0/2", "shard=0/2", "another process ({holder}) is writing to {path} as shard 0/2; wait for it to end"),
+        ("shard=0/2", "limit=10", "{path} is being written by {holder}, which has samples of the whole run too; wait"),
+        ("limit=10", "shard=0/2", "{path} is being written by {holder}, which has samples of shard 0/2 too; wait for"),
+        ("shard=0/2", "shard=1/3", "{path} is being written by {holder}, which has samples of shard 1/3 too; wait for"),
+        ("shard=0/2", "shard=1/2 lr=3", "lr is 0.007 there and 3.0 here"),
+        ("shard=0/2", "shard=1/2 limit=4", "shards that run at the same time must agree: limit is None there and 4"),
     ],
 )
-def test_a_sample_is_never_done_by_two(
+def test_who_may_not_be_there_at_the_same_time(
     workspace: Path, capsys: pytest.CaptureFixture, running: str, wanted: str, message: str
 ) -> None:
     with at_work(workspace, running) as process:
-        assert start(workspace, "dataset=d", wanted) == 2
+        assert start(workspace, "dataset=d", *wanted.split()) == 2
         holder = f"process {process.pid} on {socket.gethostname()}"
-        path = workspace / "output/dummy"
-        expected = message.format(holder, path) if message.count("{}") == 2 else message.format(holder)
-        assert expected in capsys.readouterr().err
-        assert process.is_alive()
-
-
-def test_shards_of_a_run_that_is_at_work_must_fit_it(
-    workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with at_work(workspace, "shard=0/2"):
-        assert start(workspace, "dataset=d", "shard=1/2", "lr=3") == 2
-        assert "lr is 0.007 there and 3.0 here" in capsys.readouterr().err
-        assert start(workspace, "dataset=d", "shard=1/2", "limit=4") == 2
-        assert "shards that run at the same time must agree: limit is None there and 4" in capsys.readouterr().err
-        monkeypatch.setattr(DummyTask, "fingerprint", {"weights": "xyz"})
-        assert start(workspace, "dataset=d", "shard=1/2") == 2
-        assert "weights is 'abc' there and 'xyz' here" in capsys.readouterr().err
-        assert not (folder(workspace) / "rows-1-of-2.jsonl").exists()
+        assert message.format(holder=holder, path=folder(workspace)) in capsys.readouterr().err
+        assert process.is_alive() and len(list(folder(workspace).glob("rows*"))) == 1
 
 
 @contextmanager
@@ -196,7 +151,7 @@ def begin_shard(root: str) -> None:
         found.begin(FINGERPRINT, {}, {})
         print("begun", flush=True)
         for _ in sys.stdin:
-            print("last" if found.is_last() else "not last", flush=True)
+            print("last" if found.lock.is_last() else "not last", flush=True)
 
 
 def test_other_weights_are_refused_before_the_first_row(tmp_path: Path) -> None:
@@ -207,7 +162,7 @@ def test_other_weights_are_refused_before_the_first_row(tmp_path: Path) -> None:
         ):
             second.begin({"weights": "xyz"}, {}, {})
         with RunFolder(make_config(tmp_path, shard="1/2")) as second:
-            assert second.begin(FINGERPRINT, {"host": "other"}, {}) == [] and not second.is_last()
+            assert second.begin(FINGERPRINT, {"host": "other"}, {}) == [] and not second.lock.is_last()
     assert json.loads((second.path / "env.json").read_text())["environments"] == [{}, {"host": "other"}]
 
 
@@ -222,7 +177,7 @@ def test_of_two_that_end_together_one_is_the_last(tmp_path: Path) -> None:
         assert first.stdin is not None and first.stdout is not None
         first.stdin.write("leave\n")
         assert first.stdout.readline() == "not last\n"
-        assert second.is_last()  # although the first is still there
+        assert second.lock.is_last()  # although the first is still there
 
 
 def test_the_rows_of_others_are_counted_as_they_come(tmp_path: Path) -> None:
@@ -238,24 +193,22 @@ def test_the_rows_of_others_are_counted_as_they_come(tmp_path: Path) -> None:
             file.write('"h"}\n')
         (first.path / "rows-2-of-3.jsonl").write_text('{"id": "c"}\n')
         assert first.num_rows_elsewhere() == first.num_rows_elsewhere() == 4
-        assert list(first.rows()) == ["a", "b", "d", "f", "h", "c"]
+        assert [row["id"] for row in first.rows()] == ["a", "b", "d", "f", "h", "c"]
 
 
-def launch(workspace: Path, *words: str, num_procs: int = 2) -> subprocess.Popen:
-    """The dummy task under torchrun, as the benchmark scripts start it."""
-    command = [sys.executable, "-m", "scripts.torchrun", "--standalone", f"--nproc-per-node={num_procs}"]
+def launch(workspace: Path, *words: str) -> subprocess.CompletedProcess:
+    """The dummy task under torchrun in two processes, as the benchmark scripts start it."""
+    command = [sys.executable, "-m", "scripts.torchrun", "--standalone", "--nproc-per-node=2"]
     command += ["-m", "tests.scripts.dummy", "--config", str(workspace / "dummy.yaml"), *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=200)
 
 
 def test_torchrun_does_several_data_sets_and_prints_one_table(workspace: Path) -> None:
-    output, errors = (process := launch(workspace, "--datasets", "one", "two")).communicate(timeout=200)
-    assert process.returncode == 0, errors
-    assert [line.split()[0] for line in output.splitlines()] == ["dataset", "one", "two"]
-    assert "shard 1/2" not in errors
+    done = launch(workspace, "--datasets", "one", "two")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["dataset", "one", "two"]
+    assert "shard 1/2" not in done.stderr
     for dataset in ("one", "two"):
         path = folder(workspace, dataset=dataset)
         assert [len(rows_of(path / f"rows-{index}-of-2.jsonl")) for index in range(2)] == [5, 5]
@@ -265,8 +218,9 @@ def test_torchrun_does_several_data_sets_and_prints_one_table(workspace: Path) -
 def test_one_process_that_fails_ends_the_others_in_order(workspace: Path) -> None:
     (workspace / "data/broken.txt").write_text("sample3")
     (workspace / "data/slow.txt").write_text("0.2")
-    output, errors = (process := launch(workspace, "dataset=d", "num_samples=200")).communicate(timeout=200)
-    assert (process.returncode, output) == (1, "")
+    done = launch(workspace, "dataset=d", "num_samples=200")
+    errors = done.stderr
+    assert (done.returncode, done.stdout) == (1, "")
     assert errors.count("error: cannot read /data/sample3.png") == 1 and "process 1 of 2: error: " in errors
     assert "Traceback" not in errors and not (folder(workspace) / "summary.json").exists()
     assert len(rows_of(folder(workspace) / "rows-1-of-2.jsonl")) == 1
@@ -277,22 +231,28 @@ def test_one_process_that_fails_ends_the_others_in_order(workspace: Path) -> Non
     assert len(ids) == len(set(ids)) == 200
 
 
-def test_a_benchmark_script_in_several_processes_refuses_momentum_in_one_sentence(workspace: Path) -> None:
+@pytest.mark.parametrize(
+    ("num_procs", "message"),
+    [("2", MOMENTUM), ("none", "NPROC is the number of processes, 1 or more; got 'none'")],
+)
+def test_a_benchmark_script_refuses_in_one_sentence(num_procs: str, message: str) -> None:
     script = REPOSITORY / "scripts/classification/rlcf_s_m_encoder.sh"
-    environment = {**os.environ, "RLCF_USE_ACTIVE_ENV": "1", "NPROC": "2"}
+    environment = {**os.environ, "RLCF_USE_ACTIVE_ENV": "1", "NPROC": num_procs}
     done = subprocess.run(["bash", str(script), "cpu"], env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 2
-    assert done.stderr.startswith(MOMENTUM) and done.stderr.count("\n") == 1
-    environment["NPROC"] = "none"
-    done = subprocess.run(["bash", str(script), "cpu"], env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and "NPROC is the number of processes, 1 or more; got 'none'" in done.stderr
+    assert message in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.fixture
+def first_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in zip(TORCHRUN, ("0", "2", "0"), strict=True):
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("first_of_two")
 def test_the_first_process_does_not_wait_for_the_dead(
     workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in zip(TORCHRUN, ("0", "2", "0"), strict=True):
-        monkeypatch.setenv(name, value)
     monkeypatch.setattr(run, "IDLE_S", 1.5)
     with at_work(workspace, "shard=1/2") as other:
         monkeypatch.setattr(run, "POLL_S", 0.1)
@@ -305,11 +265,10 @@ def test_the_first_process_does_not_wait_for_the_dead(
     assert output == "" and "1 of the 1 runs are not whole, and no process is at work on them" in errors
 
 
+@pytest.mark.usefixtures("first_of_two")
 def test_the_first_process_does_not_wait_for_shards_that_are_done_elsewhere(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in zip(TORCHRUN, ("0", "2", "0"), strict=True):
-        monkeypatch.setenv(name, value)
     monkeypatch.setattr(run, "_wait_for_others", lambda configs: pytest.fail("it would hold its GPU until they end"))
     assert start(workspace, "dataset=d", "shard=0/2") == 0
     assert len(rows_of(folder(workspace) / "rows-0-of-4.jsonl")) == 3
