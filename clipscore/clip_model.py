@@ -83,7 +83,8 @@ class ClipModel(nn.Module):
     @property
     def feature_width(self) -> int:
         """D: width of the features. timm's image towers do not say it, then the text tower does."""
-        for tower in (self.visual, self.text):
+        towers: tuple[Any, ...] = self.visual, self.text
+        for tower in towers:
             if hasattr(tower, "output_dim"):
                 return int(tower.output_dim)
         return self.text.text_projection.shape[1]

@@ -15,13 +15,13 @@ KEYS = [("before", "before adaptation"), ("after", "after adaptation")]
 
 
 class Comparison(NamedTuple):
-    """A run against another one on the `count` samples that both have.
+    """A run against another one on the `num_samples` samples that both have.
 
     The difference is that of right first answers in points of %, or of the mean reward, with its 95% interval.
     `fixed`: only this one is right, `broken`: only the other one; None for captions, like McNemar's p-value.
     """
 
-    count: int
+    num_samples: int
     difference: float
     low: float
     high: float
@@ -106,4 +106,4 @@ def _row(base: Figures, other: Figures, label: str) -> list[str]:
     decimals = 1 if found.p_value is not None else 3
     difference, low, high = (number(value, decimals, signed=True) for value in found[1:4])
     changed = NO_VALUE if found.fixed is None else f"{found.fixed:,} / {found.broken:,}"
-    return [*row, f"{difference} [{low}, {high}]", p_value(found.p_value), changed, count, f"{found.count:,}"]
+    return [*row, f"{difference} [{low}, {high}]", p_value(found.p_value), changed, count, f"{found.num_samples:,}"]

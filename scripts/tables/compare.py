@@ -144,8 +144,8 @@ def _caption_differences(title: str, was: Samples, now: Samples) -> Sheet:
         scores.append(score_captions(captions, references, PER_IMAGE).per_caption)
     sheet = {}
     for name in ("bleu_4", "cider"):
-        found = bootstrap_interval(*([score[key][name] for key in was] for score in scores))
-        sheet[f"{name} per image, difference {title}"] = _interval(*found)
+        before, after = ([score[key][name] for key in was] for score in scores)
+        sheet[f"{name} per image, difference {title}"] = _interval(*bootstrap_interval(before, after))
     return sheet
 
 

@@ -22,6 +22,7 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from captioning.build import load_tokenizer
 from captioning.captioner import Captioner
+from captioning.mapper import Mapper
 from captioning.training.train import learning_rate_share, training_loss
 from scripts.demo.arrangements import random_scene
 from scripts.demo.captions import captions_of
@@ -61,7 +62,7 @@ def model_config(vocabulary: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class CodeMapper(nn.Module):
+class CodeMapper(Mapper):
     """Reads what a scene shows; it is thrown away when the language model has learned to listen."""
 
     clip_width, lm_width, prefix_length = sum(SIZES), WIDTH, PREFIX_LENGTH
