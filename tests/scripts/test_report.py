@@ -194,7 +194,7 @@ def test_comparison_by_hand(tmp_path: Path) -> None:
     base = classification_run(tmp_path / "base", [classified(f"{i}.png", 1, 1 if i < 6 else 0) for i in range(8)])
     other = classification_run(tmp_path / "other", [classified(f"{i}.png", 1, 0) for i in range(1, 9)])
     found = compare(read_figures(open_run(base)), read_figures(open_run(other)))
-    assert (found.count, found.fixed, found.broken) == (7, 5, 0)
+    assert (found.num_samples, found.fixed, found.broken) == (7, 5, 0)
     assert found.difference == pytest.approx(100 * 5 / 7)
     assert found.p_value == pytest.approx(2 / 2**5)
     assert found.low < 100 * 5 / 7 <= found.high <= 100
