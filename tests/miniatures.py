@@ -120,11 +120,11 @@ def _class_folders(place: str, folders: Sequence[str], data_root: Path) -> None:
 
 def _every_corruption(place: str, folders: Sequence[str], data_root: Path) -> None:
     """One of ImageNet-C's corruptions and severities; the others are links to it."""
-    first = data_root / place.format(corruption=CORRUPTIONS[0], severity=SEVERITIES[0])
+    first = data_root / place / CORRUPTIONS[0] / str(SEVERITIES[0])
     _class_folders(str(first.relative_to(data_root)), folders, data_root)
     for corruption in CORRUPTIONS:
         for severity in SEVERITIES:
-            other = data_root / place.format(corruption=corruption, severity=severity)
+            other = data_root / place / corruption / str(severity)
             if other != first:
                 other.parent.mkdir(exist_ok=True)
                 other.symlink_to(first)

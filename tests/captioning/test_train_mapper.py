@@ -167,7 +167,7 @@ def pickled(path: Path, width: int = 128, with_images: bool = True) -> Path:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["features=nowhere"], r"no features at .*nowhere.*python -m captioning\.features"),
+        (["features=nowhere"], r"no features at .*nowhere.*extract_coco\.sh"),
         (["features={pretrained}/opt"], r"holds no features: expected a folder with features\.json, or a \.pkl"),
         (["policy=reward.pt"], "are of a CLIP with sha256 .* but policy=reward.pt has"),
         (["features={narrow}"], "have width 5, but policy=policy.pt makes width 128"),

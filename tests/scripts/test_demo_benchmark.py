@@ -31,7 +31,8 @@ def test_ctrl_c_stops_it_and_the_same_command_goes_on(tmp_path: Path) -> None:
     assert child.returncode == 130
     assert "stopped by SIGINT; the same command goes on from here" in errors and "Traceback" not in errors
     done = subprocess.run(command, check=True, **group)  # a process left over would hold its run folder's lock
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line[:2] == "| "]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("|") and not line.startswith("| -")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     for table in TABLES:
         starts, width = [table.heading, *(line.cells for line in table.lines)], len(table.heading)
         found, rows = rows[: len(starts)], rows[len(starts) :]
