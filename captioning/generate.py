@@ -200,7 +200,7 @@ def draw_from_nucleus(logits: Tensor, numbers: Tensor, top_p: float, top_k: int 
     best = logits.topk(min(top_k or logits.shape[1], logits.shape[1]), dim=1)  # [R, V] -> [R, N], sorted
     p = best.values.cpu().softmax(dim=1)
     reached = p.cumsum(dim=1)
-    size = (reached - p < top_p).sum(dim=1, keepdim=True)  # [R, 1], at least 1
+    size = (reached - p < top_p).sum(dim=1, keepdim=True).clamp(min=1)  # [R, 1]; of NaN, which the caller refuses, 0
     share = reached.gather(1, size - 1)
     place = (reached <= numbers.to(p)[:, None] * share).sum(dim=1, keepdim=True).minimum(size - 1)
     return best.indices.gather(1, place.to(logits.device)).squeeze(1)
@@ -261,5 +261,6 @@ def _write(
 
 
 def _check_finite(*best: float) -> None:
-    if not all(map(math.isfinite, best)):
-        raise FloatingPointError(f"not finite: the language model's best score is {min(best)}; lower lr or use fp32")
+    for score in best:
+        if not math.isfinite(score):
+            raise FloatingPointError(f"not finite: the language model's best score is {score}; lower lr or use fp32")

@@ -49,7 +49,7 @@ def make_views(
         image: RGB, any size.
         num_views: N >= 1; 1 gives the centre view alone.
         size: side of a view, pixels.
-        seed: see `clipscore.task.sample_seed`; the only source of randomness.
+        seed: see `clipscore.data.samples.sample_seed`; the only source of randomness.
         recipe: how the random views are made.
         crop_scale: smallest and largest part of the image's area in a crop; None takes the recipe's own.
         backend: what makes the random views: "pil", the form of record, or torchvision's operations on "tensor": the

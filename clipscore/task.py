@@ -55,7 +55,7 @@ def rounded(value: Any) -> Any:
 
 
 class Task:
-    """Base of the three tasks: what the launcher asks of each in the same way; see `scripts.runs.loop.Task`."""
+    """Base of the three tasks: what the launcher asks of each in the same way; see `scripts.runs.task.Task`."""
 
     SAMPLE: ClassVar[str]  # what one is called
     STAGE_DIGITS: ClassVar[int] = 4

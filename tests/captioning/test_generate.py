@@ -118,6 +118,12 @@ def test_numbers_that_are_not_finite_are_refused(num_beams):
         beam_search(broken, PREFIX, num_beams, decoding())
 
 
+def test_sampling_from_scores_that_are_not_finite_says_so():
+    with pytest.raises(FloatingPointError, match="not finite: the language model's best score is nan"):
+        generator = torch.Generator().manual_seed(0)
+        nucleus_sampling(TableWriter(NEXT * math.nan), PREFIX, 2, decoding(), generator)
+
+
 def test_a_tiny_vocabulary_is_refused():
     with pytest.raises(ValueError, match="3 beams need a vocabulary of 6, got 4"):
         beam_search(TableWriter(), PREFIX, 3, decoding())
