@@ -95,8 +95,6 @@ class ClipReward:
         if not models or len(models) != len(weights):
             raise ValueError(f"as many weights as models, at least one, expected; got {len(models)} and {len(weights)}")
         self.models, self.weights, self.scale = list(models), list(weights), scale
-        for model in self.models:
-            model.cast_frozen()
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> list[Tensor]:

@@ -48,7 +48,9 @@ def build_state(config: AdaptingConfig, policy: Tunable, scale_loss: bool = Fals
 
 
 def rounded(value: Any) -> Any:
-    """Six digits, as records hold them: of a number, a tensor, or lists of these."""
+    """Six digits, as records hold them: of a number, a tensor, or lists of these; tensors are read in one copy."""
+    if isinstance(value, list) and value and all(isinstance(item, Tensor) for item in value):
+        value = torch.stack(value)
     if isinstance(value, Tensor):
         value = value.tolist()
     return [rounded(item) for item in value] if isinstance(value, list) else float(f"{value:.6g}")

@@ -53,4 +53,6 @@ def load_models(config: AdaptingConfig) -> Models:
         return [model.compile_visual() for model in models] if config.compile else models
 
     [policy], rewards, members = map(load, config.model_names)
+    for model in [*rewards, *members]:  # never tuned; of the policy only its parts know what is
+        model.cast_frozen()
     return Models(policy, rewards, members, device, precision)

@@ -89,6 +89,7 @@ class ClassificationBench(Bench):
     def fast(self, case: str, clips: Clips, times: StageTimes) -> Callable[[Tensor, int], Answer]:
         config, names = self._config(case), self._names(case)
         clip, reward = map(lean, clips)
+        reward.cast_frozen()
         policy, objective = build_policy(config, clip, names), self._objective(config, reward, names)
         free_texts([policy], [reward])
         state = build_state(config, policy, scale_loss=clip.autocast_dtype is torch.float16)
