@@ -77,7 +77,5 @@ def other_settings(wanted: PaperRun, run: Run, metric: str | None = None) -> lis
     found = config_differences(run.config, row, type(config))
     if "clipscore" in (metric or ""):
         found += differences(*({"metric_model": values.get("metric_model", ABSENT)} for values in (run.config, row)))
-    # A key that the run has not is newer than the run; a place in a list that it has not was left out.
-    known = [text for text in found if f"is {ABSENT!r} there" not in text or "[" in text.partition(" is ")[0]]
-    others = [text.replace(" there and ", " (the row: ").removesuffix(" here") + ")" for text in known]
+    others = [text.replace(" there and ", " (the row: ").removesuffix(" here") + ")" for text in found]
     return others + (["the data are not as published (about.json says how)"] if run.about.get("faults") else [])
