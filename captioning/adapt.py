@@ -3,8 +3,6 @@
 Source: paper Sec. 3; official caption/capdec_tta.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

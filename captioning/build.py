@@ -1,7 +1,5 @@
 """From a config to the parts of its method: captioner, objective, and the state that is restored for each image."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

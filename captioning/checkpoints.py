@@ -3,8 +3,6 @@
 Source: official caption/image_llm/train.py writes them, caption/capdec_tta.py reads them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 

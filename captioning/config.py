@@ -1,7 +1,5 @@
 """Every switch of a captioning run, with its default and its range."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 

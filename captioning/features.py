@@ -6,8 +6,6 @@ the border of a shard. Training of mappers reads the result, see `feature_files`
 Source: official caption/extractor_pickle.py.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import sys

@@ -4,8 +4,6 @@ Source: ClipCap, Mokady et al. 2021 (arXiv 2111.09734); CapDec, Nukrai et al. 20
 caption/image_llm/models/modules.py. Parameter names are those of the released checkpoints.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Figures of a captioning run: the running one, and the caption metrics of the finished run."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """RLCF on a picture of your own: `python -m captioning.predict --image photo.jpg`."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

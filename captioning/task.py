@@ -1,7 +1,5 @@
 """A captioning run: from its config to one record per image."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

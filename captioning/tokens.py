@@ -1,7 +1,5 @@
 """What captions need to know about a language model's tokenizer."""
 
-from __future__ import annotations
-
 from typing import Any
 
 # What transformers 4.26, which the released numbers come from, does to decoded text; newer versions differ.

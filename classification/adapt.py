@@ -3,8 +3,6 @@
 Source: paper Sec. 3.2; official TPT/tpt_cls_rl.py (prompt), TPT/tune_cls_rl.py (image encoder).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Source: Hendrycks et al., "AugMix", ICLR 2020, with the nine operations that are
 severity 1; official TPT/data/augmix_ops.py and datautils.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Accuracy before and after, and whether the difference is chance."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Source: official TPT/clip/custom_clip.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, Protocol
 

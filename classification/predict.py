@@ -1,7 +1,5 @@
 """RLCF on a picture of your own: `python -m classification.predict --image photo.jpg --classes "cat,dog,..."`."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -4,8 +4,6 @@ Source: CoOp, Zhou et al. 2022 (arXiv 2109.01134); CoCoOp, Zhou et al. 2022 (arX
 (arXiv 2209.07511); official TPT/clip/custom_clip.py, TPT/clip/cocoop.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

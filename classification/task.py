@@ -1,7 +1,5 @@
 """A classification run: from its config to one record per image."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import time

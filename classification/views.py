@@ -1,7 +1,5 @@
 """The N views of one test image: the centre view first, then random ones."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args

@@ -1,7 +1,5 @@
 """What `python -m classification.predict` and its sisters share: command line, settings, messages, columns."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

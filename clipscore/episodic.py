@@ -3,8 +3,6 @@
 Source: paper Sec. 3 (momentum buffer: Sec. 4, RLCF-S-M); official TPT/clip/custom_clip.py, tune_cls_rl.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any

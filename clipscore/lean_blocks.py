@@ -1,7 +1,5 @@
 """Blocks of open_clip's towers, rewritten to do less for the same numbers. Parameters and their names stay."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

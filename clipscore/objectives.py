@@ -1,7 +1,5 @@
 """What an update minimises: the CLIP reward as feedback, and the plain alternatives that it is compared with."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

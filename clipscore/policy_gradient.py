@@ -3,8 +3,6 @@
 Source: paper Sec. 3; official TPT/tpt_cls_rl.py, retrieval/clip_ret_policy.py.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

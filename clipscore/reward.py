@@ -3,8 +3,6 @@
 Source: paper Sec. 3; CLIPScore, Hessel et al. 2021 (arXiv 2104.08718); official TPT/clip_reward.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -6,8 +6,6 @@ attends to them and to itself. Of the layers' outputs only the one at the end to
 that position alone. Same formula, summed in another order.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

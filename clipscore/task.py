@@ -1,7 +1,5 @@
 """What the three tasks share: their models, their state, and where the time of an episode goes."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol

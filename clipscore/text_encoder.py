@@ -7,8 +7,6 @@ all others: the forward pass keeps no graph, and the backward pass encodes again
 gradient is not zero. Memory does not grow with the number of classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -3,8 +3,6 @@
 Source: paper Sec. 3.3; official retrieval/clip_ret_policy.py, clip_ret_kd.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """From a config to the parts of its method: policy and objective."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor

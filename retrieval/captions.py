@@ -3,8 +3,6 @@
 Source: BLIP, Li et al. 2022 (arXiv 2201.12086); official retrieval/lavis/processors/blip_processors.py.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Sequence

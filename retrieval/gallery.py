@@ -3,8 +3,6 @@
 Source: official retrieval/custom_models.py, which encodes the gallery in front of every run.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

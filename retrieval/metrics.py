@@ -3,8 +3,6 @@
 Source: paper Table 2; official retrieval/lavis/tasks/retrieval.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

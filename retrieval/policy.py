@@ -3,8 +3,6 @@
 Source: paper Sec. 4.2; official retrieval/custom_models.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 

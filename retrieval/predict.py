@@ -1,7 +1,5 @@
 """RLCF on pictures of your own: `python -m retrieval.predict --images folder --query "a dog"`, or the reverse."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """A retrieval run: from its config to one record per query."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@
 those of `python -m captioning.features`.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ Each section is a process of its own with a time limit, so that a crash costs th
 the screen and into OUT/gpu_check.json, its warnings and errors into OUT/gpu_check.log.
 """
 
-from __future__ import annotations
-
 import argparse
 import collections
 import contextlib

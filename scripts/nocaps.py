@@ -5,8 +5,6 @@ that takes one address per line. Nothing else needs preparing: the data sets noc
 nocaps/out-domain are parts of the same official file, told apart by its `domain` field when a run reads it.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

@@ -1,7 +1,5 @@
 """Start a run, or take up one that was stopped: `python -m scripts.run --config configs/... key=value ...`."""
 
-from __future__ import annotations
-
 import importlib
 import logging
 import sys

@@ -3,8 +3,6 @@
 torchrun's own log and traceback are left out, and the exit code is that of the process that failed first.
 """
 
-from __future__ import annotations
-
 import logging
 import signal
 import sys

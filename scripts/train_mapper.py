@@ -7,8 +7,6 @@ The run folder OUTPUT/NAME__DATASET__seedSEED gets, beside config.yaml, env.json
     losses.jsonl      the mean loss of every so many updates, to plot or to read
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

@@ -1,7 +1,5 @@
 """The repository's commands in processes of their own, and the folders that they are told to use."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Tiny models with recorded weights, as float64 CLIPs; tiny copies of all data and weights; the demo's data."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

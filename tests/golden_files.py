@@ -1,7 +1,5 @@
 """Read a folder of golden traces, and collect quantities in their form, which tests/golden/README.md describes."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import defaultdict

@@ -5,8 +5,6 @@ whose text tower and features have width 512. Token embeddings are overlapping w
 that a file takes kilobytes.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

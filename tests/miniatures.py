@@ -6,8 +6,6 @@ Every class has one image, every caption set 24 images; the images are eight col
 one is needed. The models are random. A run on them needs partial=true, or `as_published`, because they are not whole.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -5,8 +5,6 @@ quantity, and exits with 1 when one is over tolerance, or when a trace or a reco
 Everything about a trace (sizes, names, hyper-parameters) is read from its files.
 """
 
-from __future__ import annotations
-
 import argparse
 import fnmatch
 import json

@@ -5,8 +5,6 @@ ours may be from it: quantity -> (ours or None where it is not replayed, recorde
 `reference_example_overall` in F_metrics is left out: its captions are not part of the traces.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Replay of the captioning traces (kind E): mapper, noise, language model, training, beam search, adaptation."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

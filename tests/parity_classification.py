@@ -1,7 +1,5 @@
 """Replay of the classification traces (kinds A, B and C): official arguments to our config, then our own run."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

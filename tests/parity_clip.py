@@ -1,7 +1,5 @@
 """Replay of plain CLIP forwards and of the loss tables (kind G)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

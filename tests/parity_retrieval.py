@@ -1,7 +1,5 @@
 """Replay of the retrieval traces (kind D): official arguments to our config, then our own run."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a command takes at most, measured in its own process."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

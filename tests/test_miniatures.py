@@ -1,7 +1,5 @@
 """The miniatures: found in every layout, whole when their sizes count as published, read by every loader."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The recorded traces, replayed by the command that users have; and that the command notices deviations."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

@@ -1,7 +1,5 @@
 """The README's way from data and weights to the first numbers, followed line by line on miniatures."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

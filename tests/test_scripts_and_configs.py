@@ -1,7 +1,5 @@
 """Every benchmark script names a config, data sets and models that exist: looked up on miniatures of all of them."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

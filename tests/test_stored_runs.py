@@ -3,8 +3,6 @@
 `python -m scripts.run --config CONFIG WORDS` made them, with COMMON, on the images beside them.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The shape of the repository: imports go one way, the method is short, and rooms stay small."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What the tests of whole runs share: read a run, kill a process at a point, and try the examples of the help."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -6,8 +6,6 @@ images-00000.safetensors, texts-00000.safetensors and so on, each whole or not t
 Source: official caption/extractor_pickle.py writes the pickles.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -3,8 +3,6 @@
 Source: official caption/image_llm/train.py, datasets/coco_cap.py.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import sys

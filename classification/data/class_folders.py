@@ -1,7 +1,5 @@
 """Data sets with one folder per class: find the folders, hold them against the classes, list their images."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

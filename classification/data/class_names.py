@@ -1,7 +1,5 @@
 """Which label has which class name: the built-in data sets, and class-name files."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """A data set that was found: its images with their labels."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

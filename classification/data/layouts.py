@@ -1,7 +1,5 @@
 """Names, folders, split files and published sizes of the built-in classification data sets."""
 
-from __future__ import annotations
-
 import difflib
 from dataclasses import dataclass, replace
 

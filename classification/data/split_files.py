@@ -1,7 +1,5 @@
 """Data sets whose images are listed in a file: hold the list against the class names and the files on disk."""
 
-from __future__ import annotations
-
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 

@@ -3,8 +3,6 @@
 Source of the official versions: TPT/tune_cls_kd.py, TPT/utils/{DKD,ATKD}.py.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

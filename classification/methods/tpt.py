@@ -3,8 +3,6 @@
 Source: official TPT/tpt_cls.py, TPT/tune_cls_tpt.py.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

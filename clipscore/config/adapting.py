@@ -1,7 +1,5 @@
 """What the configurations of all three tasks hold, and the rules that they share."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, ClassVar
 

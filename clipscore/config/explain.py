@@ -1,7 +1,5 @@
 """What a config class accepts, in the user's words: its keys with types and values, and pydantic's errors explained."""
 
-from __future__ import annotations
-
 import difflib
 import types
 import typing

@@ -1,7 +1,5 @@
 """Configuration pieces that every task shares. Defaults live here and in the task's own config class, nowhere else."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator

@@ -4,8 +4,6 @@ Later sources win: paths.yaml, the chosen YAML, RLCF_DATA / RLCF_PRETRAINED / RL
 YAML 1.2 in files and on the command line alike.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """YAML 1.2 values for files and command lines: `7e-3` is a number, `no` is a word, a key may stand only once."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -6,8 +6,6 @@
 {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}          COCO and nocaps ("domain")
 """
 
-from __future__ import annotations
-
 import posixpath
 from collections import Counter, defaultdict
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Names, annotation files, image folders and published sizes of the built-in image-caption data sets."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 Nothing is written into a data folder.
 """
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 import json

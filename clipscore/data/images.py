@@ -1,7 +1,5 @@
 """An image file as a model sees it: opened as RGB whatever is in it, resized, cropped, normalised."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Iterator, Sequence

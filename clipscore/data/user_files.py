@@ -1,7 +1,5 @@
 """Files that a command line names: a picture, or lines of text."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from PIL import Image

@@ -3,8 +3,6 @@
 Source: CLIPScore, Hessel et al. 2021 (arXiv 2104.08718); official clipscore/clipscore.py.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -7,8 +7,6 @@ wait forever when METEOR dies.
 Source: COCO caption evaluation, Chen et al. 2015 (arXiv 1504.00325); official clipscore/generation_eval_utils.py.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import json

@@ -6,8 +6,6 @@ candidates.json: {"file name": "caption"}. references.json: {"file name": ["capt
 image_dir; without its suffix it is found too. Without references only CLIPScore is computed.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """Is one method better than another on the same samples, or is the difference chance?"""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Where the time of an episode goes, measured from outside: the method's own code knows nothing of it."""
 
-from __future__ import annotations
-
 import functools
 import time
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Weight files before anything is built from them: where they may lie, whether they are whole, what they should be."""
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import logging

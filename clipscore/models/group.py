@@ -1,7 +1,5 @@
 """All CLIPs of a configuration, on one device and in one precision."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Find and read the weights of any CLIP: an OpenAI name, an open_clip `arch/tag`, or a file."""
 
-from __future__ import annotations
-
 import functools
 import zipfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Read tensors and arrays from files of others without running what is pickled in them."""
 
-from __future__ import annotations
-
 import io
 import pickle
 import types

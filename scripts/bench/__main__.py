@@ -9,8 +9,6 @@ form of encoder tuning needs 13 GB.
 what was measured as Markdown.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import importlib

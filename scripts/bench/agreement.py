@@ -1,7 +1,5 @@
 """Whether the two forms of an episode answer alike."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """What the arithmetic alone costs: FLOPs counted over an episode, and the rate of the machine's matrix products."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Classification: one adapted image, by the official schedule of work and by ours."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """Peak memory of one form of an episode, in a process of its own: a process cannot take back its peak."""
 
-from __future__ import annotations
-
 import argparse
 import multiprocessing
 import resource

@@ -1,7 +1,5 @@
 """Models and pictures for benchmarks: random weights of the true sizes, or the demo's small trained ones."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

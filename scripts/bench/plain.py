@@ -8,8 +8,6 @@ loss runs over the softmax of all classes or of the whole gallery, weights and o
 Source: official TPT/tpt_cls_rl.py, TPT/tune_cls_rl.py, retrieval/clip_ret_policy.py, retrieval/custom_models.py.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Retrieval: one adapted query, by the official schedule of work and by ours."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 

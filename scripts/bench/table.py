@@ -1,7 +1,5 @@
 """What the benchmarks measured, as Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ The plain form does the official code's schedule of work, the fast form is what 
 from sample to sample, so that a machine that slows down or speeds up favours neither.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import logging

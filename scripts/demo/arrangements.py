@@ -3,8 +3,6 @@
 A layout gives each digit a cell of half the canvas; where the canvas has room, a digit moves at random in its cell.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from scripts.demo.scenes import CANVAS_PX, COLOURS, Digit, Scene, Split, digit_images

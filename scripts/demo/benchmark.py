@@ -4,8 +4,6 @@
 (a run that was stopped goes on), and prints a table for each task. Wall time: a few minutes on two CPU cores.
 """
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """How right the demo's captions are without adaptation: `python -m scripts.demo.captioner_report [--folder FOLDER]`."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What the demo's models read: captions of a class or of a scene in several wordings, as CLIP tokens."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import open_clip

@@ -1,7 +1,5 @@
 """The runs that the demo's tables are made of: the configs of the paper's tables, with what small models need."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path

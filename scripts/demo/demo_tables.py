@@ -3,8 +3,6 @@
 `python -m scripts.demo.benchmark` makes the runs and prints the tables; `python -m scripts.tables demo` prints them.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from pathlib import Path

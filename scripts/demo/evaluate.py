@@ -1,7 +1,5 @@
 """Zero-shot accuracy and recall of the demo's models: `python -m scripts.demo.evaluate [--weights FOLDER]`."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 from collections.abc import Callable, Sequence

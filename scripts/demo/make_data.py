@@ -13,8 +13,6 @@ Each style of `demo_scenes` has the same 200 scenes. Test pictures show test dig
 digits only. A folder appears complete or not at all: it is written under another name and renamed.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -5,8 +5,6 @@ one of 60 classes (colour x digit, "red seven"); `arrangements` makes the scenes
 test scenes use disjoint handwritten images.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal

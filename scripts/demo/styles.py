@@ -17,8 +17,6 @@ difficulty, they are not a result.
 Every picture is a function of its scene, style, severity and seed; no global generator is read or changed.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from PIL import Image, ImageFilter
 

@@ -11,8 +11,6 @@ output_root=DIR, else RLCF_DATA, RLCF_PRETRAINED and RLCF_OUTPUT, else configs/p
 nothing is written.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

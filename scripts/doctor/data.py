@@ -1,7 +1,5 @@
 """The doctor's look at data sets: by the functions that runs find them with, so that both say the same sentences."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import multiprocessing

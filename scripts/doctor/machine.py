@@ -1,7 +1,5 @@
 """The doctor's look at the machine: packages, Java, room on the disk, GPUs."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

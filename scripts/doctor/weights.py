@@ -1,7 +1,5 @@
 """The doctor's look at weight files: whole, the right ones by their sha256, and of shapes that fit each other."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence

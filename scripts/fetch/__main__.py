@@ -6,8 +6,6 @@ was cut off goes on where it ended. Weights go under pretrained_root; annotation
 only written to with --annotations.
 """
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import http.client

@@ -1,7 +1,5 @@
 """Download one file so that it can go on after a cut, check it, and put it in its place without replacing anything."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import http.client

@@ -4,8 +4,6 @@ Addresses and sizes are those of the pages named here, sha256 those of pretraine
 has the same figures, and the image archives. Sizes or checksums that nobody publishes are None.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

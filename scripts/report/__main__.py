@@ -1,7 +1,5 @@
 """A page to look at runs: `python -m scripts.report RUN [RUN ...] [--output FILE] [--samples 60]`."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

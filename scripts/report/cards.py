@@ -3,8 +3,6 @@
 A card is a dict that JSON can hold; page.js draws it, every text as text. Pictures are places in `Pictures.uris`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

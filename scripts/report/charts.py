@@ -1,7 +1,5 @@
 """Charts as inline SVG. Colours are classes of page.css, so that they follow the theme; every mark has a title."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from html import escape

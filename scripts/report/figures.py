@@ -1,7 +1,5 @@
 """The figures of a run, from its samples: everything here is worked out from the records."""
 
-from __future__ import annotations
-
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Numbers as the whole page writes them, and round numbers for axes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

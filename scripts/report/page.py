@@ -1,7 +1,5 @@
 """The whole page: template, style, script, sections and data in one file that asks nothing of the network."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

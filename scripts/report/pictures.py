@@ -1,7 +1,5 @@
 """Small pictures inside the page: samples, gallery items, and the views that a sample was adapted on, drawn again."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

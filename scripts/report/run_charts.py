@@ -1,7 +1,5 @@
 """The charts of a run, as far as its records hold what they need."""
 
-from __future__ import annotations
-
 from scripts.report import charts
 from scripts.report.charts import Chart, Line
 from scripts.report.figures import WAITING, Curve, Figures

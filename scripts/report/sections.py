@@ -1,7 +1,5 @@
 """What the page says of one run: what must be known first, its figures, charts and settings. page.html draws it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Which samples the gallery shows: the same ones every time, of each outcome as many as of the others."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import deque
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The section that compares runs of the same data with the first of them, on the samples that both have."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """The command line of `python -m scripts.run`: data sets, sweeps and overrides -> one configuration for each run."""
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

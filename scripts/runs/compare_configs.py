@@ -1,7 +1,5 @@
 """What makes two runs the same run, and which numbers a record may hold."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

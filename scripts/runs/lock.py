@@ -5,8 +5,6 @@ are POSIX record locks rather than flock(): the system takes them back however t
 DataLoader do not inherit them. A process loses them when it closes any handle of the file, so it opens its own once.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

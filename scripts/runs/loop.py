@@ -1,7 +1,5 @@
 """One run: the task's samples, one after the other, into the run folder's rows and then into a summary."""
 
-from __future__ import annotations
-
 import logging
 import os
 import time

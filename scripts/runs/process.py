@@ -1,7 +1,5 @@
 """The process a run lives in: its messages, its signals, torch's global settings, and what env.json tells about it."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """How far a run is: a bar with the running metric on a terminal, now and then a line in the log elsewhere."""
 
-from __future__ import annotations
-
 import logging
 import sys
 import time

@@ -1,7 +1,5 @@
 """Reading run folders: their configuration, their summary, and their records one at a time. Nothing is written."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

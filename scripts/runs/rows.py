@@ -1,7 +1,5 @@
 """Files of a run folder, written so that a kill or a full disk loses nothing: lines of records, and whole texts."""
 
-from __future__ import annotations
-
 import errno
 import itertools
 import json

@@ -1,7 +1,5 @@
 """A record as its readers see it: tables, comparisons, the report and the demo look at `Sample`, never into a row."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """What a run comes to: the figures of summary.json, made from its records, and the table of several runs."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What a task gives the launcher; tasks fit it without importing it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, Protocol
 

@@ -1,7 +1,5 @@
 """The paper's tables against ours, the demo's table, and runs against each other: `python -m scripts.tables TABLE`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -3,8 +3,6 @@
 Source: Guo et al. 2017, On Calibration of Modern Neural Networks (arXiv 1706.04599).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -10,8 +10,6 @@ The tolerance is half a unit of the paper's last digit, plus
 * caption metrics, for which there is no such formula: 1% of the paper's figure.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence

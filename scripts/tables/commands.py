@@ -3,8 +3,6 @@
 Nothing but the standard library is needed, so that a list does not wait for an installation.
 """
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Runs on the same samples side by side; the first is what the others are compared with, sample by sample."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

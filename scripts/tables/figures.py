@@ -4,8 +4,6 @@ All of them are worked out from the samples, except caption metrics: these need 
 summary.json, which tables believe only when it is about as many samples as there are good records.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

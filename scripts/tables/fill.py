@@ -1,7 +1,5 @@
 """All cells of a table of the paper, from the run folders under an output root."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The cells of a paper's table laid out for the eye: three lines per row, or one line per cell with everything."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The paper's Tables 1 to 3: their numbers, and which run of ours belongs to each cell (paper_tables.json)."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

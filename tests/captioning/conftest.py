@@ -1,7 +1,5 @@
 """Tiny captioners in float64: the recorded OPT, and a GPT-2 with random weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """An episode: what is tuned, what the loss is, and that nothing is left behind."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

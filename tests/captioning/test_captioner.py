@@ -1,7 +1,5 @@
 """The captioner's savings give the plain numbers, and its language model is frozen."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.nn import functional as F

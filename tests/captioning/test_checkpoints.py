@@ -1,7 +1,5 @@
 """Checkpoints fit exactly, or what does not fit is named."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel

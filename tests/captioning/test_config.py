@@ -1,7 +1,5 @@
 """Settings that contradict each other are named together."""
 
-from __future__ import annotations
-
 import pytest
 
 from clipscore.config.load import REPOSITORY, load_config

@@ -1,7 +1,5 @@
 """Feature files: what is written, taken up after a kill, read back, and refused."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

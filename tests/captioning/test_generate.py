@@ -1,7 +1,5 @@
 """Beam search and sampling on a language model small enough to follow by hand."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

@@ -1,7 +1,5 @@
 """Figures of captioning runs, worked out by hand."""
 
-from __future__ import annotations
-
 import pytest
 
 from captioning import metrics

@@ -1,7 +1,5 @@
 """Whole captioning runs on the demo's scenes, with the demo's captioner: from YAML to summary, resumed, bad input."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

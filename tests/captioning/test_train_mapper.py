@@ -1,7 +1,5 @@
 """Training of mappers: what is learned from what, taken up after a kill, written down, and refused."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import re

@@ -1,7 +1,5 @@
 """What is tuned, what is selected, and that an episode leaves no trace."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Every accepted layout on miniature trees, every fault with its message, every image mode with a real file."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os

@@ -1,7 +1,5 @@
 """`python -m classification.predict` on drawn pictures: it prints what a run records, and says what is wrong."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Where context and class name stand in a prompt, and prompts that others trained."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

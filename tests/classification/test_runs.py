@@ -1,7 +1,5 @@
 """Whole runs on the demo data: from YAML to summary, killed and taken up, with unreadable images, on own data."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

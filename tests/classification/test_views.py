@@ -1,7 +1,5 @@
 """Views against torchvision's reference pipeline, their independence of everything but the seed, AugMix by hand."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator
 

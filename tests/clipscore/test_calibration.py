@@ -1,7 +1,5 @@
 """Calibration by hand, and against torchmetrics and scikit-learn."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Every annotation form, and every fault with its message; `tests/test_miniatures.py` finds every layout."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

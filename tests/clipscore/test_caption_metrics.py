@@ -1,7 +1,5 @@
 """Caption metrics beside the recorded ones: edge cases, the command as a process, and everything that may be wrong."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """Every form of a weight file, and everything that may be wrong with one."""
 
-from __future__ import annotations
-
 import hashlib
 
 import open_clip

@@ -1,7 +1,5 @@
 """Restore, and the momentum buffer, beside what the traces replay."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

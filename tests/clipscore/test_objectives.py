@@ -1,7 +1,5 @@
 """Rewards and objectives that the tasks share, beside what the traces replay."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Reading a checkpoint runs nothing that is pickled in it."""
 
-from __future__ import annotations
-
 import io
 import pickle
 import zipfile

@@ -1,7 +1,5 @@
 """Paired tests by hand and against scipy."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats

@@ -1,7 +1,5 @@
 """Time is counted once, for the innermost watched method."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

@@ -1,7 +1,5 @@
 """Text encoding, with the common beginning of prompts encoded once, against open_clip's own tower on every prompt."""
 
-from __future__ import annotations
-
 import copy
 
 import open_clip

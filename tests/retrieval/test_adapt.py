@@ -1,7 +1,5 @@
 """What an episode tunes, and what is put back; its numbers are those of the recorded traces."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """Combinations that make no sense are refused before anything is loaded."""
 
-from __future__ import annotations
-
 import pytest
 from pydantic import ValidationError
 

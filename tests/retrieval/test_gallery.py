@@ -1,7 +1,5 @@
 """The feature cache: used when nothing changed, never when something did, and never half-written."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

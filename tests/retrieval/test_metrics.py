@@ -1,7 +1,5 @@
 """Ranks against a full sort, ties, recall, and the memory of the paper's size."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """`python -m retrieval.predict` on drawn scenes: it prints what a run records, and says what is wrong."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Whole retrieval runs on the demo's scenes: from YAML to summary, killed and taken up, bad input."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

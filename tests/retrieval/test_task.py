@@ -1,7 +1,5 @@
 """What a run records of a late query against the same query worked out by itself, from picture files to ranks."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

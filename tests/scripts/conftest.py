@@ -1,7 +1,5 @@
 """The dummy task in the registry, and a folder for its config, data and results."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

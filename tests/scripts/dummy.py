@@ -4,8 +4,6 @@ Files in the data root, which is no part of a run's identity, say what goes wron
 those in nan.txt have no finite result, those in stop.txt get SIGTERM; slow.txt holds the seconds that a sample takes.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

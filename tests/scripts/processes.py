@@ -1,7 +1,5 @@
 """Runs in processes of their own that start at once: forked from a server that has imported everything already."""
 
-from __future__ import annotations
-
 import itertools
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Run folders with a handful of records and pictures, written by hand; names in them try to be markup."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

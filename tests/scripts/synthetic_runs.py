@@ -1,7 +1,5 @@
 """Run folders whose records have exactly the figures asked for."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The benchmarks: real commands with the demo's models, what they write, and what a wrong fast path makes them say."""
 
-from __future__ import annotations
-
 import json
 import logging
 from argparse import Namespace

@@ -1,7 +1,5 @@
 """Every benchmark script: its help names its overrides, and it runs on the demo with the demo's models."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

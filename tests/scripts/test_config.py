@@ -1,7 +1,5 @@
 """Where values come from, how they are read, and that all mistakes are told at once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

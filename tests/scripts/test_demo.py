@@ -1,7 +1,5 @@
 """The demo benchmark: what is drawn, what is written to disk, and the weights that ship."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The quickstart's benchmark as a process: stopped by Ctrl-C, started again, one table; and its statistics by hand."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """The demo's captioner as it is shipped: its files, what it says of clean scenes, and how it is trained."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

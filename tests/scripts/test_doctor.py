@@ -1,7 +1,5 @@
 """The doctor on miniatures of everything: what is whole, what is not, and what it says about each fault."""
 
-from __future__ import annotations
-
 import json
 import os
 import resource

@@ -1,7 +1,5 @@
 """The manifest, the data page, the weights page, checksums.sha256 and the layouts that runs look for say the same."""
 
-from __future__ import annotations
-
 import re
 
 import open_clip.pretrained

@@ -1,7 +1,5 @@
 """nocaps' images as a list of addresses."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

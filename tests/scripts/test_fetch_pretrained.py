@@ -1,7 +1,5 @@
 """Fetching files from a server of our own: fresh, after a cut, wrong, there already, and without a connection."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """A full disk, on a small real one: the run stops with one sentence, nothing is lost, and the same command goes on."""
 
-from __future__ import annotations
-
 import logging
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """A sample's record depends on seed, data set, sample and configuration only: whole demo runs, in real processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,7 +1,5 @@
 """The run folder: identity, torn and repeated rows, who may write."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import json

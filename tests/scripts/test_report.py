@@ -1,7 +1,5 @@
 """What the report says against numbers worked out by hand, and what it does with little, odd or hostile input."""
 
-from __future__ import annotations
-
 import base64
 import io
 import itertools

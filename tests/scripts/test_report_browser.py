@@ -1,7 +1,5 @@
 """The report in a real browser: it asks nothing of the network, nothing complains, and everything can be clicked."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Runs of a task without models: from the command line to the summary, killed, taken up, extended, refused."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

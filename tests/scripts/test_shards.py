@@ -1,7 +1,5 @@
 """A run in several processes: who does which samples, who may be there with whom, and who makes the summary."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """The paper's tables on records that have exactly the paper's numbers, and on records that have not."""
 
-from __future__ import annotations
-
 import csv
 import io
 import itertools

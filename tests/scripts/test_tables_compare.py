@@ -1,7 +1,5 @@
 """Runs against each other, with every statistic by hand; and what reading 100,000 records costs."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

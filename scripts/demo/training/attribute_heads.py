@@ -4,8 +4,6 @@ A contrastive loss alone says only "this caption, not that one" and takes a smal
 consist of digits; naming the parts, with the same head for both towers, teaches them one language at once.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,8 +1,6 @@
 """What the demo's models are shown in training: pictures of training digits, alone and in scenes, in random views; and
 captions of classes and of scenes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -5,8 +5,6 @@ listens to prefix embeddings: a model of captions alone would be too small to be
 caption is followed by a newline, the token that ends a caption; the training of mappers has no end token at all.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ learns from the image features of clean training scenes, CapDec from the feature
 mappers are made by the same code as COCO's, with other sizes. pretrained/demo/CAPTIONING.md has the recipe and results.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import shutil

@@ -11,8 +11,6 @@ caption uses are zero, and the archive is deflated, so that a file is under 3 MB
 mmap=True.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import logging

@@ -6,8 +6,6 @@ CoOp's own checkpoints, so that every script that starts from one can be run on 
 Source: CoOp, Zhou et al. 2022 (arXiv 2109.01134); CoCoOp, Zhou et al. 2022 (arXiv 2203.05557).
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 from collections.abc import Callable
