@@ -64,6 +64,10 @@ class CaptioningConfig(AdaptingConfig):
     )
     metric_model: str = Field("ViT-B/32", description="the CLIP of CLIPScore and RefCLIPScore")
 
+    @property
+    def tunes_clip(self) -> bool:
+        return False
+
     def _rules(self) -> Iterator[str]:
         yield from super()._rules()
         if self.sampling != "nucleus" and self.decoding.model_fields_set & {"top_k", "top_p"}:

@@ -72,6 +72,7 @@ def adapt(
             steps.append(step)
             on_step(step)
             state.forget_gradients()
+            del logits  # fp16 keeps its graph
         policy.set_mode("adapted")
         after = predict(policy, inputs[:1], at_start=not steps)
         check_finite([step.loss.detach() for step in steps], after)

@@ -30,7 +30,9 @@ def build_policy(
     prompts = class_prompts(config.prompt_words, class_names)
     check_prompts(clip, prompts)
     if config.tune != "prompt" and start is None:
-        return EncoderPolicy(clip, encode_texts(clip, prompts), config.tune, config.bn_prior)
+        with clip.full_precision():  # as in the official code, which makes them outside of autocast
+            features = encode_texts(clip, prompts)
+        return EncoderPolicy(clip, features, config.tune, config.bn_prior)
     context = start[0] if start else None
     learner = PromptLearner(clip, class_names, config.prompt_words, config.class_position, context)
     if start is None or not start[1]:

@@ -1,11 +1,10 @@
 """Every switch of a classification run, with its default and its range."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from classification.data import layouts
 from clipscore.config.adapting import AdaptingConfig
@@ -34,7 +33,9 @@ class ViewsConfig(StrictModel):
 
     num_views: int = Field(64, ge=1, description="one centre view and num_views - 1 random ones")
     select_fraction: float = Field(0.1, gt=0, le=1, description="share of views of lowest entropy that are kept")
-    recipe: Literal["crop", "augmix", "byol"] = "crop"
+    recipe: Literal["crop", "augmix", "byol"] | None = Field(
+        None, description="null: augmix on the ten fine-grained sets, crop on others, as in the official code"
+    )
     backend: Literal["pil", "tensor"] = Field(
         "pil", description="what makes the random views: PIL as in the official code, or tensor operations"
     )
@@ -53,7 +54,7 @@ class ViewsConfig(StrictModel):
         return (self.crop_scale[0], self.crop_scale[1]) if self.crop_scale else None
 
     @model_validator(mode="after")
-    def _check(self) -> ViewsConfig:
+    def _check(self) -> Self:
         low, high = self.crop_scale or (1.0, 1.0)
         if not 0 < low <= high <= 1:
             raise ValueError(f"views.crop_scale must be two numbers with 0 < low <= high <= 1, got {self.crop_scale}")
@@ -92,6 +93,19 @@ class ClassificationConfig(AdaptingConfig):
         description="ResNet policy: source statistics count as much as so many images; null: batch statistics",
     )
 
+    @model_validator(mode="after")
+    def _choose_recipe(self) -> Self:
+        """The recipe that null stands for, so that a run's configuration names it."""
+        if self.views.recipe is None:
+            fine_grained = isinstance(layouts.LAYOUTS.get(self.dataset), layouts.SplitLayout)
+            recipe = "augmix" if self.adapts and fine_grained else "crop"
+            object.__setattr__(self, "views", self.views.model_copy(update={"recipe": recipe}))
+        return self
+
+    @property
+    def tunes_clip(self) -> bool:
+        return self.tune in {"encoder", "norm"}
+
     @property
     def prompt_words(self) -> str:
         """The prompt as the models read it: prompt tuning has spaces for underscores, fixed prompts keep them.
@@ -103,7 +117,7 @@ class ClassificationConfig(AdaptingConfig):
     def _rules(self) -> Iterator[str]:
         yield from super()._rules()
         method, tune, views = self.method, self.tune, self.views
-        tunes_tower, uses_prompts = tune in {"encoder", "norm"}, tune == "prompt" or self.prompt_start is not None
+        uses_prompts = tune == "prompt" or self.prompt_start is not None
         if self.adapts and tune == "none":
             yield f"method={method} needs tune=prompt, encoder or norm, got none"
         if not self.adapts and tune != "none":
@@ -113,14 +127,14 @@ class ClassificationConfig(AdaptingConfig):
                 f"views.num_views={views.num_views} times views.select_fraction={views.select_fraction} "
                 "keeps no view; raise one of them so that their product is at least 1"
             )
-        if tunes_tower and self.prompt_start is not None:
+        if self.tunes_clip and self.prompt_start is not None:
             yield (
                 f"tune={tune} takes its class features from prompt, so prompt_start would be ignored; set "
                 "prompt_start=null (the official code ignores it silently)"
             )
-        if self.momentum is not None and not tunes_tower:
+        if self.momentum is not None and not self.tunes_clip:
             yield f"momentum needs tune=encoder or norm, got {tune}"
-        if self.bn_prior is not None and not tunes_tower:
+        if self.bn_prior is not None and not self.tunes_clip:
             yield f"bn_prior needs tune=encoder or norm, got {tune}"
         for name, methods in USED_BY.items():
             if name in self.model_fields_set and method not in methods:

@@ -67,7 +67,7 @@ class PromptLearner(nn.Module):
         if context is not None and context.shape[1] != clip.token_width:
             raise ValueError(
                 f"the prompt start has context vectors of width {context.shape[1]}, but {clip.name} has width "
-                f"{clip.token_width}; it was trained for another CLIP"
+                f"{clip.token_width}; it was trained for another CLIP (none is published for ViT-L/14)"
             )
         if _num_tokens(clip, " ".join(words)) != self.num_context:
             words = [PLACEHOLDER] * self.num_context

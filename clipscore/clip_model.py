@@ -6,7 +6,7 @@ The only module that knows the attribute names of open_clip's models. Weights ar
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -220,6 +220,15 @@ class ClipModel(nn.Module):
     def encode_token_ids(self, ids: Tensor) -> Tensor:
         """`project_token_ids`, scaled to unit length. [B, L] -> [B, D]"""
         return F.normalize(self.project_token_ids(ids), dim=-1)
+
+    @contextlib.contextmanager
+    def full_precision(self) -> Iterator[None]:
+        """Compute in the weights' precision meanwhile; only before `cast_frozen`."""
+        dtype, self.autocast_dtype = self.autocast_dtype, None
+        try:
+            yield
+        finally:
+            self.autocast_dtype = dtype
 
     def _autocast(self) -> contextlib.AbstractContextManager[None]:
         if self.autocast_dtype is None:

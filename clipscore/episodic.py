@@ -14,6 +14,7 @@ from torch.amp import GradScaler
 from clipscore.config.fields import MomentumConfig
 
 INIT_LOSS_SCALE = 1000.0  # the official code's; used under fp16 autocast only
+MAX_REPEATED_STEPS = 20  # a gradient that is not finite at 1000 / 2^20 is so at any scale
 
 
 class EpisodicState:
@@ -45,15 +46,17 @@ class EpisodicState:
         self.moved = torch.zeros(())  # how far the last episode moved the tuned parameters, L2 norm
         self._written = list(written)
         self._before_steps: dict[str, Tensor] | None = None  # of these, once there was a step
-        self.scaler = GradScaler("cuda", init_scale=INIT_LOSS_SCALE, enabled=scale_loss)
+        device = next((tensor.device.type for tensor in self.tensors.values()), "cpu")
+        self.scaler = GradScaler(device, init_scale=INIT_LOSS_SCALE, enabled=scale_loss)
         self._scaler_start = self.scaler.state_dict()
+        self.repeated_steps = 0  # of the last episode
 
     @contextmanager
     def episode(self) -> Iterator[None]:
         """Restore weights, optimizer and loss scale on entry; feed the running average on a clean exit only."""
         self.restore(self.start)
         self._restart_optimizer()
-        self._before_steps = None
+        self._before_steps, self.repeated_steps = None, 0
         yield
         self.moved = self._distance()
         if self.momentum is not None:
@@ -64,14 +67,24 @@ class EpisodicState:
         self.restore(self.source)
 
     def step(self, loss: Tensor) -> None:
-        """One update of the tuned parameters that lowers the loss."""
+        """One update of the tuned parameters that lowers the loss, of which the number stays, without its graph.
+
+        A gradient that overflows is taken again at half the loss scale. FloatingPointError: it is finite at no scale.
+        """
         assert self.optimizer is not None
         if self._before_steps is None:
             self._before_steps = _copies({name: self.tensors[name] for name in self._written})
-        self.forget_gradients()
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        while True:
+            self.forget_gradients()
+            self.scaler.scale(loss).backward(retain_graph=self.scaler.is_enabled())
+            self.scaler.step(self.optimizer)  # does nothing where a gradient is not finite ...
+            self.scaler.update()  # ... and this halves the scale then
+            if not self.scaler.is_enabled() or self.scaler.get_scale() == INIT_LOSS_SCALE / 2**self.repeated_steps:
+                break
+            self.repeated_steps += 1
+            if self.repeated_steps > MAX_REPEATED_STEPS:
+                raise FloatingPointError(f"the gradient is not finite (loss {loss.item()}); lower lr or use fp32")
+        loss.detach_()
 
     def forget_gradients(self) -> None:
         """Give the gradients' memory to the next forward pass."""

@@ -85,6 +85,8 @@ class Task:
             raise FloatingPointError(f"{self.SAMPLE} {sample.id}: {error}") from error
         if self.adapts:
             row["moved"] = rounded(self.state.moved)
+            if self.models.scale_loss:
+                row["repeated_steps"] = self.state.repeated_steps
         stages = self.stages(sample)
         if stages:
             row["seconds_stages"] = {stage: round(seconds, self.STAGE_DIGITS) for stage, seconds in stages.items()}

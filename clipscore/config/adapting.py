@@ -35,6 +35,11 @@ class AdaptingConfig(RunConfig):
         return self.method != "zero_shot"
 
     @property
+    def tunes_clip(self) -> bool:
+        """Whether a tower of the policy's CLIP is tuned, not what stands in front of one or behind it."""
+        return self.adapts
+
+    @property
     def reward_options(self) -> RewardConfig:
         """The reward of a method that has one; ValueError when it has none."""
         if self.reward is None:

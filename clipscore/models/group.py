@@ -1,6 +1,7 @@
 """All CLIPs of a configuration, on one device and in one precision."""
 
 import itertools
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from clipscore.config.adapting import AdaptingConfig
 from clipscore.models.devices import autocast_dtype, choose_device
 from clipscore.models.files import check_clip
 from clipscore.models.load import load_clip
+
+log = logging.getLogger(__name__)
 
 
 class Models(NamedTuple):
@@ -45,12 +48,18 @@ def check_models(config: AdaptingConfig) -> tuple[torch.device, torch.dtype | No
 def load_models(config: AdaptingConfig) -> Models:
     """Every CLIP of a config; all files are looked at before the first is read. Errors as in `load_clip`."""
     device, precision = check_models(config)
+    if config.tunes_clip and device.type == "cuda" and precision is not torch.float16:
+        log.warning(
+            "the published figures are of fp16 on a GPU, where small updates of a CLIP are partly rounded away; "
+            "with precision=%s they act in full, so another lr may be better",
+            config.precision,
+        )
 
     def load(names: Sequence[str]) -> list[ClipModel]:
         models = [load_clip(name, config.pretrained_root, device, precision) for name in names]
         return [model.compile_visual() for model in models] if config.compile else models
 
     [policy], rewards, members = map(load, config.model_names)
-    for model in [*rewards, *members]:  # never tuned; of the policy only its parts know what is
+    for model in rewards:  # never tuned; of the others their task knows what is
         model.cast_frozen()
     return Models(policy, rewards, members, device, precision)

@@ -128,6 +128,15 @@ def build_float(tiny_clip, device, autocast, **changes):
     return options, policy, state, build_objective(options, clips[1:], NAMES)
 
 
+def test_class_features_of_fixed_prompts_are_made_outside_of_autocast(tiny_clip):
+    plain, half = (tiny_clip("P").float() for _ in range(2))
+    half.autocast_dtype = torch.bfloat16
+    plain, half = (build_policy(config(tune="encoder"), clip, NAMES) for clip in (plain, half))
+    assert torch.equal(plain.class_features, half.class_features) and half.clip.autocast_dtype is torch.bfloat16
+    views = VIEWS[0].float()
+    assert not torch.equal(plain.logits(views), half.logits(views))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("tune", ["prompt", "encoder", "norm"])
 def test_half_precision_on_cuda_agrees_with_the_cpu(tiny_clip, tune):

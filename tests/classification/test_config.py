@@ -53,3 +53,19 @@ def test_steps_must_be_given():
     values = {key: value for key, value in {**BASE, **RLCF}.items() if key != "steps"}
     with pytest.raises(ValidationError, match="method=rlcf needs steps"):
         ClassificationConfig.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "recipe"),
+    [
+        ({"dataset": "DTD"}, "augmix"),
+        ({"dataset": "pets", "tune": "encoder", "views": {"num_views": 32}}, "augmix"),
+        ({"dataset": "dtd", "views": {"recipe": "crop"}}, "crop"),
+        ({"dataset": "imagenet_a"}, "crop"),
+        ({"dataset": "dtd", "method": "zero_shot", "tune": "none", "steps": 0, "lr": None, "reward": None}, "crop"),
+    ],
+)
+def test_fine_grained_sets_are_augmixed_as_in_the_official_code(changes, recipe):
+    values = {key: value for key, value in {**BASE, **RLCF, **changes}.items() if key != "lr" or value is not None}
+    found = ClassificationConfig.model_validate(values)
+    assert found.views.recipe == found.model_dump()["views"]["recipe"] == recipe
