@@ -35,6 +35,7 @@ class Column:
     direction: str | None = None
     metric: str | None = None
     mean_of: Sequence[str] = ()
+    num_samples: int | None = None  # of a data set whose size is not published
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,10 @@ class PaperTable:
     rows: Sequence[Row]
 
 
-def paper_tables() -> dict[str, PaperTable]:
-    """The tables by their key: table1, table2, table3."""
+def paper_tables(file: Path = PAPER_FILE) -> dict[str, PaperTable]:
+    """The tables of a file by their key: table1, table2, table3."""
     tables: dict[str, PaperTable] = {}
-    for key, table in json.loads(PAPER_FILE.read_text(encoding="utf-8")).items():
+    for key, table in json.loads(file.read_text(encoding="utf-8")).items():
         columns = [Column(**column) for column in table["columns"]]
         rows = [Row(**row | {"runs": [PaperRun(**run) for run in row["runs"]]}) for row in table["rows"]]
         tables[key] = PaperTable(key, **table | {"columns": columns, "rows": rows})

@@ -1,0 +1,90 @@
+"""The paper's tables, from cheap to dear; the first figure that is off ends it, with the most likely cause.
+
+    python -m scripts.reproduce [table1 ...] [--figures FILE] [--samples 500] [key=value ...]
+
+1. zero-shot on the smallest data set, whole (ImageNet-A): weights, prompt, class order and pictures are right;
+2. some samples of each row: the methods work;
+3. the tables, whole.
+
+A rung that is there is not run again, so the same command goes on; runs of scripts/tables/*.sh count. FILE has the form
+of scripts/tables/paper_tables.json. Exit code 0: all is as expected; 1: a rung is off; 2: something is missing.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipscore.cli import print_text
+from scripts.reproduce.causes import Cause, most_likely_cause, plain_cause
+from scripts.reproduce.rungs import Outcome, Rung, climb, ladder
+from scripts.run import TASKS, USER_ERRORS, task_class
+from scripts.runs.process import Interrupted, messages, signals
+from scripts.tables.paper import PAPER_FILE, paper_tables
+
+DONE, OFF, REFUSED = 0, 1, 2  # exit codes
+UNKNOWN = Cause("none of the usual causes", "compare config.yaml and env.json of the run with the row's YAML")
+
+log = logging.getLogger("scripts.reproduce")  # __name__ is __main__ under python -m
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `python -m scripts.reproduce`; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.reproduce", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="*", metavar="WORD", help="tables (default: all), and key=value for every run")
+    parser.add_argument("--figures", type=Path, default=PAPER_FILE, metavar="FILE", help="the expected figures")
+    parser.add_argument("--samples", type=int, default=500, metavar="N", help="of each row on the second rung")
+    args = parser.parse_args(arguments)
+    words = [word for word in args.words if "=" in word]
+    with messages(TASKS), signals():
+        try:
+            tables = paper_tables(args.figures)
+            asked = [word for word in args.words if "=" not in word] or list(tables)
+            if unknown := set(asked) - set(tables):
+                raise ValueError(
+                    f"{args.figures} has no {', '.join(sorted(unknown))}; there are: {', '.join(tables)}; overrides "
+                    "are key=value"
+                )
+            steps = ladder([tables[key] for key in asked], args.samples)
+            for config in (rung.config(words) for _, rungs in steps for rung in rungs):
+                task_class(config).check(config)
+            return _climb_all(steps, words)
+        except Interrupted as stop:
+            log.error("stopped by %s; the same command goes on from here", stop)
+            return 128 + stop.number
+        except USER_ERRORS as error:
+            log.error("error: %s", error)
+            return REFUSED
+
+
+def _climb_all(steps: Sequence[tuple[str, list[Rung]]], words: Sequence[str]) -> int:
+    for number, (title, rungs) in enumerate(steps, start=1):
+        print_text(f"{number}. {title}")
+        for rung in rungs:
+            outcome = climb(rung, words)
+            cause = plain_cause(rung, outcome, rung.config(words))
+            is_off = outcome.distance > 1
+            print_text(f"{'✗' if cause or is_off else '✓'} {describe(rung, outcome)}")
+            if is_off and cause is None:
+                cause = most_likely_cause(rung, outcome, words) or UNKNOWN
+            if cause:
+                print_text(f"  most likely: {cause.text}\n  what to do: {cause.advice}")
+                return OFF
+    print_text("all is as expected")
+    return DONE
+
+
+def describe(rung: Rung, outcome: Outcome) -> str:
+    """A rung in a line: its row, its run, and its figures beside the expected ones."""
+    figures = [
+        f"{column.label} {column.metric} {value:.{rung.table.decimals}f} (expected {expected} ± {allowed:.2f})"
+        for column, value, expected, allowed in outcome.figures
+    ]
+    return f"{rung.table.key}, {rung.row.label}, {outcome.num_samples:,} samples: {', '.join(figures)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""The rungs of the ladder, from cheap to dear, and whether a figure is the one that a table has."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from clipscore.config.adapting import AdaptingConfig
+from clipscore.config.fields import RunConfig
+from clipscore.config.load import load_config
+from scripts.run import config_class, run_one
+from scripts.runs.folder import finished_summary, run_path
+from scripts.runs.read import Run, open_run
+from scripts.tables.cells import CAPTION_SHARE, ZERO_SHOT_POINTS
+from scripts.tables.figures import measure, published_samples
+from scripts.tables.paper import Column, PaperRun, PaperTable, Row
+
+DEVIATIONS = 3.0  # of a figure by chance that are passed over: one in 370 lies beyond
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A row of a table on one data set: its columns there, of `limit` samples or all."""
+
+    table: PaperTable
+    row: Row
+    wanted: PaperRun
+    columns: Sequence[Column]
+    limit: int | None = None
+
+    @property
+    def size(self) -> int | None:
+        """How many samples the columns have; None: not known."""
+        first = self.columns[0]
+        return first.num_samples or published_samples(self.table.task, str(first.dataset), first.direction)
+
+    def config(self, words: Sequence[str] = ()) -> RunConfig:
+        """The configuration of its run, with more `key=value` words; errors as in `load_config`."""
+        first = self.columns[0]
+        own = [*self.wanted.overrides, *([f"direction={first.direction}"] if first.direction else [])]
+        own += [f"limit={self.limit}"] if self.limit else []
+        return load_config(self.wanted.config, [*own, *words], config_class, first.dataset)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a rung came to: its run, and of each column the figure, the expected one and how far it may be off."""
+
+    run: Run
+    num_samples: int
+    figures: Sequence[tuple[Column, float, float, float]]
+
+    @property
+    def worst(self) -> tuple[Column, float, float, float]:
+        """The column that is farthest off, in shares of what is allowed."""
+        return max(self.figures, key=lambda figure: abs(figure[1] - figure[2]) / figure[3])
+
+    @property
+    def distance(self) -> float:
+        """How far `worst` is off; at most 1 is as expected."""
+        _, value, expected, allowed = self.worst
+        return abs(value - expected) / allowed
+
+
+def ladder(tables: Sequence[PaperTable], num_samples: int) -> list[tuple[str, list[Rung]]]:
+    """Titles and rungs: zero-shot on the smallest data set, `num_samples` of each row, and all that the tables have.
+
+    ValueError: no row of the tables can be run.
+    """
+    whole = [rung for table in tables for row in table.rows for rung in _rungs(table, row)]
+    if not whole:
+        raise ValueError("no row of the tables has both a run and a figure")
+    by_row: dict[int, list[Rung]] = {}
+    for rung in whole:
+        by_row.setdefault(id(rung.row), []).append(rung)
+    smallest = [min(rungs, key=lambda rung: rung.size or math.inf) for rungs in by_row.values()]
+    plain = [rung for rung in smallest if not getattr(rung.config(), "steps", 0)] or smallest
+    parts = [replace(rung, limit=num_samples) for rung in smallest if (rung.size or math.inf) > num_samples]
+    return [("zero-shot, whole", plain[:1]), (f"{num_samples} samples of each row", parts), ("whole tables", whole)]
+
+
+def _rungs(table: PaperTable, row: Row) -> Iterator[Rung]:
+    groups: dict[tuple[str, str | None], list[Column]] = {}
+    for column in table.columns:
+        if column.metric and column.dataset and row.paper.get(column.key) is not None:
+            groups.setdefault((column.dataset, column.direction), []).append(column)
+    for (dataset, _), columns in groups.items():
+        if wanted := row.run_for(dataset):
+            yield Rung(table, row, wanted, columns)
+
+
+def climb(rung: Rung, words: Sequence[str]) -> Outcome:
+    """Run a rung, or take up what is there of it, and compare. ValueError: its run has none of the figures."""
+    config, whole = rung.config(words), replace(rung, limit=None).config(words)
+    if finished_summary(whole) is None:  # some samples of a whole run are no other figure
+        run_one(config)
+    run = open_run(run_path(config))
+    found = measure(run)
+    adapts, size = isinstance(config, AdaptingConfig) and config.adapts, rung.size or found.num_samples
+    figures = []
+    for column in rung.columns:
+        expected = rung.row.paper[column.key]
+        if expected is not None and column.metric in found.values:
+            value = found.values[column.metric]
+            allowed = tolerance(rung.table, expected, found.num_samples, size, adapts)
+            figures.append((column, value, expected, allowed))
+    if not figures:
+        raise ValueError(f"{run.path} has none of {', '.join(str(column.metric) for column in rung.columns)}")
+    return Outcome(run, found.num_samples, figures)
+
+
+def tolerance(table: PaperTable, expected: float, num_samples: int, size: int, adapts: bool) -> float:
+    """How far a figure over some samples may be from the expected one over all `size`, in points.
+
+    Half of the last digit, the conventions of `tables.cells`, and three standard deviations: of which samples were
+    taken, and after adaptation of random views and rounding, here and there. A caption metric is taken to vary from
+    image to image as much as it is large.
+    """
+    convention = CAPTION_SHARE * expected if table.task == "captioning" else ZERO_SHOT_POINTS
+    share = expected / 100
+    spread = expected if table.task == "captioning" else 100 * math.sqrt(share * (1 - share))
+    chance = max(0.0, 1 / num_samples - 1 / size) + adapts * (1 / num_samples + 1 / size)
+    return 0.5 * 10**-table.decimals + convention + DEVIATIONS * spread * math.sqrt(chance)

@@ -1,0 +1,118 @@
+"""The ladder on the demo's models: a healthy run climbs it, and each seeded fault is named as the most likely cause."""
+
+import json
+import shutil
+
+import open_clip
+import pytest
+import torch
+
+from clipscore.config.load import REPOSITORY
+from scripts.reproduce.__main__ import DONE, OFF, REFUSED, main
+
+FIGURES = REPOSITORY / "scripts/reproduce/demo_tables.json"
+WORDS = ["num_workers=0", "num_threads=1", "device=cpu"]
+
+
+@pytest.fixture
+def ladder(roots, demo_data, monkeypatch, capsys):
+    """Climb with the demo's test sets, or a changed copy of them; the exit code and what was printed."""
+
+    def climb(*words, data=demo_data, figures=FIGURES):
+        monkeypatch.setenv("RLCF_DATA", str(data))
+        code = main(["--figures", str(figures), "--samples", "40", *WORDS, *words])
+        return code, capsys.readouterr().out
+
+    return climb
+
+
+@pytest.fixture
+def zero_shot(tmp_path):
+    """Figures of zero-shot on one data set."""
+
+    def figures(dataset):
+        table = json.loads(FIGURES.read_text())["demo"]
+        table |= {
+            "columns": [column for column in table["columns"] if column["key"] == dataset],
+            "rows": table["rows"][:1],
+        }
+        file = tmp_path / f"{dataset}.json"
+        file.write_text(json.dumps({"demo": table}))
+        return file
+
+    return figures
+
+
+@pytest.fixture
+def copied(demo_data, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(demo_data / "demo/sketch", data / "demo/sketch", copy_function=shutil.copyfile)
+    for path in [data, *data.rglob("*")]:
+        path.chmod(0o755)
+    return data
+
+
+def test_a_healthy_run_climbs_the_ladder_and_another_precision_on_a_gpu_is_named(ladder, roots):
+    code, text = ladder()
+    assert code == DONE and text.count("✓") == 6 and text.endswith("all is as expected\n")
+    assert "demo, zero-shot, 240 samples: sketch accuracy 45.0 (expected 45.0 ± 0.15)" in text
+    [folder] = (roots / "output").glob("rlcf_encoder*")
+    env = json.loads((folder / "env.json").read_text())
+    env["fingerprint"]["precision"] = "torch.bfloat16"
+    env["environments"][0]["gpu"] = "a GPU"
+    (folder / "env.json").write_text(json.dumps(env))
+    code, text = ladder()
+    assert code == OFF and "most likely: the precision is bfloat16" in text and text.count("✓") == 2
+
+
+def test_a_wrong_prompt(ladder, zero_shot):
+    code, text = ladder("prompt=a_photo_of_a", figures=zero_shot("sketch"))
+    assert code == OFF and "most likely: the prompt is 'a_photo_of_a'" in text and "prompt='a photo of a'" in text
+
+
+def test_a_wrong_order_of_classes(ladder, zero_shot, copied):
+    file = copied / "demo/sketch/classnames.txt"
+    folders, names = zip(*(line.split(" ", 1) for line in file.read_text().splitlines()), strict=True)
+    file.write_text("".join(f"{folder} {name}\n" for folder, name in zip(folders, names[1:] + names[:1], strict=True)))
+    code, text = ladder(data=copied, figures=zero_shot("sketch"))
+    assert code == OFF and "most likely: class names are in another order than the labels" in text
+
+
+def test_half_of_the_images(ladder, zero_shot, copied):
+    for image in sorted(copied.rglob("*.png"))[::2]:
+        image.unlink()
+    code, text = ladder("partial=true", data=copied, figures=zero_shot("sketch"))
+    assert code == OFF and "most likely: the data are not whole: 120 of 240 samples" in text
+
+
+def test_a_wrong_activation(ladder, zero_shot, tmp_path):
+    weights = REPOSITORY / "pretrained/demo/policy.pt"
+    shapes = {key: tensor.shape for key, tensor in torch.load(weights, weights_only=True).items()}
+    num_layers = [len({key.split(name)[1].split(".")[0] for key in shapes if key.startswith(name)}) for name in LAYERS]
+    (width, _, patch, _), positions = shapes["visual.conv1.weight"], shapes["visual.positional_embedding"][0]
+    vision = {
+        "image_size": round((positions - 1) ** 0.5) * patch,
+        "patch_size": patch,
+        "width": width,
+        "head_width": 64,
+    }
+    text = {"context_length": shapes["positional_embedding"][0], "width": shapes["ln_final.weight"][0]}
+    text |= {"vocab_size": shapes["token_embedding.weight"][0], "heads": text["width"] // 64, "layers": num_layers[1]}
+    sizes = {"embed_dim": shapes["text_projection"][1], "text_cfg": text}
+    sizes["vision_cfg"] = vision | {"layers": num_layers[0]}
+    for name, options in {"Demo": {}, "Demo-quickgelu": {"quick_gelu": True}}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(sizes | options))
+        open_clip.add_model_config(tmp_path / f"{name}.json")
+    code, shown = ladder(f"policy=Demo:{weights}", figures=zero_shot("noise"))
+    assert (
+        code == OFF and "belong to the other activation" in shown and f"give policy=Demo-quickgelu:{weights}" in shown
+    )
+
+
+LAYERS = ("visual.transformer.resblocks.", "transformer.resblocks.")
+
+
+def test_what_is_missing_is_said_before_anything_runs(ladder, roots, caplog):
+    assert ladder("table9")[0] == REFUSED and "has no table9; there are: demo" in caplog.text
+    assert ladder("policy=nowhere.pt")[0] == REFUSED and "nowhere.pt" in caplog.text
+    assert not (roots / "output").exists()
