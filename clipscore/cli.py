@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import torch
-
 from clipscore.config.adapting import AdaptingConfig
 from clipscore.config.load import REPOSITORY, load_config
 
@@ -86,6 +84,7 @@ def read_settings(args: argparse.Namespace, config_class: type[Config], *words: 
         ConfigError: see `clipscore.config.load.load_config`.
         ValueError: a method that adapts nothing.
     """
+    from clipscore.models.devices import prepare_torch  # slow to import, for those who only print
 
     def only(task: str) -> type[Config]:
         if task != args.task:
@@ -98,8 +97,7 @@ def read_settings(args: argparse.Namespace, config_class: type[Config], *words: 
         raise ValueError(
             "method=zero_shot adapts nothing, so there is no before and after; take the config of a method that does"
         )
-    if config.num_threads is not None:
-        torch.set_num_threads(config.num_threads)
+    prepare_torch(config.num_threads, config.device)
     return config
 
 

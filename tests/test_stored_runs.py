@@ -14,7 +14,7 @@ from clipscore.config.load import REPOSITORY, load_config
 from scripts import run
 from scripts.runs.compare_configs import config_differences, identity
 from scripts.runs.folder import run_path
-from scripts.runs.read import open_run, read_config
+from scripts.runs.read import open_run
 from scripts.tables.__main__ import main as tables
 
 STORED = Path(__file__).parent / "stored_runs/output"
@@ -53,7 +53,7 @@ def test_a_stored_run_has_the_same_identity(name: str, tmp_path: Path) -> None:
     config = make_config(name, tmp_path)
     assert run_path(config).name == name
     assert identity(config, stored.fingerprint) == recorded
-    assert config_differences(read_config(STORED / name), config.model_dump(mode="json"), type(config)) == []
+    assert config_differences(open_run(STORED / name).config, config.model_dump(mode="json"), type(config)) == []
     assert identity(config.model_copy(update={"steps": 9}), stored.fingerprint) != recorded
 
 

@@ -16,6 +16,7 @@ Rows are only ever added to a folder of the same identity (scripts/runs/compare_
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ import yaml
 from clipscore.config.fields import RunConfig
 from scripts.runs.compare_configs import Values, check_finite, config_differences, differences, identity
 from scripts.runs.lock import FolderLock
-from scripts.runs.read import Row, open_run, read_config, read_json
+from scripts.runs.read import Row, open_run, read_file
 from scripts.runs.rows import RecordFile, explain_full_disk, has_rows, read_rows, record_files, whole_file, write_whole
 from scripts.runs.shards import Shard
 
 SUMMARY_KEYS = ("limit", "metrics", "metric_model")  # no row depends on them, the summary does
+
+log = logging.getLogger(__name__)
 
 
 def run_path(config: RunConfig) -> Path:
@@ -51,7 +54,7 @@ def recorded_summary(config: RunConfig) -> Row | None:
     """The summary that a run with this configuration and limit has in its folder, if any."""
     try:
         run = open_run(run_path(config))
-    except FileNotFoundError:  # or not there any more: another process takes the run up
+    except FileNotFoundError:
         return None
     return None if summary_differences(run.config, config) else run.summary
 
@@ -65,8 +68,8 @@ def finished_summary(config: RunConfig) -> Row | None:
 class RunFolder:
     """One run's folder, held by one process at a time, or by one for each shard.
 
-    Entry refuses a folder of another configuration by a ValueError, and one in which other processes do samples of this
-    one by a FolderBusy. Entry and each method that writes raise DiskFull when there is no room.
+    Entry refuses a folder in which other processes do samples of this one by a FolderBusy. Entry and each method that
+    writes raise DiskFull when there is no room.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -74,8 +77,7 @@ class RunFolder:
         self.lock: FolderLock  # made on entry
         self.own: RecordFile  # this process's records, opened by `begin`
         self._open: ExitStack  # both of them
-        self._counted: dict[Path, int] = {}  # bytes of others' record files whose rows are in the next number
-        self._num_elsewhere = 0
+        self._num_before = 0  # rows of others that `begin` found
 
     def __enter__(self) -> RunFolder:
         with explain_full_disk(self.path), ExitStack() as stack:
@@ -86,24 +88,40 @@ class RunFolder:
                 self.lock.hold({key: values.get(key) for key in SUMMARY_KEYS})
                 if not has_rows(self.path) and not self.lock.others():
                     (self.path / "config.yaml").unlink(missing_ok=True)  # nothing was computed with it
-            self.check()
             self._open = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
+    def check(self, fingerprint: dict[str, str] | None = None) -> list[dict[str, Any]]:
+        """Refuse a folder that holds something else than this run, by a ValueError with the keys that differ.
+
+        Returns the environments that the run was in so far. Without rows nothing is refused; given the `fingerprint` of
+        weights and data, though, what another process has begun is.
+        """
+        if not has_rows(self.path) and (fingerprint is None or not (self.path / "config.yaml").is_file()):
+            return []
+        run = open_run(self.path)
+        found = config_differences(run.config, self.config.model_dump(mode="json"), type(self.config))
+        if fingerprint is not None:
+            found += differences(run.fingerprint, fingerprint)
+        if found:
+            raise ValueError(
+                f"{self.path} holds a run of another configuration: {'; '.join(found)}. "
+                "Give this run name=OTHER or output_root=ELSEWHERE, or delete the folder."
+            )
+        return run.environments
+
     def begin(self, fingerprint: dict[str, str], environment: Row, about: Row) -> list[Row]:
         """Start or take up the run; the rows that are already there, of all record files, without a torn last line.
 
-        ValueError: the rows were made from other weights or data, or a record file is damaged.
+        ValueError: the rows were made with another configuration, weights or data, or a record file is damaged.
         """
         with explain_full_disk(self.path), self.lock.gate():
-            known = read_json(self.path / "env.json") or {}
-            if (self.path / "config.yaml").is_file():  # there are rows, or processes that will write some
-                self._refuse_others(differences(known.get("fingerprint", {}), fingerprint))
+            self.check(fingerprint)
             (self.path / "summary.json").unlink(missing_ok=True)
-            environments = known.get("environments", [])
+            environments = (read_file(self.path / "env.json") or {}).get("environments", [])
             if environment not in environments:
                 environments.append(environment)
             env = {"identity": identity(self.config, fingerprint), "fingerprint": fingerprint}
@@ -111,11 +129,10 @@ class RunFolder:
             write_whole(self.path / "env.json", json.dumps(env | {"environments": environments}, indent=2))
             write_whole(self.path / "about.json", json.dumps(about, indent=1, ensure_ascii=False))
             write_whole(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-            rows = {path: list(read_rows(path)) for path in record_files(self.path)}
             self.own = RecordFile(self.path / self.shard.file_name("rows", ".jsonl"))
             self._open.callback(self.own.close)
-            self._num_elsewhere = -sum(len(found) for path, found in rows.items() if path != self.own.path)
-        return [row for found in rows.values() for row in found]
+            self._num_before = self.num_rows_elsewhere()
+            return self.rows()
 
     def append(self, row: Row) -> None:
         """Add one row; it is on the disk when this returns."""
@@ -124,13 +141,8 @@ class RunFolder:
 
     def num_rows_elsewhere(self) -> int:
         """How many rows other processes have written since `begin`."""
-        for path in record_files(self.path):
-            if path != self.own.path:
-                with open(path, "rb") as file:
-                    file.seek(self._counted.get(path, 0))
-                    self._num_elsewhere += file.read().count(b"\n")
-                    self._counted[path] = file.tell()
-        return self._num_elsewhere
+        files = (path for path in record_files(self.path) if path != self.own.path)
+        return sum(path.read_bytes().count(b"\n") for path in files) - self._num_before
 
     def rows(self) -> list[Row]:
         """The records of all processes."""
@@ -158,20 +170,4 @@ class RunFolder:
         check_finite(summary)
         with explain_full_disk(self.path):
             write_whole(self.path / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False))
-
-    def check(self) -> None:
-        """Refuse a folder that holds something else than this run, by a ValueError with the keys that differ."""
-        if not has_rows(self.path):
-            return  # nothing was computed with another configuration
-        if not (self.path / "config.yaml").is_file():
-            raise ValueError(f"{self.path} has rows.jsonl but no config.yaml: it is no run folder; move it away")
-        self._refuse_others([])
-
-    def _refuse_others(self, found: list[str]) -> None:
-        """Refuse the folder when its configuration is another, or for what was `found`."""
-        recorded, wanted = read_config(self.path), self.config.model_dump(mode="json")
-        if found := [*config_differences(recorded, wanted, type(self.config)), *found]:
-            raise ValueError(
-                f"{self.path} holds a run of another configuration: {'; '.join(found)}. "
-                "Give this run name=OTHER or output_root=ELSEWHERE, or delete the folder."
-            )
+        log.info("wrote %s", self.path / "summary.json")

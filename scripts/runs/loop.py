@@ -26,40 +26,40 @@ def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row)
     Returns the summary; None as long as other shards have samples to do. The folder has been entered; `environment` is
     for env.json. Wall times, in s, are in the fields "seconds...".
 
-    Raises ValueError when the folder holds another run's rows, the data set is empty, or a sequential run is to be
-    sharded; SampleError when a sample has no result and `on_error` is "stop", or no sample has one; DiskFull.
+    Raises ValueError when the folder holds another run's rows, or the data set is empty; SampleError when a sample has
+    no result and `on_error` is "stop", or no sample has one; DiskFull.
     """
     if not task.ids:
         raise ValueError(f"the data set {config.dataset!r} has no samples")
     assert len(set(task.ids)) == len(task.ids), "sample ids are unique"
-    folder.shard.refuse_sequence(task.sequential)
+    assert not (task.sequential and folder.shard.is_part), "each sample builds on all before it"
     ids = task.ids[: config.limit]
     own = ids[folder.shard.index :: folder.shard.count]
     written = folder.begin(task.fingerprint, environment, task.about)
-    rows = merged(_take_up_sequence(task, folder, written) if task.sequential else written)
+    found = merged(_take_up_sequence(task, folder, written) if task.sequential else written)
+    rows = {key: found[key] for key in ids if key in found}
     # A sequential task has passed its errors: tried again now, such a sample would meet another state than in its turn.
     todo = [key for key in own if key not in rows or ("error" in rows[key] and not task.sequential)]
     title = f"{config.column}, shard {folder.shard}" if folder.shard.is_part else config.column
     if len(todo) < len(own):
         log.info("%s: %d of %d samples are done already", title, len(own) - len(todo), len(own))
     if todo:
-        known = [rows[key] for key in ids if key in rows]
-        with closing(Progress(task, title, known, len(ids), folder.num_rows_elsewhere)) as progress:
-            for num_done, row in enumerate(_adapt_samples(task, config, todo, title), start=len(rows) + 1):
+        with closing(Progress(task, title, rows, len(ids), folder.num_rows_elsewhere)) as progress:
+            for row in _adapt_samples(task, config, todo, title):
                 folder.append(row)
-                progress.add(row, is_new=row["id"] not in rows)
                 rows[row["id"]] = row
-                if task.sequential and (num_done % CARRY_INTERVAL == 0 or num_done == len(ids)):
-                    folder.save_carry(num_done, task.state_dict())
+                progress.show()
+                if task.sequential and (len(rows) % CARRY_INTERVAL == 0 or len(rows) == len(ids)):
+                    folder.save_carry(len(rows), task.state_dict())
     is_last = folder.lock.is_last()
     if folder.shard.is_part:
         rows = merged(folder.rows())
-    num_present = sum(key in rows for key in ids)
-    if not is_last or num_present < len(ids):
+    present = [rows[key] for key in ids if key in rows]
+    if not is_last or len(present) < len(ids):
         text = "%s done, %d of %d samples in the run; the summary is written by the last shard"
-        log.info(text, title, num_present, len(ids))
+        log.info(text, title, len(present), len(ids))
         return None
-    summary = summarize(task, config, [rows[key] for key in ids])
+    summary = summarize(task, config, present)
     folder.finish(summary)
     return summary
 
@@ -80,17 +80,15 @@ def _take_up_sequence(task: Task, folder: RunFolder, written: list[Row]) -> list
 
 def _adapt_samples(task: Task, config: RunConfig, todo: list[str], title: str) -> Iterator[Row]:
     """The row of each sample; in the end a warning if most of the time went by waiting for data."""
-    waited, start = 0.0, time.monotonic()
-    arriving = iter(task.samples(todo))
-    for key in todo:
-        asked = time.perf_counter()
-        sample = next(arriving)
-        seconds = time.perf_counter() - asked
+    waited, start = 0.0, time.perf_counter()
+    asked = start
+    for key, sample in zip(todo, task.samples(todo), strict=True):
+        waiting = time.perf_counter() - asked
         assert sample.id == key, f"sample {sample.id} came in the place of {key}"
-        waited += seconds
-        yield _adapt_sample(task, sample, config.on_error) | {"seconds_waiting": round(seconds, 4)}
-    assert next(arriving, None) is None, "no sample is left"
-    elapsed = time.monotonic() - start
+        waited += waiting
+        yield _adapt_sample(task, sample, config.on_error) | {"seconds_waiting": round(waiting, 4)}
+        asked = time.perf_counter()
+    elapsed = asked - start
     if waited > WAITING_S and waited > WAITING_SHARE * elapsed:
         log.warning(
             "%s: %.0f%% of the time went by waiting for data; more reader processes shorten that: num_workers=N, "

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from clipscore.config.fields import RunConfig
-
-PATIENCE_S = 10.0  # for the first process to say what is wrong, and for torchrun to end the others
 
 
 @dataclass(frozen=True)
@@ -50,14 +45,6 @@ class Shard:
         match = re.search(r"-(\d+)-of-(\d+)$", path.stem)
         return cls(int(match[1]), int(match[2])) if match else cls()
 
-    def refuse_sequence(self, sequential: bool) -> None:
-        """A run whose samples build on each other has no shards; ValueError when it is such a one."""
-        if self.is_part and sequential:
-            raise ValueError(
-                "a run with momentum cannot be sharded, because a sample's result depends on all samples before it; "
-                "start it without shard=..., NPROC and torchrun"
-            )
-
 
 @dataclass(frozen=True)
 class Rank:
@@ -90,13 +77,3 @@ class Rank:
                 )
             device = f"cuda:{gpu}"
         return config.model_copy(update={"shard": str(shard), "device": device})
-
-    @contextmanager
-    def first_speaks(self, errors: tuple[type[Exception], ...]) -> Iterator[None]:
-        """What all processes find wrong is said once: the first one says it, and torchrun ends the others meanwhile."""
-        try:
-            yield
-        except errors:
-            if self.index:
-                time.sleep(PATIENCE_S)
-            raise

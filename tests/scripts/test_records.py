@@ -156,7 +156,7 @@ def test_a_folder_that_is_no_run_folder_is_refused(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     run_path(config).mkdir()
     (run_path(config) / "rows.jsonl").write_text("{}\n")
-    with pytest.raises(ValueError, match=r"has rows\.jsonl but no config\.yaml: it is no run folder; move it away"):
+    with pytest.raises(FileNotFoundError, match=r"holds no run \(no config\.yaml\); expected a folder that"):
         begin(config)
     (run_path(config) / "config.yaml").write_text("- 1\n")
     with pytest.raises(ValueError, match=r"config\.yaml is damaged: no keys; move the folder away"):

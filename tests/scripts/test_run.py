@@ -13,7 +13,7 @@ import pytest
 
 from scripts import run
 from scripts.runs import loop, progress
-from scripts.runs.command_line import split_datasets, split_sweeps
+from scripts.runs.command_line import CommandLine
 from tests.scripts.dummy import DummyTask
 from tests.scripts.processes import at_work, end_run
 
@@ -77,14 +77,19 @@ def test_several_data_sets_make_one_table(workspace: Path, capsys: pytest.Captur
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["dataset", "a", "b"]
 
 
-def test_data_sets_and_sweeps_are_told_from_overrides() -> None:
-    assert split_datasets(["a", "b", "lr=1"], ["limit=2"]) == (["a", "b"], ["limit=2", "lr=1"])
-    assert split_datasets(["a", "lr=1"], ["dataset=c,d"]) == (["c", "d"], ["lr=1"])
-    assert split_datasets([], ["dataset="]) == ([], ["dataset="])
-    assert split_datasets([], []) == ([], [])
-    words = ["lr=1", "k=a,b,", "seed=3"]
-    assert split_sweeps(["k=x", "lr=1,2"], words) == ([["k=a", "k=b"], ["lr=1"]], ["seed=3"])
-    assert split_sweeps(["k={a: 1, b: 2}"], []) == ([["k={a: 1, b: 2}"]], [])
+@pytest.mark.parametrize(
+    ("line", "sweeps", "words"),
+    [
+        ("limit=2 --datasets a b lr=1", {"dataset": ["a", "b"]}, ["limit=2", "lr=1"]),
+        ("dataset=c,d --datasets a lr=1", {"dataset": ["c", "d"]}, ["lr=1"]),
+        ("dataset=", {}, []),
+        ("seed=3 lr=1 k=a,b, --sweep k=x --sweep lr=1,2", {"k": ["a", "b"], "lr": ["1"]}, ["seed=3"]),
+        ("--sweep k=[1,2] oops", {"k": ["[1,2]"]}, ["oops"]),
+    ],
+)
+def test_data_sets_and_sweeps_are_told_from_overrides(line: str, sweeps: dict, words: list[str]) -> None:
+    asked = CommandLine(["--config", "unused", *line.split()])
+    assert (asked.sweeps, asked.words) == (sweeps, words)
 
 
 def test_a_sweep_is_a_run_for_each_value(workspace: Path, capsys: pytest.CaptureFixture) -> None:
@@ -252,7 +257,8 @@ def test_a_second_process_is_refused_and_ctrl_c_ends_the_first(workspace: Path, 
     with at_work(workspace, "num_samples=2000", pause=0.03) as other:
         assert start(workspace, "dataset=d", "num_samples=2000") == 2
         shown, holder = capsys.readouterr().err, f"process {other.pid} on {socket.gethostname()}"
-        assert f"another process ({holder}) is writing to {folder(workspace)}; wait for it to end, or give" in shown
+        busy = f"{folder(workspace)} is being written by {holder}, which does all of it; wait for it to end, or give"
+        assert busy in shown
         assert "--debug" not in shown
         os.kill(other.pid, signal.SIGINT)
         assert end_run(other) == 128 + signal.SIGINT
