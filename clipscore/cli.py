@@ -84,7 +84,6 @@ def read_settings(args: argparse.Namespace, config_class: type[Config], *words: 
         ConfigError: see `clipscore.config.load.load_config`.
         ValueError: a method that adapts nothing.
     """
-    from clipscore.models.devices import prepare_torch  # slow to import, for those who only print
 
     def only(task: str) -> type[Config]:
         if task != args.task:
@@ -97,7 +96,6 @@ def read_settings(args: argparse.Namespace, config_class: type[Config], *words: 
         raise ValueError(
             "method=zero_shot adapts nothing, so there is no before and after; take the config of a method that does"
         )
-    prepare_torch(config.num_threads, config.device)
     return config
 
 

@@ -5,15 +5,13 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from clipscore.cli import DONE, REFUSED, USER_ERRORS, print_text
 from clipscore.config.explain import nearest
 from clipscore.config.fields import RunConfig
 from scripts.runs import process
 from scripts.runs.command_line import CommandLine
-from scripts.runs.folder import RunFolder, finished_summary, recorded_summary, run_path, summary_differences
-from scripts.runs.lock import is_anyone_at_work
+from scripts.runs.folder import RunFolder, finished_summary, recorded_summary, run_path
 from scripts.runs.loop import run_task
 from scripts.runs.rows import Row
 from scripts.runs.shards import Rank, Shard
@@ -25,7 +23,6 @@ TASKS = {"classification": "Classification", "retrieval": "Retrieval", "captioni
 
 SAMPLE_FAILED = 1  # an exit code beside DONE and REFUSED; a signal gives 128 + its number
 PATIENCE_S = 10.0  # for the first process to say what is wrong, and for torchrun to end the others
-IDLE_S, POLL_S = 60.0, 1.0  # how long no process may be at work before the first stops waiting, and between two looks
 
 log = logging.getLogger("scripts.run")  # __name__ is __main__ under python -m
 
@@ -72,17 +69,13 @@ def task_class(config: RunConfig) -> type[Task]:
 def run_all(configs: Sequence[RunConfig], rank: Rank) -> None:
     """One run after the other, each with this process's shard, then one table; a run that fails ends it.
 
-    The first process of several waits for the samples of the others, and prints the table.
+    Of several processes the one that makes the last summary prints the table, or the first, if all were there before.
     """
-    seen: dict[Path, RunConfig] = {}
-    for config in configs:  # whatever a later run lacks is said before the first one starts
-        other = seen.setdefault(path := run_path(config), config)
-        if found := summary_differences(other.model_dump(mode="json"), config):
-            raise ValueError(
-                f"two of the runs would share the folder {path}: {'; '.join(found)}; start them one by one, each with "
-                "a name=... of its own"
-            )
-        if Shard.of(config).is_part and getattr(config, "momentum", None) is not None:
+    paths = list(map(run_path, configs))
+    for config, path in zip(configs, paths, strict=True):  # what a later run lacks is said before the first one starts
+        if paths.count(path) > 1:
+            raise ValueError(f"several runs would share the folder {path}; start each with a name=... of its own")
+        if Shard.of(config).count > 1 and getattr(config, "momentum", None) is not None:
             raise ValueError(
                 "a run with momentum cannot be sharded, because a sample's result depends on all samples before it; "
                 "start it without shard=..., NPROC and torchrun"
@@ -90,32 +83,16 @@ def run_all(configs: Sequence[RunConfig], rank: Rank) -> None:
         if finished_summary(config) is None:
             task_class(config).check(config)
             RunFolder(config).check()
-    done: list[RunConfig] = []
+    speaks = rank.count == 1 or (rank.index == 0 and all(map(finished_summary, configs)))
     try:
         for config in configs:
-            run_one(config)
-            done.append(config)
-        if rank.index == 0 and rank.count > 1 and all(Shard.of(config).count == rank.count for config in configs):
-            _wait_for_others(configs)  # with shard=... in the command there are samples that none of them does
+            is_new = finished_summary(config) is None
+            if run_one(config) and is_new:
+                speaks |= all(map(recorded_summary, configs))
     finally:
-        summaries = [summary for config in done if (summary := recorded_summary(config)) is not None]
-        if summaries and rank.index == 0:
+        summaries = [summary for summary in map(recorded_summary, configs) if summary is not None]
+        if summaries and speaks:
             print_text(summary_table(summaries))
-
-
-def _wait_for_others(configs: Sequence[RunConfig]) -> None:
-    """Until the other processes of torchrun have made every summary, or none has been at work for a while."""
-    last_sign = time.monotonic()
-    while missing := [config for config in configs if recorded_summary(config) is None]:
-        if any(is_anyone_at_work(run_path(config)) for config in missing):
-            last_sign = time.monotonic()
-        if time.monotonic() - last_sign > IDLE_S:
-            log.warning(
-                "%d of the %d runs are not whole, and no process is at work on them; the same command goes on",
-                len(missing), len(configs),
-            )  # fmt: skip
-            return
-        time.sleep(POLL_S)
 
 
 def run_one(config: RunConfig) -> Row | None:
@@ -127,9 +104,6 @@ def run_one(config: RunConfig) -> Row | None:
         log.info("%s is finished already", folder.path)
         return summary
     with folder, process.log_file(folder.path / folder.shard.file_name("log", ".txt")):
-        from clipscore.models.devices import prepare_torch  # slow to import
-
-        prepare_torch(config.num_threads, config.device)
         return run_task(task_class(config)(config), config, folder, process.describe_environment(config.device))
 
 

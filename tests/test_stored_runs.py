@@ -58,7 +58,11 @@ def test_a_stored_run_has_the_same_identity(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_stored_run_goes_on(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_stored_run_goes_on(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_threads: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", num_threads.append)
     path, (_, _, num_before, num_after) = tmp_path / name, RUNS[name]
     shutil.copytree(STORED / name, path)
     written = {file.name: file.read_bytes() for file in path.glob("rows*")}
@@ -66,6 +70,7 @@ def test_a_stored_run_goes_on(name: str, tmp_path: Path, capsys: pytest.CaptureF
     assert "has results of other code than today's" in capsys.readouterr().err
     for file, content in written.items():
         assert (path / file).read_bytes().startswith(content)
+    assert num_threads == [1]
     found = open_run(path)
     rows = list(found.records())
     assert len(written) == 1 and len({row["id"] for row in rows}) == len(rows) == num_after > num_before

@@ -13,13 +13,10 @@ HELP = """\
 overrides (key=value, dots for sections, values as in YAML; a later one wins):
   dataset=imagenet_a          one data set, or several separated by commas; replaces --datasets
   limit=200                   only the first 200 samples; raise it later and the rows are used again
-  seed=1                      other random views
   lr=7e-3 reward.scale=2.5    any key of the configuration; --config FILE --help lists all with their values
-  device=cuda:0 precision=fp16 num_workers=8 num_threads=2
+  seed=1 name=my_run device=cuda:0 precision=fp16 num_workers=8 num_threads=2 procs_per_gpu=2
   shard=0/4                   every fourth sample from the first; 1/4, 2/4 and 3/4 do the others, each when it likes
-  procs_per_gpu=2             under torchrun: processes that share a GPU
   on_error=skip               leave unreadable samples out and count them, instead of stopping
-  name=my_run                 name of the run folder; the config's file name if not given
   data_root=DIR pretrained_root=DIR output_root=DIR
                               else RLCF_DATA, RLCF_PRETRAINED, RLCF_OUTPUT, else configs/paths.yaml
 
@@ -36,13 +33,29 @@ class CommandLine:
 
     def __init__(self, arguments: Sequence[str] | None) -> None:
         """Take a command line apart; sys.argv when None. Exits with 2 and the usage when it makes no sense."""
-        parser = _parser()
+        parser = argparse.ArgumentParser(
+            prog="python -m scripts.run",
+            usage="%(prog)s --config FILE [--datasets NAME ...] [key=value ...]",
+            description="Run a test-time adaptation on one or more data sets.",
+            epilog=HELP,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=False,
+        )
+        add = parser.add_argument
+        add("overrides", nargs="*", metavar="key=value", help="overrides of the configuration")
+        add("--config", metavar="FILE", help="a YAML file under configs/")
+        add("--datasets", nargs="+", default=[], metavar="NAME", help="data sets, unless dataset=... is given")
+        add("--sweep", action="append", default=[], metavar="KEY=A,B", help="a run for each, unless KEY=... is given")
+        add("--debug", action="store_true", help="show the traceback of an error")
+        add("-h", "--help", action="store_true", help="show this, and with --config all keys and values")
         args = parser.parse_intermixed_args(arguments)
+        self.parser = parser
+        self.files = [file for file in available_configs() if "/train_" not in file]  # trainings are not runs
         self.config: str = args.config  # None only when help is wanted
         self.debug: bool = args.debug
         self.help: bool = args.help
         if args.config is None and not args.help:
-            parser.error(f"--config FILE is missing; there are: {', '.join(run_configs())}")
+            parser.error(f"--config FILE is missing; there are: {', '.join(self.files)}")
         if bad := [word for word in args.sweep if not all(word.partition("="))]:
             parser.error(f"argument --sweep: expected KEY=VALUE,VALUE, got {bad[0]!r}")
         names = [word for word in args.datasets if "=" not in word]
@@ -74,15 +87,10 @@ class CommandLine:
     def help_text(self, config_class: ConfigClass) -> str:
         """The general help, and the config files; with one of them its keys instead, see `describe_keys`."""
         if self.config is None:
-            more = ["config files:", *(f"  {file}" for file in run_configs())]
+            more = ["config files:", *(f"  {file}" for file in self.files)]
         else:
             more = describe_keys(self.config, self.words, config_class)
-        return "\n".join([_parser().format_help(), *more])
-
-
-def run_configs() -> list[str]:
-    """The config files of runs: all but those of `scripts.train_mapper`."""
-    return [file for file in available_configs() if "/train_" not in file]
+        return "\n".join([self.parser.format_help(), *more])
 
 
 def describe_keys(path: str, words: Sequence[str], config_class: ConfigClass) -> list[str]:
@@ -101,23 +109,3 @@ def _values(text: str) -> list[str]:
     """a,b -> a and b; a value with brackets is one."""
     values = [text] if set(text) & set("[]{}") else text.split(",")
     return list(dict.fromkeys(value.strip() for value in values if value.strip())) or [""]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.run",
-        usage="%(prog)s --config FILE [--datasets NAME ...] [key=value ...]",
-        description="Run a test-time adaptation on one or more data sets.",
-        epilog=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=False,
-    )
-    add = parser.add_argument
-    swept = "a run for each value, unless KEY=... is given"
-    add("overrides", nargs="*", metavar="key=value", help="overrides of the configuration")
-    add("--config", metavar="FILE", help="a YAML file under configs/")
-    add("--datasets", nargs="+", default=[], metavar="NAME", help="data sets, unless dataset=... is given")
-    add("--sweep", action="append", default=[], metavar="KEY=A,B", help=swept)
-    add("--debug", action="store_true", help="show the traceback of an error")
-    add("-h", "--help", action="store_true", help="show this, and with --config all keys and values")
-    return parser

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,8 @@ from scripts.runs.shards import Shard
 HELD, GATE = 0, 1  # bytes of a file: its process is at work; in `lock`: someone looks at the folder as a whole
 
 
-class FolderBusy(OSError):
-    """Other processes write to the folder. The message says who, and what to do."""
-
-
 class FolderLock:
-    """The lock files of an existing folder, for a process that does this shard, or that only looks."""
+    """The lock files of an existing folder, for the process that does this shard."""
 
     def __init__(self, folder: Path, shard: Shard) -> None:
         self.folder, self.shard = folder, shard
@@ -47,18 +43,20 @@ class FolderLock:
     def hold(self, terms: dict[str, Any]) -> None:
         """Take the shard until `close`, on terms that all at work share; inside `gate`.
 
-        FolderBusy: another process has it, or shards that it shares samples with, or works on other terms.
+        BlockingIOError: another process has it, or shards that it shares samples with, or works on other terms.
         """
         for shard, process, their_terms in self.others():
-            part = f"shard {shard}" if shard.is_part else "all of it"
+            part = f"shard {shard}" if shard.count > 1 else "all of it"
             theirs = f"{self.folder} is being written by {process}, which does {part}"
             if shard == self.shard or shard.count != self.shard.count:
-                raise FolderBusy(f"{theirs}; wait for it to end, or give this run name=OTHER")
+                raise BlockingIOError(f"{theirs}; wait for it to end, or give this run name=OTHER")
             if found := differences(their_terms, terms):
-                raise FolderBusy(f"{theirs}; shards that run at the same time must agree: {'; '.join(found)}")
-        self._is_held = _take(self._own)
+                raise BlockingIOError(f"{theirs}; shards that run at the same time must agree: {'; '.join(found)}")
+        fcntl.lockf(self._own, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, HELD)
+        self._is_held = True
         self._own.truncate(0)
-        self._own.write(json.dumps([f"process {os.getpid()} on {socket.gethostname()}", terms]).encode())
+        process = f"process {os.getpid()} on {socket.gethostname()}"
+        self._own.write(json.dumps([self.shard.index, self.shard.count, process, terms]).encode())
 
     def others(self) -> list[tuple[Shard, str, dict[str, Any]]]:
         """Shard, name and terms of each other process at work; inside `gate`."""
@@ -67,11 +65,13 @@ class FolderLock:
             file = self._open(path)
             if self._is_held and file is self._own:
                 continue
-            if _take(file):
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, HELD)
                 fcntl.lockf(file, fcntl.LOCK_UN, 1, HELD)
-            else:
+            except (BlockingIOError, PermissionError):  # someone has it; which of the two depends on the system
                 file.seek(0)
-                found.append((Shard.of_file(path), *json.loads(file.read())))
+                index, count, process, terms = json.loads(file.read())
+                found.append((Shard(index, count), process, terms))
         return found
 
     def is_last(self) -> bool:
@@ -89,26 +89,10 @@ class FolderLock:
             fcntl.lockf(self._gate, fcntl.LOCK_EX, 1, GATE)
         except OSError as error:
             raise OSError(
-                f"{self.folder}/lock cannot be locked ({error.strerror}), so nothing would keep two processes from one "
-                "run; choose an output_root on a file system with POSIX locks"
+                f"{self.folder}/lock cannot be locked ({error.strerror}), so two processes could write one run; choose "
+                "an output_root on a file system with POSIX locks"
             ) from error
         try:
             yield
         finally:
             fcntl.lockf(self._gate, fcntl.LOCK_UN, 1, GATE)
-
-
-def is_anyone_at_work(folder: Path) -> bool:
-    """Whether a process is writing to a run folder, this one aside."""
-    if not (folder / "lock").is_file():
-        return False
-    with closing(FolderLock(folder, Shard())) as lock, lock.gate():
-        return bool(lock.others())
-
-
-def _take(file: FileIO) -> bool:
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, HELD)
-    except (BlockingIOError, PermissionError):  # either one, depending on the system
-        return False
-    return True

@@ -17,7 +17,6 @@ from tqdm import tqdm
 from tqdm.contrib import DummyTqdmFile
 
 from clipscore.config.load import REPOSITORY
-from scripts.runs.rows import explain_full_disk
 from scripts.runs.shards import Rank
 
 CODE_FOLDERS = ["clipscore", "classification", "retrieval", "captioning"]
@@ -63,8 +62,7 @@ class _LogFile(logging.FileHandler):
 @contextmanager
 def log_file(path: Path) -> Iterator[None]:
     """Append all messages to a file while this lasts, and the traceback of what ends it."""
-    with explain_full_disk(path.parent):
-        handler = _LogFile(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     with _added(handler):
         try:
@@ -137,7 +135,7 @@ def code_digest() -> str:
 
 def _commit() -> str | None:
     """The commit checked out, with "-dirty" when files differ from it; None outside of git."""
-    command = "git --no-optional-locks describe --always --dirty --abbrev=40 --exclude=*".split()
+    command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     with suppress(OSError, subprocess.SubprocessError):
         found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=30)
         return found.stdout.strip() or None

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripts import run
-from scripts.runs import loop, progress
+from scripts.runs import loop
 from scripts.runs.command_line import CommandLine
 from tests.scripts.dummy import DummyTask
 from tests.scripts.processes import at_work, end_run
@@ -95,10 +95,9 @@ def test_data_sets_and_sweeps_are_told_from_overrides(line: str, sweeps: dict, w
 def test_a_sweep_is_a_run_for_each_value(workspace: Path, capsys: pytest.CaptureFixture) -> None:
     assert start(workspace, "dataset=ten", "--sweep", "seed=1,2") == 0
     assert len(list((workspace / "output").glob("dummy__ten__seed[12]/summary.json"))) == 2
-    for sweep, difference in [("lr=1,2", "lr is 1.0 there and 2.0 here"), ("limit=1,2", "limit is 1 there and 2 here")]:
+    for sweep in ("lr=1,2", "limit=1,2"):
         assert start(workspace, "dataset=ten", "--sweep", sweep) == 2
-        shown = capsys.readouterr().err
-        assert "two of the runs would share the folder" in shown and difference in shown
+        assert f"runs would share the folder {folder(workspace, dataset='ten')}; start" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         start(workspace, "dataset=ten", "--sweep", "lr")
     assert "expected KEY=VALUE,VALUE, got 'lr'" in capsys.readouterr().err
@@ -294,7 +293,7 @@ def test_progress_is_a_line_now_and_then_and_on_a_terminal_a_bar(
     start(workspace, "dataset=d", "limit=2")
     assert "samples, mean" not in capsys.readouterr().err
     for name in ("LOG_INTERVAL_S", "METRIC_INTERVAL_S", "METRIC_SHARE"):
-        monkeypatch.setattr(progress, name, 0)
+        monkeypatch.setattr(loop, name, 0)
     start(workspace, "dataset=d", "limit=4")
     errors = capsys.readouterr().err
     assert "d: 2 of 4 samples are done already\n" in errors
@@ -304,13 +303,6 @@ def test_progress_is_a_line_now_and_then_and_on_a_terminal_a_bar(
     start(workspace, "dataset=d")
     errors = capsys.readouterr().err
     assert "d: 100%" in errors and "10/10" in errors and "mean 0.08]" in errors and " samples, mean" not in errors
-
-
-def test_num_threads_reaches_torch(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers: list[int] = []
-    monkeypatch.setattr("torch.set_num_threads", numbers.append)
-    start(workspace, "dataset=d", "num_threads=3")
-    assert numbers == [3]
 
 
 def test_a_summary_says_which_part_of_the_published_samples_it_is_of(

@@ -2,11 +2,9 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +13,9 @@ import pytest
 import torch
 
 from clipscore.config.load import REPOSITORY
-from scripts import run
 from scripts.runs.folder import RunFolder
 from scripts.runs.shards import Rank
-from tests.scripts.processes import at_work, end_run
+from tests.scripts.processes import at_work
 from tests.scripts.test_records import FINGERPRINT, begin_with_a_row, make_config
 from tests.scripts.test_run import folder, plain, rows, start, summary, without_times
 
@@ -182,7 +179,7 @@ def test_the_rows_of_others_are_counted_as_they_come(tmp_path: Path) -> None:
     with RunFolder(make_config(tmp_path, shard="0/2")) as first:
         other = first.path / "rows-1-of-2.jsonl"
         assert first.begin(FINGERPRINT, {}, {}) == [{"id": "a"}] and first.num_rows_elsewhere() == 0
-        first.append({"id": "b"})
+        first.own.append({"id": "b"})
         with open(other, "a") as file:
             file.write('{"id": "d"}\n{"id": "f"}\n{"id": ')
             file.flush()
@@ -240,32 +237,12 @@ def test_a_benchmark_script_refuses_in_one_sentence(num_procs: str, message: str
     assert message in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.fixture
-def first_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in zip(TORCHRUN, ("0", "2", "0"), strict=True):
-        monkeypatch.setenv(name, value)
-
-
-@pytest.mark.usefixtures("first_of_two")
-def test_the_first_process_does_not_wait_for_the_dead(
+def test_the_process_that_makes_the_last_summary_prints_the_table(
     workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "IDLE_S", 1.5)
-    with at_work(workspace, "shard=1/2") as other:
-        monkeypatch.setattr(run, "POLL_S", 0.1)
-        begun = time.monotonic()
-        os.kill(other.pid, signal.SIGKILL)
-        assert end_run(other) == -signal.SIGKILL
-        assert start(workspace, "dataset=d") == 0
-    assert time.monotonic() - begun > 1.5
-    output, errors = capsys.readouterr()
-    assert output == "" and "1 of the 1 runs are not whole, and no process is at work on them" in errors
-
-
-@pytest.mark.usefixtures("first_of_two")
-def test_the_first_process_does_not_wait_for_shards_that_are_done_elsewhere(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run, "_wait_for_others", lambda configs: pytest.fail("it would hold its GPU until they end"))
-    assert start(workspace, "dataset=d", "shard=0/2") == 0
-    assert len(rows_of(folder(workspace) / "rows-0-of-4.jsonl")) == 3
+    for index, table in [("0", []), ("1", ["dataset", "a", "b"]), ("1", []), ("0", ["dataset", "a", "b"])]:
+        for name, value in zip(TORCHRUN, (index, "2", "0"), strict=True):
+            monkeypatch.setenv(name, value)
+        assert start(workspace, "dataset=a,b") == 0
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == table
+    assert len(rows_of(folder(workspace, dataset="b") / "rows-0-of-2.jsonl")) == 5
