@@ -22,7 +22,7 @@ from scripts.runs.task import Task
 TASKS = {"classification": "Classification", "retrieval": "Retrieval", "captioning": "Captioning"}
 
 SAMPLE_FAILED = 1  # an exit code beside DONE and REFUSED; a signal gives 128 + its number
-PATIENCE_S = 10.0  # for the first process to say what is wrong, and for torchrun to end the others
+PATIENCE_S = 10.0  # for the first process to say what all find wrong, and for torchrun to end the others meanwhile
 
 log = logging.getLogger("scripts.run")  # __name__ is __main__ under python -m
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rank = Rank.of_this_process()
     with process.messages():
         try:
-            if asked.help:
+            if asked.args.help:
                 print_text(asked.help_text(config_class))
             else:
                 with process.signals():
@@ -42,15 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except process.Interrupted as stop:
             log.warning("stopped by %s; the same command goes on from here", stop)
             return 128 + stop.number
-        except SampleError as error:
-            log.error("error: %s", error, exc_info=asked.debug)
-            return SAMPLE_FAILED
-        except USER_ERRORS as error:
-            if rank.index:
-                time.sleep(PATIENCE_S)  # all processes find it wrong
-            hint = " (--debug shows where)" if isinstance(error, RuntimeError) and not asked.debug else ""
-            log.error("error: %s%s", error, hint, exc_info=asked.debug)
-            return REFUSED
+        except (SampleError, *USER_ERRORS) as error:
+            is_shared = not isinstance(error, SampleError)
+            if rank.index and is_shared:
+                time.sleep(PATIENCE_S)
+            hint = " (--debug shows where)" if isinstance(error, RuntimeError) and not asked.args.debug else ""
+            log.error("error: %s%s", error, hint, exc_info=asked.args.debug)
+            return REFUSED if is_shared else SAMPLE_FAILED
 
 
 def config_class(task: str) -> type[RunConfig]:

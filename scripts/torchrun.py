@@ -20,10 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.disable(logging.CRITICAL)
     try:
         run.main(arguments)
-    except SignalException as stop:
-        return 128 + stop.sigval
-    except KeyboardInterrupt:  # before torchrun has started the processes
-        return 128 + signal.SIGINT
+    except (SignalException, KeyboardInterrupt) as stop:  # the second before torchrun has started the processes
+        return 128 + getattr(stop, "sigval", signal.SIGINT)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         code = failure.exitcode  # minus the number of a signal

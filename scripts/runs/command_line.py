@@ -33,35 +33,17 @@ class CommandLine:
 
     def __init__(self, arguments: Sequence[str] | None) -> None:
         """Take a command line apart; sys.argv when None. Exits with 2 and the usage when it makes no sense."""
-        parser = argparse.ArgumentParser(
-            prog="python -m scripts.run",
-            usage="%(prog)s --config FILE [--datasets NAME ...] [key=value ...]",
-            description="Run a test-time adaptation on one or more data sets.",
-            epilog=HELP,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            add_help=False,
-        )
-        add = parser.add_argument
-        add("overrides", nargs="*", metavar="key=value", help="overrides of the configuration")
-        add("--config", metavar="FILE", help="a YAML file under configs/")
-        add("--datasets", nargs="+", default=[], metavar="NAME", help="data sets, unless dataset=... is given")
-        add("--sweep", action="append", default=[], metavar="KEY=A,B", help="a run for each, unless KEY=... is given")
-        add("--debug", action="store_true", help="show the traceback of an error")
-        add("-h", "--help", action="store_true", help="show this, and with --config all keys and values")
-        args = parser.parse_intermixed_args(arguments)
-        self.parser = parser
+        self.parser = _parser()
+        self.args = self.parser.parse_intermixed_args(arguments)
         self.files = [file for file in available_configs() if "/train_" not in file]  # trainings are not runs
-        self.config: str = args.config  # None only when help is wanted
-        self.debug: bool = args.debug
-        self.help: bool = args.help
-        if args.config is None and not args.help:
-            parser.error(f"--config FILE is missing; there are: {', '.join(self.files)}")
-        if bad := [word for word in args.sweep if not all(word.partition("="))]:
-            parser.error(f"argument --sweep: expected KEY=VALUE,VALUE, got {bad[0]!r}")
-        names = [word for word in args.datasets if "=" not in word]
+        if self.args.config is None and not self.args.help:
+            self.parser.error(f"--config FILE is missing; there are: {', '.join(self.files)}")
+        if bad := [word for word in self.args.sweep if not all(word.partition("="))]:
+            self.parser.error(f"argument --sweep: expected KEY=VALUE,VALUE, got {bad[0]!r}")
+        names = [word for word in self.args.datasets if "=" not in word]
         self.words: list[str] = []
-        swept = {"dataset": ",".join(names)} | dict(word.split("=", 1) for word in args.sweep)
-        for word in [*args.overrides, *(word for word in args.datasets if "=" in word)]:
+        swept = {"dataset": ",".join(names)} | dict(word.split("=", 1) for word in self.args.sweep)
+        for word in [*self.args.overrides, *(word for word in self.args.datasets if "=" in word)]:
             key, equals, values = word.partition("=")
             if equals and key in swept:  # an override replaces a sweep, and may hold several values too
                 swept[key] = values
@@ -77,7 +59,7 @@ class CommandLine:
             dataset = chosen.pop("dataset", None)
             words = [*self.words, *(f"{key}={value}" for key, value in chosen.items())]
             try:
-                configs.append(load_config(self.config, words, config_class, dataset))
+                configs.append(load_config(self.args.config, words, config_class, dataset))
             except ConfigError as error:
                 problems += error.problems
         if problems:
@@ -86,10 +68,10 @@ class CommandLine:
 
     def help_text(self, config_class: ConfigClass) -> str:
         """The general help, and the config files; with one of them its keys instead, see `describe_keys`."""
-        if self.config is None:
+        if self.args.config is None:
             more = ["config files:", *(f"  {file}" for file in self.files)]
         else:
-            more = describe_keys(self.config, self.words, config_class)
+            more = describe_keys(self.args.config, self.words, config_class)
         return "\n".join([self.parser.format_help(), *more])
 
 
@@ -109,3 +91,22 @@ def _values(text: str) -> list[str]:
     """a,b -> a and b; a value with brackets is one."""
     values = [text] if set(text) & set("[]{}") else text.split(",")
     return list(dict.fromkeys(value.strip() for value in values if value.strip())) or [""]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.run",
+        usage="%(prog)s --config FILE [--datasets NAME ...] [key=value ...]",
+        description="Run a test-time adaptation on one or more data sets.",
+        epilog=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+    )
+    add = parser.add_argument
+    add("overrides", nargs="*", metavar="key=value", help="overrides of the configuration")
+    add("--config", metavar="FILE", help="a YAML file under configs/")
+    add("--datasets", nargs="+", default=[], metavar="NAME", help="data sets, unless dataset=... is given")
+    add("--sweep", action="append", default=[], metavar="KEY=A,B", help="a run for each, unless KEY=... is given")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    add("-h", "--help", action="store_true", help="show this, and with --config all keys and values")
+    return parser

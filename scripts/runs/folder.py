@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from scripts.runs.lock import FolderLock
 from scripts.runs.read import Row, open_run, read_file
 from scripts.runs.rows import RecordFile, explain_full_disk, has_rows, read_rows, record_files, whole_file, write_whole
 from scripts.runs.shards import Shard
+from scripts.runs.task import Task
 
 SUMMARY_KEYS = ("limit", "metrics", "metric_model")  # no row depends on them, the summary does
 
@@ -69,7 +70,7 @@ class RunFolder:
         with ExitStack() as stack:
             stack.enter_context(explain_full_disk(self.path))
             self.path.mkdir(parents=True, exist_ok=True)
-            self.lock = stack.enter_context(closing(FolderLock(self.path, self.shard)))
+            self.lock = stack.enter_context(FolderLock(self.path, self.shard))
             with self.lock.gate():
                 values = self.config.model_dump(mode="json")
                 self.lock.hold({key: values.get(key) for key in SUMMARY_KEYS})
@@ -101,10 +102,7 @@ class RunFolder:
         return run.environments
 
     def begin(self, fingerprint: dict[str, str], environment: Row, about: Row) -> list[Row]:
-        """Start or take up the run; the rows that are already there, of all record files, without a torn last line.
-
-        ValueError: the rows were made with another configuration, weights or data, or a record file is damaged.
-        """
+        """Start or take up the run; the rows so far. ValueError: they are of another run, or a file is damaged."""
         with self.lock.gate():
             self.check(fingerprint)
             (self.path / "summary.json").unlink(missing_ok=True)
@@ -130,25 +128,23 @@ class RunFolder:
         """The records of all processes."""
         return [row for path in record_files(self.path) for row in read_rows(path)]
 
-    def take_up_sequence(self, ids: list[str]) -> tuple[list[Row], dict[str, Any]]:
-        """The rows of the samples that carry.pt has seen, the first of these, and the task's state after them, if any.
-
-        The rows after them are dropped; they will come out the same again.
-        """
+    def take_up_sequence(self, task: Task) -> list[Row]:
+        """Go back to the last saved state; the rows until then. Those after it are dropped, and will come out again."""
         import torch  # slow to import, and only sequential tasks have a carry
 
-        carry: dict[str, Any] = {"rows": 0, "state": {}}
+        count = 0
         with suppress(FileNotFoundError):
             carry = torch.load(self.path / "carry.pt", map_location="cpu", weights_only=True)
-        count = carry["rows"]
+            count = carry["rows"]
+            task.load_state_dict(carry["state"])
         rows = self.rows()[:count]
-        if [row["id"] for row in rows] != ids[:count]:
+        if [row["id"] for row in rows] != task.ids[:count]:
             raise ValueError(
                 f"{self.path}: carry.pt was saved after {count} samples, but rows.jsonl does not start with these; "
                 "delete the folder"
             )
         self.own.keep(count)
-        return rows, carry["state"]
+        return rows
 
     def save_carry(self, num_rows: int, state: dict[str, Any]) -> None:
         """Keep a task's state after its first `num_rows` samples; an interrupted call leaves the last one in place."""

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from scripts.runs.shards import Shard
 HELD, GATE = 0, 1  # bytes of a file: its process is at work; in `lock`: someone looks at the folder as a whole
 
 
-class FolderLock:
-    """The lock files of an existing folder, for the process that does this shard."""
+class FolderLock(ExitStack):
+    """The lock files of an existing folder, for the process that does this shard; `close` gives everything back."""
 
     def __init__(self, folder: Path, shard: Shard) -> None:
+        super().__init__()
         self.folder, self.shard = folder, shard
         self._files: dict[Path, FileIO] = {}
         self._gate, self._own = self._open(folder / "lock"), self._open(folder / shard.file_name("lock", ""))
@@ -32,13 +33,8 @@ class FolderLock:
 
     def _open(self, path: Path) -> FileIO:
         if path not in self._files:
-            self._files[path] = open(path, "a+b", buffering=0)  # noqa: SIM115 - see `close`
+            self._files[path] = self.enter_context(FileIO(path, "a+"))
         return self._files[path]
-
-    def close(self) -> None:
-        """Give everything back."""
-        for file in self._files.values():
-            file.close()
 
     def hold(self, terms: dict[str, Any]) -> None:
         """Take the shard until `close`, on terms that all at work share; inside `gate`.

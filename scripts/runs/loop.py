@@ -19,8 +19,7 @@ from scripts.runs.summary import SampleError, summarize
 from scripts.runs.task import Task
 
 CARRY_INTERVAL = 64  # samples between two saves of a sequential task's state, and at most what a kill costs it
-METRIC_INTERVAL_S = 2.0  # between two looks at the running metric, on a terminal
-LOG_INTERVAL_S = 30.0  # the same in a log file
+METRIC_INTERVAL_S, LOG_INTERVAL_S = 2.0, 30.0  # between two looks at the running metric: on a terminal, in a log
 METRIC_SHARE = 20  # the running metric may take a twentieth of the time
 WAITING_PERCENT, WAITING_S = 10, 10.0  # of the time, and at least: then the log says that data comes too slowly
 
@@ -30,10 +29,8 @@ log = logging.getLogger(__name__)
 def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row) -> Row | None:
     """Do what is left of a run, or of this process's shard of it, and finish its folder when all samples are there.
 
-    Returns the summary; None as long as other shards have samples to do. The folder has been entered.
-
-    Raises ValueError when the folder holds another run's rows, or the data set is empty; SampleError when a sample has
-    no result and `on_error` is "stop", or no sample has one.
+    Returns the summary; None as long as other shards have samples to do. ValueError: the entered folder holds another
+    run's rows, or the data set is empty; SampleError: a sample has no result and `on_error` is "stop", or none has one.
     """
     if not task.ids:
         raise ValueError(f"the data set {config.dataset!r} has no samples")
@@ -42,11 +39,7 @@ def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row)
     ids = task.ids[: config.limit]
     own = ids[folder.shard.index :: folder.shard.count]
     written = folder.begin(task.fingerprint, environment, task.about)
-    if task.sequential:
-        written, state = folder.take_up_sequence(task.ids)
-        if state:
-            task.load_state_dict(state)
-    known = merged(written)
+    known = merged(folder.take_up_sequence(task) if task.sequential else written)
     rows = {key: known[key] for key in ids if key in known}
     # A sequential task has passed its errors: tried again now, such a sample would meet another state than in its turn.
     todo = [key for key in own if key not in rows or ("error" in rows[key] and not task.sequential)]
@@ -109,10 +102,7 @@ def _adapt_sample(task: Task, sample: Any, on_error: str) -> Row:
 
 @contextmanager
 def _progress(task: Task, title: str, rows: Mapping[str, Row], total: int, folder: RunFolder) -> Iterator[Callable]:
-    """A bar with the running metric on a terminal, a line in the log now and then elsewhere.
-
-    Yields what shows the records as they are, and how many there are of other processes.
-    """
+    """A bar with the running metric on a terminal, elsewhere a line in the log now and then; yields what updates it."""
     hidden = not sys.stderr.isatty() or Rank.of_this_process().index > 0
     interval = LOG_INTERVAL_S if hidden else METRIC_INTERVAL_S
     num_before, num_elsewhere, start = len(rows), 0, time.monotonic()

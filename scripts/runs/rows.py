@@ -21,11 +21,12 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch.save hides the first behind the second
-        if not any(isinstance(cause, OSError) and cause.errno in FULL for cause in (error, error.__context__)):
+        causes = [cause for cause in (error, error.__context__) if isinstance(cause, OSError) and cause.errno in FULL]
+        if not causes:
             raise
         raise OSError(
             f"the disk of {folder} is full; every sample that was finished is safe in it, and when room is made the "
-            "same command goes on from there"
+            f"same command goes on from there ({causes[0]})"
         ) from error
 
 

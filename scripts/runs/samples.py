@@ -47,10 +47,7 @@ class Sample(NamedTuple):
 
     @property
     def outcome(self) -> str:
-        """What adaptation did to the answer; without adaptation, whether it is right.
-
-        A caption is neither: there the mean reward of the last step's captions is compared with the first step's.
-        """
+        """What adaptation did to the answer, or to the mean reward of captions; without it, whether it is right."""
         if self.rank is None:
             gain = self.rewards[-1] - self.rewards[0] if self.rewards else 0.0
             if not self.losses:
