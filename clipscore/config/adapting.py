@@ -84,5 +84,7 @@ class AdaptingConfig(RunConfig):
             yield f"method={method} takes one teacher, got {len(self.reward.models)}"
         if not self.adapts and given & self.NOT_FOR_ZERO_SHOT:
             yield f"method=zero_shot takes no {', '.join(sorted(given & self.NOT_FOR_ZERO_SHOT))}"
+        if self.order == "listed" and "order_seed" in given:
+            yield f"order=listed has no order_seed, got {self.order_seed}; leave one of them out"
         if self.adapts and self.model_names[2]:
             yield "zero_shot_models needs method=zero_shot"

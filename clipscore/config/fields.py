@@ -19,15 +19,20 @@ class RunConfig(StrictModel):
         | {"name", "cache", "data_root", "pretrained_root", "output_root"}
         | {"metrics", "metric_model"}  # computed from finished rows
     )
+    ORDER: ClassVar[frozenset[str]] = frozenset({"order", "order_seed"})  # identity where a sample builds on others
     # Keys younger than some runs ("section.key", of list items too) -> what those runs did. At that value a key is no
     # part of a run's identity, so that old runs go on and fit the tables. A task adds to it: {**RunConfig.ADDED, ...}.
-    ADDED: ClassVar[dict[str, Any]] = {}
+    ADDED: ClassVar[dict[str, Any]] = {"order": "listed", "order_seed": 0}
 
     task: str
     dataset: str
     name: str | None = Field(None, description="name of the run folder; the config's file name when null")
     seed: int = Field(0, ge=0, description="draws the random views, nothing else")
-    limit: int | None = Field(None, ge=1, description="only the first so many samples")
+    order: Literal["shuffled", "listed"] = Field(
+        "shuffled", description="of the samples, by order_seed and the data set; listed: the data set's own order"
+    )
+    order_seed: int = Field(0, ge=0, description="of the shuffled order; moves results with momentum only")
+    limit: int | None = Field(None, ge=1, description="only the first so many samples in this order")
     partial: bool = Field(False, description="go on with a data set that is not whole; tables and summaries say so")
     shard: str | None = Field(None, description="i/n: every n-th sample from the i-th (0 to n - 1)")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")

@@ -9,7 +9,7 @@ import torch
 
 from clipscore.clip_model import ClipModel
 from clipscore.config.adapting import AdaptingConfig
-from clipscore.models.devices import autocast_dtype, choose_device
+from clipscore.models.devices import autocast_dtype, choose_device, prepare_torch
 from clipscore.models.files import check_clip
 from clipscore.models.load import load_clip
 
@@ -46,7 +46,10 @@ def check_models(config: AdaptingConfig) -> tuple[torch.device, torch.dtype | No
 
 
 def load_models(config: AdaptingConfig) -> Models:
-    """Every CLIP of a config; all files are looked at before the first is read. Errors as in `load_clip`."""
+    """Every CLIP of a config, in a torch that is prepared for it; all files are looked at before the first is read.
+
+    Errors as in `load_clip`.
+    """
     device, precision = check_models(config)
     if config.tunes_clip and device.type == "cuda" and precision is not torch.float16:
         log.warning(
@@ -54,6 +57,7 @@ def load_models(config: AdaptingConfig) -> Models:
             "with precision=%s they act in full, so another lr may be better",
             config.precision,
         )
+    prepare_torch(config.num_threads, config.device)
 
     def load(names: Sequence[str]) -> list[ClipModel]:
         models = [load_clip(name, config.pretrained_root, device, precision) for name in names]

@@ -22,7 +22,7 @@ def make_config(root: Path, **values: object) -> DummyConfig:
 def begin_with_a_row(config: DummyConfig) -> None:
     with RunFolder(config) as folder:
         folder.begin(FINGERPRINT, {}, {})
-        folder.append({"id": "a"})
+        folder.own.append({"id": "a"})
 
 
 def begin(config: DummyConfig, fingerprint: dict[str, str] = FINGERPRINT, **environment: str) -> list[dict]:
@@ -112,9 +112,9 @@ def test_a_torn_last_line_is_dropped_and_the_next_row_stands_alone(tmp_path: Pat
     with RunFolder(config) as folder:
         assert folder.begin(FINGERPRINT, {}, {}) == [{"id": "a", "x": 1}]
         for key in "bcd":
-            folder.append({"id": key})
+            folder.own.append({"id": key})
         folder.own.keep(2)
-        folder.append({"id": "e"})
+        folder.own.append({"id": "e"})
     assert rows.read_text() == '{"id": "a", "x": 1}\n{"id": "b"}\n{"id": "e"}\n'
     rows.write_text('{"id": "a"}\n{"id"\n{"id": "c"}\n')
     with pytest.raises(ValueError, match=r"rows\.jsonl, line 2 is damaged: b'\{\"id\"'; delete that line"):
@@ -130,7 +130,7 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     with RunFolder(make_config(tmp_path)) as folder:
         folder.begin(FINGERPRINT, {}, {})
         with pytest.raises(ValueError, match="not JSON compliant"):
-            folder.append(row)
+            folder.own.append(row)
         with pytest.raises(FloatingPointError, match=r"the summary has a result .*: accuracy is nan"):
             folder.finish({"accuracy": float("nan")})
         assert folder.rows() == [] and not (folder.path / "summary.json").exists()
@@ -156,7 +156,7 @@ def test_a_folder_that_is_no_run_folder_is_refused(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     run_path(config).mkdir()
     (run_path(config) / "rows.jsonl").write_text("{}\n")
-    with pytest.raises(ValueError, match=r"has rows\.jsonl but no config\.yaml: it is no run folder; move it away"):
+    with pytest.raises(FileNotFoundError, match=r"holds no run \(no config\.yaml\); expected a folder that"):
         begin(config)
     (run_path(config) / "config.yaml").write_text("- 1\n")
     with pytest.raises(ValueError, match=r"config\.yaml is damaged: no keys; move the folder away"):
