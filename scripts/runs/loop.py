@@ -59,7 +59,8 @@ def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row)
     is_last = folder.lock.is_last()
     if folder.shard.count > 1:
         rows = merged(folder.rows())
-    present = [rows[key] for key in ids if key in rows]
+    wanted = set(ids)
+    present = [rows[key] for key in task.ids if key in rows and key in wanted]
     if not is_last or len(present) < len(ids):
         text = "%s done, %d of %d samples in the run; the summary is written by the last shard"
         log.info(text, title, len(present), len(ids))

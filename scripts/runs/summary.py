@@ -10,6 +10,7 @@ from scripts.runs.task import Task
 
 NUM_LISTED_ERRORS = 10
 NOT_METRICS = {"dataset", "name", "num_samples", "partial", "num_errors", "errors", "moved_mean", "samples_per_second"}
+NOT_METRICS |= {"repeated_steps"}
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ def summarize(task: Task, config: RunConfig, rows: Sequence[Row]) -> Row:
         if (steps := getattr(config, "steps", 0)) and not any(moved):
             text = "nothing moved: after %d step(s) the tuned parameters are what they were, for each of the samples"
             log.warning(text + "; look at lr, and at the rewards in the records", steps)
+    if repeated := [row["repeated_steps"] for row in good if "repeated_steps" in row]:
+        summary["repeated_steps"] = sum(repeated)
     return summary | {
         "seconds": round(seconds, 3),
         "seconds_per_sample": round(seconds / count, 6),

@@ -37,6 +37,7 @@ def test_the_paper_keeps_six_of_64_views():
         ({"class_position": "middle"}, r"needs \[CLS\] between two words"),
         ({"class_position": "front", "tune": "encoder"}, "class_position=front needs tune=prompt"),
         ({"dataset": "imagnet"}, "unknown data set 'imagnet'; nearest: 'imagenet'"),
+        ({"order": "listed", "order_seed": 1}, "order=listed has no order_seed, got 1"),
         ({"temperature": 2.0}, "method=rlcf does not use temperature"),
         ({"lr": float("inf")}, "finite number"),
         ({"method": "zero_shot", "tune": "none", "steps": 0, "reward": None}, "method=zero_shot takes no lr"),

@@ -35,6 +35,7 @@ class Item(StrictModel):
 
 class DummyConfig(RunConfig):
     task: Literal["dummy"] = "dummy"
+    order: Literal["shuffled", "listed"] = "listed"
     lr: float = 0.1
     steps: int = 1
     flag: bool = False

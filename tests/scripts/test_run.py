@@ -14,10 +14,11 @@ import pytest
 from scripts import run
 from scripts.runs import loop
 from scripts.runs.command_line import CommandLine
-from tests.scripts.dummy import DummyTask
+from tests.scripts.dummy import DummyConfig, DummyTask
 from tests.scripts.processes import at_work, end_run
 
 ROW_SECONDS = 0.25
+ROOTS = dict.fromkeys(("data_root", "pretrained_root", "output_root"), "")
 SEQUENTIAL = ["dataset=d", "sequential=true"]
 MEAN_OF_TEN = 0.007 * 2.5 * 4.5  # lr * scale * mean of 0..9
 
@@ -117,6 +118,24 @@ def test_the_limit_may_be_raised_and_lowered(workspace: Path) -> None:
     assert summary(path)["mean"] == pytest.approx(0.007 * 2.5 * 1)
     start(workspace, "dataset=d")
     assert summary(path)["mean"] == pytest.approx(MEAN_OF_TEN)
+
+
+def test_some_samples_in_shuffled_order_are_a_fair_part_and_lie_inside_more_of_them(workspace: Path) -> None:
+    config = DummyConfig(dataset="d", order="shuffled", **ROOTS)
+    ids = [f"class{label}/{number}" for label in range(200) for number in range(40)]
+    order = loop.in_order(ids, config)
+    assert sorted(order) == sorted(ids) and len({key.partition("/")[0] for key in order[:200]}) >= 100
+    assert order != loop.in_order(ids, config.model_copy(update={"order_seed": 1}))
+    assert [key for key in order if key in ids[::2]] == loop.in_order(ids[::2], config)  # whatever else is there
+    seen: list[set[str]] = []
+    for limit in (3, 6):
+        start(workspace, "dataset=d", "order=shuffled", f"limit={limit}")
+        seen.append({row["id"] for row in rows(folder(workspace))})
+    assert len(seen[0]) == 3 and seen[0] < seen[1] and len(seen[1]) == 6
+    first = summary(folder(workspace))["mean"]
+    start(workspace, "dataset=d", "order=listed", "limit=6")  # the same run: only the missing samples are added
+    assert summary(folder(workspace))["mean"] == pytest.approx(0.007 * 2.5 * 2.5) != first
+    assert len(rows(folder(workspace))) < 12
 
 
 def test_a_sample_that_cannot_be_read_stops_the_run(workspace: Path, capsys: pytest.CaptureFixture) -> None:
@@ -265,14 +284,16 @@ def test_a_second_process_is_refused_and_ctrl_c_ends_the_first(workspace: Path, 
     assert "stopped by SIGINT; the same command goes on from here" in shown and "Traceback" not in shown
 
 
-def test_a_sequential_run_may_be_extended_and_stopped_more_than_once(workspace: Path) -> None:
-    words = [*SEQUENTIAL, "num_samples=20"]
+@pytest.mark.parametrize("order", ["listed", "shuffled"])
+def test_a_sequential_run_may_be_extended_and_stopped_more_than_once(workspace: Path, order: str) -> None:
+    words = [*SEQUENTIAL, "num_samples=20", f"order={order}"]
     start(workspace, *words, "name=whole")
     for limit in (3, 6, 2, 10):  # the state is saved every fourth sample and at the end
         assert start(workspace, *words, "name=parts", f"limit={limit}") == 0
         assert summary(folder(workspace, "parts"))["num_samples"] == limit
-    for sample in ("sample13", "sample14", "sample18"):  # sessions that start after 10, 12 and 12 samples
-        (workspace / "data/stop.txt").write_text(sample)
+    samples = loop.in_order([f"sample{number}" for number in range(20)], DummyConfig(dataset="d", order=order, **ROOTS))
+    for place in (13, 14, 18):  # sessions that start after 10, 12 and 12 samples
+        (workspace / "data/stop.txt").write_text(samples[place])
         assert start(workspace, *words, "name=parts") == 128 + signal.SIGTERM
     (workspace / "data/stop.txt").unlink()
     assert start(workspace, *words, "name=parts") == 0
