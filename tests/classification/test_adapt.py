@@ -9,6 +9,7 @@ from classification.config import ClassificationConfig
 from classification.methods.distillation import atkd_loss
 from classification.policy import PriorBatchNorm2d
 from classification.prompt_learner import class_prompts
+from clipscore.models import group
 from clipscore.task import build_state
 from clipscore.text_encoder import encode_prompts, encode_texts
 
@@ -172,3 +173,17 @@ def test_bad_numbers_are_named(tiny_clip):
         build(tiny_clip, tune="prompt", prompt="a " * 80)
     with pytest.raises(ValueError, match="num_candidates=9, but x has 6 classes"):
         check_candidates(config(tune="prompt", num_candidates=9), 6)
+
+
+@pytest.mark.parametrize(("device", "precision", "tune", "warns"), [
+    ("cuda", torch.bfloat16, "encoder", True), ("cuda", None, "norm", True), ("cuda", torch.float16, "encoder", False),
+    ("cuda", None, "prompt", False), ("cpu", None, "encoder", False),
+])  # fmt: skip
+def test_another_precision_than_fp16_is_warned_of_where_a_clip_is_tuned(
+    device, precision, tune, warns, tiny_clip, monkeypatch, caplog
+):
+    monkeypatch.setattr(group, "check_models", lambda config: (torch.device(device), precision))
+    monkeypatch.setattr(group, "prepare_torch", lambda *settings: None)
+    monkeypatch.setattr(group, "load_clip", lambda *settings: tiny_clip("P"))
+    group.load_models(config(tune=tune))
+    assert ("the published figures are of fp16" in caplog.text) == warns
