@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache as once
 from pathlib import Path
 from typing import Any
 
@@ -27,31 +26,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from clipscore import clip_model, lean_blocks, reward, shared_prefix, text_encoder
 from clipscore.clip_model import ClipModel
-from clipscore.data import images as images_module
 from clipscore.data.caption_sets import CaptionedImage
 from clipscore.data.images import Pictures, UnreadableImage
-from clipscore.models import load as clip_weights
 from clipscore.reward import resize_images
 from clipscore.text_encoder import encode_texts
 
 IMAGE_BATCH = 32
 IMAGE_BLOCK, TEXT_BLOCK = 1024, 4096  # items of a cache file: what a kill can cost
 LOG_INTERVAL_S = 30.0  # between two lines about the progress, where there is no terminal
+# Of the code between files and features: clipscore's images, clip_model, lean_blocks, shared_prefix, text_encoder, load
+# and resize_images. Raise it when one of them makes other numbers; everyone's features are then computed again.
+FEATURE_VERSION = "1"
 PREPROCESSING = "short side bicubic, centre crop, CLIP mean and deviation; other sizes bicubic from there"
 
 log = logging.getLogger(__name__)
 
 
 class FeatureCache:
-    """Feature files, each named by a hash of all that its numbers depend on.
+    """Feature files in a folder, or none at all without one; each is named by a hash of all that its numbers depend on.
 
-    A file also holds what it was made from, which is compared when it is read. It is written under another name and
-    renamed, so it is whole or not there.
-
-    Args:
-        folder: where the files are; None keeps nothing.
+    A file also holds what it was made from, which is compared when it is read. It is whole or not there.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -76,10 +71,8 @@ class FeatureCache:
         """Keep features [N, D]. A full disk costs the cache, not the run."""
         if self.folder is None:
             return
-        path = self._path(origin)
-        draft = path.with_name(
-            f"{path.name}.{platform.node()}.{os.getpid()}.part"
-        )  # several runs may write the same features
+        path = self._path(origin)  # several runs may write the same features
+        draft = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_file({"features": features.cpu().contiguous()}, draft, metadata=origin)
@@ -122,7 +115,8 @@ def image_features(
     unreadable: list[str] = []
     with _progress(f"{', '.join(model.name for model in models)}: images", len(images)) as advance:
         for block in _blocks(images, IMAGE_BLOCK):
-            files = "\n".join(f"{image.id}\t{_stamp(image.path)}" for image in block)
+            stats = [(image.id, image.path.stat()) for image in block]
+            files = "\n".join(f"{key}\t{stat.st_size} bytes at {stat.st_mtime_ns}" for key, stat in stats)
             how = {"preprocessing": f"{PREPROCESSING}; {size} px", "pillow": PIL.__version__}
             origins = [_origin(model, "images", files) | how for model in models]
             found = [cache.load(origin, len(block)) for origin in origins]
@@ -228,17 +222,5 @@ def _origin(model: ClipModel, kind: str, items: str) -> dict[str, str]:
         "compiled": str(model.is_compiled),
         "device": torch.cuda.get_device_name(model.device) if on_gpu else "cpu",
         "libraries": ", ".join(f"{m.__name__} {m.__version__}" for m in (torch, torchvision, open_clip)),
-        "code": _code_digest(),
+        "version": FEATURE_VERSION,
     }
-
-
-@once
-def _code_digest() -> str:
-    """sha256 of the modules between a file and its feature."""
-    modules = (clip_model, clip_weights, images_module, lean_blocks, reward, shared_prefix, text_encoder)
-    return hashlib.sha256(b"".join(Path(str(module.__file__)).read_bytes() for module in modules)).hexdigest()
-
-
-def _stamp(path: Path) -> str:
-    status = path.stat()
-    return f"{status.st_size} bytes at {status.st_mtime_ns}"

@@ -18,6 +18,7 @@ from classification.data.class_names import class_names, wnids
 from classification.data.find import LabelledImages, find_dataset
 from classification.data.layouts import CORRUPTIONS, LAYOUTS, SplitLayout, canonical_name, find_layout
 from clipscore.data.images import UnreadableImage, open_image
+from tests.miniatures import touch, write
 
 V2 = "imagenetv2-matched-frequency-format-val"
 GO_ON = "; or partial=true to go on with what is there$"
@@ -25,21 +26,11 @@ find_part = functools.partial(find_dataset, partial=True)
 
 
 def make_folders(root: Path, folders: list[str], files: tuple[str, ...] = ("b.JPEG", "a.png")) -> None:
-    for folder in folders:
-        (root / folder).mkdir(parents=True)
-        for file in files:
-            (root / folder / file).touch()
+    touch(root, *(f"{folder}/{file}" for folder in folders for file in files))
 
 
 def write_split(path: Path, entries: list[list], **splits: list) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"train": [], "val": [], "test": entries} | splits))
-
-
-def touch(root: Path, *files: str) -> None:
-    for file in files:
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).touch()
+    write(path, {"train": [], "val": [], "test": entries} | splits)
 
 
 def listed(data: LabelledImages) -> list[tuple[str, int]]:
@@ -256,7 +247,7 @@ def test_not_found_lists_every_path_tried(tmp_path):
         message, layout = refused(FileNotFoundError, name, name, tmp_path), LAYOUTS[name]
         tried = layout.roots if name != "flower102" else [f"{folder}/{layout.split_file}" for folder in layout.folders]
         assert all(str(tmp_path / path) in message for path in tried) and layout.source in message
-    refused(FileNotFoundError, r"the data root .*nowhere itself does not exist", "dtd", tmp_path / "nowhere")
+    refused(FileNotFoundError, r"there is no data root .*nowhere; get the im", "dtd", tmp_path / "nowhere")
 
 
 def test_what_lies_beside_class_folders_is_no_class(tmp_path):
@@ -269,7 +260,7 @@ def test_what_lies_beside_class_folders_is_no_class(tmp_path):
 
 def test_the_layout_with_the_most_class_folders_wins(tmp_path):
     names = wnids("imagenet_a")
-    make_folders(tmp_path / "imagenet-a", names[:1], files=())
+    (tmp_path / "imagenet-a" / names[0]).mkdir(parents=True)
     make_folders(tmp_path / "imagenet-a/imagenet-a", names, files=("a.jpg",))
     assert find_part("imagenet_a", tmp_path).layout == "imagenet-a/imagenet-a (wnid folders)"
 
@@ -290,8 +281,8 @@ def test_folders_without_class_folders_or_images(tmp_path):
     ("entries", "kind", "message"),
     [
         ([["a.jpg", 0, "Annual Crop Land"], ["b.jpg", 1, "forest"]] + [[f"{i}.jpg", 1, "Forest"] for i in range(5)],
-         FileNotFoundError, r"6 of 7 listed images are missing in .*2750 \(b\.jpg, 0\.jpg, 1\.jpg, \.\.\.\)"),
-        ([["z.jpg", 1, "Forest"]], FileNotFoundError, r"images it lists are not; tried.*\n  .*2750/z\.jpg\n.*images/z"),
+         FileNotFoundError, r"6 of 7 listed images are missing .*\(b\.jpg, 0\.jpg, 1\.jpg, \.\.\.\); tried .*2750"),
+        ([["z.jpg", 1, "Forest"]], FileNotFoundError, r"none of them is on disk.*\n  .*2750/z\.jpg .*\n.*images/z"),
         ([["a.jpg", 1, "River"]], ValueError, "a.jpg has label 1 and class name 'River', expected 'Forest'"),
         ([["a.jpg", 10, "River"]], ValueError, "expected a label below 10"),
         ([["a.jpg", -1, "River"]], ValueError, "expected a label below 10"),
@@ -378,11 +369,11 @@ def test_split_entries_without_images_and_another_count(eurosat):
     (eurosat / "eurosat/2750/Forest/1.jpg").unlink()
     (eurosat / "eurosat/2750/River/1.jpg").unlink()
     (eurosat / "eurosat/2750/River/1.jpg").mkdir()
-    missing = r"2 of 10 listed images are missing in .*2750 \(Forest/1\.jpg, River/1\.jpg\); unpack the images again"
+    missing = r"2 of 10 listed images are missing .*\(Forest/1\.jpg, River/1\.jpg\); .*2750.*; unpack the images again"
     refused(FileNotFoundError, missing + GO_ON, "eurosat", eurosat)
     assert listed(find_part("eurosat", eurosat)) == [(p, i) for p, i, n in entries if n not in ("Forest", "River")]
     write_split(split_file, entries[:5])
-    cut = r"1 of 5 listed images are missing in .* \(Forest/1\.jpg\); unpack the images again"
+    cut = r"1 of 5 listed images are missing on disk \(Forest/1\.jpg\); .*unpack the images again"
     counted = "lists 5 test images, published are 10; get the original file as told in https.*"
     refused(FileNotFoundError, f"{cut}\n.*{counted}{GO_ON}", "eurosat", eurosat)
     assert len(find_part("eurosat", eurosat).images) == 4
@@ -435,7 +426,7 @@ def test_folders_and_files_in_each_others_place(tmp_path):
     for name, root, said in [
         ("imagenet_r", tmp_path, r"imagenet-r \(a file, expected a folder\)\n(.*\n)*get the data from http"),
         ("food101", tmp_path, r"split_zhou_Food101\.json \(a file, expected a folder\)"),
-        ("food101", tmp_path / "file", r"the data root .*/file is a file, expected a folder; get the images"),
+        ("food101", tmp_path / "file", r"no data root .*/file \(a file, expected a folder\); get the images"),
         ("dtd", tmp_path, r"dtd/split_zhou_\w+\.json \(a folder, expected a file\)\n(.*\n)*get the im"),
         ("eurosat", tmp_path, r"2750/a/1\.jpg \(a file, expected a folder\)\n(.*\n)*unpack the images"),
     ]:
@@ -447,7 +438,7 @@ def test_folders_and_files_in_each_others_place(tmp_path):
 
 def test_links_that_lead_nowhere_are_named(tmp_path, eurosat):
     (tmp_path / "root").symlink_to(tmp_path / "gone")
-    said = r"root itself does not exist \(a link to .*/gone, which is not there\); "
+    said = r"there is no data root .*/root \(a link to .*/gone, which is not there\); "
     refused(FileNotFoundError, said, "imagenet_a", tmp_path / "root")
     (tmp_path / "imagenet-a").symlink_to(tmp_path / "gone")
     said = r"imagenet-a \(a link to .*/gone, which is not there\)"

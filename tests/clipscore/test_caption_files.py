@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 from clipscore.config.fields import CaptionFiles
 from clipscore.data.caption_layouts import LAYOUTS, Counts, canonical_name, find_layout
 from clipscore.data.caption_sets import CaptionedImages, captions_fingerprint, find_captions
+from tests.miniatures import touch, write
 
 GO_ON = "; or partial=true to go on with what is there$"
 find_part = functools.partial(find_captions, partial=True)
@@ -24,17 +24,6 @@ NOCAPS_LISTS = {
     "near-domain": "nocaps_val_2670_near-domain.json",
     "out-domain": "nocaps_val_1413_out-domain.json",
 }
-
-
-def write(path: Path, content: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    return path
-
-
-def touch(root: Path, *files: str) -> None:
-    for file in files:
-        write(root / file, "")
 
 
 def listed(data: CaptionedImages) -> list[tuple]:
@@ -330,7 +319,7 @@ def test_a_missing_annotation_file_names_every_path_tried(tmp_path, name):
     tried = [f"{folder}/{file.format(split='test')}" for folder in layout.folders for file in layout.annotation_files]
     assert len(tried) >= 4
     assert all(str(tmp_path / path) in message for path in tried) and layout.source in message
-    refused(FileNotFoundError, r"the data root .*nowhere itself does not exist", name, tmp_path / "nowhere")
+    refused(FileNotFoundError, r"there is no data root .*nowhere; get the data", name, tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -372,14 +361,14 @@ def test_unreadable_annotation_files(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ({"a.jpg": ["x"], "b.jpg": ["y"]}, "an object with the keys a.jpg, b.jpg, which"),
-        ({f"{i}.jpg": ["x"] for i in range(9)}, r"the keys 0\.jpg, .*7\.jpg, \.\.\., which"),
-        ([{"img": "a.jpg", "text": "x"}], "a list of 1, the first being an object with the keys img, text, which"),
-        (["a.jpg"], r"a list of 1, the first being 'a\.jpg' \(str\)"),
+        ({"a.jpg": ["x"], "b.jpg": ["y"]}, r"{'a.jpg': \['x'\], 'b.jpg': \['y'\]} \(dict\), which"),
+        ({f"{i}.jpg": ["x"] for i in range(9)}, r"'7\.jpg': \['x'\], \.\.\.} \(dict\), which"),
+        ([{"img": "a.jpg", "text": "x"}], r"found \[{'img': 'a\.jpg', 'text': 'x'}\] \(list\), which"),
+        (["a.jpg"] * 10**6, r"found \['a\.jpg', 'a\.jpg', \.\.\.\] \(list\), which"),
         (3, r"found 3 \(int\)"),
-        ({"images": [], "annotations": []}, "images is an empty list; annotations is an empty list"),
-        ({"images": [{"id": 1}]}, "keys images; images is a list of 1, the first being an object with the keys id"),
-        ({"images": [{"id": 1}], "annotations": [{"bbox": []}]}, "annotations is a list of 1, .* the keys bbox, which"),
+        ({"images": [], "annotations": []}, r"found {'annotations': \[\], 'images': \[\]} \(dict\)"),
+        ({"images": [{"id": 1}]}, r"found {'images': \[{'id': 1}\]} \(dict\)"),
+        ({"images": [{"id": 1}], "annotations": [{"bbox": []}]}, r"found {'annotations': \[{'bbox': \[\]}\], 'images'"),
     ],
 )
 def test_unknown_forms(tmp_path, content, found):
@@ -395,7 +384,7 @@ ONE = {"image": "a.jpg", "caption": "x"}
     ("content", "message"),
     [
         ([], "the file lists no images"),
-        ([GOOD, {"caption": ["y"]}], r"entry 1 has no image \(got None \(NoneType\)\), expected the image's path"),
+        ([GOOD, {"caption": ["y"]}], r"entry 1 has no image \(got None \(NoneType\)\), expected its path"),
         ([{"image": " ", "caption": ["y"]}], "entry 0 has no image"),
         ([GOOD, {"image": "b.jpg", "caption": []}], r"entry 1 \(b\.jpg\) has no captions"),
         ([ONE, {"image": "b.jpg"}], r"entry 1 \(b\.jpg\) has no captions"),
@@ -500,7 +489,7 @@ def test_folders_and_files_in_each_others_place(tmp_path):
     said = r"test\.json \(a folder, expected a file\)\n(.*\n)*get the data"
     refused(FileNotFoundError, said, "coco", tmp_path)
     touch(tmp_path, "file", "flickr30k/images")
-    said = r"the data root .*/file is a file, expected a folder; get the data"
+    said = r"there is no data root .*/file \(a file, expected a folder\); get the data"
     refused(FileNotFoundError, said, "coco", tmp_path / "file")
     write(tmp_path / "flickr30k/test.json", [{"image": "a.jpg", "caption": ["x"]}])
     said = r"images/a\.jpg \(a file, expected a folder\)\nunpack the images"

@@ -145,7 +145,7 @@ def folder_for_the_annotations(data: Path) -> None:
     (data / "nocaps/nocaps_val_4500_captions.json").mkdir()
 
 
-NOWHERE = ("the data root {data} itself does not exist", "set data_root to the folder that holds your data sets")
+NOWHERE = ("there is no data root {data}; ", "set data_root to the folder of your data sets")
 FAULTS = [  # one of each kind; the readers' own tests have all of them
     ("imagenet_a", shutil.rmtree, *NOWHERE),
     ("coco", shutil.rmtree, *NOWHERE),
