@@ -9,13 +9,15 @@ image_dir; without its suffix it is found too. Without references only CLIPScore
 import argparse
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from clipscore.config.load import roots
+from clipscore.data.checks import list_some
 from clipscore.metrics import captions
-from clipscore.metrics.captions import CLIP_METRICS, METRICS, check_metrics, default_metrics, few
+from clipscore.metrics.captions import CLIP_METRICS, METRICS, check_metrics, default_metrics
 from clipscore.models.devices import choose_device
 from clipscore.models.load import load_clip
 
@@ -54,21 +56,18 @@ def find_images(folder: Path, names: Sequence[str], on_error: str) -> dict[str, 
     if not folder.is_dir():
         raise ValueError(f"image folder {folder} is not a folder")
     found = {name: folder / name for name in names}
-    if all(path.is_file() for path in found.values()):
-        return found
-    by_stem: dict[str, list[Path]] = {}
+    by_stem: dict[str, list[Path]] = defaultdict(list)
     for path in folder.iterdir():
-        by_stem.setdefault(path.stem, []).append(path)
+        by_stem[path.stem].append(path)
     for name in [name for name, path in found.items() if not path.is_file()]:
-        fitting = sorted(by_stem.get(name, []))
+        fitting = sorted(by_stem[name])
         if len(fitting) > 1:
             raise ValueError(f"{name} fits several files: {', '.join(map(str, fitting))}; write the whole file name")
         found[name] = fitting[0] if fitting else found[name]
     missing = [name for name, path in found.items() if not path.is_file()]
     if missing and on_error == "stop":
-        raise ValueError(
-            f"{len(missing)} of {len(names)} candidates have no image in {folder}: {few(missing)}; restore them"
-        )
+        counts = f"{len(missing)} of {len(names)} candidates have no image in {folder}"
+        raise ValueError(f"{counts}{list_some(missing)}; restore them")
     return found
 
 
