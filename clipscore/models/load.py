@@ -10,19 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipscore.clip_model import ClipModel
-from clipscore.models.files import (
-    FETCH,
-    OPENAI_NAMES,
-    check_clip,
-    check_openai,
-    check_whole,
-    file_sha256,
-    is_open_clip_tag,
-    open_clip_arch,
-    weight_file,
-)
-
-__all__ = ["OPENAI_NAMES", "build_openai_layout", "check_clip", "file_sha256", "load_clip"]
+from clipscore.models import files
+from clipscore.models.files import FETCH, OPENAI_NAMES, is_open_clip_tag, open_clip_arch
 
 ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size", "attn_mask")  # constants that archives carry
 FILE_FORMS = "an OpenAI TorchScript archive, or a state dict (.pt or .safetensors) in OpenAI layout"
@@ -51,11 +40,11 @@ def load_clip(
         FileNotFoundError: no weights, with every path tried.
     """
     root = Path(pretrained_root).expanduser()
-    path = weight_file(name, root)
-    check_whole(path)
-    sha256 = file_sha256(path)
+    path = files.weight_file(name, root)
+    files.check_whole(path)
+    sha256 = files.file_digest(path)
     if name in OPENAI_NAMES:
-        check_openai(name, path, sha256, root)
+        files.check_published(name, path, sha256, root)
     arch = open_clip_arch(name)
     if arch is None:
         backend = _read_openai_layout(path)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from classification.data import layouts as dataset_layouts
+from classification.data import layouts
 from clipscore.data import caption_layouts
 from clipscore.metrics.coco import COCO_METRICS
 from retrieval.metrics import RECALL_AT
@@ -110,8 +110,8 @@ def measure(run: Run, samples: Collection[Sample] | None = None) -> Figures:
 def published_samples(task: str, dataset: str, direction: str | None) -> int | None:
     """How many samples the paper's column has: images, or captions where texts are the queries; None: not published."""
     if task == "classification":
-        known = dataset.partition("/")[0] in dataset_layouts.LAYOUTS
-        return dataset_layouts.find_layout(dataset).num_images if known else None
+        known = dataset.partition("/")[0] in layouts.LAYOUTS
+        return layouts.find_layout(dataset).num_images if known else None
     if dataset not in caption_layouts.LAYOUTS:
         return None
     test = caption_layouts.find_layout(dataset).published["test"]

@@ -210,7 +210,7 @@ def test_weights_of_other_content_and_shapes(broken, capsys):
     code, text = ask(capsys, "weights")
     assert code == 1 and text.count("\n    ✗") == 6
     for said in [
-        "is not OpenAI's ViT-L/14: its sha256 is ", "(bash scripts/fetch_pretrained.sh), or name your own file by its",
+        "is not the published ViT-L/14: its sha256 is ", "(bash scripts/fetch_pretrained.sh), or name your own file by",
         "ViT-B-32.pt is a folder, expected a weight file", "holds a context [16, 512], expected [4, 512]",
         "the mapper has prefix_length=10, not 40", "embed_tokens.weight is [206, 64], config.json says [7, 64]",
     ]:  # fmt: skip
