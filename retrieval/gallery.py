@@ -95,17 +95,10 @@ class FeatureCache:
 def image_features(
     models: Sequence[ClipModel], images: Sequence[CaptionedImage], size: int, cache: FeatureCache, num_workers: int
 ) -> list[Tensor]:
-    """Unit-length features of all images by each model, block by block: what a kill leaves is used again.
+    """Unit-length features of I images by M models, block by block: what a kill leaves is used again. -> M x [I, D]
 
-    Args:
-        models: M CLIPs. One whose input size is not `size` gets the pictures resized from there, as a reward does.
-        images: the images.
-        size: side of the pictures, pixels: the policy's input size.
-        cache: where features are looked for and kept.
-        num_workers: processes that read images.
-
-    Returns:
-        M x [I, D], on the models' device.
+    `size` is the side of the pictures in pixels, the policy's; another model gets them resized from there, as a reward
+    does. `num_workers` processes read them.
 
     Raises:
         UnreadableImage: images cannot be read; the first are named, after all were tried.
@@ -139,11 +132,7 @@ def image_features(
 
 
 def text_features(model: ClipModel, texts: Sequence[str], cache: FeatureCache) -> Tensor:
-    """Unit-length features of all captions, as they are. T strings -> [T, D]
-
-    Raises:
-        ValueError: the features are not finite.
-    """
+    """Unit-length features of all captions, as they are. T strings -> [T, D]; ValueError: they are not finite."""
     parts = []
     with _progress(f"{model.name}: captions", len(texts)) as advance:
         for block in _blocks(texts, TEXT_BLOCK):
@@ -176,12 +165,9 @@ def _encode_images(
 
 def _finite(features: Tensor, model: ClipModel, kind: str) -> Tensor:
     """The features; a comparison with NaN is false, so that such a score would pass for the first rank."""
-    bad = int((~torch.isfinite(features).all(dim=1)).sum())
-    if bad:
-        raise ValueError(
-            f"{model.name}: the features of {bad} of {len(features)} {kind} are not finite; use precision=fp32, or "
-            "other weights"
-        )
+    if bad := int((~torch.isfinite(features).all(dim=1)).sum()):
+        found = f"{model.name}: the features of {bad} of {len(features)} {kind} are not finite"
+        raise ValueError(f"{found}; use precision=fp32, or other weights")
     return features
 
 

@@ -46,33 +46,27 @@ def _class_root(name: str, data_root: Path, layout: FolderLayout) -> tuple[Path,
     for root in folders:
         if num_flat := len(image_files(root)):
             raise ValueError(
-                f"{root}: {num_flat} images lie flat in this folder, but {name} needs one folder per class (n01440764, "
-                "...), which is where the labels come from; sort them into class folders, for ImageNet's validation "
-                "images with the script valprep.sh of soumith/imagenetloader.torch"
+                f"{root}: {num_flat} images lie flat here, but the labels of {name} come from one folder per class "
+                "(n01440764, ...); sort them, ImageNet's with valprep.sh of soumith/imagenetloader.torch"
             )
     raise not_found(f"data set {name} not found", tried, "folder", data_root, f"get the data from {layout.source}")
 
 
 def _check_kind(name: str, root: Path, folders: Sequence[str], numbers: Sequence[str], num_classes: int) -> None:
     """Folders named by wnid and by label number: both are in use, a mixture has no meaning."""
-    named = [folder for folder in folders if _WNID.fullmatch(folder)]
+    named = sorted(folder for folder in folders if _WNID.fullmatch(folder))
+    by_number = f"{root}: {len(numbers)} class folders are named by number{list_some(sorted(numbers, key=int))}"
     if numbers and named:
-        raise ValueError(
-            f"{root}: {len(named)} class folders are named by wnid{list_some(sorted(named))} and {len(numbers)} by "
-            f"number{list_some(sorted(numbers))}; two data sets were unpacked into one folder: unpack {name} into one "
-            "of its own"
-        )
+        raise ValueError(f"{by_number}, {len(named)} by wnid{list_some(named)}; unpack {name} into a folder of its own")
     if numbers and name != "imagenet_v2":
         raise ValueError(
-            f"{root}: {len(numbers)} class folders are named by number{list_some(sorted(numbers, key=int))}, expected "
-            f"wnids ({wnids(name)[0]}, ...); numbers are ImageNet-V2's way: unpack the original archive of {name} "
-            "here, or give each folder the wnid of its class"
+            f"{by_number}, expected wnids ({wnids(name)[0]}, ...); unpack the original archive of {name} here, or give "
+            "each folder the wnid of its class"
         )
     if str(num_classes) in numbers and "0" not in numbers:
         raise ValueError(
-            f"{root}: the class folders are numbered from 1 to {num_classes}, expected 0 to {num_classes - 1}, the "
-            "labels; taken as they are, every image would have its neighbour's label: unpack the original archive, or "
-            "rename each folder to its number less 1, beginning with 1"
+            f"{root}: class folders are numbered from 1 to {num_classes}, expected 0 to {num_classes - 1}, the labels; "
+            "unpack the original archive, or rename each folder to its number less 1, beginning with 1"
         )
 
 

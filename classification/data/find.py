@@ -28,16 +28,14 @@ def find_dataset(
 
     Args:
         name: a built-in id or its official letter, in any case (`imagenet_a`, `A`, `imagenet_c/fog/3`, `dtd`,
-            `demo/sketch`), or any other name together with `files`.
+            `demo/sketch`), or any other name together with `files`, which say where the user's own set lies.
         data_root: folder that holds the built-in data sets.
-        files: where the user's own data set lies.
-        partial: go on without the class folders and images that are missing, and with another number of images than
-            the published one. Labels stay those of all classes.
+        partial: go on without class folders and images that are missing, and with another number than the published
+            one; labels stay those of all classes.
 
     Raises:
         ValueError: unknown name; class folders, split file, class names or counts that do not fit; no images.
-        FileNotFoundError: the data, or a listed image, is not there; every path tried is named.
-        PermissionError: a file or folder of it may not be read.
+        FileNotFoundError, PermissionError: the data, or a listed image, is not there, or may not be read.
 
     Source: paper Sec. 4.1; official TPT/data/datautils.py and fewshot_datasets.py.
     """
@@ -73,26 +71,21 @@ def _demo_set(name: str, data_root: Path) -> LabelledImages:
 def _own_set(name: str, data_root: Path, files: DatasetFiles) -> LabelledImages:
     root = checks.resolve(files.images, data_root, "dataset_files.images", "folder")
     if files.class_names and files.split_file:
-        raise ValueError(
-            "dataset_files: got class_names and split_file, expected one of them; a split file holds the class names"
-        )
+        raise ValueError("dataset_files: got class_names and split_file, expected one; a split file has class names")
     if files.split_file:
         split_file = checks.resolve(files.split_file, data_root, "dataset_files.split_file", "json file")
         entries = read_split(split_file, files.split)
         return listed_set(name, data_root, split_file, [root], names_in_split(split_file), entries)
-    names_file = None
-    if files.class_names:
-        names_file = checks.resolve(files.class_names, data_root, "dataset_files.class_names", "file")
+    names = files.class_names
+    names_file = checks.resolve(names, data_root, "dataset_files.class_names", "file") if names else None
     return _own_folders(name, data_root, root, names_file)
 
 
 def _own_folders(name: str, data_root: Path, root: Path, names_file: Path | None) -> LabelledImages:
     folders = checks.subfolders(root)
     if not folders:
-        raise ValueError(
-            f"{root}: no class folders (images directly in it: {len(image_files(root))}); put the images of each "
-            "class into a folder of its own, or give a split file"
-        )
+        found = f"{root}: no class folders (images directly in it: {len(image_files(root))})"
+        raise ValueError(f"{found}; put the images of each class into a folder of its own, or give a split file")
     name_of = read_class_names(names_file, folders) if names_file else {folder: folder for folder in folders}
     images, faults = list_class_folders(name, root, folders, list(name_of))
     layout = f"{checks.relative(root, data_root)} (class folders" + (f", {names_file.name})" if names_file else ")")

@@ -64,18 +64,14 @@ def find_captions(
 
     Args:
         name: a built-in id or an alias, in any case (`coco`, `MSCOCO`, `f30k`, `nocaps/in`, `demo_scenes/clean`), or
-            any other name together with `files`.
+            any other name together with `files`, the user's own with a split of their own.
         data_root: folder that holds the built-in data sets.
-        files: the user's own annotation file and image folder, with a split of their own.
         split: of a built-in set.
-        partial: go on without the images that are missing, with other counts than the published ones, and with a
-            changed annotation file.
+        partial: go on without missing images, with other counts than the published ones, and a changed annotation file.
 
     Raises:
-        ValueError: unknown name or split; an annotation file that is not of a known form, or not the published one;
-            faulty entries; other counts than the published ones.
-        FileNotFoundError: the annotation file, or a listed image, is not there; every path tried is named.
-        PermissionError: a file or folder of it may not be read.
+        ValueError: unknown name or split; an annotation file of no known form, or changed; faulty entries.
+        FileNotFoundError, PermissionError: the annotation file, or a listed image, is not there, or may not be read.
 
     Source: paper Tables 2 and 3; official caption/image_llm/datasets/coco_cap.py and caption/tools/convert_*_gt.py.
     """

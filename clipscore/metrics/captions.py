@@ -52,8 +52,7 @@ def clip_scores(
     Args:
         image_features: unit length. [N, D]
         candidate_features: unit length, of "A photo depicts " + caption. [N, D]
-        reference_features: per image those of its references, likewise. N x [R, D], R >= 1, or ValueError
-        scale: CLIPScore's w.
+        reference_features: of each image's references, likewise. N x [R, D], R >= 1, or ValueError
 
     Returns:
         CLIPScore [N] in [0, scale], and RefCLIPScore [N], which is 0 where CLIPScore is 0.
@@ -167,8 +166,7 @@ def score_captions(
         candidates: image name -> caption; an empty caption scores 0 against references.
         references: image name -> captions; None allows clipscore alone.
         metrics: names of METRICS; None stands for `default_metrics`, of which SPICE may turn out not to run.
-        clip: the model of CLIPScore (ViT-B/32 in the paper), needed for clipscore and refclipscore, like `images`.
-        images: image name -> file, for every candidate.
+        clip: the model of clipscore and refclipscore (ViT-B/32 in the paper), which also need `images`, name -> file.
         on_error: "stop" at an image that cannot be read, or "skip": its caption is left out of every metric.
 
     Raises:

@@ -23,7 +23,7 @@ def load_clip(
     device: torch.device | str = "cpu",
     autocast_dtype: torch.dtype | None = None,
 ) -> ClipModel:
-    """Load a CLIP, frozen and in eval mode, with fp32 weights.
+    """Load a CLIP, frozen and in eval mode, with fp32 weights; `autocast_dtype`: see `ClipModel`.
 
     Args:
         name: one of
@@ -32,8 +32,6 @@ def load_clip(
             a file in OpenAI layout (absolute, or relative to `pretrained_root` or the working directory);
             `arch:file`, an open_clip architecture and a checkpoint of it.
         pretrained_root: folder of weight files; what is not there is downloaded by open_clip.
-        device: where the model goes.
-        autocast_dtype: see `ClipModel`.
 
     Raises:
         ValueError: an unknown name, a file that is cut off or holds no CLIP, or another sha256 than OpenAI's.
