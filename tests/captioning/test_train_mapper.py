@@ -1,6 +1,5 @@
 """Training of mappers: what is learned from what, taken up after a kill, written down, and refused."""
 
-import os
 import pickle
 import re
 import shutil
@@ -25,6 +24,7 @@ from clipscore.models.load import load_clip
 from scripts import train_mapper
 from scripts.demo.training.train_captioner import DATASET, write_training_scenes
 from scripts.train_mapper import epoch_losses, read_losses
+from tests.commands import bash
 from tests.whole_runs import kill_at
 
 PRETRAINED = REPOSITORY / "pretrained/demo"
@@ -214,23 +214,18 @@ def test_another_language_model_in_the_same_place_is_noticed(features, tmp_path,
     assert "holds another training: language_model is" in caplog.text
 
 
-def bash(script: str, *arguments: str, output: Path) -> subprocess.CompletedProcess:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "RLCF_USE_ACTIVE_ENV": "1", "RLCF_OUTPUT": str(output)}
-    command = ["bash", str(REPOSITORY / f"scripts/captioning/{script}.sh"), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/", timeout=120)
-
-
 @pytest.mark.parametrize(("data", "kind"), [("coco", "capdec"), ("flickr30k", "clipcap")])
 def test_the_bash_scripts(tmp_path, data, kind):
     write_training_scenes(tmp_path, 12)
     options = ["--dataset", DATASET, "--policy", str(PRETRAINED / "policy.pt"), "--data-root", str(tmp_path)]
-    done = bash(f"extract_{data}", "cpu", *options, output=tmp_path)
+    output = {"RLCF_OUTPUT": str(tmp_path)}
+    extract_script, train_script = f"captioning/extract_{data}.sh", f"captioning/train_{kind}_coco.sh"
+    done = bash(extract_script, "cpu", *options, **output)
     assert done.returncode == 0, done.stderr
     given = words(kind, Path(f"features/{data}_train_vitb16"), tmp_path, "epochs=1")[2:]
-    done = bash(f"train_{kind}_coco", "cpu", *given, output=tmp_path)
+    done = bash(train_script, "cpu", *given, **output)
     assert done.returncode == 0 and (run_folder(tmp_path, kind) / "ckpt-latest.pt").is_file(), done.stderr
-    assert "noise_variance: float" in bash(f"train_{kind}_coco", "--help", output=tmp_path).stdout
-    for script in (f"extract_{data}", f"train_{kind}_coco"):
-        refused = bash(script, "lr=1", output=tmp_path)
+    assert "noise_variance: float" in bash(train_script, "--help", **output).stdout
+    for script in (extract_script, train_script):
+        refused = bash(script, "lr=1", **output)
         assert refused.returncode == 2 and "the first argument is the GPU's number" in refused.stderr
