@@ -59,9 +59,8 @@ class TrainingFolder:
         if state["identity"]["limit"] != self.identity["limit"]:
             found.append(f"limit is {state['identity']['limit']} there and {self.identity['limit']} here")
         if found:
-            raise ValueError(
-                f"{self.path} holds another training: {'; '.join(found)}. Give name=OTHER, or delete the folder"
-            )
+            differing = "; ".join(found)
+            raise ValueError(f"{self.path} holds another training: {differing}. Give name=OTHER, or delete the folder")
         return state
 
     def begin(self, state: dict[str, Any], training: Training) -> int:
@@ -104,16 +103,11 @@ def _save(state: Mapping[str, Any], path: Path) -> None:
     os.replace(draft, path)
 
 
-def read_losses(folder: Path) -> list[Report]:
-    """The lines of losses.jsonl."""
-    return [json.loads(line) for line in (folder / LOSSES).read_text(encoding="utf-8").splitlines()]
-
-
 def epoch_losses(folder: Path) -> list[float]:
-    """Mean loss of each epoch, nats per token."""
+    """Mean loss of each epoch, nats per token, from losses.jsonl."""
     totals: dict[int, list[float]] = {}
-    for line in read_losses(folder):
-        total = totals.setdefault(int(line["epoch"]), [0.0, 0.0])
+    for line in map(json.loads, (folder / LOSSES).read_text(encoding="utf-8").splitlines()):
+        total = totals.setdefault(line["epoch"], [0.0, 0.0])
         total[0] += line["loss"] * line["updates"]
         total[1] += line["updates"]
     return [total / count for total, count in totals.values()]
@@ -126,16 +120,13 @@ def check_policy(config: TrainConfig, features: CaptionFeatures) -> None:
     except FileNotFoundError:
         log.warning("the weights of %s are not there, so the features are taken to be its own", config.policy)
         return
+    found, policy = f"the features in {config.features}", f"policy={config.policy}"
+    mend = "set policy to the CLIP that made them, or extract them again"
     if features.weights not in (None, clip.sha256):
-        raise ValueError(
-            f"the features in {config.features} are of a CLIP with sha256 {features.weights}, but policy="
-            f"{config.policy} has {clip.sha256}; set policy to the CLIP that made them, or extract them again"
-        )
-    if clip.feature_width != features.width:
-        raise ValueError(
-            f"the features in {config.features} have width {features.width}, but policy={config.policy} makes width "
-            f"{clip.feature_width}; set policy to the CLIP that made them"
-        )
+        of = f"{found} are of a CLIP with sha256 {features.weights}"
+        raise ValueError(f"{of}, but {policy} has {clip.sha256}; {mend}")
+    if (width := clip.feature_width) != features.width:
+        raise ValueError(f"{found} have width {features.width}, but {policy} makes width {width}; {mend}")
 
 
 def run_training(config: TrainConfig) -> Path:

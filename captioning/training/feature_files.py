@@ -151,10 +151,8 @@ def _from_folder(folder: Path) -> CaptionFeatures:
 def _shards(folder: Path, kind: Kind, index: FeatureIndex) -> Iterator[Tensor]:
     missing = missing_shards(folder, kind, index)
     if missing or not index.captions:
-        raise ValueError(
-            f"{folder} lacks {len(missing)} of {len(index.starts(kind))} shards of {kind}; give the command that made "
-            "it once more, it goes on from there"
-        )
+        counts = f"{folder} lacks {len(missing)} of {len(index.starts(kind))} shards of {kind}"
+        raise ValueError(f"{counts}; give the command that made it once more, it goes on from there")
     for start in index.starts(kind):
         path = shard_path(folder, kind, start, index)
         try:

@@ -163,7 +163,11 @@ class Training:
                     features, config.noise_variance, noise, config.uniform_ball, not config.normalize_prefix
                 )
             loss = training_loss(captioner, features, tokens, mask)
-            self._update(loss)
+            self.optimizer.zero_grad()
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.schedule.step()
             total, count = total + loss.detach(), count + 1
             if count == REPORT_STEPS or number == self.num_batches:
                 mean = float(total) / count
@@ -173,13 +177,6 @@ class Training:
                 yield {"epoch": epoch, "update": number, "updates": count, "loss": mean}
                 total, count = torch.zeros_like(total), 0
         captioner.eval()
-
-    def _update(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.schedule.step()
 
 
 def _generator(seed: int, epoch: int, what: str) -> torch.Generator:

@@ -70,9 +70,8 @@ def names_in_split(path: Path) -> list[str]:
     names: dict[int, str] = {}
     for entry in (_split_entry(path, entry) for split in splits if isinstance(split, list) for entry in split):
         if names.setdefault(entry.label, entry.class_name) != entry.class_name:
-            raise ValueError(
-                f"{path}: label {entry.label} has two class names, {names[entry.label]!r} and {entry.class_name!r}"
-            )
+            both = f"{names[entry.label]!r} and {entry.class_name!r}"
+            raise ValueError(f"{path}: label {entry.label} has two class names, {both}")
     if sorted(names) != list(range(len(names))):
         raise ValueError(f"{path}: {len(names)} labels, expected 0 to {len(names) - 1}, got {sorted(names)}")
     return [names[label] for label in range(len(names))]

@@ -98,12 +98,9 @@ def _read_coco(path: Path, images: list, annotations: list) -> list[Entry]:
         where = f"entry {ids.index(None)} of images"
         raise ValueError(f"{path}: {where} has no id, expected a number or a text; get the file again")
     check_repeated(path, ids, JOIN_ENTRIES)
-    without_image = captions.keys() - set(ids)
-    if without_image:
-        raise ValueError(
-            f"{path}: captions without images: {len(without_image)} values of image_id are no id of an image"
-            f"{list_some(sorted(map(str, without_image)))}; restore the missing entries"
-        )
+    if unknown := sorted(map(str, captions.keys() - set(ids))):
+        counts = f"{len(unknown)} values of image_id are no id of an image{list_some(unknown)}"
+        raise ValueError(f"{path}: captions without images: {counts}; restore the missing entries")
     return [
         _entry(path, index, image.get("file_name"), captions.get(ids[index]), ids[index], image.get("domain"))
         for index, image in enumerate(images)

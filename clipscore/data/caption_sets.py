@@ -150,10 +150,8 @@ def _of_domain(annotations: Path, entries: list[Entry], domain: str) -> list[Ent
         return [entry._replace(domain=domain) for entry in entries]
     chosen = [entry for entry in entries if entry.domain == domain]
     if not chosen:
-        found = sorted({str(entry.domain) for entry in entries})
-        raise ValueError(
-            f"{annotations}: no image has the domain {domain!r}, found: {', '.join(found)}; get the original file"
-        )
+        found = ", ".join(sorted({str(entry.domain) for entry in entries}))
+        raise ValueError(f"{annotations}: no image has the domain {domain!r}, found: {found}; get the original file")
     return chosen
 
 

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # of files that are taken for images
-GO_ON = "; or partial=true to go on with what is there"
 _SHOWN = 3  # names listed in a message; the rest is counted
 
 
@@ -48,9 +47,7 @@ def choose_name(name: str, layouts: ModuleType, has_own_files: bool) -> str:
     if canonical is None and not has_own_files:
         raise layouts.unknown_name(name)
     if canonical is not None and has_own_files:
-        raise ValueError(
-            f"data set {name!r} is built in ({canonical}); drop dataset_files, or choose another name for your own data"
-        )
+        raise ValueError(f"data set {name!r} is built in ({canonical}); drop dataset_files, or choose another name")
     return canonical or name
 
 
@@ -149,7 +146,7 @@ def explain_permission_error() -> Iterator[None]:
 def raise_or_warn(faults: Sequence[Exception], partial: bool) -> None:
     """Stop at a data set that is not whole, with all faults and the type of the first; or warn, with partial=true."""
     if faults and not partial:
-        raise type(faults[0])("\n".join(map(str, faults)) + GO_ON)
+        raise type(faults[0])("\n".join(map(str, faults)) + "; or partial=true to go on with what is there")
     for fault in faults:
         log.warning("partial=true: %s", fault)
 

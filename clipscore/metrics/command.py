@@ -101,17 +101,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("candidates", type=Path, help="json file, image file name -> caption")
     parser.add_argument("images", type=Path, help="folder of the images")
     parser.add_argument("--references", type=Path, help="json file, image file name -> list of captions")
-    parser.add_argument(
-        "--metrics", help=f"comma-separated, of {', '.join(METRICS)}; default: all that the references allow"
-    )
+    parser.add_argument("--metrics", help=f"comma-separated: {', '.join(METRICS)}; default: all that references allow")
     parser.add_argument("--model", default="ViT-B/32", help="CLIP of CLIPScore: a name or a file (default ViT-B/32)")
     weights, where = Path(roots()["pretrained_root"]), "RLCF_PRETRAINED, else configs/paths.yaml"
     parser.add_argument("--pretrained", type=Path, default=weights, help=f"folder of weight files (default: {where})")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="what an unreadable image does")
-    parser.add_argument(
-        "--output", type=Path, help="file of the scores per caption (default: <candidates>.scores.json)"
-    )
+    parser.add_argument("--output", type=Path, help="file of all scores (default: <candidates>.scores.json)")
     return parser
 
 

@@ -27,9 +27,7 @@ _ZIP_START = b"PK\x03\x04"
 def check_clip(name: str, pretrained_root: str | Path) -> None:
     """Look at the weight file of a CLIP without reading it; what open_clip may download need not be there.
 
-    Raises:
-        ValueError: a folder instead of a file, or a file that is cut off.
-        FileNotFoundError: no such file, and nothing that open_clip knows.
+    ValueError: a folder, or a file that is cut off. FileNotFoundError: no such file, and nothing that open_clip knows.
     """
     if path := local_file(name, Path(pretrained_root).expanduser()):
         check_whole(path)
@@ -103,7 +101,6 @@ def check_whole(path: Path) -> None:
     ValueError for an empty file, a zip archive (`torch.save`, TorchScript) without its end, and a .safetensors file
     that does not fit its head.
     """
-    size = path.stat().st_size
     with path.open("rb") as stream:
         start = stream.read(len(_ZIP_START))
     missing = ""
@@ -118,7 +115,7 @@ def check_whole(path: Path) -> None:
     elif start == _ZIP_START and not zipfile.is_zipfile(path):
         missing = "the end of its zip archive is missing"
     if missing:
-        raise ValueError(f"{path} ({size:,} bytes) is truncated: {missing}; {FETCH}")
+        raise ValueError(f"{path} ({path.stat().st_size:,} bytes) is truncated: {missing}; {FETCH}")
 
 
 def check_published(name: str, path: Path, sha256: str, root: Path, folder: str = "clip") -> bool:

@@ -89,10 +89,8 @@ def _read_openai_layout(path: Path) -> nn.Module:
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} holds a {type(checkpoint).__name__}; expected {FILE_FORMS}")
     if "state_dict" in checkpoint or path.name.startswith("open_clip"):
-        raise ValueError(
-            f"{path} is an open_clip checkpoint, which does not say its architecture; write arch:file, "
-            f"for example ViT-B-32:{path}"
-        )
+        why = f"{path} is an open_clip checkpoint, which does not say its architecture"
+        raise ValueError(f"{why}; write arch:file, for example ViT-B-32:{path}")
     if "visual.conv1.weight" not in checkpoint:
         raise ValueError(f"{path} holds no CLIP in OpenAI layout (no visual.conv1.weight); expected {FILE_FORMS}")
     try:

@@ -20,7 +20,6 @@ from scripts.fetch.manifest import RemoteFile
 
 TIMEOUT_S = 30
 BLOCK = 1 << 20
-NOT_SATISFIABLE = 416  # HTTP status: nothing of the file lies after the offset asked for
 
 
 class Cut(ConnectionError):
@@ -103,7 +102,7 @@ def _append_rest(address: str, part: Path) -> None:
     try:
         reply = urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code != NOT_SATISFIABLE or not start:
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
             raise
         if error.headers.get("Content-Range") == f"bytes */{start}":
             return  # it was whole already

@@ -109,7 +109,6 @@ def test_the_original_karpathy_file_of_coco(tmp_path):
 @pytest.mark.parametrize(
     ("file", "prefix", "images", "note"),
     [
-        ("test.json", "flickr30k-images/", "images", ", by file name"),
         ("test.json", "", "images", ""),
         ("flickr30k_test.json", "flickr30k_images/", "flickr30k-images", ", by file name"),
     ],
@@ -172,8 +171,7 @@ def test_demo_scenes(tmp_path):
         assert listed(data) == [(f"images/{split}.png", (split,), split, None)]
     said = r"clean/annotations/test\.json\nstyles there: low-light; .*quickstart"
     refused(FileNotFoundError, said, "demo_scenes/clean", tmp_path)
-    said = "has no split 'val'; choose one of test, train"
-    refused(ValueError, said, "demo_scenes/low-light", tmp_path, split="val")
+    refused(ValueError, "has no split 'val'; choose one of test, train", "demo_scenes/low-light", tmp_path, split="val")
     refused(ValueError, "expected demo_scenes/<style>", "demo_scenes/../..", tmp_path)
 
 
@@ -299,8 +297,6 @@ def test_published_sizes_add_up():
     assert sum(sizes["coco"].values()) == 414_113 + 202_654  # captions_train2014.json and captions_val2014.json
     assert sum(sizes["flickr30k"].values()) == 5 * 31_014  # the images of dataset_flickr30k.json
     assert sum(sizes[f"nocaps/{domain}"]["test"] for domain in NOCAPS_LISTS) == sizes["nocaps"]["val"] == 45_000
-    md5 = {split: md5[:4] for split, md5 in LAYOUTS["coco"].md5.items()}
-    assert md5 == {"train": "aa31", "val": "b273", "test": "3ff3"}
 
 
 # -------------------------------------------------------------------------------------------------------- faults

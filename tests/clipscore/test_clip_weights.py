@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from clipscore.models import files
 from clipscore.models.devices import autocast_dtype, choose_device
 from clipscore.models.files import check_clip, file_digest
 from clipscore.models.load import build_openai_layout, load_clip
@@ -71,14 +70,6 @@ def test_another_file_under_an_openai_name_is_refused(tmp_path, openai_file, wei
     assert load_clip("clip/ViT-B-16.pt", tmp_path).sha256 == found  # by its path it is the user's own
     (tmp_path / "checksums.sha256").write_text(f"{'00ff' * 16}  clip/RN50.pt\n")
     assert load_clip("ViT-B/16", tmp_path).sha256 == found  # what is not listed is not checked
-
-
-def test_a_file_is_read_once_for_its_sha256(tmp_path, weights, monkeypatch):
-    digests = []
-    monkeypatch.setattr(files, "file_digest", lambda path: digests.append(path) or "0" * 64)
-    torch.save(weights, tmp_path / "tiny.pt")
-    load_clip("tiny.pt", tmp_path)
-    assert digests == [tmp_path / "tiny.pt"]
 
 
 def test_truncated_files_are_named_before_anything_is_built(tmp_path, openai_file, weights, monkeypatch):
