@@ -9,12 +9,11 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from scripts.report.cards import gallery
+from scripts.report.cards import OUTCOMES, Cards, choose
 from scripts.report.figures import Figures
 from scripts.report.numbers import counted
 from scripts.report.pictures import Pictures
 from scripts.report.sections import run_section
-from scripts.report.selection import OUTCOMES, choose
 from scripts.report.side_by_side import comparison_section, groups, run_labels
 
 FOLDER = Path(__file__).parent
@@ -25,7 +24,7 @@ def render(runs: Sequence[Figures], num_samples: int) -> str:
     pictures, data, sections = Pictures(), [], []
     for figures, link in zip(runs, _links(runs), strict=True):
         keys = choose({key: sample.outcome for key, sample in figures.samples.items()}, num_samples)
-        cards = gallery(figures.run, keys, pictures)
+        cards = Cards(figures.run, pictures).of(keys)
         outcomes = {key: OUTCOMES[key] for key in OUTCOMES if key in {card["outcome"] for card in cards}}
         data.append({"cards": cards, "outcomes": outcomes})
         sections.append({"link": link, **run_section(figures, len(keys))})

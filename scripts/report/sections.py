@@ -90,7 +90,7 @@ def tiles(figures: Figures) -> list[tuple[str, str, str]]:
 def _metric_tile(metric: Metric) -> tuple[str, str, str]:
     title, _, unit = metric.label.partition(", ")
     unit = "%" if unit == "%" else ""
-    note = f"{metric.change()} from {number(metric.before, metric.decimals)}{unit} before"
+    note = f"{metric.change(metric.decimals)} from {number(metric.before, metric.decimals)}{unit} before"
     return title, number(metric.after, metric.decimals) + unit, "" if metric.before is None else note
 
 

@@ -2,44 +2,28 @@
 
 import statistics
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from clipscore.metrics.significance import bootstrap_interval, paired
+from clipscore.metrics.significance import Paired, bootstrap_interval, paired
 from scripts.report.charts import Chart, dumbbells
 from scripts.report.figures import Figures
 from scripts.report.numbers import NO_VALUE, number, p_value
 
 KEYS = [("before", "before adaptation"), ("after", "after adaptation")]
+Interval = tuple[float, float, float]  # a difference, and the ends of its 95% interval
 
 
-class Comparison(NamedTuple):
-    """A run against another one on the `num_samples` samples that both have.
+def compare(base: Figures, other: Figures) -> tuple[int, Paired | Interval] | None:
+    """How many samples two runs on the same data share, and how the second differs on them; None: they share none.
 
-    The difference is that of right first answers in points of %, or of the mean reward, with its 95% interval.
-    `fixed`: only this one is right, `broken`: only the other one; None for captions, like McNemar's p-value.
+    Captions are neither right nor wrong: of them, the mean reward is compared.
     """
-
-    num_samples: int
-    difference: float
-    low: float
-    high: float
-    fixed: int | None = None
-    broken: int | None = None
-    p_value: float | None = None
-
-
-def compare(base: Figures, other: Figures) -> Comparison | None:
-    """Paired statistics of two runs on the same data; None when they share no samples that can be compared."""
     pairs = [(base.samples[key], sample) for key, sample in other.samples.items() if key in base.samples]
-    ranked = [(a, b) for a, b in pairs if a.rank is not None and b.rank is not None]
+    ranked = [(a.is_right, b.is_right) for a, b in pairs if a.rank is not None and b.rank is not None]
     if ranked:
-        found = paired([a.is_right for a, _ in ranked], [b.is_right for _, b in ranked])
-        difference, low, high = (100 * value for value in (found.difference, found.low, found.high))
-        return Comparison(len(ranked), difference, low, high, found.fixed, found.broken, found.p_value)
+        return len(ranked), paired(*zip(*ranked, strict=True))
     rewards = [(a.rewards[-1], b.rewards[-1]) for a, b in pairs if a.rewards and b.rewards]
-    if not rewards:
-        return None
-    return Comparison(len(rewards), *bootstrap_interval([was for was, _ in rewards], [now for _, now in rewards]))
+    return (len(rewards), bootstrap_interval(*zip(*rewards, strict=True))) if rewards else None
 
 
 def groups(runs: Sequence[Figures]) -> list[list[Figures]]:
@@ -101,7 +85,9 @@ def _row(base: Figures, other: Figures, label: str) -> list[str]:
     found = None if other is base else compare(base, other)
     if found is None:
         return [*row, "first run" if other is base else NO_VALUE, NO_VALUE, NO_VALUE, count, NO_VALUE]
-    decimals = 1 if found.p_value is not None else 3
-    difference, low, high = (number(value, decimals, signed=True) for value in found[1:4])
-    changed = NO_VALUE if found.fixed is None else f"{found.fixed:,} / {found.broken:,}"
-    return [*row, f"{difference} [{low}, {high}]", p_value(found.p_value), changed, count, f"{found.num_samples:,}"]
+    common, result = found
+    is_ranked = isinstance(result, Paired)
+    scale, decimals = (100, 1) if is_ranked else (1, 3)
+    difference, low, high = (number(scale * value, decimals, signed=True) for value in result[:3])
+    changed = [p_value(result.p_value), f"{result.fixed:,} / {result.broken:,}"] if is_ranked else [NO_VALUE, NO_VALUE]
+    return [*row, f"{difference} [{low}, {high}]", *changed, count, f"{common:,}"]
