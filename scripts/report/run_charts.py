@@ -27,7 +27,8 @@ def _step_charts(figures: Figures) -> list[Chart]:
     found = []
     for title, name, curve in [("Reward", "mean reward", figures.reward), ("Loss", "mean loss", figures.loss)]:
         if curve and len(curve.mean) > 1:
-            line = Line(name, "after", list(enumerate(curve.mean)), list(zip(curve.low, curve.high, strict=True)))
+            band = [*enumerate(curve.low), *reversed(list(enumerate(curve.high)))]
+            line = Line(name, "after", list(enumerate(curve.mean)), band)
             drawing = charts.line_chart([line], "updates done", f"{title} by step", range(len(curve.mean)))
             keys = [("after", f"{name} over the samples"), ("band", "middle half of the samples")]
             found.append(Chart(f"{title} by step", drawing, keys))
