@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from scripts.report.cards import OUTCOMES, Cards, choose
 from scripts.report.figures import Figures
-from scripts.report.numbers import counted, short
+from scripts.report.numbers import counted, number, p_value, seconds, short
 from scripts.report.pictures import Pictures
 from scripts.report.sections import run_section
 from scripts.report.side_by_side import comparison_section, groups, run_labels
@@ -32,7 +32,7 @@ def render(runs: Sequence[Figures], num_samples: int) -> str:
     names = list(dict.fromkeys(figures.run.name for figures in runs))
     loader = FileSystemLoader(FOLDER)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"breakable": breakable, "short": short}
+    environment.filters |= {f.__name__: f for f in (breakable, counted, number, p_value, seconds, short)}
     # No text in the data can end the script element or start a comment.
     content = json.dumps({"runs": data, "pictures": pictures.uris}, ensure_ascii=False, separators=(",", ":"))
     return environment.get_template("page.html").render(
