@@ -15,6 +15,7 @@ from clipscore.models.load import load_clip
 from retrieval.metrics import feature_ranks
 from scripts.demo.scenes import CLASS_NAMES
 from scripts.demo.styles import RETRIEVAL_SEVERITY, TEST_SEVERITY, retrieval_pictures, test_pictures
+from scripts.tables.figures import share
 from scripts.tables.grid import Grid, markdown
 
 log = logging.getLogger(__name__)
@@ -39,11 +40,6 @@ def zero_shot_accuracy(model: ClipModel, style: str, prompt: str) -> float:
     images = model.encode_images(as_clip_batch(pictures))
     correct = (images @ texts.T).argmax(dim=-1) == torch.tensor(labels)  # [B, D] @ [D, C] -> [B, C] -> [B]
     return 100 * correct.float().mean().item()
-
-
-def recall(ranks: Tensor, depth: int) -> float:
-    """Share of ranks, counted from 1, up to `depth`, percent."""
-    return 100 * (ranks <= depth).float().mean().item()
 
 
 @torch.no_grad()
@@ -75,7 +71,7 @@ def tables(folder: Path, names: Sequence[str] = MODEL_NAMES) -> str:
 
     def recalls(style: str) -> list[float]:
         ranks = [ways for model in models for ways in retrieval_ranks(model, style)]
-        return [recall(ways, depth) for ways in ranks for depth in RECALL_DEPTHS]
+        return [share(ways.tolist(), depth) for ways in ranks for depth in RECALL_DEPTHS]
 
     prompts = [f"{name}, `{prompt}`" for name in names for prompt in PROMPTS]
     depths = [f"{name}, {way} R@{depth}" for name in names for way in DIRECTIONS for depth in RECALL_DEPTHS]

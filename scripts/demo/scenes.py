@@ -18,8 +18,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 }  # fmt: skip
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 CLASS_NAMES = tuple(f"{colour} {word}" for colour in COLOURS for word in DIGIT_WORDS)
-CANVAS_PX = 24
-DIGIT_PX = 20
+CANVAS_PX, DIGIT_PX = 24, 20  # sides
 TEST_IMAGES_PER_CLASS = 7  # handwritten images held out for each colour
 TEST_PICTURES_PER_CLASS = 4  # of a test set: enough to compare methods within a few minutes
 TEST_STRIDE = 4  # every fourth image of a digit is a test image, until there are enough for all colours
@@ -50,10 +49,9 @@ class Digit:
 
 @dataclass(frozen=True)
 class Scene:
-    """Digits on a square canvas; a later digit is painted over an earlier one."""
+    """Digits on the canvas; a later digit is painted over an earlier one."""
 
     digits: tuple[Digit, ...]  # in reading order, rows from the top and each row from the left
-    canvas: int = CANVAS_PX  # side, pixels
     layout: str = "single"  # one digit; otherwise a key of arrangements.LAYOUTS
 
     @property

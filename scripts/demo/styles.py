@@ -22,7 +22,7 @@ from PIL import Image, ImageFilter
 
 from scripts.demo.arrangements import retrieval_scenes
 from scripts.demo.captions import chosen_captions
-from scripts.demo.scenes import COLOURS, Scene, handwritten, test_scenes
+from scripts.demo.scenes import CANVAS_PX, COLOURS, Scene, handwritten, test_scenes
 
 MAX_SEVERITY = 5.0
 
@@ -64,7 +64,7 @@ STYLES = tuple(TEST_SEVERITY)
 
 
 def render(scene: Scene, style: str = "clean", severity: float = 0.0, seed: int = 0) -> Image.Image:
-    """Draw a scene as an RGB picture of canvas x canvas pixels.
+    """Draw a scene as an RGB picture of 24 x 24 pixels.
 
     `severity` is in [0, 5]; `clean` has none. The seed is of the brightness of paper and ink, which do not depend on
     the style, and of the style's own chance. ValueError: unknown style, or a severity out of range.
@@ -76,13 +76,13 @@ def render(scene: Scene, style: str = "clean", severity: float = 0.0, seed: int 
         raise ValueError(f"severity of style {style!r}: expected {expected}, got {severity}")
     rng = np.random.default_rng(seed)
     change_ink, change_picture = INK_STYLES.get(style), PICTURE_STYLES.get(style)
-    pixels = np.full((scene.canvas, scene.canvas, 3), rng.uniform(0.0, 0.15))
+    pixels = np.full((CANVAS_PX, CANVAS_PX, 3), rng.uniform(0.0, 0.15))
     shades = rng.uniform(0.8, 1.0, size=len(scene.digits))
     for digit, shade in zip(scene.digits, shades, strict=True):
         ink = _as_picture(handwritten()[0][digit.image_index])
         ink = ink.resize((digit.size, digit.size), Image.Resampling.BICUBIC)
         ink = change_ink(ink, severity, rng) if change_ink else ink
-        square = Image.new("L", (scene.canvas, scene.canvas))
+        square = Image.new("L", (CANVAS_PX, CANVAS_PX))
         square.paste(ink, (digit.left, digit.top))
         opacity = _as_pixels(square)[:, :, None]
         pixels = pixels + (shade * np.array(COLOURS[digit.colour]) - pixels) * opacity
