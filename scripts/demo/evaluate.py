@@ -1,7 +1,6 @@
 """Zero-shot accuracy and recall of the demo's models: `python -m scripts.demo.evaluate [--weights FOLDER]`."""
 
 import argparse
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,8 +16,6 @@ from scripts.demo.scenes import CLASS_NAMES
 from scripts.demo.styles import RETRIEVAL_SEVERITY, TEST_SEVERITY, retrieval_pictures, test_pictures
 from scripts.tables.figures import share
 from scripts.tables.grid import Grid, markdown
-
-log = logging.getLogger(__name__)
 
 DEFAULT_FOLDER = Path("pretrained/demo")
 MODEL_NAMES = ("policy", "reward")
@@ -75,16 +72,14 @@ def tables(folder: Path, names: Sequence[str] = MODEL_NAMES) -> str:
 
     prompts = [f"{name}, `{prompt}`" for name in names for prompt in PROMPTS]
     depths = [f"{name}, {way} R@{depth}" for name in names for way in DIRECTIONS for depth in RECALL_DEPTHS]
-    accuracy = style_table(TEST_SEVERITY, prompts, accuracies)
-    return f"{accuracy}\n\n{style_table(RETRIEVAL_SEVERITY, depths, recalls)}"
+    return f"{style_table(TEST_SEVERITY, prompts, accuracies)}\n\n{style_table(RETRIEVAL_SEVERITY, depths, recalls)}"
 
 
 def main() -> None:
     """Print both tables for the weights of a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=DEFAULT_FOLDER, help="folder of policy.pt and reward.pt")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    log.info("%s", tables(parser.parse_args().weights))
+    print(tables(parser.parse_args().weights))
 
 
 if __name__ == "__main__":

@@ -242,6 +242,16 @@ def test_matching_loss() -> None:
     assert loss.item() == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_clip_is_trained_to_a_file_like_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "PAIRS_PER_STYLE", 30)
+    monkeypatch.setattr(batches, "train_scenes", lambda seed: scenes.train_scenes(seed)[::5])
+    monkeypatch.setattr(train_clip, "TEXT_STEPS", 1)
+    monkeypatch.setitem(train_clip.RECIPES, "policy", train_clip.RECIPES["policy"]._replace(steps=1))
+    train_clip.save(train_clip.train("policy"), tmp_path / "policy.pt")
+    trained, shipped = (torch.load(folder / "policy.pt", weights_only=True) for folder in (tmp_path, WEIGHTS))
+    assert {key: value.shape for key, value in trained.items()} == {key: value.shape for key, value in shipped.items()}
+
+
 @pytest.mark.parametrize("name", evaluate.MODEL_NAMES)
 def test_shipped_weights(name: str) -> None:
     state = torch.load(WEIGHTS / f"{name}.pt", weights_only=True)
