@@ -15,6 +15,7 @@ from scripts.report.numbers import counted, number, p_value, seconds, short
 from scripts.report.pictures import Pictures
 from scripts.report.sections import run_section
 from scripts.report.side_by_side import comparison_section, groups, run_labels
+from scripts.tables.cells import TOLERANCE
 
 FOLDER = Path(__file__).parent
 
@@ -43,6 +44,7 @@ def render(runs: Sequence[Figures], num_samples: int) -> str:
         script=Markup(script),
         comparisons=[comparison_section(group) for group in groups(runs)],
         runs=sections,
+        tolerance=TOLERANCE,
         data=Markup(content.replace("<", "\\u003c")),
     )
 

@@ -7,17 +7,15 @@ from typing import Any
 import yaml
 
 from scripts.report.figures import Figures
-from scripts.report.numbers import NO_VALUE, number
 from scripts.report.run_charts import run_charts
 from scripts.runs.read import Run
 from scripts.runs.samples import Sample
-from scripts.tables.cells import TOLERANCE, Cell, figure_cell
+from scripts.tables.cells import Cell, figure_cell
 from scripts.tables.figures import measure
 from scripts.tables.fill import other_settings
 from scripts.tables.paper import PaperTable, paper_tables
 
 NUM_LISTED_ERRORS = 20
-PAPER_DECIMALS = 2
 
 
 def run_section(figures: Figures, num_shown: int) -> dict[str, Any]:
@@ -28,46 +26,19 @@ def run_section(figures: Figures, num_shown: int) -> dict[str, Any]:
     if len(errors) > NUM_LISTED_ERRORS:
         errors[NUM_LISTED_ERRORS:] = [f"... and {len(errors) - NUM_LISTED_ERRORS:,} more"]
     record = {"fingerprint": run.fingerprint, "environments": run.environments}
+    paper, cells = paper_cells(run, list(figures.samples.values())) if figures.metrics else (None, {})
+    others = "; ".join(dict.fromkeys(setting for cell in cells.values() for setting in cell.settings))
     return {
         "figures": figures,
         "errors": "\n".join(errors),
-        "table": metrics_table(figures) if total else None,
+        "paper": paper,
+        "cells": cells,
+        "others": f" Other settings than the row's: {others}." if others else "",
         "charts": run_charts(figures),
         "shown": "all samples." if num_shown == total else f"{num_shown:,} of {total:,} samples, {order}.",
         "config": yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
         "environment": json.dumps(record, indent=2, ensure_ascii=False),
         "machines": _machines(run),
-    }
-
-
-def metrics_table(figures: Figures) -> dict[str, Any]:
-    """Every metric before and after adaptation, and what the paper has."""
-    table, cells = paper_cells(figures.run, list(figures.samples.values())) if figures.metrics else (None, {})
-    note = ""
-    if table:
-        others = dict.fromkeys(setting for cell in cells.values() for setting in cell.settings)
-        noted = f" Other settings than the row's: {'; '.join(others)}." if others else ""
-        note = f"Paper: {table.title}, row {next(iter(cells.values())).row}; {TOLERANCE}.{noted}"
-    changes = any(m.before is not None for m in figures.metrics)
-    heading = ["", *(["before", "after", "change"] if changes else ["value"])]
-    rows = []
-    for m in figures.metrics:
-        decimals = PAPER_DECIMALS if m.key in cells else m.decimals
-        row, after = [m.label], number(m.after, decimals)
-        row += [number(m.before, decimals), after, m.change(decimals)] if changes else [after]
-        if table:  # the paper's figure, the difference from it, and the verdict
-            cell = cells.get(m.key)
-            if cell is None or cell.paper is None:
-                row += [NO_VALUE] * 3
-            else:
-                difference = number(cell.difference, table.decimals, signed=True)
-                row += [number(cell.paper, table.decimals), difference, cell.verdict]
-        rows.append(row)
-    return {
-        "caption": "Figures before and after adaptation" if changes else "Figures",
-        "heading": heading + (["paper", "ours − paper", "verdict"] if table else []),
-        "rows": rows,
-        "beside_paper": note,
     }
 
 
