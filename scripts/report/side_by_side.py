@@ -7,7 +7,7 @@ from typing import Any
 from clipscore.metrics.significance import Paired, bootstrap_interval, paired
 from scripts.report.charts import Chart, dumbbells
 from scripts.report.figures import Figures
-from scripts.report.numbers import NO_VALUE, number, p_value
+from scripts.report.numbers import number
 
 KEYS = [("before", "before adaptation"), ("after", "after adaptation")]
 Interval = tuple[float, float, float]  # a difference, and the ends of its 95% interval
@@ -38,18 +38,12 @@ def comparison_section(group: Sequence[Figures]) -> dict[str, Any]:
     """Runs of the same data: a chart, and each against the first one."""
     base, labels = group[0], run_labels(group)
     unit = base.metrics[0].label if base.metrics else ""
-    of_captions = base.run.config["task"] == "captioning"
-    difference = "difference of reward [95%]" if of_captions else "difference [95%]"
     firsts = [(label, metric) for f, label in zip(group, labels, strict=True) for metric in f.metrics[:1]]
     measured = [(label, metric.before, metric.after) for label, metric in firsts if metric.label == unit]
-    what = "mean reward of the last step's captions" if of_captions else "right first answers, in points of %"
     return {
-        "title": f"{base.run.config['task']} · {base.run.column}",
+        "run": base.run,
         "chart": Chart(unit, dumbbells(measured, unit), KEYS) if measured else None,
-        "heading": ["run", "before", "after", difference, "p", "only this / only first", "samples", "on both"],
-        "rows": [_row(base, other, label) for other, label in zip(group, labels, strict=True)],
-        "note": f"Difference: {what}, against the first run on the samples that both have, with its paired bootstrap "
-        f"interval{'' if of_captions else '; p: exact McNemar test'}.",
+        "rows": [(label, f, None if f is base else compare(base, f)) for f, label in zip(group, labels, strict=True)],
         "seeds": _seeds(group),
     }
 
@@ -76,18 +70,3 @@ def run_labels(group: Sequence[Figures]) -> list[str]:
     seeded = [f"{run.name}, seed {run.config.get('seed')}" for run in runs]
     paths = [str(run.path) for run in runs]
     return next((labels for labels in (names, seeded) if len(set(labels)) == len(labels)), paths)
-
-
-def _row(base: Figures, other: Figures, label: str) -> list[str]:
-    row, count = [label, NO_VALUE, NO_VALUE], f"{len(other.samples):,}"
-    for metric in other.metrics[:1]:
-        row[1:] = number(metric.before, metric.decimals), number(metric.after, metric.decimals)
-    found = None if other is base else compare(base, other)
-    if found is None:
-        return [*row, "first run" if other is base else NO_VALUE, NO_VALUE, NO_VALUE, count, NO_VALUE]
-    common, result = found
-    is_ranked = isinstance(result, Paired)
-    scale, decimals = (100, 1) if is_ranked else (1, 3)
-    difference, low, high = (number(scale * value, decimals, signed=True) for value in result[:3])
-    changed = [p_value(result.p_value), f"{result.fixed:,} / {result.broken:,}"] if is_ranked else [NO_VALUE, NO_VALUE]
-    return [*row, f"{difference} [{low}, {high}]", *changed, count, f"{common:,}"]
