@@ -1,5 +1,4 @@
-"""What the demo's models are shown in training: pictures of training digits, alone and in scenes, in random views; and
-captions of classes and of scenes."""
+"""What the demo's models are shown in training: random views of training digits and scenes, and their captions."""
 
 import math
 from collections.abc import Sequence
@@ -137,11 +136,6 @@ def text_batch(diet: Diet, rows: Tensor, generator: torch.Generator) -> Texts:
     classes = diet.class_captions[templates, torch.arange(num_classes)]
     attributes = torch.cat([diet.class_attributes, diet.scenes.attributes[rows]])
     return Texts(torch.cat([classes, scenes]), attributes)
-
-
-def random_texts(diet: Diet, generator: torch.Generator) -> Texts:
-    """A batch of captions only."""
-    return text_batch(diet, torch.randint(len(diet.scene_captions), (TEXT_BATCH,), generator=generator), generator)
 
 
 def random_batch(diet: Diet, share: float, generator: torch.Generator) -> Batch:

@@ -13,9 +13,7 @@ mmap=True.
 
 import argparse
 import io
-import logging
 import math
-import time
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,9 +31,7 @@ from scripts.demo.evaluate import DEFAULT_FOLDER, MODEL_NAMES, tables
 from scripts.demo.scenes import CANVAS_PX, CLASS_NAMES
 from scripts.demo.styles import STYLES
 from scripts.demo.training.attribute_heads import PATCH_PX, AttributeHead, PatchHead
-from scripts.demo.training.batches import Batch, prepare, random_batch, random_texts
-
-log = logging.getLogger(__name__)
+from scripts.demo.training.batches import TEXT_BATCH, Batch, prepare, random_batch, text_batch
 
 CLIP_VOCABULARY = 49408
 EMBED_DIM = 128
@@ -155,7 +151,8 @@ def train(name: str) -> ClipModel:
     generator = torch.Generator().manual_seed(recipe.seed)
 
     def text_loss(_: int) -> Tensor:
-        texts = random_texts(diet, generator)
+        rows = torch.randint(len(diet.scene_captions), (TEXT_BATCH,), generator=generator)
+        texts = text_batch(diet, rows, generator)
         return head.loss(model.encode_token_ids(texts.token_ids), texts.attributes)
 
     def loss(step: int) -> Tensor:
@@ -186,13 +183,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, help="folder of policy.pt and reward.pt")
     parser.add_argument("--only", choices=MODEL_NAMES, help="train one model, not both")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     names = (arguments.only,) if arguments.only else MODEL_NAMES
     for name in names:
-        start = time.perf_counter()
         save(train(name), arguments.out / f"{name}.pt")
-        log.info("%s: %.1f minutes", name, (time.perf_counter() - start) / 60)
-    log.info("%s", tables(arguments.out, names))
+    print(tables(arguments.out, names))
 
 
 if __name__ == "__main__":
