@@ -1,10 +1,8 @@
 """Captioning: the updates of one image, by the official schedule of work and by ours, without the caption at the end.
 
 Officially the beam search computes the whole sequence of all K beams again for every token; for the loss, the mapper
-runs on K copies of one feature, the K captions go through the language model with their prefixes, and its weights get
-gradients that nobody reads. Source: official caption/capdec_tta.py, caption/image_llm/models/generate_opt.py.
-
-Both forms are given the same rewards: the reward's CLIPs run alike in both, and are left out.
+runs on K copies of one feature, and the language model's weights get gradients that nobody reads. The reward's CLIPs
+run alike in both and are left out. Source: official caption/capdec_tta.py, caption/image_llm/models/generate_opt.py.
 """
 
 import argparse
@@ -207,11 +205,11 @@ class CaptioningBench(Bench):
         return run
 
     def _config(self) -> CaptioningConfig:
-        return CaptioningConfig.model_validate(
-            NOWHERE | {"dataset_files": {"annotations": ""}, "checkpoint": "", "steps": self.options.steps, "lr": 2e-6}
-            | {"reward": {"models": ["random"]}, "num_candidates": self.options.candidates}
-            | {"decoding": {"max_new_tokens": self.options.tokens}}
-        )  # fmt: skip
+        return CaptioningConfig.model_validate(NOWHERE | {
+            "dataset_files": {"annotations": ""}, "checkpoint": "", "steps": self.options.steps, "lr": 2e-6,
+            "reward": {"models": ["random"]}, "num_candidates": self.options.candidates,
+            "decoding": {"max_new_tokens": self.options.tokens},
+        })  # fmt: skip
 
 
 def _random_captioner() -> Captioner:

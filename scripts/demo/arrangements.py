@@ -67,8 +67,7 @@ def changed(scene: Scene, what: str, place: int, split: Split, rng: np.random.Ge
 def retrieval_scenes(seed: int = 0) -> list[Scene]:
     """The 200 test scenes, all of different content, in pairs that are easily mistaken for one another.
 
-    A random scene is followed by one with another digit at one place, or, in every second pair, by its digits
-    rearranged.
+    A random scene is followed by one with another digit at one place or, in every second pair, its digits rearranged.
     """
     rng = np.random.default_rng(seed)
     scenes: dict[tuple[str, ...], Scene] = {}

@@ -53,15 +53,13 @@ def captions_for(captioner: Captioner, clip: ClipModel, pictures: list[Image.Ima
 
 
 def scores(captions: list[str], scenes: list[Scene]) -> tuple[float, float, float]:
-    """Captions that are word for word one of the scene's, and digits named with their colours, in %; CIDEr times 100.
-
-    CIDEr needs no tokenizer here, as captions of scenes are lower-case words; its references are all wordings.
-    """
+    """Captions that are word for word one of the scene's and digits named with their colours, in %; CIDEr times 100."""
     from pycocoevalcap.cider.cider import Cider  # only the figures need it, not the captioners
 
     pairs = list(zip(captions, scenes, strict=True))
     exact = [caption in captions_of(scene) for caption, scene in pairs]
     named = [f"a {digit.name}" in caption for caption, scene in pairs for digit in scene.digits]
+    # CIDEr needs no tokenizer, as captions of scenes are lower-case words.
     references = {number: captions_of(scene) for number, scene in enumerate(scenes)}
     cider, _ = Cider().compute_score(references, {number: [caption] for number, caption in enumerate(captions)})
     return 100 * sum(exact) / len(exact), 100 * sum(named) / len(named), 100 * float(cider)

@@ -41,10 +41,7 @@ def zero_shot_accuracy(model: ClipModel, style: str, prompt: str) -> float:
 
 @torch.no_grad()
 def retrieval_ranks(model: ClipModel, style: str) -> tuple[Tensor, Tensor]:
-    """Rank, from 1, of the best true match on the retrieval test set of a style, by cosine.
-
-    Text to image, among 200 images, one per caption [600]; image to text, among 600 captions, one per image [200].
-    """
+    """Rank, from 1, of the best true match on a style's retrieval test set: of each text [600], of each image [200]."""
     pictures, captions = retrieval_pictures(style)
     texts = model.encode_token_ids(model.tokenize([text for group in captions for text in group]))
     images, size = model.encode_images(as_clip_batch(pictures)), len(captions[0])

@@ -9,8 +9,7 @@
     OUT_DIR/<either>/manifest.json                                      severities, and a digest of each style
 
 Each style of `demo` has 240 pictures of 24 x 24 pixels, 4 of each of the 60 classes; class folders sort in label order.
-Each style of `demo_scenes` has the same 200 scenes. Test pictures show test digits only, training pictures training
-digits only. A folder appears complete or not at all: it is written under another name and renamed.
+Each style of `demo_scenes` has the same 200 scenes. A folder appears complete or not at all.
 """
 
 import argparse

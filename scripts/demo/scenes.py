@@ -1,8 +1,7 @@
 """Scenes of coloured handwritten digits, from the 1,797 images that ship with scikit-learn; `styles` draws them.
 
-A scene is a canvas with one or more digits, each a handwritten image in one of six colours. A single-digit scene has
-one of 60 classes (colour x digit, "red seven"); `arrangements` makes the scenes of two or three digits. Training and
-test scenes use disjoint handwritten images.
+A scene of one digit has one of 60 classes (colour x digit, "red seven"); `arrangements` makes those of two or three.
+Training and test scenes use disjoint handwritten images.
 """
 
 from dataclasses import dataclass

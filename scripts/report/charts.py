@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from scripts.report.numbers import labels, short, ticks
@@ -38,7 +39,8 @@ class Line(NamedTuple):
     band: Points = ()
 
 
-class Axes(NamedTuple):
+@dataclass(frozen=True)
+class Axes:
     """The ranges of a drawing, and where a place in them is, in pixels."""
 
     x: tuple[float, float]

@@ -23,7 +23,9 @@ FOLDER = Path(__file__).parent
 def render(runs: Sequence[Figures], num_samples: int) -> str:
     """The page of these runs, each with `num_samples` samples at most; the template escapes what comes from data."""
     pictures, data, sections = Pictures(), [], []
-    for figures, link in zip(runs, _links(runs), strict=True):
+    on_same_data = len({figures.run.column for figures in runs}) == 1
+    links = run_labels(runs) if on_same_data else [f"{figures.run.name} on {figures.run.column}" for figures in runs]
+    for figures, link in zip(runs, links, strict=True):
         keys = choose({key: sample.outcome for key, sample in figures.samples.items()}, num_samples)
         cards = Cards(figures.run, pictures).of(keys)
         outcomes = {key: OUTCOMES[key] for key in OUTCOMES if key in {card["outcome"] for card in cards}}
@@ -57,10 +59,3 @@ def breakable(name: str) -> Markup:
 def _digest(content: str) -> str:
     """How a content security policy names the one inline block that it allows."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
-
-
-def _links(runs: Sequence[Figures]) -> list[str]:
-    """What the navigation calls the runs."""
-    if len({figures.run.column for figures in runs}) == 1:
-        return run_labels(runs)
-    return [f"{figures.run.name} on {figures.run.column}" for figures in runs]

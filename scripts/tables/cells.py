@@ -29,11 +29,7 @@ CAPTION_SHARE = 0.01
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell, with all that is known about it; figures and differences in points of % (caption metrics times 100).
-
-    The verdict is "reproduced", "reproduced with other settings", "off by +1.23", "partial, 200 of 7,500", "no run", or
-    what is missing.
-    """
+    """A cell, with all that is known about it; figures and differences in points of % (caption metrics times 100)."""
 
     group: str
     row: str
@@ -46,7 +42,7 @@ class Cell:
     num_samples: int = 0  # per seed
     published: int | None = None  # how many samples the column has
     adapts: bool = True  # false for zero-shot
-    verdict: str = ""
+    verdict: str = ""  # reproduced (with other settings), off by +1.23, partial, no run, or what is missing
     settings: tuple[str, ...] = ()  # where our configuration differs from the row's
     command: str = ""  # fills the cell; empty for methods that are not in this repository
 

@@ -93,10 +93,7 @@ def random_views(images: Tensor, generator: torch.Generator, scale: tuple[float,
 
 
 class Diet(NamedTuple):
-    """What one model is trained on.
-
-    The captions hold places in `used_ids`, as the embeddings of all 49,408 tokens would take most of a step.
-    """
+    """What one model is trained on; captions hold places in `used_ids`: all 49,408 tokens would take most of a step."""
 
     singles: Pictures
     scenes: Pictures  # a scene of an even row differs little from its next

@@ -1,8 +1,8 @@
 """The demo's language model: a tiny OPT that writes captions of scenes, and its byte-level tokenizer.
 
-It is trained together with a throw-away mapper that reads what a scene shows as noisy one-hot numbers, so that it
-listens to prefix embeddings: a model of captions alone would be too small to be steered once it is frozen. Every
-caption is followed by a newline, the token that ends a caption; the training of mappers has no end token at all.
+It is trained with a throw-away mapper that reads what a scene shows as noisy one-hot numbers, so that it listens to
+prefix embeddings: a model of captions alone would be too small to be steered once it is frozen. A newline ends each
+caption here; the training of mappers has no end token.
 """
 
 import json

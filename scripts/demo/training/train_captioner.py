@@ -1,8 +1,8 @@
 """Train the demo's captioner: `python -m scripts.demo.training.train_captioner [--out FOLDER] [--only ...]`.
 
 A tiny OPT that writes captions of scenes, and two mappers from the features of the demo's policy to its prefix: ClipCap
-learns from the image features of clean training scenes, CapDec from the features of their captions. Features and
-mappers are made by the same code as COCO's, with other sizes. pretrained/demo/CAPTIONING.md has the recipe and results.
+learns from the image features of clean training scenes, CapDec from those of their captions, by the same code as
+COCO's. pretrained/demo/CAPTIONING.md has the recipe and results.
 """
 
 import argparse

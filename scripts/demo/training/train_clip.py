@@ -1,14 +1,12 @@
 """Train the demo's two CLIP models: `python -m scripts.demo.training.train_clip [--out FOLDER] [--only policy|reward]`.
 
-Both read single digits and scenes of two or three. The policy sees the clean style only, so the shifted styles are a
-domain shift for it; the reward model is larger and sees all styles, up to the severities of the test sets or
-beyond. Both see training digits only: single digits in random crops and flips like those of test time, scenes almost
-whole and never flipped. Colours are never changed. Heads that name colours and digits are trained beside each model and
-thrown away, see `attribute_heads`.
+The policy sees the clean style only, so the shifted styles are a domain shift for it; the reward model is larger and
+sees all styles, up to the severities of the test sets or beyond. Both see training digits only: single ones in random
+crops and flips like those of test time, scenes almost whole and never flipped. Heads that name colours and digits are
+trained beside each model and thrown away, see `attribute_heads`.
 
 A file holds an fp16 state dict in OpenAI's layout, on CLIP's own vocabulary. Rows of the token embedding that no
-caption uses are zero, and the archive is deflated, so that a file is under 3 MB; `torch.load` reads it, though not with
-mmap=True.
+caption uses are zero, and the archive is deflated: under 3 MB, read by `torch.load`, though not with mmap=True.
 """
 
 import argparse
@@ -63,11 +61,10 @@ RECIPES = {
 
 
 def matching_loss(images: Tensor, texts: Tensor, is_match: Tensor, num_classes: int, logit_scale: Tensor) -> Tensor:
-    """CLIP's loss, except that no class has to find its images.
+    """CLIP's loss, except that no class has to find its images: it has several, which slows these small models down.
 
-    Class captions would have to share themselves among the images of the class, which was seen to slow these small
-    models down. A scene in the batch may be there twice: each row's first match counts, its others are left out.
-    Unit-length images [B, D] and texts [T, D], the first num_classes of them of classes, and which match [B, T].
+    Unit-length images [B, D] and texts [T, D], the first num_classes of them of classes, and which match [B, T]: of
+    each row the first match counts, others are left out.
     """
     logits = logit_scale * images @ texts.T
 
