@@ -23,7 +23,9 @@ def compare(base: Figures, other: Figures) -> tuple[int, Paired | Interval] | No
     if ranked:
         return len(ranked), paired(*zip(*ranked, strict=True))
     rewards = [(a.rewards[-1], b.rewards[-1]) for a, b in pairs if a.rewards and b.rewards]
-    return (len(rewards), bootstrap_interval(*zip(*rewards, strict=True))) if rewards else None
+    if not rewards:
+        return None
+    return len(rewards), bootstrap_interval([was for was, _ in rewards], [now for _, now in rewards])
 
 
 def groups(runs: Sequence[Figures]) -> list[list[Figures]]:
