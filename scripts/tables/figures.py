@@ -40,7 +40,7 @@ def sample_metrics(run: Run, samples: Collection[Sample]) -> list[Metric]:
     found = []
     ranks, ranks_before = column(samples, "rank"), column(samples, "rank_before")
     for key, place in PLACES.get(run.config["task"], {}).items() if ranks else ():
-        found.append(Metric(key, _share(ranks_before, place) if ranks_before else None, _share(ranks, place)))
+        found.append(Metric(key, share(ranks_before, place) if ranks_before else None, share(ranks, place)))
     if diagrams := reliability(samples):
         found.append(Metric("ece", *(100 * calibration_error(bins) for bins in diagrams)))
     before, after = column(samples, "brier_before"), column(samples, "brier")
@@ -118,6 +118,6 @@ def published_samples(task: str, dataset: str, direction: str | None) -> int | N
     return test.num_captions if direction == "text_to_image" else test.num_images
 
 
-def _share(ranks: Sequence[float], place: int) -> float:
+def share(ranks: Sequence[float], place: int) -> float:
     """Share in % of the samples whose right answer is at this place or before."""
     return 100 * sum(rank <= place for rank in ranks) / len(ranks)

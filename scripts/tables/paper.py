@@ -62,6 +62,11 @@ class PaperTable:
     columns: Sequence[Column]
     rows: Sequence[Row]
 
+    @property
+    def half_digit(self) -> float:
+        """Half a unit of the last digit."""
+        return 0.5 * 10**-self.decimals
+
 
 def paper_tables() -> dict[str, PaperTable]:
     """The tables by their key: table1, table2, table3."""
