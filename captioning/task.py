@@ -25,7 +25,7 @@ from clipscore.data.caption_sets import CaptionedImage, CaptionedImages, caption
 from clipscore.data.images import Pictures, read_in_background
 from clipscore.data.samples import Sample, sample_seed
 from clipscore.metrics.captions import CLIP_METRICS, check_captions, check_metrics, default_metrics
-from clipscore.models.files import check_clip, file_sha256
+from clipscore.models.files import check_clip, file_digest
 from clipscore.models.group import check_models
 from clipscore.models.load import load_clip
 from clipscore.task import Task, rounded
@@ -55,7 +55,7 @@ class CaptioningTask(Task):
             self._build()
         self.fingerprint |= {
             "data": captions_fingerprint(self.data),
-            "checkpoint": file_sha256(checkpoint),
+            "checkpoint": file_digest(checkpoint),
             "llm": language_model_digest(self.captioner.lm, self.captioner.tokenizer),
         }
         self.captioner.cast_frozen()  # after the digest, which is of the weights as they were

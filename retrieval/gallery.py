@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache as once
 from pathlib import Path
 from typing import Any
 
@@ -27,31 +26,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from clipscore import clip_model, lean_blocks, reward, shared_prefix, text_encoder
 from clipscore.clip_model import ClipModel
-from clipscore.data import images as images_module
 from clipscore.data.caption_sets import CaptionedImage
 from clipscore.data.images import Pictures, UnreadableImage
-from clipscore.models import load as clip_weights
 from clipscore.reward import resize_images
 from clipscore.text_encoder import encode_texts
 
 IMAGE_BATCH = 32
 IMAGE_BLOCK, TEXT_BLOCK = 1024, 4096  # items of a cache file: what a kill can cost
 LOG_INTERVAL_S = 30.0  # between two lines about the progress, where there is no terminal
+# Of the code between files and features: clipscore's images, clip_model, lean_blocks, shared_prefix, text_encoder, load
+# and resize_images. Raise it when one of them makes other numbers; everyone's features are then computed again.
+FEATURE_VERSION = "1"
 PREPROCESSING = "short side bicubic, centre crop, CLIP mean and deviation; other sizes bicubic from there"
 
 log = logging.getLogger(__name__)
 
 
 class FeatureCache:
-    """Feature files, each named by a hash of all that its numbers depend on.
+    """Feature files in a folder, or none at all without one; each is named by a hash of all that its numbers depend on.
 
-    A file also holds what it was made from, which is compared when it is read. It is written under another name and
-    renamed, so it is whole or not there.
-
-    Args:
-        folder: where the files are; None keeps nothing.
+    A file also holds what it was made from, which is compared when it is read. It is whole or not there.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -76,10 +71,8 @@ class FeatureCache:
         """Keep features [N, D]. A full disk costs the cache, not the run."""
         if self.folder is None:
             return
-        path = self._path(origin)
-        draft = path.with_name(
-            f"{path.name}.{platform.node()}.{os.getpid()}.part"
-        )  # several runs may write the same features
+        path = self._path(origin)  # several runs may write the same features
+        draft = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_file({"features": features.cpu().contiguous()}, draft, metadata=origin)
@@ -102,17 +95,10 @@ class FeatureCache:
 def image_features(
     models: Sequence[ClipModel], images: Sequence[CaptionedImage], size: int, cache: FeatureCache, num_workers: int
 ) -> list[Tensor]:
-    """Unit-length features of all images by each model, block by block: what a kill leaves is used again.
+    """Unit-length features of I images by M models, block by block: what a kill leaves is used again. -> M x [I, D]
 
-    Args:
-        models: M CLIPs. One whose input size is not `size` gets the pictures resized from there, as a reward does.
-        images: the images.
-        size: side of the pictures, pixels: the policy's input size.
-        cache: where features are looked for and kept.
-        num_workers: processes that read images.
-
-    Returns:
-        M x [I, D], on the models' device.
+    `size` is the side of the pictures in pixels, the policy's; another model gets them resized from there, as a reward
+    does. `num_workers` processes read them.
 
     Raises:
         UnreadableImage: images cannot be read; the first are named, after all were tried.
@@ -122,7 +108,8 @@ def image_features(
     unreadable: list[str] = []
     with _progress(f"{', '.join(model.name for model in models)}: images", len(images)) as advance:
         for block in _blocks(images, IMAGE_BLOCK):
-            files = "\n".join(f"{image.id}\t{_stamp(image.path)}" for image in block)
+            stats = [(image.id, image.path.stat()) for image in block]
+            files = "\n".join(f"{key}\t{stat.st_size} bytes at {stat.st_mtime_ns}" for key, stat in stats)
             how = {"preprocessing": f"{PREPROCESSING}; {size} px", "pillow": PIL.__version__}
             origins = [_origin(model, "images", files) | how for model in models]
             found = [cache.load(origin, len(block)) for origin in origins]
@@ -145,11 +132,7 @@ def image_features(
 
 
 def text_features(model: ClipModel, texts: Sequence[str], cache: FeatureCache) -> Tensor:
-    """Unit-length features of all captions, as they are. T strings -> [T, D]
-
-    Raises:
-        ValueError: the features are not finite.
-    """
+    """Unit-length features of all captions, as they are. T strings -> [T, D]; ValueError: they are not finite."""
     parts = []
     with _progress(f"{model.name}: captions", len(texts)) as advance:
         for block in _blocks(texts, TEXT_BLOCK):
@@ -182,12 +165,9 @@ def _encode_images(
 
 def _finite(features: Tensor, model: ClipModel, kind: str) -> Tensor:
     """The features; a comparison with NaN is false, so that such a score would pass for the first rank."""
-    bad = int((~torch.isfinite(features).all(dim=1)).sum())
-    if bad:
-        raise ValueError(
-            f"{model.name}: the features of {bad} of {len(features)} {kind} are not finite; use precision=fp32, or "
-            "other weights"
-        )
+    if bad := int((~torch.isfinite(features).all(dim=1)).sum()):
+        found = f"{model.name}: the features of {bad} of {len(features)} {kind} are not finite"
+        raise ValueError(f"{found}; use precision=fp32, or other weights")
     return features
 
 
@@ -228,17 +208,5 @@ def _origin(model: ClipModel, kind: str, items: str) -> dict[str, str]:
         "compiled": str(model.is_compiled),
         "device": torch.cuda.get_device_name(model.device) if on_gpu else "cpu",
         "libraries": ", ".join(f"{m.__name__} {m.__version__}" for m in (torch, torchvision, open_clip)),
-        "code": _code_digest(),
+        "version": FEATURE_VERSION,
     }
-
-
-@once
-def _code_digest() -> str:
-    """sha256 of the modules between a file and its feature."""
-    modules = (clip_model, clip_weights, images_module, lean_blocks, reward, shared_prefix, text_encoder)
-    return hashlib.sha256(b"".join(Path(str(module.__file__)).read_bytes() for module in modules)).hexdigest()
-
-
-def _stamp(path: Path) -> str:
-    status = path.stat()
-    return f"{status.st_size} bytes at {status.st_mtime_ns}"

@@ -43,20 +43,17 @@ def main() -> int:
         return 0
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    running: list[tuple[str, subprocess.Popen[str], float]] = []
     found: Found = {}
+    together = [name for name in args.only if name in TOGETHER]
     with open(args.out / "gpu_check.log", "w") as log:
-        for name in args.only:
-            if name not in TOGETHER:
-                found |= {one[0]: _wait(*one, work) for one in running}
-                running = []
-            words = [sys.executable, "-W", "ignore", "-m", "scripts.gpu_check", str(args.out), "--section", name]
-            pipes: Found = {"stdout": subprocess.PIPE, "stderr": log}
-            child = subprocess.Popen(words, cwd=ROOT, text=True, start_new_session=True, **pipes)
-            running.append((name, child, time.time()))
-            if name not in TOGETHER:
-                found[name] = _wait(*running.pop(), work)
-        found |= {one[0]: _wait(*one, work) for one in running}
+        for names in filter(None, [together, *([name] for name in args.only if name not in TOGETHER)]):
+            running = []
+            for name in names:
+                words = [sys.executable, "-W", "ignore", "-m", "scripts.gpu_check", str(args.out), "--section", name]
+                pipes: Found = {"stdout": subprocess.PIPE, "stderr": log}
+                child = subprocess.Popen(words, cwd=ROOT, text=True, start_new_session=True, **pipes)
+                running.append((name, child, time.time()))
+            found |= {one[0]: _wait(*one, work) for one in running}
     (args.out / "gpu_check.json").write_text(json.dumps(found, indent=1, default=str))
     return 0
 
@@ -162,46 +159,38 @@ def _compare(cpu: list[Found], gpu: list[Found]) -> Found:
     return {"same answers": f"{same}/{len(cpu)}", "loss, max": float(f"{max(losses):.2g}"), "moved, least ratio": least}
 
 
-def least_of_5(work: Callable[[], Any]) -> float:
-    """The shortest of five times, s."""
-    return min(clock(work) for _ in range(5))
-
-
 def check_machine(work: Path, found: Found) -> None:
     """Rates and latencies that the other figures are read against."""
     from scripts.bench.arithmetic import matmul_rate
 
     found["machine"] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cores": os.cpu_count()}
     memory, small = torch.empty(2**30, device="cuda", dtype=torch.uint8), torch.zeros(8, device="cuda")
-    found["copy_TB/s"] = 2 * 2**30 / least_of_5(memory.clone) / 1e12
+    found["copy_TB/s"] = 2 * 2**30 / _least_of_5(memory.clone) / 1e12
     types = (torch.float16, torch.float32)
     found["TFLOP/s"] = {str(dtype): matmul_rate(memory.device, dtype) / 1e12 for dtype in types}
-    found["one small launch, us"] = 1000 * least_of_5(lambda: [small.add_(1) for _ in range(1000)])
+    found["one small launch, us"] = 1000 * _least_of_5(lambda: [small.add_(1) for _ in range(1000)])
 
 
-def clock(work: Callable[[], Any]) -> float:
-    """Seconds until the GPU has done some work."""
-    torch.cuda.synchronize()
-    started = time.perf_counter()
-    work()
-    torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
-def bench_of(task: str, *words: str) -> Any:
-    """The bench of a task, at the paper's sizes with random weights."""
-    from scripts.bench.__main__ import bench_class, parse_options
-
-    return bench_class(task)(parse_options(task, ["--size", "B16", "--device", "cuda", "--no-memory", *words]))
+def _least_of_5(work: Callable[[], Any]) -> float:
+    """The shortest of five times until the GPU has done some work, s."""
+    times = []
+    for _ in range(5):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
 def check_speed(work: Path, found: Found) -> None:
     """Episodes at the paper's sizes with random weights: time, how busy the GPU is, launches, waits, memory."""
+    from scripts.bench.__main__ import bench_class, parse_options
     from scripts.bench.timing import timed
 
     for words in ("classification --classes 200 1000", "retrieval", "captioning --steps 4"):
         task, *options = words.split()
-        bench = bench_of(task, *options)
+        bench = bench_class(task)(parse_options(task, ["--size", "B16", "--device", "cuda", "--no-memory", *options]))
         for case in bench.cases():
             steps = bench.options.steps
             try:
@@ -223,7 +212,8 @@ def _profiled(work: Callable[[], Any]) -> Found:
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
-        clock(work)
+        work()
+        torch.cuda.synchronize()
     calls = collections.Counter(event.name for event in profiler.events() if event.name.startswith("cuda"))
     times: dict[str, list[float]] = collections.defaultdict(list)
     for event in profiler.events():

@@ -19,7 +19,6 @@ from clipscore.data.caption_layouts import NOCAPS_DOMAINS, NOCAPS_FILE, find_lay
 from scripts.fetch.manifest import NOCAPS_FILES
 from scripts.runs.process import messages
 
-DONE, REFUSED = 0, 2  # exit codes
 NEEDED = ("file_name", "coco_url", "domain")  # of each image in the official file
 
 log = logging.getLogger("scripts.nocaps")  # __name__ is __main__ under python -m
@@ -93,11 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print_text(text.removesuffix("\n"))
         except (ValueError, OSError) as error:
             log.error("error: %s", error)
-            return REFUSED
+            return 2
         num_listed = Counter(image["domain"] for image in listed)
         for domain, number in Counter(image["domain"] for image in images).items():
             log.info("%s: %d of %d images listed", domain, num_listed[domain], number)
-        return DONE
+        return 0
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from captioning.build import language_model_digest, load_language_model
 from captioning.checkpoints import CHECKPOINT, LM_KEYS, MAPPER_KEYS
 from captioning.training.config import TrainConfig
 from captioning.training.feature_files import CaptionFeatures, load_features
-from captioning.training.train import Report, Training, fresh_captioner, train
+from captioning.training.train import Report, Training, fresh_captioner
 from clipscore.cli import DONE, REFUSED, USER_ERRORS
 from clipscore.config.fields import RunConfig
 from clipscore.config.load import available_configs, load_config
@@ -59,14 +59,12 @@ class TrainingFolder:
         if state["identity"]["limit"] != self.identity["limit"]:
             found.append(f"limit is {state['identity']['limit']} there and {self.identity['limit']} here")
         if found:
-            raise ValueError(
-                f"{self.path} holds another training: {'; '.join(found)}. Give name=OTHER, or delete the folder"
-            )
+            differing = "; ".join(found)
+            raise ValueError(f"{self.path} holds another training: {differing}. Give name=OTHER, or delete the folder")
         return state
 
-    def begin(self, training: Training) -> int:
-        """See `captioning.training.train.Record`."""
-        state = self.check()
+    def begin(self, state: dict[str, Any], training: Training) -> int:
+        """Go back to the end of the last whole epoch, by the state from `check`; the epoch's number, 0 at first."""
         with open(self.path / LOSSES, "ab") as file:
             file.truncate(state.get("bytes", 0))
         if not state:
@@ -105,16 +103,11 @@ def _save(state: Mapping[str, Any], path: Path) -> None:
     os.replace(draft, path)
 
 
-def read_losses(folder: Path) -> list[Report]:
-    """The lines of losses.jsonl."""
-    return [json.loads(line) for line in (folder / LOSSES).read_text(encoding="utf-8").splitlines()]
-
-
 def epoch_losses(folder: Path) -> list[float]:
-    """Mean loss of each epoch, nats per token."""
+    """Mean loss of each epoch, nats per token, from losses.jsonl."""
     totals: dict[int, list[float]] = {}
-    for line in read_losses(folder):
-        total = totals.setdefault(int(line["epoch"]), [0.0, 0.0])
+    for line in map(json.loads, (folder / LOSSES).read_text(encoding="utf-8").splitlines()):
+        total = totals.setdefault(line["epoch"], [0.0, 0.0])
         total[0] += line["loss"] * line["updates"]
         total[1] += line["updates"]
     return [total / count for total, count in totals.values()]
@@ -127,42 +120,26 @@ def check_policy(config: TrainConfig, features: CaptionFeatures) -> None:
     except FileNotFoundError:
         log.warning("the weights of %s are not there, so the features are taken to be its own", config.policy)
         return
+    found, policy = f"the features in {config.features}", f"policy={config.policy}"
+    mend = "set policy to the CLIP that made them, or extract them again"
     if features.weights not in (None, clip.sha256):
-        raise ValueError(
-            f"the features in {config.features} are of a CLIP with sha256 {features.weights}, but policy="
-            f"{config.policy} has {clip.sha256}; set policy to the CLIP that made them, or extract them again"
-        )
-    if clip.feature_width != features.width:
-        raise ValueError(
-            f"the features in {config.features} have width {features.width}, but policy={config.policy} makes width "
-            f"{clip.feature_width}; set policy to the CLIP that made them"
-        )
-
-
-def find_features(config: TrainConfig) -> Path:
-    """The features' place: as given, or under output_root or data_root; FileNotFoundError with what was tried."""
-    given = Path(config.features).expanduser()
-    tried = [given, Path(config.output_root) / given, Path(config.data_root) / given]
-    found = next((path for path in tried if path.exists()), None)
-    if found is None:
-        raise FileNotFoundError(
-            f"no features at {' or '.join(str(path.absolute()) for path in dict.fromkeys(tried))}; make them with "
-            "scripts/captioning/extract_coco.sh, or give features=FILE.pkl, the released pickle"
-        )
-    return found
+        of = f"{found} are of a CLIP with sha256 {features.weights}"
+        raise ValueError(f"{of}, but {policy} has {clip.sha256}; {mend}")
+    if (width := clip.feature_width) != features.width:
+        raise ValueError(f"{found} have width {features.width}, but {policy} makes width {width}; {mend}")
 
 
 def run_training(config: TrainConfig) -> Path:
-    """One training from its configuration to its summary; returns the folder.
+    """One training from its configuration to its summary, from where an earlier call was stopped; returns the folder.
 
-    FileNotFoundError: no features, or no language model; ValueError: features of another CLIP, a shard, and all that
-    `train` refuses.
+    The numbers are those of a call that was not stopped. FileNotFoundError: no features, or no language model;
+    ValueError: features of another CLIP, a shard, and all that `Training` refuses.
     """
     if config.shard is not None:
         raise ValueError(f"a training has no shards, got shard={config.shard}; leave it out")
     device = choose_device(config.device)
     dtype = autocast_dtype(config.precision, device)
-    features = load_features(find_features(config))
+    features = load_features(config.features, [config.output_root, config.data_root])
     check_policy(config, features)
     with RunFolder(config) as folder, log_file(folder.path / "log.txt"):
         prepare_torch(config.num_threads, config.device)
@@ -170,10 +147,14 @@ def run_training(config: TrainConfig) -> Path:
         fingerprint = {"features": features.digest, "language_model": language_model_digest(lm, tokenizer)}
         fingerprint["computed_in"] = str(dtype or torch.float32)
         files = TrainingFolder(folder.path, config, fingerprint)
-        files.check()
+        state = files.check()
         captioner = fresh_captioner(config, features.width, lm.to(device), tokenizer, dtype)
+        training = Training(config, captioner, features)
         folder.begin(fingerprint, describe_environment(config.device), {})
-        train(config, captioner, features, files)
+        for epoch in range(files.begin(state, training) + 1, config.epochs + 1):
+            for report in training.run_epoch(epoch):
+                files.write(report)
+            files.finish_epoch(epoch, training)
         folder.finish({"dataset": config.dataset, "name": config.name, "loss": epoch_losses(folder.path)})
         log.info("wrote %s", folder.path / CHECKPOINT)
         return folder.path

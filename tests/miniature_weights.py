@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
 
 from captioning.mapper import build_mapper
-from clipscore.models.files import CHECKSUMS, file_sha256
+from clipscore.models.files import CHECKSUMS, file_digest
 from tests.golden_files import Golden
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -50,7 +50,7 @@ def build(root: Path) -> None:
         _save(root / file, {"state_dict": {f"clip_project.{key}": value for key, value in mapper.items()}, "epoch": 9})
     torch.set_rng_state(generator_state)
     listed = [*sorted((root / "clip").iterdir()), root / "opt-125m/pytorch_model.bin"]
-    lines = [f"{file_sha256(file)}  {file.relative_to(root).as_posix()}\n" for file in listed]
+    lines = [f"{file_digest(file)}  {file.relative_to(root).as_posix()}\n" for file in listed]
     (root / CHECKSUMS).write_text("".join(lines))
 
 

@@ -104,9 +104,17 @@ def _link(data_root: Path, files: Sequence[Path]) -> None:
         os.link(pictures[number % len(pictures)], file)
 
 
-def _write(path: Path, content: Any) -> None:
+def write(path: Path, content: Any) -> Path:
+    """A text, or anything else as JSON, with the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content), encoding="utf-8")
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def touch(root: Path, *files: str) -> None:
+    """Empty files."""
+    for file in files:
+        write(root / file, "")
 
 
 # ------------------------------------------------------------------------------------------------ classification
@@ -132,7 +140,7 @@ def _split_set(name: str, layout: SplitLayout, folder: str, images: str, data_ro
     start = _FOLDERS_IN.get(name, "")
     entries = [[f"{start}image_{label}.jpg", label, words] for label, words in enumerate(class_names(name))]
     unseen = [[f"unseen/{path}", label, words] for path, label, words in entries]
-    _write(data_root / folder / layout.split_file, {"train": unseen, "val": [], "test": entries})
+    write(data_root / folder / layout.split_file, {"train": unseen, "val": [], "test": entries})
     _link(data_root, [data_root / folder / images / path for path, *_ in entries])
 
 
@@ -172,7 +180,7 @@ def _lists(file: str, prefix: str, images: Callable[[str], list[str]], root: str
             numbers = {image: f"coco_{int(Path(image).stem[-5:])}" for image, _ in named}
             rows = [(text, image) for image, texts in named for text in texts]
             content = [{"caption": text, "image": prefix + image, "image_id": numbers[image]} for text, image in rows]
-        _write(data_root / file.format(split=split), content)
+        write(data_root / file.format(split=split), content)
         _link(data_root, [data_root / root / image for image, _ in named])
 
 
@@ -185,7 +193,7 @@ def _karpathy(file: str, images: Callable[[str], list[str]], root: str, data_roo
             entry = {"filename": name, "split": split, "sentences": sentences, "imgid": len(entries)}
             entries.append(entry | ({"filepath": folder, "cocoid": int(name[-9:-4])} if folder else {}))
         _link(data_root, [data_root / root / image for image in images(split)])
-    _write(data_root / file, {"images": entries, "dataset": Path(file).stem})
+    write(data_root / file, {"images": entries, "dataset": Path(file).stem})
 
 
 def _nocaps_images() -> list[tuple[str, str]]:
@@ -199,7 +207,7 @@ def _nocaps_official(place: str, images: str, data_root: Path) -> None:
         content["images"].append({"id": number, "file_name": name, "domain": domain, "coco_url": address})
         for k, text in enumerate(_captions(number, 10)):
             content["annotations"].append({"id": 10 * number + k, "image_id": number, "caption": text})
-    _write(data_root / "nocaps" / place / NOCAPS_FILE, content)
+    write(data_root / "nocaps" / place / NOCAPS_FILE, content)
     _link(data_root, [data_root / "nocaps" / images / name for name, _ in _nocaps_images()])
 
 
@@ -207,7 +215,7 @@ def _nocaps_lists(place: str, images: str, data_root: Path) -> None:
     for domain, size in zip(NOCAPS_DOMAINS, (417, 2670, 1413), strict=True):
         numbered = [(number, name) for number, (name, found) in enumerate(_nocaps_images()) if found == domain]
         content = [{"image": name, "caption": _captions(n, 10), "image_id": n} for n, name in numbered]
-        _write(data_root / "nocaps" / place / f"nocaps_val_{size}_{domain}.json", content)
+        write(data_root / "nocaps" / place / f"nocaps_val_{size}_{domain}.json", content)
     _link(data_root, [data_root / "nocaps" / images / name for name, _ in _nocaps_images()])
 
 

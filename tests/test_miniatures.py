@@ -13,7 +13,8 @@ from classification.prompt_learner import load_prompt_start
 from clipscore.data.caption_layouts import NOCAPS_DOMAINS
 from clipscore.data.caption_sets import find_captions
 from clipscore.data.images import open_image
-from clipscore.models.load import OPENAI_NAMES, check_clip, load_clip
+from clipscore.models.files import OPENAI_NAMES, check_clip
+from clipscore.models.load import load_clip
 from tests import miniature_weights, miniatures
 
 CLASSIFICATION = [(name, words, make) for name in dataset_layouts.LAYOUTS for words, make in miniatures.layouts(name)]

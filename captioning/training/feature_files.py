@@ -9,7 +9,7 @@ Source: official caption/extractor_pickle.py writes the pickles.
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -121,20 +121,23 @@ def read_index(folder: Path) -> FeatureIndex:
         raise ValueError(f"{folder / INDEX} is damaged ({error}); extract the features again") from error
 
 
-def load_features(path: Path) -> CaptionFeatures:
-    """Read a folder of ours, or an officially released pickle. Nothing pickled is executed.
+def load_features(place: str | Path, roots: Sequence[str | Path] = ()) -> CaptionFeatures:
+    """Read a folder of ours, or an officially released pickle, as it is given or under one of the roots.
 
-    FileNotFoundError, or ValueError for no features, features of some rows only, or parts that do not go together.
+    Nothing pickled is executed. FileNotFoundError, or ValueError for no features, features of some rows only, or parts
+    that do not go together.
     """
-    path = Path(path).expanduser()
+    tried = [Path(root, Path(place).expanduser()) for root in ("", *roots)]
+    path = next(filter(Path.exists, tried), None)
+    how = "make them with scripts/captioning/extract_coco.sh, or give the released pickle, a .pkl file"
+    if path is None:
+        shown = " or ".join(str(path.absolute()) for path in dict.fromkeys(tried))
+        raise FileNotFoundError(f"no features at {shown}; {how}")
     if path.is_file() and path.suffix in PICKLES:
         return _check(_from_pickle(path), path)
-    if path.is_dir() and (path / INDEX).is_file():
+    if (path / INDEX).is_file():
         return _check(_from_folder(path), path)
-    how = "make them with `python -m captioning.features`, or get the released pickle"
-    if path.exists():
-        raise ValueError(f"{path} holds no features: expected a folder with {INDEX}, or a .pkl file; {how}")
-    raise FileNotFoundError(f"no features at {path.absolute()}; {how}")
+    raise ValueError(f"{path} holds no features: expected a folder with {INDEX}, or a .pkl file; {how}")
 
 
 def _from_folder(folder: Path) -> CaptionFeatures:
@@ -148,10 +151,8 @@ def _from_folder(folder: Path) -> CaptionFeatures:
 def _shards(folder: Path, kind: Kind, index: FeatureIndex) -> Iterator[Tensor]:
     missing = missing_shards(folder, kind, index)
     if missing or not index.captions:
-        raise ValueError(
-            f"{folder} lacks {len(missing)} of {len(index.starts(kind))} shards of {kind}; give the command that made "
-            "it once more, it goes on from there"
-        )
+        counts = f"{folder} lacks {len(missing)} of {len(index.starts(kind))} shards of {kind}"
+        raise ValueError(f"{counts}; give the command that made it once more, it goes on from there")
     for start in index.starts(kind):
         path = shard_path(folder, kind, start, index)
         try:

@@ -7,7 +7,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -117,26 +117,24 @@ def fresh_captioner(
 
 
 class Training:
-    """All that moves while a mapper is trained, but for random numbers: each epoch has generators of its own."""
+    """All that moves while a mapper is trained, but for random numbers: each epoch has generators of its own.
 
-    def __init__(self, captioner: Captioner, config: TrainConfig, num_iterations: int) -> None:
-        self.captioner = captioner
+    ValueError for fewer captions than a batch, or no image features; see `TrainingSet`.
+    """
+
+    def __init__(self, config: TrainConfig, captioner: Captioner, features: CaptionFeatures) -> None:
+        self.config, self.captioner, self.data = config, captioner, TrainingSet(config, features, captioner)
+        self.num_batches = len(self.data) // config.batch  # official: what is left of an epoch is not used
+        if self.num_batches == 0:
+            raise ValueError(f"{len(self.data)} captions are less than one batch of {config.batch}; lower batch")
         self.optimizer, self.schedule = build_optimizer(
-            captioner, config.lr, config.weight_decay, config.eps, config.warmup, num_iterations
+            captioner, config.lr, config.weight_decay, config.eps, config.warmup, config.epochs * self.num_batches
         )
         is_fp16 = captioner.autocast_dtype == torch.float16
         self.scaler = torch.amp.GradScaler(captioner.device.type, init_scale=SCALE, enabled=is_fp16)
         self._parts = {
             "mapper": captioner.mapper, "optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler
         }  # fmt: skip
-
-    def update(self, loss: Tensor) -> None:
-        """One step against the gradient of the loss."""
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.schedule.step()
 
     def state_dict(self) -> dict[str, Any]:
         """What a later process needs to go on with the same numbers."""
@@ -147,63 +145,38 @@ class Training:
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
 
+    def run_epoch(self, epoch: int) -> Iterator[Report]:
+        """One pass over the captions in a new order; a report every REPORT_STEPS updates, and after the last.
 
-class Record(Protocol):
-    """Where a training is written down; see `scripts.train_mapper.TrainingFolder`."""
-
-    def begin(self, training: Training) -> int: ...  # back to the last finished epoch; its number, 0 at first
-
-    def write(self, report: Report) -> None: ...  # the mean loss of some updates
-
-    def finish_epoch(self, epoch: int, training: Training) -> None: ...  # keep the state
-
-
-def train(config: TrainConfig, captioner: Captioner, features: CaptionFeatures, record: Record) -> None:
-    """Train the mapper, from where an earlier call was stopped; the numbers are those of a call that was not.
-
-    Raises:
-        ValueError: fewer captions than a batch, or no image features; see `TrainingSet`.
         FloatingPointError: the loss is not finite.
-    """
-    data = TrainingSet(config, features, captioner)
-    num_batches = len(data) // config.batch  # as in the official code, what is left of an epoch is not used
-    if num_batches == 0:
-        raise ValueError(f"{len(data)} captions are less than one batch of {config.batch}; lower batch")
-    training = Training(captioner, config, config.epochs * num_batches)
-    for epoch in range(record.begin(training) + 1, config.epochs + 1):
+        """
+        config, captioner, data = self.config, self.captioner, self.data
+        order = torch.randperm(len(data), generator=_generator(config.seed, epoch, "order"))
+        batches = order[: self.num_batches * config.batch].split(config.batch)
+        noise, total, count = _generator(config.seed, epoch, "noise"), torch.zeros((), device=captioner.device), 0
         captioner.train()
-        for report in _epoch(config, training, data, epoch, num_batches):
-            record.write(report)
-        captioner.eval()
-        record.finish_epoch(epoch, training)
-
-
-def _epoch(
-    config: TrainConfig, training: Training, data: TrainingSet, epoch: int, num_batches: int
-) -> Iterator[Report]:
-    """One pass over the captions in a new order; a report every REPORT_STEPS updates, and after the last."""
-    captioner = training.captioner
-    order = torch.randperm(len(data), generator=_generator(config.seed, epoch, "order"))
-    noise, total, count = _generator(config.seed, epoch, "noise"), torch.zeros((), device=captioner.device), 0
-    title = f"epoch {epoch}/{config.epochs}"
-    with tqdm(desc=title, total=num_batches, dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar:
-        for number, chosen in enumerate(order[: num_batches * config.batch].split(config.batch), start=1):
+        bar = tqdm(batches, f"epoch {epoch}/{config.epochs}", dynamic_ncols=True, disable=not sys.stderr.isatty())
+        for number, chosen in enumerate(bar, start=1):
             features, tokens, mask = (part.to(captioner.device) for part in data.batch(chosen, captioner.pad))
             if config.kind == "capdec":
                 features = noise_injection(
                     features, config.noise_variance, noise, config.uniform_ball, not config.normalize_prefix
                 )
             loss = training_loss(captioner, features, tokens, mask)
-            training.update(loss)
+            self.optimizer.zero_grad()
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.schedule.step()
             total, count = total + loss.detach(), count + 1
-            bar.update()
-            if count == REPORT_STEPS or number == num_batches:
+            if count == REPORT_STEPS or number == self.num_batches:
                 mean = float(total) / count
                 if not math.isfinite(mean):
                     raise FloatingPointError(f"epoch {epoch}, update {number}: loss {mean}; lower lr or use fp32")
                 bar.set_postfix(loss=f"{mean:.3f}")
                 yield {"epoch": epoch, "update": number, "updates": count, "loss": mean}
                 total, count = torch.zeros_like(total), 0
+        captioner.eval()
 
 
 def _generator(seed: int, epoch: int, what: str) -> torch.Generator:

@@ -7,7 +7,7 @@ from pathlib import Path
 from classification.data.class_names import class_names, wnids
 from classification.data.labelled_images import LabelledImage, LabelledImages, Listed
 from classification.data.layouts import FolderLayout
-from clipscore.data.checks import IMAGE_SUFFIXES, file_names, list_some, not_found, relative, subfolders, what_is_there
+from clipscore.data.checks import IMAGE_SUFFIXES, file_names, list_some, not_found, relative, subfolders
 
 _WNID = re.compile(r"n\d{8}", re.IGNORECASE)
 _NUMBER = re.compile(r"\d{1,4}")
@@ -19,22 +19,15 @@ def find_imagenet_set(name: str, data_root: Path, layout: FolderLayout) -> Label
     FileNotFoundError with every path tried; ValueError for images that lie flat, and for folders of another set.
     """
     root, folders = _class_root(name, data_root, layout)
-    names = class_names(name)
-    labels = {wnid: label for label, wnid in enumerate(wnids(name))}
-    kind = "wnid folders"
+    names, classes, kind = class_names(name), wnids(name), "wnid folders"
     numbers = [folder for folder in folders if _NUMBER.fullmatch(folder)]
-    if name == "imagenet_v2" and numbers:
-        labels = {str(label): label for label in range(len(names))}
-        kind = "folders named by label"
     _check_kind(name, root, folders, numbers, len(names))
-    images, faults = list_class_folders(name, root, folders, labels)
+    if numbers:
+        classes, kind = [str(label) for label in range(len(names))], "folders named by label"
+    images, faults = list_class_folders(name, root, folders, classes)
     if not faults and len(images) != layout.num_images:
-        faults = [
-            ValueError(
-                f"{root}: {len(images):,} images, published are {layout.num_images:,}; unpack the original archive "
-                f"again ({layout.source})"
-            )
-        ]
+        counts = f"{root}: {len(images):,} images, published are {layout.num_images:,}"
+        faults = [ValueError(f"{counts}; unpack the original archive again ({layout.source})")]
     found = f"{relative(root, data_root)} ({kind})"
     return LabelledImages(name, root, found, names, images, layout.num_images, tuple(faults))
 
@@ -51,74 +44,62 @@ def _class_root(name: str, data_root: Path, layout: FolderLayout) -> tuple[Path,
         if any(found.values()):
             return max(found.items(), key=lambda item: len(item[1]))
     for root in folders:
-        num_flat = len(image_files(root))
-        if num_flat:
+        if num_flat := len(image_files(root)):
             raise ValueError(
-                f"{root}: {num_flat} images lie flat in this folder, but {name} needs one folder per class (n01440764, "
-                "...), which is where the labels come from; sort them into class folders, for ImageNet's validation "
-                "images with the script valprep.sh of soumith/imagenetloader.torch"
+                f"{root}: {num_flat} images lie flat here, but the labels of {name} come from one folder per class "
+                "(n01440764, ...); sort them, ImageNet's with valprep.sh of soumith/imagenetloader.torch"
             )
-
-    def state(path: Path) -> str:
-        return " (there, but holds no class folders)" if path.is_dir() else what_is_there(path, "folder")
-
-    raise not_found(f"data set {name} not found", tried, state, data_root, f"get the data from {layout.source}")
+    raise not_found(f"data set {name} not found", tried, "folder", data_root, f"get the data from {layout.source}")
 
 
 def _check_kind(name: str, root: Path, folders: Sequence[str], numbers: Sequence[str], num_classes: int) -> None:
     """Folders named by wnid and by label number: both are in use, a mixture has no meaning."""
-    named = [folder for folder in folders if _WNID.fullmatch(folder)]
+    named = sorted(folder for folder in folders if _WNID.fullmatch(folder))
+    by_number = f"{root}: {len(numbers)} class folders are named by number{list_some(sorted(numbers, key=int))}"
     if numbers and named:
-        raise ValueError(
-            f"{root}: {len(named)} class folders are named by wnid{list_some(sorted(named))} and {len(numbers)} by "
-            f"number{list_some(sorted(numbers))}; two data sets were unpacked into one folder: unpack {name} into one "
-            "of its own"
-        )
+        raise ValueError(f"{by_number}, {len(named)} by wnid{list_some(named)}; unpack {name} into a folder of its own")
     if numbers and name != "imagenet_v2":
         raise ValueError(
-            f"{root}: {len(numbers)} class folders are named by number{list_some(sorted(numbers, key=int))}, expected "
-            f"wnids ({wnids(name)[0]}, ...); numbers are ImageNet-V2's way: unpack the original archive of {name} "
-            "here, or give each folder the wnid of its class"
+            f"{by_number}, expected wnids ({wnids(name)[0]}, ...); unpack the original archive of {name} here, or give "
+            "each folder the wnid of its class"
         )
     if str(num_classes) in numbers and "0" not in numbers:
         raise ValueError(
-            f"{root}: the class folders are numbered from 1 to {num_classes}, expected 0 to {num_classes - 1}, the "
-            "labels; taken as they are, every image would have its neighbour's label: unpack the original archive, or "
-            "rename each folder to its number less 1, beginning with 1"
+            f"{root}: class folders are numbered from 1 to {num_classes}, expected 0 to {num_classes - 1}, the labels; "
+            "unpack the original archive, or rename each folder to its number less 1, beginning with 1"
         )
 
 
-def list_class_folders(name: str, root: Path, folders: Sequence[str], labels: dict[str, int]) -> Listed:
+def list_class_folders(name: str, root: Path, folders: Sequence[str], classes: Sequence[str]) -> Listed:
     """All images of the class folders in a root, in the order of the folders' names, and what is missing.
 
-    `folders` are those that exist; they stand for a class of `labels`, {class folder: label}, in upper and lower case.
+    `folders` are those that exist; each stands for one of the `classes`, in label order, or for one in capitals.
     ValueError for folders that are no class, or no images at all.
     """
+    labels = {folder: label for label, folder in enumerate(classes)}
     class_of = {folder: folder if folder in labels else folder.lower() for folder in folders}
     twins = {folder for folder in folders if class_of[folder] != folder and class_of[folder] in class_of}
     surplus = sorted(folder for folder in folders if class_of[folder] not in labels or folder in twins)
-    missing = sorted(labels.keys() - {class_of[folder] for folder in folders})
+    missing = sorted(labels.keys() - set(class_of.values()))
     faults: list[Exception] = []
     if surplus or missing:
         shown = [folder + ": a file, expected a folder" * (root / folder).is_file() for folder in missing]
-        of_others = ValueError(
-            f"{root}: the class folders are not those of {name}: expected {len(labels)}, found {len(folders)}; "
-            f"{len(missing)} missing{list_some(shown)}; {len(surplus)} surplus"
-            f"{list_some(surplus)}; unpack the data again{', or move what does not belong there' if surplus else ''}"
+        fault = (
+            f"{root}: not the class folders of {name}: expected {len(labels)}, found {len(folders)}; {len(missing)} "
+            f"missing{list_some(shown)}; {len(surplus)} surplus{list_some(surplus)}; unpack the data again"
         )
         if surplus:
-            raise of_others
-        faults.append(of_others)
+            raise ValueError(f"{fault}, or move what does not belong there")
+        faults.append(ValueError(fault))
     files = {folder: image_files(root / folder) for folder in sorted(folders)}
-    empty = [folder for folder, found in files.items() if not found]
-    if empty:
-        without = ValueError(
+    if empty := [folder for folder, found in files.items() if not found]:
+        fault = (
             f"{root}: {len(empty)} of {len(files)} class folders hold no images{list_some(empty)}; images must lie "
             f"directly in their class folder and end in {' '.join(IMAGE_SUFFIXES)} (any case); unpack the data again"
         )
         if len(empty) == len(files):
-            raise without
-        faults.append(without)
+            raise ValueError(fault)
+        faults.append(ValueError(fault))
     images = [
         LabelledImage(f"{folder}/{file}", root / folder / file, labels[class_of[folder]])
         for folder, found in files.items()

@@ -41,14 +41,11 @@ def class_names(dataset: str) -> list[str]:
 
 
 def read_class_names(path: Path, folders: list[str]) -> dict[str, str]:
-    """Read a .txt or .json file of class names for the class folders that exist. -> {folder: class name}
+    """Read the class names of the class folders that exist. -> {folder: class name}; the n-th entry is label n
 
-    Three forms are read: `<folder> <class name>` on each line, in label order (the first word of every line is a
-    folder); one class name per line, in the order of the sorted folders; json, a list in the order of the sorted
-    folders or an object {folder: class name} in label order.
-
-    The n-th entry is label n. Folders may be missing or surplus, except in plain lists. ValueError for unreadable json,
-    a repeated folder, a mixture of the forms, or a list of the wrong length.
+    The file has `<folder> <class name>` on each line, or is a json object of these; or it has one class name on each
+    line, or is a json list of these, in the order of the sorted folders and of their number. ValueError for unreadable
+    json, a repeated folder, a mixture of the forms, or a list of the wrong length.
     """
     if path.suffix.lower() == ".json":
         content = read_json(path)
@@ -79,8 +76,6 @@ def _folder_lines(path: Path, lines: list[str], folders: list[str]) -> dict[str,
 
 def _plain_list(path: Path, names: list[str], folders: list[str]) -> dict[str, str]:
     if len(names) != len(folders):
-        raise ValueError(
-            f"{path}: {len(names)} class names for {len(folders)} class folders; write one name per folder, in the "
-            "order of the sorted folders, or '<folder> <class name>' on each line"
-        )
+        counts = f"{path}: {len(names)} class names for {len(folders)} class folders"
+        raise ValueError(f"{counts}; write one per folder, sorted by folder, or '<folder> <class name>' on each line")
     return dict(zip(sorted(folders), names, strict=True))

@@ -4,37 +4,23 @@ Everything is checked before the first image is opened: folders against classes,
 against the published ones.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from classification.config import DatasetFiles
 from classification.data import layouts
 from classification.data.class_folders import find_imagenet_set, image_files, list_class_folders
 from classification.data.class_names import read_class_names
 from classification.data.labelled_images import LabelledImage, LabelledImages
 from classification.data.layouts import FolderLayout, find_layout
 from classification.data.split_files import find_split_set, listed_set, names_in_split, read_split
-from clipscore.data.checks import (
-    choose_name,
-    describe_styles,
-    explain_permission_error,
-    file_not_found,
-    raise_or_warn,
-    relative,
-    resolve,
-    subfolders,
-)
-
-if TYPE_CHECKING:
-    from classification.config import DatasetFiles
+from clipscore.data import checks
 
 __all__ = ["LabelledImage", "LabelledImages", "find_dataset"]
 
 _DEMO_SPLIT = "split_zhou_Demo.json"
 
 
-@explain_permission_error()
+@checks.explain_permission_error()
 def find_dataset(
     name: str, data_root: Path, files: DatasetFiles | None = None, partial: bool = False
 ) -> LabelledImages:
@@ -42,23 +28,21 @@ def find_dataset(
 
     Args:
         name: a built-in id or its official letter, in any case (`imagenet_a`, `A`, `imagenet_c/fog/3`, `dtd`,
-            `demo/sketch`), or any other name together with `files`.
+            `demo/sketch`), or any other name together with `files`, which say where the user's own set lies.
         data_root: folder that holds the built-in data sets.
-        files: where the user's own data set lies.
-        partial: go on without the class folders and images that are missing, and with another number of images than
-            the published one. Labels stay those of all classes.
+        partial: go on without class folders and images that are missing, and with another number than the published
+            one; labels stay those of all classes.
 
     Raises:
         ValueError: unknown name; class folders, split file, class names or counts that do not fit; no images.
-        FileNotFoundError: the data, or a listed image, is not there; every path tried is named.
-        PermissionError: a file or folder of it may not be read.
+        FileNotFoundError, PermissionError: the data, or a listed image, is not there, or may not be read.
 
     Source: paper Sec. 4.1; official TPT/data/datautils.py and fewshot_datasets.py.
     """
     data_root = Path(data_root).expanduser()
-    name = choose_name(name, layouts, files is not None)
+    name = checks.choose_name(name, layouts, files is not None)
     data = _built_in_set(name, data_root) if files is None else _own_set(name, data_root, files)
-    raise_or_warn(data.faults, partial)
+    checks.raise_or_warn(data.faults, partial)
     return data
 
 
@@ -80,35 +64,29 @@ def _demo_set(name: str, data_root: Path) -> LabelledImages:
     if names_file.is_file():
         return _own_folders(name, data_root, folder, names_file)
     mend = "`bash scripts/quickstart.sh` draws them; then give data_root=output/demo_data"
-    tried, mend = [split_file, names_file], describe_styles(folder.parent) + mend
-    raise file_not_found(f"data set {name} not found", tried, data_root, mend)
+    tried, mend = [split_file, names_file], checks.describe_styles(folder.parent) + mend
+    raise checks.not_found(f"data set {name} not found", tried, "file", data_root, mend)
 
 
 def _own_set(name: str, data_root: Path, files: DatasetFiles) -> LabelledImages:
-    root = resolve(files.images, data_root, "dataset_files.images", "folder")
+    root = checks.resolve(files.images, data_root, "dataset_files.images", "folder")
     if files.class_names and files.split_file:
-        raise ValueError(
-            "dataset_files: got class_names and split_file, expected one of them; a split file holds the class names"
-        )
+        raise ValueError("dataset_files: got class_names and split_file, expected one; a split file has class names")
     if files.split_file:
-        split_file = resolve(files.split_file, data_root, "dataset_files.split_file", "json file")
+        split_file = checks.resolve(files.split_file, data_root, "dataset_files.split_file", "json file")
         entries = read_split(split_file, files.split)
         return listed_set(name, data_root, split_file, [root], names_in_split(split_file), entries)
-    names_file = None
-    if files.class_names:
-        names_file = resolve(files.class_names, data_root, "dataset_files.class_names", "file")
+    names = files.class_names
+    names_file = checks.resolve(names, data_root, "dataset_files.class_names", "file") if names else None
     return _own_folders(name, data_root, root, names_file)
 
 
 def _own_folders(name: str, data_root: Path, root: Path, names_file: Path | None) -> LabelledImages:
-    folders = subfolders(root)
+    folders = checks.subfolders(root)
     if not folders:
-        raise ValueError(
-            f"{root}: no class folders (images directly in it: {len(image_files(root))}); put the images of each "
-            "class into a folder of its own, or give a split file"
-        )
+        found = f"{root}: no class folders (images directly in it: {len(image_files(root))})"
+        raise ValueError(f"{found}; put the images of each class into a folder of its own, or give a split file")
     name_of = read_class_names(names_file, folders) if names_file else {folder: folder for folder in folders}
-    labels = {folder: label for label, folder in enumerate(name_of)}
-    images, faults = list_class_folders(name, root, folders, labels)
-    layout = f"{relative(root, data_root)} (class folders" + (f", {names_file.name})" if names_file else ")")
+    images, faults = list_class_folders(name, root, folders, list(name_of))
+    layout = f"{checks.relative(root, data_root)} (class folders" + (f", {names_file.name})" if names_file else ")")
     return LabelledImages(name, root, layout, list(name_of.values()), images, faults=tuple(faults))

@@ -111,11 +111,9 @@ def canonical_name(name: str) -> str | None:
         return head if head in LAYOUTS and not rest else None
     if len(rest) == 2 and rest[0] in CORRUPTIONS and rest[1] in SEVERITIES:
         return "/".join([head, *rest])
-    nearest = difflib.get_close_matches(rest[0], CORRUPTIONS, n=1, cutoff=0) if rest else ["fog"]
-    raise ValueError(
-        f"data set {name!r}: expected imagenet_c/<corruption>/<severity 1-5>; nearest corruption: {nearest[0]}; "
-        f"valid: {', '.join(CORRUPTIONS)}"
-    )
+    [nearest] = difflib.get_close_matches(rest[0], CORRUPTIONS, n=1, cutoff=0) if rest else ["fog"]
+    near = f"nearest corruption: {nearest}; valid: {', '.join(CORRUPTIONS)}"
+    raise ValueError(f"data set {name!r}: expected imagenet_c/<corruption>/<severity 1-5>; {near}")
 
 
 def find_layout(name: str) -> FolderLayout | SplitLayout:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from classification.data.class_names import class_names
 from classification.data.labelled_images import LabelledImage, LabelledImages
 from classification.data.layouts import SplitLayout
-from clipscore.data.checks import check_repeated, file_not_found, fullest_root, list_some, read_json, relative
+from clipscore.data.checks import check_repeated, locate_images, not_found, read_json, relative
 
 
 class SplitEntry(NamedTuple):
@@ -70,9 +70,8 @@ def names_in_split(path: Path) -> list[str]:
     names: dict[int, str] = {}
     for entry in (_split_entry(path, entry) for split in splits if isinstance(split, list) for entry in split):
         if names.setdefault(entry.label, entry.class_name) != entry.class_name:
-            raise ValueError(
-                f"{path}: label {entry.label} has two class names, {names[entry.label]!r} and {entry.class_name!r}"
-            )
+            both = f"{names[entry.label]!r} and {entry.class_name!r}"
+            raise ValueError(f"{path}: label {entry.label} has two class names, {both}")
     if sorted(names) != list(range(len(names))):
         raise ValueError(f"{path}: {len(names)} labels, expected 0 to {len(names) - 1}, got {sorted(names)}")
     return [names[label] for label in range(len(names))]
@@ -84,7 +83,7 @@ def find_split_set(name: str, data_root: Path, layout: SplitLayout) -> LabelledI
     split_file = next((path for path in tried if path.is_file()), None)
     if split_file is None:
         mend = f"get the images and {layout.split_file} as told in {layout.source}"
-        raise file_not_found(f"data set {name} not found", tried, data_root, mend)
+        raise not_found(f"data set {name} not found", tried, "file", data_root, mend)
     names = class_names(name)
     entries = read_aircraft_split(split_file) if name == "aircraft" else read_split(split_file, "test")
     for entry in entries:
@@ -111,29 +110,16 @@ def listed_set(
 
     FileNotFoundError when none of them is there; ValueError for one that is listed more than once.
     """
-    check_repeated(split_file, [entry.path for entry in entries], "; get the original file")
-    nothing_there = f"data set {name}: {split_file} is there, the images it lists are not"
-    root, _, missing = fullest_root(roots, [[entry.path for entry in entries]], nothing_there)
-    faults: list[Exception] = []
-    if lost := [entry.path for entry in entries if entry.path in missing]:
-        faults.append(
-            FileNotFoundError(
-                f"{split_file}: {len(lost)} of {len(entries)} listed images are missing in {root}{list_some(lost)}; "
-                "unpack the images again"
-            )
-        )
-    if layout and len(entries) != layout.num_images:
-        faults.append(
-            ValueError(
-                f"{split_file}: lists {len(entries):,} test images, published are {layout.num_images:,}; get the "
-                f"original file as told in {layout.source}"
-            )
-        )
-    images = [
-        LabelledImage(entry.path, root / entry.path, entry.label) for entry in entries if entry.path not in missing
-    ]
+    listed = [entry.path for entry in entries]
+    check_repeated(split_file, listed, "; get the original file")
+    root, files, faults = locate_images(split_file, roots, [listed])
+    published = layout.num_images if layout else None
+    if layout and len(entries) != published:
+        counts = f"{split_file}: lists {len(entries):,} test images, published are {published:,}"
+        faults = (*faults, ValueError(f"{counts}; get the original file as told in {layout.source}"))
+    images = [LabelledImage(e.path, root / file, e.label) for e, file in zip(entries, files, strict=True) if file]
     found = f"{relative(root, data_root)} + {relative(split_file, data_root)}"
-    return LabelledImages(name, root, found, names, images, layout.num_images if layout else None, tuple(faults))
+    return LabelledImages(name, root, found, names, images, published, faults)
 
 
 def _plain(class_name: str) -> str:

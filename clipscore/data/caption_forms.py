@@ -7,6 +7,7 @@
 """
 
 import posixpath
+import reprlib
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +19,8 @@ _FORMS = (
     'and {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}'
 )
 JOIN_ENTRIES = ", expected one entry per image with all its captions; join the entries"
-_SHOWN_KEYS = 8
-_SHOWN_CHARACTERS = 60  # of a faulty value
+_SHORT = reprlib.Repr()
+_SHORT.maxdict, _SHORT.maxlist, _SHORT.maxstring = 8, 2, 60
 
 
 class Entry(NamedTuple):
@@ -46,7 +47,7 @@ def read_annotations(path: Path, split: str) -> tuple[str, list[Entry]]:
     elif _any_has(images, "sentences"):
         form, entries = f"Karpathy's form, split {split}", _read_karpathy(path, images, split)
     else:
-        raise ValueError(f"{path}: found {_described(content)}, which is no known form; {_FORMS}; convert the file")
+        raise ValueError(f"{path}: found {_shown(content)}, which is no known form; {_FORMS}; convert the file")
     if not entries:
         raise ValueError(f"{path}: the file lists no images; get it again")
     check_repeated(path, [posixpath.normpath(entry.image) for entry in entries], JOIN_ENTRIES)
@@ -63,11 +64,10 @@ def _read_list(path: Path, content: list) -> tuple[str, list[Entry]]:
     if not one_each:
         return "caption lists", entries
     grouped: dict[str, Entry] = {}  # at the place where the image is first named
-    captions = defaultdict(list)
     for entry in entries:
-        grouped.setdefault(entry.image, entry)
-        captions[entry.image] += entry.captions
-    return "one entry per caption", [e._replace(captions=tuple(captions[image])) for image, e in grouped.items()]
+        first = grouped.get(entry.image, entry._replace(captions=()))
+        grouped[entry.image] = first._replace(captions=first.captions + entry.captions)
+    return "one entry per caption", list(grouped.values())
 
 
 def _read_karpathy(path: Path, content: list, split: str) -> list[Entry]:
@@ -95,15 +95,12 @@ def _read_coco(path: Path, images: list, annotations: list) -> list[Entry]:
         captions[_stated_id(annotation.get("image_id"))].append(annotation.get("caption"))
     ids = [_stated_id(image.get("id")) for image in images]
     if None in ids:
-        where = f"{path}: entry {ids.index(None)} of images"
-        raise ValueError(f"{where} has no id, expected a number or a text; get the file again")
+        where = f"entry {ids.index(None)} of images"
+        raise ValueError(f"{path}: {where} has no id, expected a number or a text; get the file again")
     check_repeated(path, ids, JOIN_ENTRIES)
-    without_image = captions.keys() - set(ids)
-    if without_image:
-        raise ValueError(
-            f"{path}: captions without images: {len(without_image)} values of image_id are no id of an image"
-            f"{list_some(sorted(map(str, without_image)))}; restore the missing entries"
-        )
+    if unknown := sorted(map(str, captions.keys() - set(ids))):
+        counts = f"{len(unknown)} values of image_id are no id of an image{list_some(unknown)}"
+        raise ValueError(f"{path}: captions without images: {counts}; restore the missing entries")
     return [
         _entry(path, index, image.get("file_name"), captions.get(ids[index]), ids[index], image.get("domain"))
         for index, image in enumerate(images)
@@ -114,9 +111,7 @@ def _entry(path: Path, index: int, image: Any, captions: Any, image_id: Any, dom
     """A checked entry; faults are named with the place in the file."""
     where = f"{path}: entry {index}"
     if not isinstance(image, str) or not image.strip():
-        raise ValueError(
-            f"{where} has no image (got {_shown(image)}), expected the image's path; add it or drop the entry"
-        )
+        raise ValueError(f"{where} has no image (got {_shown(image)}), expected its path; add it or drop the entry")
     where += f" ({image})"
     if captions is None or captions == []:
         raise ValueError(f"{where} has no captions, expected at least one; add it or drop the entry")
@@ -137,9 +132,7 @@ def _stated_id(value: Any) -> int | str | None:
 def _objects(path: Path, where: str, entries: list) -> list[dict]:
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            raise ValueError(
-                f"{path}: entry {index} of {where} is {_shown(entry)}, expected an object; correct the entry"
-            )
+            raise ValueError(f"{path}: entry {index} of {where} is {_shown(entry)}, expected an object; correct it")
     return entries
 
 
@@ -147,18 +140,6 @@ def _any_has(entries: list, *keys: str) -> bool:
     return any(isinstance(entry, dict) and any(key in entry for key in keys) for entry in entries)
 
 
-def _described(content: Any) -> str:
-    """What a file holds, in words: types, and the keys of objects."""
-    if isinstance(content, list):
-        return f"a list of {len(content)}, the first being {_described(content[0])}" if content else "an empty list"
-    if not isinstance(content, dict):
-        return _shown(content)
-    lists = [f"{key} is {_described(content[key])}" for key in ("images", "annotations") if key in content]
-    keys = [str(key) for key in content]
-    more = ", ..." if len(keys) > _SHOWN_KEYS else ""
-    return f"an object with the keys {', '.join(keys[:_SHOWN_KEYS])}{more}" + "".join(f"; {text}" for text in lists)
-
-
 def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"{text[:_SHOWN_CHARACTERS]}{'...' if len(text) > _SHOWN_CHARACTERS else ''} ({type(value).__name__})"
+    """The beginning of a value, and its type."""
+    return f"{_SHORT.repr(value)} ({type(value).__name__})"

@@ -115,5 +115,5 @@ def find_layout(name: str) -> CaptionLayout:
 
 def unknown_name(name: str) -> ValueError:
     """The error for a data set id that is not built in."""
-    ids = {key: key for key in LAYOUTS} | ALIASES | {DEMO_SETS: f"{DEMO_SETS}/<style>"}
-    return unknown_data_set(name, ids, [*LAYOUTS, f"{DEMO_SETS}/<style>"], "annotations=FILE.json")
+    ids = {key: key for key in LAYOUTS} | {DEMO_SETS: f"{DEMO_SETS}/<style>"}
+    return unknown_data_set(name, ids | ALIASES, ids.values(), "annotations=FILE.json")

@@ -4,41 +4,17 @@ Everything is checked before the first image is opened: the entries of the annot
 published one, the md5 of known files, and that every listed image is there.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
-from clipscore.data import caption_layouts
+from clipscore.config.fields import CaptionFiles
+from clipscore.data import caption_layouts, checks
 from clipscore.data.caption_forms import JOIN_ENTRIES, Entry, read_annotations
-from clipscore.data.caption_layouts import (
-    DEMO_SETS,
-    NOCAPS_DOMAINS,
-    NOCAPS_FILE,
-    CaptionLayout,
-    Counts,
-    find_layout,
-)
-from clipscore.data.checks import (
-    check_repeated,
-    choose_name,
-    describe_styles,
-    explain_permission_error,
-    file_not_found,
-    fullest_root,
-    list_some,
-    raise_or_warn,
-    relative,
-    resolve,
-)
-
-if TYPE_CHECKING:
-    from clipscore.config.fields import CaptionFiles
+from clipscore.data.caption_layouts import DEMO_SETS, NOCAPS_DOMAINS, NOCAPS_FILE, CaptionLayout, Counts, find_layout
 
 _COCO_STEM = re.compile(r"COCO_.+_(\d+)")
 
@@ -80,7 +56,7 @@ def captions_fingerprint(data: CaptionedImages) -> str:
     return digest.hexdigest()
 
 
-@explain_permission_error()
+@checks.explain_permission_error()
 def find_captions(
     name: str, data_root: Path, files: CaptionFiles | None = None, split: str = "test", partial: bool = False
 ) -> CaptionedImages:
@@ -88,25 +64,21 @@ def find_captions(
 
     Args:
         name: a built-in id or an alias, in any case (`coco`, `MSCOCO`, `f30k`, `nocaps/in`, `demo_scenes/clean`), or
-            any other name together with `files`.
+            any other name together with `files`, the user's own with a split of their own.
         data_root: folder that holds the built-in data sets.
-        files: the user's own annotation file and image folder, with a split of their own.
         split: of a built-in set.
-        partial: go on without the images that are missing, with other counts than the published ones, and with a
-            changed annotation file.
+        partial: go on without missing images, with other counts than the published ones, and a changed annotation file.
 
     Raises:
-        ValueError: unknown name or split; an annotation file that is not of a known form, or not the published one;
-            faulty entries; other counts than the published ones.
-        FileNotFoundError: the annotation file, or a listed image, is not there; every path tried is named.
-        PermissionError: a file or folder of it may not be read.
+        ValueError: unknown name or split; an annotation file of no known form, or changed; faulty entries.
+        FileNotFoundError, PermissionError: the annotation file, or a listed image, is not there, or may not be read.
 
     Source: paper Tables 2 and 3; official caption/image_llm/datasets/coco_cap.py and caption/tools/convert_*_gt.py.
     """
     data_root = Path(data_root).expanduser()
-    name = choose_name(name, caption_layouts, files is not None)
+    name = checks.choose_name(name, caption_layouts, files is not None)
     data = _built_in_set(name, data_root, split) if files is None else _own_set(name, data_root, files)
-    raise_or_warn(data.faults, partial)
+    checks.raise_or_warn(data.faults, partial)
     return data
 
 
@@ -130,7 +102,7 @@ def _built_in_set(name: str, data_root: Path, split: str) -> CaptionedImages:
 def _unlike_published(
     annotations: Path, layout: CaptionLayout, split: str, entries: Sequence[Entry]
 ) -> list[Exception]:
-    """Most often a file that was cut to five captions per image."""
+    """Faults by count and md5, most often of a file that was cut to five captions per image."""
     faults, published = [], layout.published.get(split)
     found = Counts(len(entries), sum(len(entry.captions) for entry in entries))
     if published not in (None, found):
@@ -156,16 +128,16 @@ def _annotation_file(name: str, layout: CaptionLayout, data_root: Path, split: s
     tried = [data_root / folder / file for folder in layout.folders for file in files]
     if found := next((path for path in tried if path.is_file()), None):
         return found
-    styles = describe_styles(data_root / DEMO_SETS) if name.startswith(f"{DEMO_SETS}/") else ""
+    styles = checks.describe_styles(data_root / DEMO_SETS) if name.startswith(f"{DEMO_SETS}/") else ""
     what = f"data set {name}, split {split}: no annotation file"
-    raise file_not_found(what, tried, data_root, f"{styles}get the data from {layout.source}")
+    raise checks.not_found(what, tried, "file", data_root, f"{styles}get the data from {layout.source}")
 
 
 def _joined_nocaps(data_root: Path, folder: Path, split: str) -> CaptionedImages:
     """All of nocaps from the converted lists, one domain after the other."""
     parts = [_built_in_set(f"nocaps/{domain}", data_root, split) for domain in NOCAPS_DOMAINS]
     images = [image for part in parts for image in part.images]
-    check_repeated(folder, [image.id for image in images], JOIN_ENTRIES)
+    checks.check_repeated(folder, [image.id for image in images], JOIN_ENTRIES)
     layout = "; ".join(part.layout for part in parts)
     faults = tuple(fault for part in parts for fault in part.faults)
     published = find_layout("nocaps").published[split]
@@ -178,17 +150,15 @@ def _of_domain(annotations: Path, entries: list[Entry], domain: str) -> list[Ent
         return [entry._replace(domain=domain) for entry in entries]
     chosen = [entry for entry in entries if entry.domain == domain]
     if not chosen:
-        found = sorted({str(entry.domain) for entry in entries})
-        raise ValueError(
-            f"{annotations}: no image has the domain {domain!r}, found: {', '.join(found)}; get the original file"
-        )
+        found = ", ".join(sorted({str(entry.domain) for entry in entries}))
+        raise ValueError(f"{annotations}: no image has the domain {domain!r}, found: {found}; get the original file")
     return chosen
 
 
 def _own_set(name: str, data_root: Path, files: CaptionFiles) -> CaptionedImages:
-    annotations = resolve(files.annotations, data_root, "dataset_files.annotations", "json file")
+    annotations = checks.resolve(files.annotations, data_root, "dataset_files.annotations", "json file")
     images = files.images
-    root = resolve(images, data_root, "dataset_files.images", "folder") if images else annotations.parent
+    root = checks.resolve(images, data_root, "dataset_files.images", "folder") if images else annotations.parent
     form, entries = read_annotations(annotations, files.split)
     return _captioned_images(name, data_root, annotations, form, [root], entries)
 
@@ -201,20 +171,14 @@ def _captioned_images(
     names = [image.rpartition("/")[2] for image in listed]
     # Two listed images of one name would both become the same file.
     listings = [listed] if len(set(names)) < len(names) else [listed, names]
-    nothing_there = f"{annotations} lists {len(entries)} images, none of them is on disk"
-    root, files, missing = fullest_root(roots, listings, nothing_there)
+    root, files, faults = checks.locate_images(annotations, roots, listings)
     images = [
         CaptionedImage(entry.image, root / file, entry.captions, _image_id(entry), entry.domain)
         for entry, file in zip(entries, files, strict=True)
-        if file not in missing
+        if file
     ]
-    faults: tuple[Exception, ...] = ()
-    if lost := [image for image, file in zip(listed, files, strict=True) if file in missing]:
-        problem = f"{len(lost)} of {len(entries)} listed images are missing on disk{list_some(lost)}"
-        tried = ", ".join(map(str, roots))
-        faults = (FileNotFoundError(f"{annotations}: {problem}; tried under: {tried}; unpack the images again"),)
-    by_name = ", by file name" if files != listed else ""
-    layout = f"{relative(annotations, data_root)} ({form}), images in {relative(root, data_root)}{by_name}"
+    place = checks.relative(root, data_root) + ("" if {*files} <= {None, *listed} else ", by file name")
+    layout = f"{checks.relative(annotations, data_root)} ({form}), images in {place}"
     return CaptionedImages(name, root, annotations, layout, images, faults=faults)
 
 

@@ -5,20 +5,20 @@ Nothing is written into a data folder.
 
 import contextlib
 import difflib
+import itertools
 import json
 import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # of files that are taken for images
-GO_ON = "; or partial=true to go on with what is there"
 _SHOWN = 3  # names listed in a message; the rest is counted
 
 
@@ -47,9 +47,7 @@ def choose_name(name: str, layouts: ModuleType, has_own_files: bool) -> str:
     if canonical is None and not has_own_files:
         raise layouts.unknown_name(name)
     if canonical is not None and has_own_files:
-        raise ValueError(
-            f"data set {name!r} is built in ({canonical}); drop dataset_files, or choose another name for your own data"
-        )
+        raise ValueError(f"data set {name!r} is built in ({canonical}); drop dataset_files, or choose another name")
     return canonical or name
 
 
@@ -98,39 +96,39 @@ def file_names(folder: Path) -> set[str]:
         return {entry.name for entry in entries if entry.is_file()}
 
 
-def missing_files(root: Path, files: Sequence[str]) -> set[str]:
-    """Those of the posix paths under a folder at which there is no file."""
-    parts = [file.rpartition("/") for file in files]
-    existing = {folder: file_names(root / folder) for folder in {folder for folder, *_ in parts}}
-    return {file for file, (folder, _, name) in zip(files, parts, strict=True) if name not in existing[folder]}
+class Located(NamedTuple):
+    """Where the images of a list are."""
+
+    root: Path
+    files: list[str | None]  # under it, one for each image of the list; None for a missing one
+    faults: tuple[Exception, ...] = ()  # what is said about missing ones
 
 
-def fullest_root(
-    roots: Sequence[Path], listings: Sequence[Sequence[str]], nothing_there: str
-) -> tuple[Path, Sequence[str], set[str]]:
-    """The folder where the most of the listed files are, the listing that fits it, and its paths without a file.
+def locate_images(source: Path, roots: Sequence[Path], listings: Sequence[Sequence[str]]) -> Located:
+    """The images that the file `source` lists, under the root where the most of them are, the first of equally full.
 
-    `listings` are ways to write the paths of all files, relative to one of the `roots`; the first of equally full
-    folders is taken. FileNotFoundError, which begins with `nothing_there`, when none of the files is anywhere.
+    `listings` are ways to write all paths, relative to one of the `roots`; the first way is the file's own.
+    FileNotFoundError when none of the images is anywhere.
     """
-    ways = [(root, files) for files in listings for root in roots]
-    best, fewest = ways[0], set(listings[0])
-    for root, files in ways:
-        missing = missing_files(root, files)
-        if len(missing) < len(fewest):
-            best, fewest = (root, files), missing
-        if not missing:
-            break
-    if len(fewest) < len(listings[0]):
-        return *best, fewest
-
-    def state(path: Path) -> str:
-        return next(filter(None, (what_is_there(place, "folder") for place in path.parents)), "")
-
-    raise FileNotFoundError(
-        f"{nothing_there}; tried, for example:{_list_paths((root / files[0] for root, files in ways), state)}\n"
-        "unpack the images there, or link the folder"
-    )
+    images, ways = listings[0], list(itertools.product(listings, roots))
+    best = Located(roots[0], [None] * len(images))
+    for files, root in ways:
+        folders = {file[: file.rfind("/") + 1] for file in files}
+        there = {folder + name for folder in folders for name in file_names(root / folder)}
+        found = Located(root, [file if file in there else None for file in files])
+        best = min(best, found, key=lambda located: located.files.count(None))
+        if None not in best.files:
+            return best
+    lost = [image for image, file in zip(images, best.files, strict=True) if file is None]
+    if len(lost) == len(images):
+        places = _list_paths((root / files[0] for files, root in ways), "file")
+        raise FileNotFoundError(
+            f"{source} lists {len(images)} images, none of them is on disk; tried, for example:{places}\n"
+            "unpack the images there, or link the folder"
+        )
+    fault = f"{source}: {len(lost)} of {len(images)} listed images are missing on disk{list_some(lost)}"
+    tried = ", ".join(map(str, roots))
+    return best._replace(faults=(FileNotFoundError(f"{fault}; tried under: {tried}; unpack the images again"),))
 
 
 @contextlib.contextmanager
@@ -148,7 +146,7 @@ def explain_permission_error() -> Iterator[None]:
 def raise_or_warn(faults: Sequence[Exception], partial: bool) -> None:
     """Stop at a data set that is not whole, with all faults and the type of the first; or warn, with partial=true."""
     if faults and not partial:
-        raise type(faults[0])("\n".join(map(str, faults)) + GO_ON)
+        raise type(faults[0])("\n".join(map(str, faults)) + "; or partial=true to go on with what is there")
     for fault in faults:
         log.warning("partial=true: %s", fault)
 
@@ -159,44 +157,27 @@ def check_repeated(source: Path, items: Sequence[object], mend: str) -> None:
         raise ValueError(f"{source}: {len(repeated)} images are listed more than once{list_some(repeated)}{mend}")
 
 
-def not_found(
-    what: str, tried: Iterable[Path], state: Callable[[Path], str], data_root: Path, mend: str
-) -> FileNotFoundError:
-    """The error for a data set that is in none of the places tried; `state` says what is there instead, in brackets."""
-    root = ""
-    if not data_root.is_dir():
-        link = what_is_there(data_root, "folder")
-        kind = "is a file, expected a folder" if data_root.exists() else f"itself does not exist{link}"
-        root = f"the data root {data_root} {kind}; "
-    return FileNotFoundError(
-        f"{what}; tried:{_list_paths(tried, state)}\n{root}{mend}; or set data_root to the folder that holds your "
-        "data sets"
-    )
+def not_found(what: str, tried: Iterable[Path], kind: str, data_root: Path, mend: str) -> FileNotFoundError:
+    """The error for a data set that is in none of the places tried, each a "file" or a "folder" of classes."""
+    root = "" if data_root.is_dir() else f"there is no data root {data_root}{_what_is_there(data_root, 'folder')}; "
+    places = _list_paths(tried, kind)
+    return FileNotFoundError(f"{what}; tried:{places}\n{root}{mend}; or set data_root to the folder of your data sets")
 
 
-def file_not_found(what: str, tried: Iterable[Path], data_root: Path, mend: str) -> FileNotFoundError:
-    """The error for a data set whose list of images is in none of the places tried."""
-
-    def state(path: Path) -> str:
-        beside = " (its folder is there)" if path.parent != data_root and path.parent.is_dir() else ""
-        return what_is_there(path, "file") or what_is_there(path.parent, "folder") or beside
-
-    return not_found(what, tried, state, data_root, mend)
+def _list_paths(tried: Iterable[Path], kind: str) -> str:
+    return "".join(f"\n  {path}{_what_is_there(path, kind)}" for path in dict.fromkeys(tried))
 
 
-def _list_paths(tried: Iterable[Path], state: Callable[[Path], str]) -> str:
-    return "".join(f"\n  {path}{state(path)}" for path in dict.fromkeys(tried))
-
-
-def what_is_there(path: Path, expected: str) -> str:
-    """In brackets: a path is of another kind than expected, "file" or "folder", or a link to nothing; else nothing."""
-    if path.is_dir() and expected == "file":
-        return " (a folder, expected a file)"
-    if path.is_file() and expected == "folder":
+def _what_is_there(path: Path, kind: str) -> str:
+    """In brackets, what is at a path or above it, where a "file" or a "folder" of classes was looked for in vain."""
+    place = next(place for place in (path, *path.parents) if place.exists() or place.is_symlink())
+    if not place.exists():
+        return f" (a link to {os.readlink(place)}, which is not there)"
+    if not place.is_dir():
         return " (a file, expected a folder)"
-    if path.is_symlink() and not path.exists():
-        return f" (a link to {os.readlink(path)}, which is not there)"
-    return ""
+    if place == path:
+        return " (a folder, expected a file)" if kind == "file" else " (there, but holds no class folders)"
+    return " (its folder is there)" if place == path.parent and kind == "file" else ""
 
 
 def describe_styles(folder: Path) -> str:

@@ -13,8 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipscore.clip_model import ClipModel
-from clipscore.data.images import UnreadableImage, model_input, open_image
-from clipscore.metrics.coco import COCO_METRICS, coco_scores, has_java, has_spice_models, official, one_line
+from clipscore.data.checks import list_some
+from clipscore.data.images import Pictures, UnreadableImage
+from clipscore.metrics.coco import COCO_METRICS, Column, check_programs, coco_scores, has_spice_models, one_line
 from clipscore.reward import clip_score
 from clipscore.text_encoder import encode_texts
 
@@ -22,7 +23,6 @@ PROMPT = "A photo depicts "  # in front of candidates and references; the reward
 CLIP_METRICS = {"clipscore": ("clipscore",), "refclipscore": ("refclipscore",)}
 METRICS = {**COCO_METRICS, **CLIP_METRICS}  # metric -> its columns
 NEED_REFERENCES = tuple(name for name in METRICS if name != "clipscore")
-_SHOWN = 5  # ids named in a message
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ def clip_scores(
     Args:
         image_features: unit length. [N, D]
         candidate_features: unit length, of "A photo depicts " + caption. [N, D]
-        reference_features: per image those of its references, likewise. N x [R, D], R >= 1, or ValueError
-        scale: CLIPScore's w.
+        reference_features: of each image's references, likewise. N x [R, D], R >= 1, or ValueError
 
     Returns:
         CLIPScore [N] in [0, scale], and RefCLIPScore [N], which is 0 where CLIPScore is 0.
@@ -82,15 +81,8 @@ def check_metrics(names: Sequence[str]) -> list[str]:
     if not plain:
         raise ValueError(f"no caption metric is named; there are {', '.join(METRICS)}")
     chosen = [name for name in METRICS if name in plain]
-    java = [name for name in chosen if name in COCO_METRICS]  # their PTB tokenizer is a Java program
-    if java:
-        official("tokenizer.ptbtokenizer")
-    if java and not has_java():
-        raise RuntimeError(
-            f"{', '.join(java)} need Java (PTB tokenizer, METEOR) and no java command runs: install it with `apt-get "
-            "install default-jre-headless` or `conda install -c conda-forge openjdk`, or go without it with "
-            f"metrics=[{', '.join(CLIP_METRICS)}] (--metrics {','.join(CLIP_METRICS)})"
-        )
+    if coco := [name for name in chosen if name in COCO_METRICS]:
+        check_programs(coco)
     return chosen
 
 
@@ -112,9 +104,8 @@ def check_captions(
             raise ValueError(f"{name} must be a mapping from image names, got a {type(given).__name__}")
     if not candidates:
         raise ValueError("there are no candidates: nothing to score")
-    wrong = [key for key, caption in candidates.items() if not isinstance(caption, str)]
-    if wrong:
-        raise ValueError(f"a candidate must be one string, got {candidates[wrong[0]]!r} for {few(wrong)}")
+    if wrong := [key for key, caption in candidates.items() if not isinstance(caption, str)]:
+        raise ValueError(f"a candidate must be one string, got {candidates[wrong[0]]!r}{list_some(wrong)}")
     needing = [name for name in metrics if name in NEED_REFERENCES]
     if not needing:
         return {}, []
@@ -126,12 +117,9 @@ def check_captions(
         if not isinstance(group, list | tuple) or not all(isinstance(text, str) for text in group):
             raise ValueError(f"the references of {key} must be a list of strings, got {group!r}")
     kept = {key: [text for text in references.get(key, []) if any(map(str.isalnum, text))] for key in candidates}
-    missing = [key for key, group in kept.items() if not group]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(candidates)} candidates have no reference: {few(missing)}; add them, "
-            "or use metrics=[clipscore]"
-        )
+    if missing := [key for key, group in kept.items() if not group]:
+        counts = f"{len(missing)} of {len(candidates)} candidates have no reference{list_some(missing)}"
+        raise ValueError(f"{counts}; add them, or use metrics=[clipscore]")
     blank = sum(len(references[key]) - len(group) for key, group in kept.items())
     unknown = len(references.keys() - candidates.keys())
     notes = [f"{blank} references without a letter or digit are ignored"] if blank else []
@@ -148,16 +136,14 @@ def encode_image_files(
     """
     features: dict[str, Tensor] = {}
     unreadable: list[str] = []
-    names = list(images)
+    names, pictures = list(images), Pictures(list(images.values()), clip.image_size)
     for start in tqdm(range(0, len(names), batch_size), desc="images", unit="batch", disable=None):
-        views: dict[str, Tensor] = {}
-        for name in names[start : start + batch_size]:
-            try:
-                views[name] = model_input(open_image(images[name]), clip.image_size)
-            except UnreadableImage as error:
-                if on_error != "skip":
-                    raise
-                unreadable.append(str(error))
+        rows = range(start, min(start + batch_size, len(names)))
+        read = {names[row]: pictures[row] for row in rows}
+        views = {name: picture for name, picture in read.items() if isinstance(picture, Tensor)}
+        unreadable += [picture for picture in read.values() if isinstance(picture, str)]
+        if unreadable and on_error != "skip":
+            raise UnreadableImage(unreadable[0])
         if views:
             batch = torch.stack(list(views.values())).to(clip.device, clip.dtype)  # [B, 3, H, W]
             features.update(zip(views, clip.encode_images(batch).cpu(), strict=True))
@@ -180,8 +166,7 @@ def score_captions(
         candidates: image name -> caption; an empty caption scores 0 against references.
         references: image name -> captions; None allows clipscore alone.
         metrics: names of METRICS; None stands for `default_metrics`, of which SPICE may turn out not to run.
-        clip: the model of CLIPScore (ViT-B/32 in the paper), needed for clipscore and refclipscore, like `images`.
-        images: image name -> file, for every candidate.
+        clip: the model of clipscore and refclipscore (ViT-B/32 in the paper), which also need `images`, name -> file.
         on_error: "stop" at an image that cannot be read, or "skip": its caption is left out of every metric.
 
     Raises:
@@ -191,7 +176,7 @@ def score_captions(
     names = check_metrics(default_metrics(references is not None) if metrics is None else metrics)
     groups, notes = check_captions(candidates, references, names)
     captions = dict(candidates)
-    columns: dict[str, tuple[float, list[float]]] = {}
+    columns: dict[str, Column] = {}
     if any(name in CLIP_METRICS for name in names):
         if clip is None or images is None or any(name not in images for name in candidates):
             raise ValueError("clipscore and refclipscore need a clip model and an image file for every candidate")
@@ -208,15 +193,14 @@ def score_captions(
     if "cider" in names and len(captions) == 1:
         notes.append("CIDEr of a single image is 0: it weighs a word by how few of the images have it")
     order = [column for name in names for column in METRICS[name] if column in columns]
-    per_caption = {
-        name: {column: 100 * columns[column][1][row] for column in order} for row, name in enumerate(captions)
-    }
-    return CaptionScores({column: 100 * columns[column][0] for column in order}, per_caption, notes)
+    means = {column: 100 * columns[column][0] for column in order}
+    each = {name: {column: 100 * columns[column][1][row] for column in order} for row, name in enumerate(captions)}
+    return CaptionScores(means, each, notes)
 
 
 def _clip_columns(
     clip: ClipModel, features: Mapping[str, Tensor], captions: Mapping[str, str], groups: Mapping[str, Sequence[str]]
-) -> dict[str, tuple[float, list[float]]]:
+) -> dict[str, Column]:
     """The columns of both CLIP metrics, of clipscore alone when there are no references."""
     images = torch.stack(list(features.values()))  # [N, D]
     texts = encode_texts(clip, [PROMPT + one_line(caption) for caption in captions.values()]).cpu()  # [N, D]
@@ -227,8 +211,3 @@ def _clip_columns(
         references = encode_texts(clip, flat).cpu().split([len(groups[name]) for name in captions])  # N x [R, D]
         columns = dict(zip(CLIP_METRICS, clip_scores(images, texts, references), strict=True))
     return {name: (float(values.mean()), values.tolist()) for name, values in columns.items()}
-
-
-def few(names: Sequence[str]) -> str:
-    """The first few names."""
-    return ", ".join(map(str, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")

@@ -29,6 +29,7 @@ COCO_METRICS = {  # the columns of each metric
 
 Column = tuple[float, list[float]]  # over all captions, and of each caption
 
+_WITHOUT = "go without it with metrics=[clipscore,refclipscore] (--metrics clipscore,refclipscore)"
 _UTF8 = "-Dfile.encoding=UTF-8"  # METEOR reads its input in the locale's encoding otherwise
 
 
@@ -42,10 +43,8 @@ def official(module: str) -> Any:
     try:
         return importlib.import_module(f"pycocoevalcap.{module}")
     except ModuleNotFoundError as error:
-        raise RuntimeError(
-            f"{', '.join(COCO_METRICS)} need pycocoevalcap, which cannot be imported ({error}): python -m pip install "
-            "pycocoevalcap, or go without it with metrics=[clipscore,refclipscore] (--metrics clipscore,refclipscore)"
-        ) from error
+        missing = f"{', '.join(COCO_METRICS)} need pycocoevalcap, which cannot be imported ({error})"
+        raise RuntimeError(f"{missing}: python -m pip install pycocoevalcap, or {_WITHOUT}") from error
 
 
 def has_java() -> bool:
@@ -54,6 +53,14 @@ def has_java() -> bool:
         return subprocess.run(["java", "-version"], capture_output=True, check=False).returncode == 0
     except OSError:
         return False
+
+
+def check_programs(metrics: Sequence[str]) -> None:
+    """RuntimeError when pycocoevalcap is missing, or Java, in which the tokenizer of all these metrics is written."""
+    official("tokenizer.ptbtokenizer")
+    if not has_java():
+        why = f"{', '.join(metrics)} need Java and no java command runs: apt-get install default-jre-headless"
+        raise RuntimeError(f"{why}, conda install conda-forge::openjdk, or {_WITHOUT}")
 
 
 def has_spice_models() -> bool:
@@ -84,13 +91,11 @@ def coco_scores(
     notes = []
     for name in metrics:
         try:
-            scored = _SCORERS[name](gts, res)
+            columns.update(zip(COCO_METRICS[name], _SCORERS[name](gts, res), strict=True))
         except Exception as error:
             if name != "spice":
                 raise
             notes.append(f"SPICE is left out, it cannot run here: {type(error).__name__}: {one_line(str(error))}")
-        else:
-            columns.update(zip(COCO_METRICS[name], scored, strict=True))
     return columns, notes
 
 

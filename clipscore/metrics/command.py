@@ -9,13 +9,15 @@ image_dir; without its suffix it is found too. Without references only CLIPScore
 import argparse
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from clipscore.config.load import roots
+from clipscore.data.checks import list_some
 from clipscore.metrics import captions
-from clipscore.metrics.captions import CLIP_METRICS, METRICS, check_metrics, default_metrics, few
+from clipscore.metrics.captions import CLIP_METRICS, METRICS, check_metrics, default_metrics
 from clipscore.models.devices import choose_device
 from clipscore.models.load import load_clip
 
@@ -54,21 +56,18 @@ def find_images(folder: Path, names: Sequence[str], on_error: str) -> dict[str, 
     if not folder.is_dir():
         raise ValueError(f"image folder {folder} is not a folder")
     found = {name: folder / name for name in names}
-    if all(path.is_file() for path in found.values()):
-        return found
-    by_stem: dict[str, list[Path]] = {}
+    by_stem: dict[str, list[Path]] = defaultdict(list)
     for path in folder.iterdir():
-        by_stem.setdefault(path.stem, []).append(path)
+        by_stem[path.stem].append(path)
     for name in [name for name, path in found.items() if not path.is_file()]:
-        fitting = sorted(by_stem.get(name, []))
+        fitting = sorted(by_stem[name])
         if len(fitting) > 1:
             raise ValueError(f"{name} fits several files: {', '.join(map(str, fitting))}; write the whole file name")
         found[name] = fitting[0] if fitting else found[name]
     missing = [name for name, path in found.items() if not path.is_file()]
     if missing and on_error == "stop":
-        raise ValueError(
-            f"{len(missing)} of {len(names)} candidates have no image in {folder}: {few(missing)}; restore them"
-        )
+        counts = f"{len(missing)} of {len(names)} candidates have no image in {folder}"
+        raise ValueError(f"{counts}{list_some(missing)}; restore them")
     return found
 
 
@@ -102,17 +101,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("candidates", type=Path, help="json file, image file name -> caption")
     parser.add_argument("images", type=Path, help="folder of the images")
     parser.add_argument("--references", type=Path, help="json file, image file name -> list of captions")
-    parser.add_argument(
-        "--metrics", help=f"comma-separated, of {', '.join(METRICS)}; default: all that the references allow"
-    )
+    parser.add_argument("--metrics", help=f"comma-separated: {', '.join(METRICS)}; default: all that references allow")
     parser.add_argument("--model", default="ViT-B/32", help="CLIP of CLIPScore: a name or a file (default ViT-B/32)")
     weights, where = Path(roots()["pretrained_root"]), "RLCF_PRETRAINED, else configs/paths.yaml"
     parser.add_argument("--pretrained", type=Path, default=weights, help=f"folder of weight files (default: {where})")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="what an unreadable image does")
-    parser.add_argument(
-        "--output", type=Path, help="file of the scores per caption (default: <candidates>.scores.json)"
-    )
+    parser.add_argument("--output", type=Path, help="file of all scores (default: <candidates>.scores.json)")
     return parser
 
 

@@ -1,6 +1,7 @@
 """Where the time of an episode goes, measured from outside: the method's own code knows nothing of it."""
 
 import functools
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -58,8 +59,8 @@ class StageTimes:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         found: defaultdict[str, float] = defaultdict(float)
-        for (stage, began), (_, ended) in zip(self._marks, self._marks[1:], strict=False):
-            found[stage] += self._seconds(began, ended)
+        for (stage, began), (_, ended) in itertools.pairwise(self._marks):
+            found[stage] += began.elapsed_time(ended) / 1000 if self.device.type == "cuda" else ended - began
         self.start()
         return dict(found)
 
@@ -70,6 +71,3 @@ class StageTimes:
             self._marks.append((stage, event))
         else:
             self._marks.append((stage, time.perf_counter()))
-
-    def _seconds(self, began: Any, ended: Any) -> float:
-        return began.elapsed_time(ended) / 1000 if self.device.type == "cuda" else ended - began

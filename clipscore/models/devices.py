@@ -39,9 +39,7 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision not in choices:
         raise ValueError(f"precision must be auto, fp32, fp16 or bf16, got {precision!r}")
     if choices[precision] is not None and device.type != "cuda":
-        raise ValueError(
-            f"precision={precision} needs a CUDA device, got {device}; set precision=fp32 or precision=auto"
-        )
+        raise ValueError(f"precision={precision} needs a CUDA device, got {device}; set precision to fp32 or auto")
     return choices[precision]
 
 

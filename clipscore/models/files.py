@@ -27,9 +27,7 @@ _ZIP_START = b"PK\x03\x04"
 def check_clip(name: str, pretrained_root: str | Path) -> None:
     """Look at the weight file of a CLIP without reading it; what open_clip may download need not be there.
 
-    Raises:
-        ValueError: a folder instead of a file, or a file that is cut off.
-        FileNotFoundError: no such file, and nothing that open_clip knows.
+    ValueError: a folder, or a file that is cut off. FileNotFoundError: no such file, and nothing that open_clip knows.
     """
     if path := local_file(name, Path(pretrained_root).expanduser()):
         check_whole(path)
@@ -92,8 +90,7 @@ def open_clip_arch(name: str) -> str | None:
 
 def _first_file(tried: Sequence[Path]) -> Path | None:
     found = next(filter(Path.is_file, tried), None)
-    folder = next(filter(Path.is_dir, tried), None)
-    if folder and not found:
+    if not found and (folder := next(filter(Path.is_dir, tried), None)):
         raise ValueError(f"{folder} is a folder, expected a weight file; name the file in it, or put it in this place")
     return found
 
@@ -104,7 +101,6 @@ def check_whole(path: Path) -> None:
     ValueError for an empty file, a zip archive (`torch.save`, TorchScript) without its end, and a .safetensors file
     that does not fit its head.
     """
-    size = path.stat().st_size
     with path.open("rb") as stream:
         start = stream.read(len(_ZIP_START))
     missing = ""
@@ -119,17 +115,18 @@ def check_whole(path: Path) -> None:
     elif start == _ZIP_START and not zipfile.is_zipfile(path):
         missing = "the end of its zip archive is missing"
     if missing:
-        raise ValueError(f"{path} ({size:,} bytes) is truncated: {missing}; {FETCH}")
+        raise ValueError(f"{path} ({path.stat().st_size:,} bytes) is truncated: {missing}; {FETCH}")
 
 
-def check_openai(name: str, path: Path, sha256: str, root: Path) -> None:
-    """ValueError for a file under an OpenAI name that has another sha256 than the one listed, if any is."""
-    expected = checksums(root).get(f"clip/{path.name}")
+def check_published(name: str, path: Path, sha256: str, root: Path, folder: str = "clip") -> bool:
+    """Whether `folder/file` is listed; ValueError when it is and the file, which goes by `name`, has another sha256."""
+    expected = checksums(root).get(f"{folder}/{path.name}")
     if expected not in (None, sha256):
         raise ValueError(
-            f"{path} ({path.stat().st_size:,} bytes) is not OpenAI's {name}: its sha256 is {sha256}, expected "
+            f"{path} ({path.stat().st_size:,} bytes) is not the published {name}: its sha256 is {sha256}, expected "
             f"{expected} ({_checksum_file(root)}); {FETCH}, or name your own file by its path"
         )
+    return expected is not None
 
 
 def checksums(root: Path) -> dict[str, str]:
@@ -144,9 +141,9 @@ def _checksum_file(root: Path) -> Path:
     return root / CHECKSUMS if (root / CHECKSUMS).is_file() else _OWN_CHECKSUMS
 
 
-def file_sha256(path: Path) -> str:
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """Hex digest of a file's bytes."""
-    digest = hashlib.sha256()
+    digest = hashlib.new(algorithm)
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)

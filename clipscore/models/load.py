@@ -10,19 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipscore.clip_model import ClipModel
-from clipscore.models.files import (
-    FETCH,
-    OPENAI_NAMES,
-    check_clip,
-    check_openai,
-    check_whole,
-    file_sha256,
-    is_open_clip_tag,
-    open_clip_arch,
-    weight_file,
-)
-
-__all__ = ["OPENAI_NAMES", "build_openai_layout", "check_clip", "file_sha256", "load_clip"]
+from clipscore.models import files
+from clipscore.models.files import FETCH, OPENAI_NAMES, is_open_clip_tag, open_clip_arch
 
 ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size", "attn_mask")  # constants that archives carry
 FILE_FORMS = "an OpenAI TorchScript archive, or a state dict (.pt or .safetensors) in OpenAI layout"
@@ -34,7 +23,7 @@ def load_clip(
     device: torch.device | str = "cpu",
     autocast_dtype: torch.dtype | None = None,
 ) -> ClipModel:
-    """Load a CLIP, frozen and in eval mode, with fp32 weights.
+    """Load a CLIP, frozen and in eval mode, with fp32 weights; `autocast_dtype`: see `ClipModel`.
 
     Args:
         name: one of
@@ -43,19 +32,17 @@ def load_clip(
             a file in OpenAI layout (absolute, or relative to `pretrained_root` or the working directory);
             `arch:file`, an open_clip architecture and a checkpoint of it.
         pretrained_root: folder of weight files; what is not there is downloaded by open_clip.
-        device: where the model goes.
-        autocast_dtype: see `ClipModel`.
 
     Raises:
         ValueError: an unknown name, a file that is cut off or holds no CLIP, or another sha256 than OpenAI's.
         FileNotFoundError: no weights, with every path tried.
     """
     root = Path(pretrained_root).expanduser()
-    path = weight_file(name, root)
-    check_whole(path)
-    sha256 = file_sha256(path)
+    path = files.weight_file(name, root)
+    files.check_whole(path)
+    sha256 = files.file_digest(path)
     if name in OPENAI_NAMES:
-        check_openai(name, path, sha256, root)
+        files.check_published(name, path, sha256, root)
     arch = open_clip_arch(name)
     if arch is None:
         backend = _read_openai_layout(path)
@@ -102,10 +89,8 @@ def _read_openai_layout(path: Path) -> nn.Module:
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} holds a {type(checkpoint).__name__}; expected {FILE_FORMS}")
     if "state_dict" in checkpoint or path.name.startswith("open_clip"):
-        raise ValueError(
-            f"{path} is an open_clip checkpoint, which does not say its architecture; write arch:file, "
-            f"for example ViT-B-32:{path}"
-        )
+        why = f"{path} is an open_clip checkpoint, which does not say its architecture"
+        raise ValueError(f"{why}; write arch:file, for example ViT-B-32:{path}")
     if "visual.conv1.weight" not in checkpoint:
         raise ValueError(f"{path} holds no CLIP in OpenAI layout (no visual.conv1.weight); expected {FILE_FORMS}")
     try:

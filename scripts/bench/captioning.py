@@ -1,13 +1,9 @@
 """Captioning: the updates of one image, by the official schedule of work and by ours, without the caption at the end.
 
 Officially the beam search computes the whole sequence of all K beams again for every token; for the loss, the mapper
-runs on K copies of one feature, the K captions go through the language model with their prefixes, and its weights get
-gradients that nobody reads. Source: official caption/capdec_tta.py, caption/image_llm/models/generate_opt.py.
-
-Both forms are given the same rewards: the reward's CLIPs run alike in both, and are left out.
+runs on K copies of one feature, and the language model's weights get gradients that nobody reads. The reward's CLIPs
+run alike in both and are left out. Source: official caption/capdec_tta.py, caption/image_llm/models/generate_opt.py.
 """
-
-from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -36,6 +32,7 @@ from scripts.bench.timing import NOWHERE, Bench
 from scripts.demo.captioner_report import load_demo_captioner
 
 CLIP_WIDTH = 512  # of ViT-B/16
+PREFIX, MAPPER_LAYERS = 40, 8  # of the official mappers
 STOP = 50118  # OPT's newline
 
 Update = Callable[[Tensor], tuple[list[str], Tensor]]  # features [1, D] -> the K captions, the loss
@@ -78,23 +75,18 @@ class Answer:
 
 
 class PlainWriter:
-    """The beam search's view of the captioner: K beams from the start. Source: official generate_opt.py."""
+    """The beam search's view of the captioner, without kept keys and values: every token computes all positions of all
+    K beams, from the start. Source: official generate_opt.py."""
 
     def __init__(self, captioner: Captioner, num_beams: int) -> None:
         self.captioner, self.num_beams, self.bos, self.stop = captioner, num_beams, captioner.bos, captioner.stop
 
-    def start(self, prefix: Tensor) -> PlainContinuation:
+    def start(self, prefix: Tensor) -> "PlainWriter":
         """Begin to write. [1, P, W]"""
-        return PlainContinuation(self.captioner, prefix.repeat(self.num_beams, 1, 1))
-
-
-class PlainContinuation:
-    """Texts in the making without kept keys and values: every token computes all positions of all beams."""
-
-    def __init__(self, captioner: Captioner, prefix: Tensor) -> None:
-        self.captioner, self.prefix = captioner, prefix
-        self.tokens = torch.full((len(prefix), 1), captioner.bos, device=prefix.device)  # [K, 1]
+        self.prefix = prefix.repeat(self.num_beams, 1, 1)
+        self.tokens = torch.full((self.num_beams, 1), self.bos, device=prefix.device)  # [K, 1]
         self.logits = self._next()[:1]  # the beams are still one text
+        return self
 
     def advance(self, rows: Tensor, tokens: Tensor) -> None:
         """Go on with these texts, each with one more token. int64 [K], [K]"""
@@ -125,7 +117,7 @@ class CaptioningBench(Bench):
         if options.size == "demo":
             self.models, self.clip = load_demo_captioner("clipcap", DEMO)
         else:
-            self.models = _random_captioner(options)
+            self.models = _random_captioner()
         self.models.to(self.device).autocast_dtype = autocast_dtype(options.precision, self.device)
         self.rate_dtype = self.models.autocast_dtype or self.models.dtype
         self.models.cast_frozen()
@@ -136,10 +128,6 @@ class CaptioningBench(Bench):
         parser.add_argument("--candidates", type=int, default=10, help="K")
         parser.add_argument("--tokens", type=int, default=12, help="of each caption, at most")
         parser.add_argument("--steps", type=int, default=1)
-        parser.add_argument("--prefix", type=int, default=40, help="P, of size B16")
-        parser.add_argument("--layers", type=int, default=12, help="of the language model, of size B16")
-        parser.add_argument("--width", type=int, default=768, help="of the language model, of size B16")
-        parser.add_argument("--mapper-layers", type=int, default=8, help="of size B16")
 
     def cases(self) -> list[str]:
         """For example "1 step, K 10, 12 tokens"."""
@@ -217,19 +205,15 @@ class CaptioningBench(Bench):
         return run
 
     def _config(self) -> CaptioningConfig:
-        return CaptioningConfig.model_validate(
-            NOWHERE | {"dataset_files": {"annotations": ""}, "checkpoint": "", "steps": self.options.steps, "lr": 2e-6}
-            | {"reward": {"models": ["random"]}, "num_candidates": self.options.candidates}
-            | {"decoding": {"max_new_tokens": self.options.tokens}}
-        )  # fmt: skip
+        return CaptioningConfig.model_validate(NOWHERE | {
+            "dataset_files": {"annotations": ""}, "checkpoint": "", "steps": self.options.steps, "lr": 2e-6,
+            "reward": {"models": ["random"]}, "num_candidates": self.options.candidates,
+            "decoding": {"max_new_tokens": self.options.tokens},
+        })  # fmt: skip
 
 
-def _random_captioner(options: argparse.Namespace) -> Captioner:
-    """OPT-125m by default, with random weights, and a random mapper."""
-    width = options.width
-    lm = OPTForCausalLM(OPTConfig(
-        hidden_size=width, word_embed_proj_dim=width, ffn_dim=4 * width, num_attention_heads=width // 64,
-        num_hidden_layers=options.layers,
-    ))  # fmt: skip
-    mapper = build_mapper("transformer", CLIP_WIDTH, width, options.prefix, options.mapper_layers)
+def _random_captioner() -> Captioner:
+    """OPT-125m with random weights, and a random mapper of the official size."""
+    lm = OPTForCausalLM(OPTConfig())  # its defaults are OPT-125m's
+    mapper = build_mapper("transformer", CLIP_WIDTH, lm.config.hidden_size, PREFIX, MAPPER_LAYERS)
     return Captioner(lm, NumberTokenizer(), mapper)

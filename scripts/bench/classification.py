@@ -13,11 +13,12 @@ from classification.data.class_names import class_names
 from classification.views import make_views
 from clipscore.clip_model import ClipModel
 from clipscore.data.images import open_image
+from clipscore.lean_blocks import make_lean
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.objectives import RlcfObjective, RlcfStep
 from clipscore.task import build_state
 from scripts.bench.agreement import gap
-from scripts.bench.models import bench_clip, lean
+from scripts.bench.models import bench_clip
 from scripts.bench.plain import Answer, plain_encoder, plain_prompt
 from scripts.bench.timing import NOWHERE, Bench
 
@@ -86,7 +87,9 @@ class ClassificationBench(Bench):
 
     def fast(self, case: str, clips: Clips, times: StageTimes) -> Callable[[Tensor, int], Answer]:
         config, names = self._config(case), self._names(case)
-        clip, reward = map(lean, clips)
+        clip, reward = clips
+        for model in clips:
+            make_lean(model.backend)  # as in a run
         reward.cast_frozen()
         policy, objective = build_policy(config, clip, names), self._objective(config, reward, names)
         free_texts([policy], [reward])

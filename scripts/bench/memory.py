@@ -16,8 +16,7 @@ STEPS = 2  # the plain form's first step is its greatest; from the second on the
 def peak_memory(make_bench: Callable[[argparse.Namespace], Any], options: argparse.Namespace, *form: str) -> float:
     """GiB: of the whole process, models and libraries included; on CUDA of what torch holds there.
 
-    `make_bench`, importable by name, makes a `Bench` of the options; `form` is its case, and "plain" or "fast".
-    BrokenProcessPool: the process was killed, most likely for its memory.
+    `make_bench` is importable by name; `form` is a case, and "plain" or "fast". BrokenProcessPool: it was killed.
     """
     with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_peak, make_bench, options, *form).result() / 2**30

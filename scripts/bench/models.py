@@ -12,7 +12,6 @@ from torch import Tensor
 from clipscore.clip_model import ClipModel
 from clipscore.config.load import REPOSITORY
 from clipscore.data.images import model_input, open_image
-from clipscore.lean_blocks import make_lean
 from clipscore.models.devices import autocast_dtype
 from clipscore.models.load import build_openai_layout
 
@@ -30,12 +29,6 @@ def bench_clip(name: str, device: torch.device, precision: str) -> ClipModel:
         backend = open_clip.create_model(name, force_quick_gelu=True)
     model = ClipModel(backend, name, "random", open_clip.tokenize, autocast_dtype(precision, device), lean=False)
     return model.to(device).eval().requires_grad_(False)
-
-
-def lean(model: ClipModel) -> ClipModel:
-    """The same model with the blocks that a run has."""
-    make_lean(model.backend)
-    return model
 
 
 class Pictures:

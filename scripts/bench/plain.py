@@ -33,15 +33,12 @@ Sample = tuple[Tensor, Sequence[Tensor] | None]  # views [N, ...]; the rewards' 
 
 @dataclass
 class Answer:
-    """Adapted logits [C], trusted views [S]; of each step candidates [S, K] and logits [S, C].
+    """What an episode answers; in retrieval C is the size of the gallery, and S is 1."""
 
-    In retrieval C is the size of the gallery, and S is 1.
-    """
-
-    logits: Tensor
-    selected: Tensor
-    candidates: list[Tensor]
-    step_logits: list[Tensor]
+    logits: Tensor  # adapted [C]
+    selected: Tensor  # trusted views [S]
+    candidates: list[Tensor]  # of each step [S, K]
+    step_logits: list[Tensor]  # [S, C]
 
 
 @dataclass
@@ -124,8 +121,8 @@ def plain_prompt(
                 hook.remove()
         return clip.logit_scale * images @ texts.T
 
-    tuned, num_selected = nn.ParameterDict({"context": context}), config.views.num_selected
-    return PlainEpisode(clip, config, objective, tuned, [context], logits, num_selected, times)
+    tuned = nn.ParameterDict({"context": context})
+    return PlainEpisode(clip, config, objective, tuned, [context], logits, config.views.num_selected, times)
 
 
 def plain_encoder(
@@ -140,8 +137,7 @@ def plain_encoder(
 
     tower = clip.visual.requires_grad_(True)  # of normalisation layers alone, most get gradients that nobody reads
     tuned = [p for name, p in tower.named_parameters() if config.tune != "norm" or "ln" in name or "bn" in name]
-    num_selected = config.views.num_selected
-    return PlainEpisode(clip, config, objective, tower, tuned, logits, num_selected, times)
+    return PlainEpisode(clip, config, objective, tower, tuned, logits, config.views.num_selected, times)
 
 
 def plain_retrieval(

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from clipscore.clip_model import ClipModel
+from clipscore.lean_blocks import make_lean
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.objectives import RlcfObjective, RlcfStep
 from clipscore.reward import ClipReward
@@ -15,7 +16,7 @@ from retrieval.adapt import adapt
 from retrieval.build import build_policy
 from retrieval.config import RetrievalConfig
 from scripts.bench.agreement import gap
-from scripts.bench.models import bench_clip, lean
+from scripts.bench.models import bench_clip
 from scripts.bench.plain import Answer, Sample, plain_retrieval
 from scripts.bench.timing import NOWHERE, Bench
 
@@ -71,7 +72,8 @@ class RetrievalBench(Bench):
 
     def fast(self, case: str, clip: ClipModel, times: StageTimes) -> Callable[[Sample, int], Answer]:
         config = self._config(case)
-        policy, objective = build_policy(config, lean(clip)), self._objective(config, clip)
+        make_lean(clip.backend)  # as in a run
+        policy, objective = build_policy(config, clip), self._objective(config, clip)
         state = build_state(config, policy, scale_loss=clip.autocast_dtype is torch.float16)
         for owner, method, stage in [
             (policy, "prepare", "policy"), (policy, "encode", "policy"), (objective, "step", "reward"),

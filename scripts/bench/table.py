@@ -8,7 +8,6 @@ import torch
 from scripts.bench.agreement import disagreements, tolerance
 from scripts.tables.grid import Grid, markdown
 
-TASKS = ("classification", "retrieval", "captioning")
 STAGES = ("data", "views", "policy", "text", "reward", "update", "reset", "other")
 
 Result = Mapping[str, Any]  # what `python -m scripts.bench --json` wrote
@@ -17,14 +16,11 @@ Result = Mapping[str, Any]  # what `python -m scripts.bench --json` wrote
 def tables(results: Sequence[Result]) -> str:
     """Times and stages of all results, task by task; a line per machine says where they were measured."""
     rows = [(result, case) for result in results for case in result["cases"]]
-    rows.sort(key=lambda row: TASKS.index(row[1]["task"]))
+    rows.sort(key=lambda row: ("classification", "retrieval", "captioning").index(row[1]["task"]))
     heading = ["episode", "plain", "fast", "ratio", "memory plain", "fast", "times the floor", "same answers"]
-    parts = [
-        markdown(Grid(heading, [_times(*row) for row in rows])),
-        markdown(Grid(["share of the time, fast form, %", *STAGES], [_shares(*row) for row in rows])),
-        "\n".join(dict.fromkeys(_machine(result) for result in results)),
-    ]
-    return "\n\n".join(parts)
+    times = markdown(Grid(heading, [_times(*row) for row in rows]))
+    shares = markdown(Grid(["share of the time, fast form, %", *STAGES], [_shares(*row) for row in rows]))
+    return "\n\n".join([times, shares, "\n".join(dict.fromkeys(map(_machine, results)))])
 
 
 def _times(result: Result, case: Result) -> list[str]:

@@ -1,7 +1,7 @@
 """How the benchmarks time two forms of an episode: in turn, in one process, on the same samples.
 
-The plain form does the official code's schedule of work, the fast form is what a run does. The order of the two changes
-from sample to sample, so that a machine that slows down or speeds up favours neither.
+The plain form does the official code's schedule of work, the fast form is what a run does. The first of the two changes
+from sample to sample, so that a machine that slows down favours neither.
 """
 
 import argparse

@@ -52,39 +52,31 @@ def rearranged(scene: Scene, rng: np.random.Generator) -> Scene:
     return arrange(layout, digits, rng)
 
 
-def _with_digit(scene: Scene, place: int, digit: tuple[int, str], rng: np.random.Generator) -> Scene:
+def changed(scene: Scene, what: str, place: int, split: Split, rng: np.random.Generator) -> Scene:
+    """The same arrangement with another "colour", or another "value", of the digit at one place."""
     digits = [(digit.image_index, digit.colour) for digit in scene.digits]
-    digits[place] = digit
+    image_index, colour = digits[place]
+    if what == "colour":
+        digits[place] = image_index, str(rng.choice([other for other in COLOURS if other != colour]))
+    else:
+        values = [value for value in digit_images(split) if value != scene.digits[place].value]
+        digits[place] = int(rng.choice(digit_images(split)[int(rng.choice(values))])), colour
     return arrange(scene.layout, digits, rng)
-
-
-def recoloured(scene: Scene, place: int, rng: np.random.Generator) -> Scene:
-    """The same arrangement with another colour of one digit."""
-    colour = str(rng.choice([colour for colour in COLOURS if colour != scene.digits[place].colour]))
-    return _with_digit(scene, place, (scene.digits[place].image_index, colour), rng)
-
-
-def renumbered(scene: Scene, place: int, split: Split, rng: np.random.Generator) -> Scene:
-    """The same arrangement and colours with another digit at one place."""
-    values = [value for value in digit_images(split) if value != scene.digits[place].value]
-    image_index = int(rng.choice(digit_images(split)[int(rng.choice(values))]))
-    return _with_digit(scene, place, (image_index, scene.digits[place].colour), rng)
 
 
 def retrieval_scenes(seed: int = 0) -> list[Scene]:
     """The 200 test scenes, all of different content, in pairs that are easily mistaken for one another.
 
-    A random scene is followed by one with another digit at one place, or, in every second pair, by its digits
-    rearranged.
+    A random scene is followed by one with another digit at one place or, in every second pair, its digits rearranged.
     """
     rng = np.random.default_rng(seed)
     scenes: dict[tuple[str, ...], Scene] = {}
     while len(scenes) < N_SCENES:
-        place = len(scenes) % 4
-        if place in (0, 2):
+        turn = len(scenes) % 4
+        if turn in (0, 2):
             scene = first = random_scene("test", rng)
-        elif place == 1:
-            scene = renumbered(first, int(rng.integers(len(first.digits))), "test", rng)
+        elif turn == 1:
+            scene = changed(first, "value", int(rng.integers(len(first.digits))), "test", rng)
         else:
             scene = rearranged(first, rng)
         if len(set(scene.content)) == len(scene.content):  # no two digits of one name
@@ -100,8 +92,7 @@ def scene_pairs(number: int, seed: int) -> list[Scene]:
         scenes.append(scene := random_scene("train", rng))
         if rng.random() < 0.5:
             scenes.append(rearranged(scene, rng))
-            continue
-        place = int(rng.integers(len(scene.digits)))
-        is_recoloured = rng.random() < 0.5
-        scenes.append(recoloured(scene, place, rng) if is_recoloured else renumbered(scene, place, "train", rng))
+        else:
+            place = int(rng.integers(len(scene.digits)))
+            scenes.append(changed(scene, "colour" if rng.random() < 0.5 else "value", place, "train", rng))
     return scenes

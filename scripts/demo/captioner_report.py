@@ -21,7 +21,7 @@ from scripts.demo.styles import RETRIEVAL_SEVERITY, retrieval_pictures
 from scripts.demo.training.captioner_lm import MAPPER_LAYERS, PREFIX_LENGTH
 
 KINDS = ("clipcap", "capdec")
-BATCH = 50
+BATCH, NUM_BEAMS = 50, 5
 
 
 def demo_config(kind: str, folder: Path) -> CaptioningConfig:
@@ -43,25 +43,23 @@ def load_demo_captioner(kind: str, folder: Path = DEFAULT_FOLDER) -> tuple[Capti
 
 
 @torch.no_grad()
-def captions_for(captioner: Captioner, clip: ClipModel, pictures: list[Image.Image], num_beams: int = 5) -> list[str]:
+def captions_for(captioner: Captioner, clip: ClipModel, pictures: list[Image.Image]) -> list[str]:
     """The captions of pictures of the demo's size, before any adaptation."""
     options, captions = demo_config(KINDS[0], Path()).decoding, []
     for start in range(0, len(pictures), BATCH):
         prefix = captioner.prefix(clip.encode_images(as_clip_batch(pictures[start : start + BATCH])))
-        captions += captioner.decode([found[0].tokens for found in beam_search(captioner, prefix, num_beams, options)])
+        captions += captioner.decode([found[0].tokens for found in beam_search(captioner, prefix, NUM_BEAMS, options)])
     return captions
 
 
 def scores(captions: list[str], scenes: list[Scene]) -> tuple[float, float, float]:
-    """Captions that are word for word one of the scene's, and digits named with their colours, in %; CIDEr times 100.
-
-    CIDEr needs no tokenizer here, as captions of scenes are lower-case words; its references are all wordings.
-    """
+    """Captions that are word for word one of the scene's and digits named with their colours, in %; CIDEr times 100."""
     from pycocoevalcap.cider.cider import Cider  # only the figures need it, not the captioners
 
     pairs = list(zip(captions, scenes, strict=True))
     exact = [caption in captions_of(scene) for caption, scene in pairs]
     named = [f"a {digit.name}" in caption for caption, scene in pairs for digit in scene.digits]
+    # CIDEr needs no tokenizer, as captions of scenes are lower-case words.
     references = {number: captions_of(scene) for number, scene in enumerate(scenes)}
     cider, _ = Cider().compute_score(references, {number: [caption] for number, caption in enumerate(captions)})
     return 100 * sum(exact) / len(exact), 100 * sum(named) / len(named), 100 * float(cider)

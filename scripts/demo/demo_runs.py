@@ -1,17 +1,15 @@
 """The runs that the demo's tables are made of: the configs of the paper's tables, with what small models need."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from clipscore.config.fields import RunConfig
 from clipscore.config.load import load_config
-from retrieval import metrics
+from retrieval.metrics import RECALL_AT
 from scripts.demo.styles import STYLES
 from scripts.run import config_class
-from scripts.runs.read import Row
-from scripts.runs.samples import read_sample
 
 JUDGE = "demo/reward.pt"  # CLIPScore's model; there is no third CLIP that reads these scenes
 DATA_FOLDER = "demo_data"  # under the output root: a data root is only ever read
@@ -50,18 +48,8 @@ class Table(NamedTuple):
     heading: tuple[str, ...]
     methods: list[Method]
     lines: list[Line]
-    show: Callable[[Sequence[Row]], str]  # records -> cell
+    places: tuple[int, ...]  # a cell has the share of right answers up to each of these ranks
     legend: str
-
-
-def accuracy(rows: Sequence[Row]) -> str:
-    """Top-1 accuracy in %."""
-    return f"{100 * sum(read_sample(row).is_right for row in rows) / len(rows):.1f}"
-
-
-def recalls(rows: Sequence[Row]) -> str:
-    """Recall at 1, 5 and 10 in %."""
-    return " / ".join(f"{value:.1f}" for value in metrics.recalls([row["rank"] for row in rows]).values())
 
 
 CLASSIFICATION = Table(
@@ -75,7 +63,7 @@ CLASSIFICATION = Table(
         Method("reward model", "classification/zero_shot", [*PROMPT, *REWARD_AS_POLICY]),
     ],
     [Line((style,), f"demo/{style}") for style in STYLES],
-    accuracy,
+    (1,),
     "accuracy in %",
 )
 RETRIEVAL = Table(
@@ -91,7 +79,7 @@ RETRIEVAL = Table(
         for style in RETRIEVAL_STYLES
         for direction in ("image_to_text", "text_to_image")
     ],
-    recalls,
+    RECALL_AT,
     "recall at 1 / 5 / 10 in %",
 )
 TABLES = [CLASSIFICATION, RETRIEVAL]

@@ -4,7 +4,7 @@
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clipscore.config.fields import RunConfig
@@ -14,10 +14,12 @@ from clipscore.metrics.significance import bootstrap_interval, changes, mcnemar_
 from clipscore.models.load import load_clip
 from scripts.demo.demo_runs import CAPTION_LINES, CAPTIONERS, JUDGE, TABLES, Runs, Table, demo_runs
 from scripts.runs.folder import run_path
-from scripts.runs.read import Row, open_run
-from scripts.runs.samples import read_sample
+from scripts.runs.read import open_run
+from scripts.runs.samples import Sample, read_sample
+from scripts.tables.figures import column, share
 from scripts.tables.grid import Grid, comma_separated, latex, markdown
 
+Samples = Mapping[str, Sample]
 CAPTION_COLUMNS = {"BLEU-4": ("bleu", "bleu_4"), "CIDEr": ("cider", "cider"), "CLIPScore": ("clipscore", "clipscore")}
 P_LEGEND = "in brackets the p-value against zero-shot (exact McNemar test of the first answers to the same samples)"
 CAPTION_LEGEND = (
@@ -26,17 +28,21 @@ CAPTION_LEGEND = (
 )
 
 
-def read_rows(config: RunConfig) -> dict[str, Row]:
-    """The good records of a run, by sample id; none when it has not begun."""
+def read_run(config: RunConfig) -> dict[str, Sample]:
+    """The samples of a run; none when it has not begun."""
     path = run_path(config)
-    return open_run(path).collect(lambda row: row) if (path / "config.yaml").is_file() else {}
+    return open_run(path).collect(read_sample) if (path / "config.yaml").is_file() else {}
 
 
-def p_value(before: dict[str, Row], after: dict[str, Row]) -> float:
+def hits(samples: Samples, places: Sequence[int]) -> str:
+    """The share of right answers up to each of these ranks, in %."""
+    ranks = column(samples.values(), "rank")
+    return " / ".join(f"{share(ranks, place):.1f}" for place in places)
+
+
+def p_value(before: Samples, after: Samples) -> float:
     """Whether the difference of two runs on the same samples is chance (exact McNemar test of the first answers)."""
-    assert before.keys() == after.keys(), "the runs saw the same samples"
-    was, now = ([read_sample(rows[key]).is_right for key in before] for rows in (before, after))
-    return mcnemar_p_value(*changes(was, now))
+    return mcnemar_p_value(*changes(*([samples[key].is_right for key in before] for samples in (before, after))))
 
 
 def table_grid(table: Table, runs: Runs) -> Grid:
@@ -44,28 +50,29 @@ def table_grid(table: Table, runs: Runs) -> Grid:
     names = [method.name for method in table.methods]
     lines = []
     for line in table.lines:
-        base, *others = (read_rows(runs[name, line]) for name in names)
-        cells = [*line.cells, str(len(base)), table.show(list(base.values())) if base else "-"]
-        for rows in others:
-            same = base and rows.keys() == base.keys()
-            cells.append(f"{table.show(list(rows.values()))} (p {p_value(base, rows):.1g})" if same else "-")
+        base, *others = (read_run(runs[name, line]) for name in names)
+        cells = [*line.cells, str(len(base)), hits(base, table.places) if base else "-"]
+        for samples in others:
+            same = base and samples.keys() == base.keys()
+            cells.append(f"{hits(samples, table.places)} (p {p_value(base, samples):.1g})" if same else "-")
         lines.append(cells)
     return Grid([*table.heading, "n", *names], lines, len(table.heading), notes=[table.legend])
 
 
-def caption_cells(rows: Sequence[Row], config: RunConfig, dataset: str, names: Sequence[str]) -> list[str]:
+def caption_cells(samples: Samples, config: RunConfig, dataset: str, names: Sequence[str]) -> list[str]:
     """Each metric of a run's captions before and after, and the mean difference per image with its 95% interval."""
     metrics = check_metrics([CAPTION_COLUMNS[name][0] for name in names])
-    references = {row["id"]: row["references"] for row in rows}
-    paths = {row["id"]: Path(config.data_root) / dataset / row["id"] for row in rows}
+    references = {key: sample.references for key, sample in samples.items()}
+    paths = {key: Path(config.data_root) / dataset / key for key in samples}
     judge = load_clip(JUDGE, Path(config.pretrained_root))
-    captions = ({row["id"]: row[key] for row in rows} for key in ("caption_before", "caption"))
-    before, after = (score_captions(texts, references, metrics, judge, paths) for texts in captions)
+    texts = ({key: getattr(s, side) or "" for key, s in samples.items()} for side in ("caption_before", "caption"))
+    before, after = (score_captions(captions, references, metrics, judge, paths) for captions in texts)
     cells = []
-    for _, column in map(CAPTION_COLUMNS.__getitem__, names):
-        was, now = ([values[column] for values in scores.per_caption.values()] for scores in (before, after))
+    for name in names:
+        key = CAPTION_COLUMNS[name][1]
+        was, now = ([values[key] for values in scores.per_caption.values()] for scores in (before, after))
         difference, low, high = bootstrap_interval(was, now)
-        means = f"{before.means[column]:.1f} -> {after.means[column]:.1f}"
+        means = f"{before.means[key]:.1f} -> {after.means[key]:.1f}"
         cells.append(f"{means} ({difference:+.1f}, {low:+.1f} to {high:+.1f})")
     return cells
 
@@ -76,9 +83,9 @@ def caption_grid(runs: Runs) -> Grid:
     lines = []
     for line, method in itertools.product(CAPTION_LINES, CAPTIONERS):
         config = runs[method.name, line]
-        rows = list(read_rows(config).values())
-        shown = caption_cells(rows, config, line.dataset, names) if rows else ["-"] * len(names)
-        lines.append([*line.cells, method.name, str(len(rows)), *shown])
+        samples = read_run(config)
+        shown = caption_cells(samples, config, line.dataset, names) if samples else ["-"] * len(names)
+        lines.append([*line.cells, method.name, str(len(samples)), *shown])
     return Grid(["scenes", "captioner", "n", *names], lines, 2, notes=[CAPTION_LEGEND])
 
 

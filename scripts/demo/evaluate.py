@@ -1,7 +1,6 @@
 """Zero-shot accuracy and recall of the demo's models: `python -m scripts.demo.evaluate [--weights FOLDER]`."""
 
 import argparse
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,9 +14,8 @@ from clipscore.models.load import load_clip
 from retrieval.metrics import feature_ranks
 from scripts.demo.scenes import CLASS_NAMES
 from scripts.demo.styles import RETRIEVAL_SEVERITY, TEST_SEVERITY, retrieval_pictures, test_pictures
+from scripts.tables.figures import share
 from scripts.tables.grid import Grid, markdown
-
-log = logging.getLogger(__name__)
 
 DEFAULT_FOLDER = Path("pretrained/demo")
 MODEL_NAMES = ("policy", "reward")
@@ -41,17 +39,9 @@ def zero_shot_accuracy(model: ClipModel, style: str, prompt: str) -> float:
     return 100 * correct.float().mean().item()
 
 
-def recall(ranks: Tensor, depth: int) -> float:
-    """Share of ranks, counted from 1, up to `depth`, percent."""
-    return 100 * (ranks <= depth).float().mean().item()
-
-
 @torch.no_grad()
 def retrieval_ranks(model: ClipModel, style: str) -> tuple[Tensor, Tensor]:
-    """Rank, from 1, of the best true match on the retrieval test set of a style, by cosine.
-
-    Text to image, among 200 images, one per caption [600]; image to text, among 600 captions, one per image [200].
-    """
+    """Rank, from 1, of the best true match on a style's retrieval test set: of each text [600], of each image [200]."""
     pictures, captions = retrieval_pictures(style)
     texts = model.encode_token_ids(model.tokenize([text for group in captions for text in group]))
     images, size = model.encode_images(as_clip_batch(pictures)), len(captions[0])
@@ -75,20 +65,18 @@ def tables(folder: Path, names: Sequence[str] = MODEL_NAMES) -> str:
 
     def recalls(style: str) -> list[float]:
         ranks = [ways for model in models for ways in retrieval_ranks(model, style)]
-        return [recall(ways, depth) for ways in ranks for depth in RECALL_DEPTHS]
+        return [share(ways.tolist(), depth) for ways in ranks for depth in RECALL_DEPTHS]
 
     prompts = [f"{name}, `{prompt}`" for name in names for prompt in PROMPTS]
     depths = [f"{name}, {way} R@{depth}" for name in names for way in DIRECTIONS for depth in RECALL_DEPTHS]
-    accuracy = style_table(TEST_SEVERITY, prompts, accuracies)
-    return f"{accuracy}\n\n{style_table(RETRIEVAL_SEVERITY, depths, recalls)}"
+    return f"{style_table(TEST_SEVERITY, prompts, accuracies)}\n\n{style_table(RETRIEVAL_SEVERITY, depths, recalls)}"
 
 
 def main() -> None:
     """Print both tables for the weights of a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=DEFAULT_FOLDER, help="folder of policy.pt and reward.pt")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    log.info("%s", tables(parser.parse_args().weights))
+    print(tables(parser.parse_args().weights))
 
 
 if __name__ == "__main__":

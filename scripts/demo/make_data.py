@@ -9,14 +9,12 @@
     OUT_DIR/<either>/manifest.json                                      severities, and a digest of each style
 
 Each style of `demo` has 240 pictures of 24 x 24 pixels, 4 of each of the 60 classes; class folders sort in label order.
-Each style of `demo_scenes` has the same 200 scenes. Test pictures show test digits only, training pictures training
-digits only. A folder appears complete or not at all: it is written under another name and renamed.
+Each style of `demo_scenes` has the same 200 scenes. A folder appears complete or not at all.
 """
 
 import argparse
 import hashlib
 import json
-import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,18 +27,14 @@ from scripts.demo.captions import captions_of
 from scripts.demo.scenes import CLASS_NAMES
 from scripts.demo.styles import RETRIEVAL_SEVERITY, TEST_SEVERITY, render, retrieval_pictures, test_pictures
 
-log = logging.getLogger(__name__)
-
 SPLIT_FILE = "split_zhou_Demo.json"
 MANIFEST = "manifest.json"
 N_TRAIN_SCENES = 1800
 
+CLASS_FOLDERS = [f"{label:02d}_{name.replace(' ', '_')}" for label, name in enumerate(CLASS_NAMES)]  # 07_red_seven
+
 TestSet = tuple[list[Image.Image], list[int]]  # pictures and their classes
 CaptionedSet = tuple[list[Image.Image], list[list[str]]]  # pictures and the captions of each
-
-
-# Folders of the classes, for example "07_red_seven".
-CLASS_FOLDERS = [f"{label:02d}_{name.replace(' ', '_')}" for label, name in enumerate(CLASS_NAMES)]
 
 
 def write_images(test_set: TestSet, folder: Path) -> list[tuple[str, int]]:
@@ -160,9 +154,8 @@ def main() -> None:
     parser.add_argument("out_dir", type=Path, help="data root; the sets go to OUT_DIR/demo and OUT_DIR/demo_scenes")
     parser.add_argument("--with-train", action="store_true", help="write the training scenes too")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    log.info("demo test sets: %s", make_classification_data(arguments.out_dir))
-    log.info("demo scenes: %s", make_scene_data(arguments.out_dir, arguments.with_train))
+    print("demo test sets:", make_classification_data(arguments.out_dir))
+    print("demo scenes:", make_scene_data(arguments.out_dir, arguments.with_train))
 
 
 if __name__ == "__main__":

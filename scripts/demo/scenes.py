@@ -1,8 +1,7 @@
 """Scenes of coloured handwritten digits, from the 1,797 images that ship with scikit-learn; `styles` draws them.
 
-A scene is a canvas with one or more digits, each a handwritten image in one of six colours. A single-digit scene has
-one of 60 classes (colour x digit, "red seven"); `arrangements` makes the scenes of two or three digits. Training and
-test scenes use disjoint handwritten images.
+A scene of one digit has one of 60 classes (colour x digit, "red seven"); `arrangements` makes those of two or three.
+Training and test scenes use disjoint handwritten images.
 """
 
 from dataclasses import dataclass
@@ -18,8 +17,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 }  # fmt: skip
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 CLASS_NAMES = tuple(f"{colour} {word}" for colour in COLOURS for word in DIGIT_WORDS)
-CANVAS_PX = 24
-DIGIT_PX = 20
+CANVAS_PX, DIGIT_PX = 24, 20  # sides
 TEST_IMAGES_PER_CLASS = 7  # handwritten images held out for each colour
 TEST_PICTURES_PER_CLASS = 4  # of a test set: enough to compare methods within a few minutes
 TEST_STRIDE = 4  # every fourth image of a digit is a test image, until there are enough for all colours
@@ -50,10 +48,9 @@ class Digit:
 
 @dataclass(frozen=True)
 class Scene:
-    """Digits on a square canvas; a later digit is painted over an earlier one."""
+    """Digits on the canvas; a later digit is painted over an earlier one."""
 
     digits: tuple[Digit, ...]  # in reading order, rows from the top and each row from the left
-    canvas: int = CANVAS_PX  # side, pixels
     layout: str = "single"  # one digit; otherwise a key of arrangements.LAYOUTS
 
     @property

@@ -10,10 +10,9 @@ Severity is a number in [0, 5]; 0 draws the clean picture.
 | rotation | each digit is turned about its centre by 12 s to 15 s degrees, to either side |
 | blur | Gaussian blur of radius 0.55 s pixels |
 
-The test sets have one fixed severity per style, one for single digits and one for scenes. Both were chosen by looking
-at the models' zero-shot accuracy and recall on the test sets, so that the policy starts at about 30 to 60% and the
-reward model is well above it; so was which of the retrieval scenes resemble each other. The severities grade the
-difficulty, they are not a result.
+The test sets have one severity per style, for single digits and for scenes. They were chosen by looking at the models'
+zero-shot accuracy and recall on the test sets, so that the policy starts at 30 to 60% and the reward model is well
+above it; so was which retrieval scenes resemble each other. They grade the difficulty, they are not a result.
 Every picture is a function of its scene, style, severity and seed; no global generator is read or changed.
 """
 
@@ -22,7 +21,7 @@ from PIL import Image, ImageFilter
 
 from scripts.demo.arrangements import retrieval_scenes
 from scripts.demo.captions import chosen_captions
-from scripts.demo.scenes import COLOURS, Scene, handwritten, test_scenes
+from scripts.demo.scenes import CANVAS_PX, COLOURS, Scene, handwritten, test_scenes
 
 MAX_SEVERITY = 5.0
 
@@ -64,10 +63,10 @@ STYLES = tuple(TEST_SEVERITY)
 
 
 def render(scene: Scene, style: str = "clean", severity: float = 0.0, seed: int = 0) -> Image.Image:
-    """Draw a scene as an RGB picture of canvas x canvas pixels.
+    """Draw a scene as an RGB picture of 24 x 24 pixels.
 
-    `severity` is in [0, 5]; `clean` has none. The seed is of the brightness of paper and ink, which do not depend on
-    the style, and of the style's own chance. ValueError: unknown style, or a severity out of range.
+    The seed is of the brightness of paper and ink, whatever the style, and of the style's own chance.
+    ValueError: unknown style, or a severity out of range.
     """
     if style not in STYLES:
         raise ValueError(f"unknown style {style!r}; expected one of {', '.join(STYLES)}")
@@ -76,13 +75,13 @@ def render(scene: Scene, style: str = "clean", severity: float = 0.0, seed: int 
         raise ValueError(f"severity of style {style!r}: expected {expected}, got {severity}")
     rng = np.random.default_rng(seed)
     change_ink, change_picture = INK_STYLES.get(style), PICTURE_STYLES.get(style)
-    pixels = np.full((scene.canvas, scene.canvas, 3), rng.uniform(0.0, 0.15))
+    pixels = np.full((CANVAS_PX, CANVAS_PX, 3), rng.uniform(0.0, 0.15))
     shades = rng.uniform(0.8, 1.0, size=len(scene.digits))
     for digit, shade in zip(scene.digits, shades, strict=True):
         ink = _as_picture(handwritten()[0][digit.image_index])
         ink = ink.resize((digit.size, digit.size), Image.Resampling.BICUBIC)
         ink = change_ink(ink, severity, rng) if change_ink else ink
-        square = Image.new("L", (scene.canvas, scene.canvas))
+        square = Image.new("L", (CANVAS_PX, CANVAS_PX))
         square.paste(ink, (digit.left, digit.top))
         opacity = _as_pixels(square)[:, :, None]
         pixels = pixels + (shade * np.array(COLOURS[digit.colour]) - pixels) * opacity
@@ -90,20 +89,17 @@ def render(scene: Scene, style: str = "clean", severity: float = 0.0, seed: int 
 
 
 def test_pictures(style: str) -> tuple[list[Image.Image], list[int]]:
-    """The test set of a style, at its severity of TEST_SEVERITY: 240 pictures and their classes, in label order.
-
-    Every style shows the same scenes: the same digits at the same places.
-    """
+    """The test set of a style: 240 pictures of the same scenes in all styles, and their classes, in label order."""
     scenes = test_scenes()
-    pictures = [render(scene, style, TEST_SEVERITY[style], seed=index) for index, scene in enumerate(scenes)]
-    return pictures, [scene.label for scene in scenes]
+    return _drawn(scenes, style, TEST_SEVERITY), [scene.label for scene in scenes]
 
 
 def retrieval_pictures(style: str) -> tuple[list[Image.Image], list[list[str]]]:
-    """The retrieval test set of a style, at its severity of RETRIEVAL_SEVERITY: 200 pictures, 3 captions of each.
-
-    Every style shows the same scenes and has the same captions.
-    """
+    """The retrieval test set of a style: 200 pictures of the same scenes in all styles, 3 captions of each."""
     scenes = retrieval_scenes()
-    pictures = [render(scene, style, RETRIEVAL_SEVERITY[style], seed=index) for index, scene in enumerate(scenes)]
-    return pictures, [chosen_captions(scene, index) for index, scene in enumerate(scenes)]
+    captions = [chosen_captions(scene, index) for index, scene in enumerate(scenes)]
+    return _drawn(scenes, style, RETRIEVAL_SEVERITY), captions
+
+
+def _drawn(scenes: list[Scene], style: str, severity: dict[str, float]) -> list[Image.Image]:
+    return [render(scene, style, severity[style], seed=index) for index, scene in enumerate(scenes)]

@@ -13,13 +13,14 @@ nothing is written.
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from clipscore.cli import print_text
 from clipscore.config.load import ROOT_VARIABLES, roots
-from scripts.doctor.checks import Check, as_note, branch
+from scripts.doctor.checks import Check, as_note
 from scripts.doctor.data import FINE_GRAINED, GROUPS, TABLES, canonical, check_data
 from scripts.doctor.machine import check_machine
 
@@ -41,10 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         datasets, tables = asked_for(names)
     except ValueError as error:
         parser.error(str(error))
+    logging.disable(logging.WARNING)  # what a partial data set lacks is in its faults, which have a place of their own
     try:
         tree = examine(datasets, tables, paths, not names, args.deep)
     except KeyboardInterrupt:
         return INTERRUPTED
+    finally:
+        logging.disable(logging.NOTSET)
     is_complete = all(check.passed for check in tree)
     if args.json:
         print_text(json.dumps({"complete": is_complete, "checks": [check.as_json() for check in tree]}, indent=2))
@@ -82,12 +86,13 @@ def examine(
     tree = []
     if datasets:
         found = [check_data(name, data_root, deep) for name in datasets]
-        tree.append(branch(f"data sets in {data_root}", [*found, *(_extras(data_root) if with_extras else [])]))
+        extras = _extras(data_root) if with_extras else []
+        tree.append(Check(f"data sets in {data_root}", parts=(*found, *extras)))
     if tables:
         from scripts.doctor.weights import check_weights  # slow to import
 
-        tree.append(branch(f"weights in {weights_root}", check_weights(tables, weights_root, output_root)))
-    machine = branch("machine", check_machine(tables, output_root))
+        tree.append(Check(f"weights in {weights_root}", parts=tuple(check_weights(tables, weights_root, output_root))))
+    machine = Check("machine", parts=tuple(check_machine(tables, output_root)))
     return [*tree, machine if tables else as_note(machine)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -42,12 +42,6 @@ class Check:
             yield from (f"{margin}  {text}" for text in line.splitlines())
         for part in self.parts:
             yield from part.as_text(depth + 1)
-
-
-def branch(title: str, parts: Sequence[Check]) -> Check:
-    """A check of several parts, or a note when all of them are."""
-    is_note = bool(parts) and all(part.state == "note" for part in parts)
-    return Check(title, "note" if is_note else "ok", parts=tuple(parts))
 
 
 def wrong(title: str, *lines: object) -> Check:

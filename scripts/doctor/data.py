@@ -1,29 +1,25 @@
 """The doctor's look at data sets: by the functions that runs find them with, so that both say the same sentences."""
 
-import contextlib
-import logging
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from classification.data import layouts as dataset_layouts
+from classification.data import layouts
 from classification.data.find import LabelledImages, find_dataset
-from clipscore.data import caption_layouts, checks
+from clipscore.data import caption_layouts
 from clipscore.data.caption_sets import CaptionedImages, find_captions, published_md5
 from clipscore.data.images import UnreadableImage, open_image
 from scripts.doctor.checks import Check, wrong
 from scripts.tables.paper import paper_tables
 
-FINE_GRAINED = tuple(
-    name for name, layout in dataset_layouts.LAYOUTS.items() if isinstance(layout, dataset_layouts.SplitLayout)
-)
+FINE_GRAINED = tuple(name for name, layout in layouts.LAYOUTS.items() if isinstance(layout, layouts.SplitLayout))
 # scripts/classification/rlcf_imagenet_c.sh: the 15 corruptions of the benchmark, the other four are for development.
-IMAGENET_C = tuple(f"imagenet_c/{corruption}/5" for corruption in dataset_layouts.CORRUPTIONS[:15])
+IMAGENET_C = tuple(f"imagenet_c/{corruption}/5" for corruption in layouts.CORRUPTIONS[:15])
 TABLES = {
     key: tuple(dict.fromkeys(column.dataset for column in table.columns if column.dataset))
     for key, table in paper_tables().items()
@@ -34,9 +30,9 @@ IMAGES = {"coco": "coco2014/val2014", "flickr30k": "flickr30k/flickr30k-images",
 
 def canonical(name: str) -> str:
     """The id of a built-in data set of any task; ValueError: there is none of this name."""
-    found = dataset_layouts.canonical_name(name) or caption_layouts.canonical_name(name)
+    found = layouts.canonical_name(name) or caption_layouts.canonical_name(name)
     if found is None:
-        raise ValueError(f"{dataset_layouts.unknown_name(name)}\n{caption_layouts.unknown_name(name)}")
+        raise ValueError(f"{layouts.unknown_name(name)}\n{caption_layouts.unknown_name(name)}")
     return found
 
 
@@ -45,11 +41,10 @@ def check_data(name: str, data_root: Path, deep: bool = False) -> Check:
     title = f"{name}, for {needed_by(name)}"
     data: LabelledImages | CaptionedImages
     try:
-        with _quiet():
-            if dataset_layouts.canonical_name(name):
-                data = find_dataset(name, data_root, partial=True)
-            else:
-                data = find_captions(name, data_root, split="test", partial=True)
+        if layouts.canonical_name(name):
+            data = find_dataset(name, data_root, partial=True)
+        else:
+            data = find_captions(name, data_root, split="test", partial=True)
     except (ValueError, OSError) as error:
         images = IMAGES.get(name.split("/")[0])  # what the sentence of a run does not say
         place = [f"place of the images: {data_root / images}"] if images else []
@@ -91,17 +86,6 @@ def _decode(path: Path) -> str | None:
     except UnreadableImage as error:
         return str(error)
     return None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """What a partial data set lacks is in its faults; the doctor says it in its own place."""
-    level = checks.log.level
-    checks.log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        checks.log.setLevel(level)
 
 
 def _parts(data: LabelledImages | CaptionedImages) -> list[Check]:

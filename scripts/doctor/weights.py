@@ -16,7 +16,7 @@ from captioning.build import find_checkpoint, find_language_model
 from captioning.checkpoints import CHECKPOINT, check_sizes, read_checkpoint
 from classification.prompt_learner import load_prompt_start
 from clipscore.config.load import REPOSITORY, load_config
-from clipscore.models.files import FETCH, check_openai, check_whole, checksums, file_sha256, local_file, places
+from clipscore.models.files import check_published, check_whole, file_digest, local_file, places
 from scripts.doctor.checks import Check, wrong
 from scripts.fetch.manifest import FILES
 from scripts.run import config_class
@@ -88,9 +88,7 @@ def _clip(weights: Weights, root: Path) -> str:
         tried = "".join(f"\n  {place}" for place in (*places(name, root), path))
         raise FileNotFoundError(f"no weights for {name}; tried:{tried}")
     check_whole(path)
-    sha256 = file_sha256(path)
-    check_openai(name, path, sha256, root)
-    is_listed = f"clip/{path.name}" in checksums(root)
+    is_listed = check_published(name, path, file_digest(path), root)
     return f"found: {path} ({path.stat().st_size:,} bytes), sha256 {'as expected' if is_listed else 'not listed'}"
 
 
@@ -124,22 +122,23 @@ def _language_model(weights: Weights, root: Path) -> str:
             raise FileNotFoundError(f"no config.json in {root / name.split('/')[-1]}, nor in Hugging Face's cache")
         folder = Path(cached).parent
     width, vocabulary = _sizes(folder)
-    files = [folder / name for name in ("model.safetensors", "pytorch_model.bin")]
-    file = next((file for file in files if file.is_file()), None)
-    if file is None:
-        raise FileNotFoundError(f"{folder}: neither model.safetensors nor pytorch_model.bin; get it again")
+    file = _one_of(folder, "model.safetensors", "pytorch_model.bin")
     check_whole(file)
-    expected, found = checksums(root).get(f"{folder.name}/{file.name}"), file_sha256(file)
-    if expected not in (None, found):
-        raise ValueError(f"{file} ({file.stat().st_size:,} bytes) has the sha256 {found}, expected {expected}; {FETCH}")
+    check_published(name, file, file_digest(file), root, folder.name)
     if file.suffix == ".bin":
         state = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
         shape = next((list(value.shape) for key, value in state.items() if key.endswith("embed_tokens.weight")), None)
         if shape != [vocabulary, width]:
             raise ValueError(f"{file}: embed_tokens.weight is {shape}, config.json says {[vocabulary, width]}")
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        raise FileNotFoundError(f"{folder}: no tokenizer, neither tokenizer.json nor vocab.json; get it again")
+    _one_of(folder, "tokenizer.json", "vocab.json")
     return f"found: {file} ({file.stat().st_size:,} bytes), width {width}, {vocabulary:,} tokens"
+
+
+def _one_of(folder: Path, *names: str) -> Path:
+    """The first of these files that is there; FileNotFoundError when none is."""
+    if found := next((folder / name for name in names if (folder / name).is_file()), None):
+        return found
+    raise FileNotFoundError(f"{folder}: neither {' nor '.join(names)}; get it again")
 
 
 def _sizes(folder: Path) -> tuple[int, int]:

@@ -1,7 +1,6 @@
 """Download one file so that it can go on after a cut, check it, and put it in its place without replacing anything."""
 
 import fcntl
-import hashlib
 import http.client
 import json
 import os
@@ -16,11 +15,11 @@ from typing import IO
 
 from tqdm import tqdm
 
+from clipscore.models.files import file_digest
 from scripts.fetch.manifest import RemoteFile
 
 TIMEOUT_S = 30
 BLOCK = 1 << 20
-NOT_SATISFIABLE = 416  # HTTP status: nothing of the file lies after the offset asked for
 
 
 class Cut(ConnectionError):
@@ -41,12 +40,8 @@ def find_fault(path: Path, file: RemoteFile) -> str:
         return f"has {size:,} bytes, expected {file.size:,}"
     if file.checksum is not None:
         algorithm, _, expected = file.checksum.partition(":")
-        digest = hashlib.new(algorithm)
-        with path.open("rb") as stream:
-            while block := stream.read(BLOCK):
-                digest.update(block)
-        if digest.hexdigest() != expected:
-            return f"has {algorithm} {digest.hexdigest()}, expected {expected}"
+        if (found := file_digest(path, algorithm)) != expected:
+            return f"has {algorithm} {found}, expected {expected}"
     try:
         if file.path.endswith(".json"):
             json.loads(path.read_bytes())
@@ -107,7 +102,7 @@ def _append_rest(address: str, part: Path) -> None:
     try:
         reply = urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code != NOT_SATISFIABLE or not start:
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
             raise
         if error.headers.get("Content-Range") == f"bytes */{start}":
             return  # it was whole already

@@ -39,12 +39,10 @@ OPT_REVISION = "27dcfa74d334bc871f3234de431e71c6eeba5dd6"
 COOP_WEIGHTS = "https://drive.google.com/file/d/18ypxfd82RR0pizc5MM1ZWDYDk4j0BtPF/view"
 COCOOP_PAGE = "https://github.com/KaiyangZhou/CoOp/blob/main/COCOOP.md"
 RLCF_PAGE = "https://github.com/mzhaoshuai/RLCF"
-RLCF_FILES = f"{RLCF_PAGE}/releases/download/0.0.1"
 BLIP_PAGE = "https://github.com/salesforce/BLIP"
 BLIP_FILES = "https://storage.googleapis.com/sfr-vision-language-research/datasets"
 NOCAPS_PAGE = "https://nocaps.org/download"
 NOCAPS_FILES = "https://nocaps.s3.amazonaws.com"
-DRIVE_FILES = "https://drive.google.com/uc?export=download&id="
 _SHA256 = checksums(REPOSITORY / "pretrained")
 
 
@@ -67,7 +65,7 @@ def _prompts(group: str, folder: str, epoch: int, page: str, needed_by: str, by_
 
 def _mapper(kind: str) -> RemoteFile:
     folder = f"{kind}_opt125m_transformer_coco_01"
-    address = f"{RLCF_FILES}/{folder}.zip"
+    address = f"{RLCF_PAGE}/releases/download/0.0.1/{folder}.zip"
     return RemoteFile("mappers", f"{folder}/ckpt-latest.pt", RLCF_PAGE, address, "captioning", is_archived=True)
 
 
@@ -87,8 +85,8 @@ def _split(dataset: str, drive_id: str) -> RemoteFile:
     layout = IMAGE_LAYOUTS[dataset]
     assert isinstance(layout, SplitLayout)
     path, *others = (f"{folder}/{layout.split_file}" for folder in layout.folders)
-    address, rows = DRIVE_FILES + drive_id, "fine-grained sets"
-    return RemoteFile("splits", path, COOP_PAGE, address, rows, other_paths=others, is_annotation=True)
+    address = f"https://drive.google.com/uc?export=download&id={drive_id}"
+    return RemoteFile("splits", path, COOP_PAGE, address, "fine-grained sets", other_paths=others, is_annotation=True)
 
 
 _TRAINING = "Table 3's mappers, when they are trained here"

@@ -13,7 +13,6 @@ from scripts.report.page import render
 from scripts.runs.process import messages
 from scripts.runs.read import open_run
 
-DONE, REFUSED = 0, 2
 NUM_SAMPLES = 60
 
 log = logging.getLogger("scripts.report")
@@ -29,10 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with messages():
         try:
             write_report(args.runs, args.output or args.runs[0] / "report.html", args.samples)
-            return DONE
+            return 0
         except (ValueError, OSError) as error:
             log.error("error: %s", error)
-            return REFUSED
+            return 2
 
 
 def write_report(folders: Sequence[Path], output: Path, num_samples: int = NUM_SAMPLES) -> None:

@@ -3,17 +3,38 @@
 A card is a dict that JSON can hold; page.js draws it, every text as text. Pictures are places in `Pictures.uris`.
 """
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from scripts.report.pictures import ITEM_SIDE, SIDE, Pictures
-from scripts.report.selection import OUTCOMES
 from scripts.runs.read import Row, Run
-from scripts.runs.samples import read_sample
+from scripts.runs.samples import BROKEN, FELL, FIXED, NOT_ADAPTED, RIGHT, ROSE, UNCHANGED, WRONG, read_sample
 
 Card = dict[str, Any]
 NUM_ANSWERS = 3  # of the answers that a record holds, best first
+OUTCOMES = {  # what the gallery's filters are called
+    FIXED: "fixed by adaptation", BROKEN: "broken by adaptation", RIGHT: "right", WRONG: "wrong",
+    ROSE: "reward rose", FELL: "reward fell", UNCHANGED: "unchanged", NOT_ADAPTED: "not adapted",
+}  # fmt: skip
+
+
+def choose(outcomes: Mapping[str, str], count: int) -> list[str]:
+    """Sample ids, at most `count`, balanced over their outcomes (sample id -> outcome).
+
+    Inside an outcome they are in the order of their ids' hashes, which two runs on the same data share.
+    """
+    waiting: dict[str, deque[str]] = {}
+    for key in sorted(outcomes, key=lambda key: hashlib.sha256(key.encode(errors="surrogatepass")).digest()):
+        waiting.setdefault(outcomes[key], deque()).append(key)
+    chosen: list[str] = []
+    while len(chosen) < min(count, len(outcomes)):
+        for name in OUTCOMES:
+            if waiting.get(name) and len(chosen) < count:
+                chosen.append(waiting[name].popleft())
+    return chosen
 
 
 class Cards:
@@ -26,13 +47,12 @@ class Cards:
         self.gallery: list[str] = run.about.get("gallery", [])
         self.shows_items = run.config.get("direction") == "text_to_image"
 
-    def card(self, row: Row) -> Card:
-        """The card of a record."""
-        sample = read_sample(row)
-        task = {"classification": self._classification, "retrieval": self._retrieval, "captioning": self._captioning}
-        shared = {"id": row["id"], "outcome": sample.outcome, "badge": OUTCOMES[sample.outcome], "moved": sample.moved}
-        shared |= {"losses": list(sample.losses), "rewards": list(sample.rewards)}
-        return shared | task[self.run.config["task"]](row)
+    def of(self, keys: Sequence[str]) -> list[Card]:
+        """The cards of these samples, in this order; the records are read one at a time."""
+        wanted = set(keys)
+        rows = {row["id"]: row for row in self.run.records() if row["id"] in wanted and "error" not in row}
+        tasks = {"classification": self._classification, "retrieval": self._retrieval, "captioning": self._captioning}
+        return [_shared(rows[key]) | tasks[self.run.config["task"]](rows[key]) for key in keys]
 
     def _classification(self, row: Row) -> Card:
         def shown(number: int) -> Card:
@@ -96,6 +116,14 @@ class Cards:
         }
 
 
+def _shared(row: Row) -> Card:
+    sample = read_sample(row)
+    return {
+        "id": row["id"], "outcome": sample.outcome, "badge": OUTCOMES[sample.outcome], "moved": sample.moved,
+        "losses": list(sample.losses), "rewards": list(sample.rewards),
+    }  # fmt: skip
+
+
 def _sides(row: Row) -> list[tuple[str, str]]:
     """Name of each answer of a record, and how its keys end."""
     return [("Before", "_before"), ("After", "")] if row.get("loss") else [("Answer", "")]
@@ -130,11 +158,3 @@ def _weight(card: Card) -> tuple[int, float]:
     """How often a candidate was proposed, then its reward: the first ones are shown first."""
     cells = [cell for cell in card["steps"] if cell]
     return sum(cell[2] for cell in cells), sum(cell[0] for cell in cells) / len(cells)
-
-
-def gallery(run: Run, keys: Sequence[str], pictures: Pictures) -> list[Card]:
-    """The cards of these samples, in this order; the records are read one at a time."""
-    wanted = set(keys)
-    rows = {row["id"]: row for row in run.records() if row["id"] in wanted and "error" not in row}
-    cards = Cards(run, pictures)
-    return [cards.card(rows[key]) for key in keys]

@@ -37,10 +37,9 @@ class Metric(NamedTuple):
     after: float
     decimals: int
 
-    def change(self, decimals: int | None = None) -> str:
+    def change(self, decimals: int) -> str:
         """What adaptation changed, with its sign."""
-        difference = None if self.before is None else self.after - self.before
-        return number(difference, self.decimals if decimals is None else decimals, signed=True)
+        return number(None if self.before is None else self.after - self.before, decimals, signed=True)
 
 
 class Curve(NamedTuple):
@@ -103,14 +102,15 @@ def read_figures(run: Run) -> Figures:
 
 def _metrics(run: Run, samples: Sequence[Sample], reward: Curve | None) -> list[Metric]:
     """Those that have a label; a zero-shot run of one model has no before."""
-    adapts = any(s.losses or s.rank_before != s.rank or s.confidence_before != s.confidence for s in samples)
-    of_captions = run.config["task"] == "captioning"
-    found = caption_metrics(run) if of_captions else sample_metrics(run, samples)
-    if of_captions and reward and len(reward.mean) > 1:
-        found.append(Figure("reward", reward.mean[0], reward.mean[-1]))
-    shown = [(one, *LABELS[one.key]) for one in found if one.key in LABELS]
-    keeps = adapts or of_captions
-    return [Metric(one.key, label, one.before if keeps else None, one.after, digits) for one, label, digits in shown]
+    if run.config["task"] == "captioning":
+        found, adapts = caption_metrics(run), True
+        if reward and len(reward.mean) > 1:
+            found.append(Figure("reward", reward.mean[0], reward.mean[-1]))
+    else:
+        found = sample_metrics(run, samples)
+        adapts = any(s.losses or s.rank_before != s.rank or s.confidence_before != s.confidence for s in samples)
+    shown = [(*one, *LABELS[one.key]) for one in found if one.key in LABELS]
+    return [Metric(key, label, was if adapts else None, now, digits) for key, was, now, label, digits in shown]
 
 
 def _curve(values: Iterable[Sequence[float]]) -> Curve | None:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 NUM_TICKS = 5
 MINUS = "−"
-NO_VALUE = "–"
 MANY_DECIMALS = 6
 ROUNDING = 1e-6  # a range of this share of its values, or less, is none
 
@@ -13,7 +12,7 @@ ROUNDING = 1e-6  # a range of this share of its values, or less, is none
 def number(value: float | None, decimals: int = 1, signed: bool = False) -> str:
     """A number as the whole page writes it: a true minus sign, thousands with a comma; None: there is none."""
     if value is None:
-        return NO_VALUE
+        return "–"
     text = f"{abs(value):,.{decimals}f}"
     sign = "" if float(text.replace(",", "")) == 0 else MINUS if value < 0 else "+" if signed else ""
     return sign + text
@@ -36,7 +35,7 @@ def counted(count: int, what: str) -> str:
 def p_value(value: float | None) -> str:
     """A p-value with two significant digits."""
     if value is None:
-        return NO_VALUE
+        return "–"
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 

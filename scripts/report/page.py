@@ -9,13 +9,13 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from scripts.report.cards import gallery
+from scripts.report.cards import OUTCOMES, Cards, choose
 from scripts.report.figures import Figures
-from scripts.report.numbers import counted
+from scripts.report.numbers import counted, number, p_value, seconds, short
 from scripts.report.pictures import Pictures
 from scripts.report.sections import run_section
-from scripts.report.selection import OUTCOMES, choose
 from scripts.report.side_by_side import comparison_section, groups, run_labels
+from scripts.tables.cells import TOLERANCE
 
 FOLDER = Path(__file__).parent
 
@@ -23,9 +23,11 @@ FOLDER = Path(__file__).parent
 def render(runs: Sequence[Figures], num_samples: int) -> str:
     """The page of these runs, each with `num_samples` samples at most; the template escapes what comes from data."""
     pictures, data, sections = Pictures(), [], []
-    for figures, link in zip(runs, _links(runs), strict=True):
+    on_same_data = len({figures.run.column for figures in runs}) == 1
+    links = run_labels(runs) if on_same_data else [f"{figures.run.name} on {figures.run.column}" for figures in runs]
+    for figures, link in zip(runs, links, strict=True):
         keys = choose({key: sample.outcome for key, sample in figures.samples.items()}, num_samples)
-        cards = gallery(figures.run, keys, pictures)
+        cards = Cards(figures.run, pictures).of(keys)
         outcomes = {key: OUTCOMES[key] for key in OUTCOMES if key in {card["outcome"] for card in cards}}
         data.append({"cards": cards, "outcomes": outcomes})
         sections.append({"link": link, **run_section(figures, len(keys))})
@@ -33,7 +35,7 @@ def render(runs: Sequence[Figures], num_samples: int) -> str:
     names = list(dict.fromkeys(figures.run.name for figures in runs))
     loader = FileSystemLoader(FOLDER)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["breakable"] = breakable
+    environment.filters |= {f.__name__: f for f in (breakable, counted, number, p_value, seconds, short)}
     # No text in the data can end the script element or start a comment.
     content = json.dumps({"runs": data, "pictures": pictures.uris}, ensure_ascii=False, separators=(",", ":"))
     return environment.get_template("page.html").render(
@@ -44,6 +46,7 @@ def render(runs: Sequence[Figures], num_samples: int) -> str:
         script=Markup(script),
         comparisons=[comparison_section(group) for group in groups(runs)],
         runs=sections,
+        tolerance=TOLERANCE,
         data=Markup(content.replace("<", "\\u003c")),
     )
 
@@ -56,10 +59,3 @@ def breakable(name: str) -> Markup:
 def _digest(content: str) -> str:
     """How a content security policy names the one inline block that it allows."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
-
-
-def _links(runs: Sequence[Figures]) -> list[str]:
-    """What the navigation calls the runs."""
-    if len({figures.run.column for figures in runs}) == 1:
-        return run_labels(runs)
-    return [f"{figures.run.name} on {figures.run.column}" for figures in runs]

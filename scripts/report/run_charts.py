@@ -25,9 +25,11 @@ def run_charts(figures: Figures) -> list[Chart]:
 
 def _step_charts(figures: Figures) -> list[Chart]:
     found = []
-    for title, name, curve in [("Reward", "mean reward", figures.reward), ("Loss", "mean loss", figures.loss)]:
+    for title, curve in [("Reward", figures.reward), ("Loss", figures.loss)]:
         if curve and len(curve.mean) > 1:
-            line = Line(name, "after", list(enumerate(curve.mean)), list(zip(curve.low, curve.high, strict=True)))
+            name = f"mean {title.lower()}"
+            band = [*enumerate(curve.low), *reversed(list(enumerate(curve.high)))]
+            line = Line(name, "after", list(enumerate(curve.mean)), band)
             drawing = charts.line_chart([line], "updates done", f"{title} by step", range(len(curve.mean)))
             keys = [("after", f"{name} over the samples"), ("band", "middle half of the samples")]
             found.append(Chart(f"{title} by step", drawing, keys))

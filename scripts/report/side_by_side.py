@@ -2,44 +2,30 @@
 
 import statistics
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from clipscore.metrics.significance import bootstrap_interval, paired
+from clipscore.metrics.significance import Paired, bootstrap_interval, paired
 from scripts.report.charts import Chart, dumbbells
 from scripts.report.figures import Figures
-from scripts.report.numbers import NO_VALUE, number, p_value
+from scripts.report.numbers import number
 
 KEYS = [("before", "before adaptation"), ("after", "after adaptation")]
+Interval = tuple[float, float, float]  # a difference, and the ends of its 95% interval
 
 
-class Comparison(NamedTuple):
-    """A run against another one on the `num_samples` samples that both have.
+def compare(base: Figures, other: Figures) -> tuple[int, Paired | Interval] | None:
+    """How many samples two runs on the same data share, and how the second differs on them; None: they share none.
 
-    The difference is that of right first answers in points of %, or of the mean reward, with its 95% interval.
-    `fixed`: only this one is right, `broken`: only the other one; None for captions, like McNemar's p-value.
+    Captions are neither right nor wrong: of them, the mean reward is compared.
     """
-
-    num_samples: int
-    difference: float
-    low: float
-    high: float
-    fixed: int | None = None
-    broken: int | None = None
-    p_value: float | None = None
-
-
-def compare(base: Figures, other: Figures) -> Comparison | None:
-    """Paired statistics of two runs on the same data; None when they share no samples that can be compared."""
     pairs = [(base.samples[key], sample) for key, sample in other.samples.items() if key in base.samples]
-    ranked = [(a, b) for a, b in pairs if a.rank is not None and b.rank is not None]
+    ranked = [(a.is_right, b.is_right) for a, b in pairs if a.rank is not None and b.rank is not None]
     if ranked:
-        found = paired([a.is_right for a, _ in ranked], [b.is_right for _, b in ranked])
-        difference, low, high = (100 * value for value in (found.difference, found.low, found.high))
-        return Comparison(len(ranked), difference, low, high, found.fixed, found.broken, found.p_value)
+        return len(ranked), paired(*zip(*ranked, strict=True))
     rewards = [(a.rewards[-1], b.rewards[-1]) for a, b in pairs if a.rewards and b.rewards]
     if not rewards:
         return None
-    return Comparison(len(rewards), *bootstrap_interval([was for was, _ in rewards], [now for _, now in rewards]))
+    return len(rewards), bootstrap_interval([was for was, _ in rewards], [now for _, now in rewards])
 
 
 def groups(runs: Sequence[Figures]) -> list[list[Figures]]:
@@ -54,18 +40,12 @@ def comparison_section(group: Sequence[Figures]) -> dict[str, Any]:
     """Runs of the same data: a chart, and each against the first one."""
     base, labels = group[0], run_labels(group)
     unit = base.metrics[0].label if base.metrics else ""
-    of_captions = base.run.config["task"] == "captioning"
-    difference = "difference of reward [95%]" if of_captions else "difference [95%]"
     firsts = [(label, metric) for f, label in zip(group, labels, strict=True) for metric in f.metrics[:1]]
     measured = [(label, metric.before, metric.after) for label, metric in firsts if metric.label == unit]
-    what = "mean reward of the last step's captions" if of_captions else "right first answers, in points of %"
     return {
-        "title": f"{base.run.config['task']} · {base.run.column}",
+        "run": base.run,
         "chart": Chart(unit, dumbbells(measured, unit), KEYS) if measured else None,
-        "heading": ["run", "before", "after", difference, "p", "only this / only first", "samples", "on both"],
-        "rows": [_row(base, other, label) for other, label in zip(group, labels, strict=True)],
-        "note": f"Difference: {what}, against the first run on the samples that both have, with its paired bootstrap "
-        f"interval{'' if of_captions else '; p: exact McNemar test'}.",
+        "rows": [(label, f, None if f is base else compare(base, f)) for f, label in zip(group, labels, strict=True)],
         "seeds": _seeds(group),
     }
 
@@ -92,16 +72,3 @@ def run_labels(group: Sequence[Figures]) -> list[str]:
     seeded = [f"{run.name}, seed {run.config.get('seed')}" for run in runs]
     paths = [str(run.path) for run in runs]
     return next((labels for labels in (names, seeded) if len(set(labels)) == len(labels)), paths)
-
-
-def _row(base: Figures, other: Figures, label: str) -> list[str]:
-    row, count = [label, NO_VALUE, NO_VALUE], f"{len(other.samples):,}"
-    for metric in other.metrics[:1]:
-        row[1:] = number(metric.before, metric.decimals), number(metric.after, metric.decimals)
-    found = None if other is base else compare(base, other)
-    if found is None:
-        return [*row, "first run" if other is base else NO_VALUE, NO_VALUE, NO_VALUE, count, NO_VALUE]
-    decimals = 1 if found.p_value is not None else 3
-    difference, low, high = (number(value, decimals, signed=True) for value in found[1:4])
-    changed = NO_VALUE if found.fixed is None else f"{found.fixed:,} / {found.broken:,}"
-    return [*row, f"{difference} [{low}, {high}]", p_value(found.p_value), changed, count, f"{found.num_samples:,}"]

@@ -14,17 +14,15 @@ from scripts.tables.fill import fill_table
 from scripts.tables.grid import comma_separated, latex, markdown
 from scripts.tables.paper import PaperTable, paper_tables
 
-DONE, REFUSED = 0, 2  # exit codes
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     tables = paper_tables()
     args = _parser().parse_args(arguments)
     try:
-        if args.output_root is not None and not Path(args.output_root).is_dir():
-            raise FileNotFoundError(f"--output-root {args.output_root} is no folder; run folders are looked for in it")
         root = Path(args.output_root or roots()["output_root"])
+        if args.output_root and not root.is_dir():
+            raise FileNotFoundError(f"--output-root {root} is no folder; run folders are looked for in it")
         first = args.what[0]
         if first not in {*tables, "demo"}:
             from scripts.tables.compare import compare  # it reads captions, and needs their metrics
@@ -42,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             text = _paper_table(tables[first], root, args)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return REFUSED
+        return 2
     print_text(text)
-    return DONE
+    return 0
 
 
 def _paper_table(table: PaperTable, root: Path, args: argparse.Namespace) -> str:
@@ -62,8 +60,9 @@ def _paper_table(table: PaperTable, root: Path, args: argparse.Namespace) -> str
     if args.format == "csv":
         return comma_separated(list(records[0]), [list(record.values()) for record in records])
     grid = (layout.long if args.long else layout.compact)(table, rows, args.tolerance)
-    is_latex = args.format == "latex"
-    return f"% {table.title}\n{latex(grid)}" if is_latex else f"{table.title}\n\n{markdown(grid, aligned=True)}"
+    if args.format == "latex":
+        return f"% {table.title}\n{latex(grid)}"
+    return f"{table.title}\n\n{markdown(grid, aligned=True)}"
 
 
 def _parser() -> argparse.ArgumentParser:

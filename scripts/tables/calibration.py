@@ -13,16 +13,13 @@ NUM_BINS = 15  # Guo et al. 2017
 
 @dataclass(frozen=True)
 class Bin:
-    """A bar of the reliability diagram: the answers, at least one, whose confidence is in (low, high].
-
-    `confidence` is their mean, `accuracy` the share of them that are right, both in [0, 1].
-    """
+    """A bar of the reliability diagram: the answers, at least one, whose confidence is in (low, high]."""
 
     low: float
     high: float
     count: int
-    confidence: float
-    accuracy: float
+    confidence: float  # their mean, in [0, 1]
+    accuracy: float  # the share of them that are right, in [0, 1]
 
 
 def reliability_bins(confidences: Sequence[float], right: Sequence[bool], num_bins: int = NUM_BINS) -> list[Bin]:

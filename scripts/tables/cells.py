@@ -1,7 +1,7 @@
 """One cell of a table of the paper: the paper's figure, ours, and whether the difference is more than chance.
 
-A difference is taken in the digits that the paper prints; it is 0 when no other number of right samples comes nearer.
-The tolerance is half a unit of the paper's last digit, plus
+A difference has the paper's digits, and is 0 when no other number of right samples comes nearer. The tolerance is half
+a unit of the paper's last digit, plus
 
 * accuracy and recall after adaptation: 1.96 sqrt(p (1 - p) / n (1 + 1 / seeds)), p being the paper's figure. Random
   views and rounding on a GPU make each sample right with some probability of its own; the variance of a mean of n such
@@ -29,11 +29,7 @@ CAPTION_SHARE = 0.01
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell, with all that is known about it; figures and differences in points of % (caption metrics times 100).
-
-    The verdict is "reproduced", "reproduced with other settings", "off by +1.23", "partial, 200 of 7,500", "no run", or
-    what is missing.
-    """
+    """A cell, with all that is known about it; figures and differences in points of % (caption metrics times 100)."""
 
     group: str
     row: str
@@ -46,7 +42,7 @@ class Cell:
     num_samples: int = 0  # per seed
     published: int | None = None  # how many samples the column has
     adapts: bool = True  # false for zero-shot
-    verdict: str = ""
+    verdict: str = ""  # reproduced (with other settings), off by +1.23, partial, no run, or what is missing
     settings: tuple[str, ...] = ()  # where our configuration differs from the row's
     command: str = ""  # fills the cell; empty for methods that are not in this repository
 
@@ -59,11 +55,6 @@ class Cell:
     def is_partial(self) -> bool:
         """Whether it has another number of samples than the paper's column."""
         return self.num_samples != self.published
-
-    @property
-    def is_off(self) -> bool:
-        """Whether the difference is beyond the tolerance, over all samples."""
-        return self.verdict.startswith("off")
 
     @property
     def variance(self) -> float:
@@ -90,11 +81,10 @@ def figure_cell(cell: Cell, table: PaperTable, found: Sequence[Figures], given: 
         partial = [_partial(cell)] if cell.is_partial else []
         return replace(cell, verdict="; ".join([*partial, first.missing or f"no {metric} in the summary"]))
     cell = replace(cell, ours=statistics.fmean(values.values()), by_seed=values)
-    half = 0.5 * 10**-table.decimals
     if table.task == "captioning":
-        return judge(cell, table.decimals, half, half + CAPTION_SHARE * (cell.paper or 0.0) if given is None else given)
+        return _judged(cell, table, table.half_digit, CAPTION_SHARE * (cell.paper or 0.0), given)
     chance = QUANTILE * math.sqrt(cell.variance) if adapts else ZERO_SHOT_POINTS
-    return judge(cell, table.decimals, cell.nearest(half), half + chance if given is None else given)
+    return _judged(cell, table, cell.nearest(table.half_digit), chance, given)
 
 
 def mean_cell(cell: Cell, table: PaperTable, parts: Sequence[Cell], given: float | None) -> Cell:
@@ -110,26 +100,24 @@ def mean_cell(cell: Cell, table: PaperTable, parts: Sequence[Cell], given: float
         num_samples=sum(part.num_samples for part in parts), published=sum(part.published or 0 for part in parts),
         settings=tuple(dict.fromkeys(setting for part in parts for setting in part.settings)),
     )  # fmt: skip
-    half = 0.5 * 10**-table.decimals
     chance = QUANTILE * math.sqrt(sum(part.variance for part in parts)) / len(parts)
-    nearest = half + statistics.fmean(part.nearest(half) for part in parts)  # its own rounding, and that of its parts
-    tolerance = half + (chance if cell.adapts else ZERO_SHOT_POINTS) if given is None else given
-    return judge(cell, table.decimals, nearest, tolerance)
+    rounding = statistics.fmean(part.nearest(table.half_digit) for part in parts)  # of its parts; and its own
+    return _judged(cell, table, table.half_digit + rounding, chance if cell.adapts else ZERO_SHOT_POINTS, given)
 
 
-def judge(cell: Cell, decimals: int, nearest: float, tolerance: float) -> Cell:
-    """The difference of a cell, and what it means; a cell that lacks one of the figures stays as it is.
+def _judged(cell: Cell, table: PaperTable, nearest: float, chance: float, given: float | None) -> Cell:
+    """A cell with its difference and verdict, unless it lacks one of the figures.
 
-    A difference up to `nearest` is 0, one up to `tolerance` reproduces; both in points.
+    A difference up to `nearest` is 0; one up to half a digit and `chance`, or up to `given`, reproduces; in points.
     """
     if cell.paper is None or cell.ours is None:
         return cell
-    exact = cell.ours - cell.paper
-    difference = 0.0 if abs(exact) <= nearest + 1e-9 else round(exact, decimals)  # 1e-9: 69.965 is not a float
+    tolerance, exact = table.half_digit + chance if given is None else given, cell.ours - cell.paper
+    difference = 0.0 if abs(exact) <= nearest + 1e-9 else round(exact, table.decimals)  # 1e-9: 69.965 is not a float
     if cell.is_partial:
         verdict = _partial(cell)
     elif abs(difference) > tolerance:
-        verdict = f"off by {difference:+.{decimals}f}"
+        verdict = f"off by {difference:+.{table.decimals}f}"
     else:
         verdict = "reproduced with other settings" if cell.settings else "reproduced"
     return replace(cell, difference=difference, tolerance=tolerance, verdict=verdict)

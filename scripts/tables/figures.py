@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from classification.data import layouts as dataset_layouts
+from classification.data import layouts
 from clipscore.data import caption_layouts
 from clipscore.metrics.coco import COCO_METRICS
 from retrieval.metrics import RECALL_AT
@@ -40,7 +40,7 @@ def sample_metrics(run: Run, samples: Collection[Sample]) -> list[Metric]:
     found = []
     ranks, ranks_before = column(samples, "rank"), column(samples, "rank_before")
     for key, place in PLACES.get(run.config["task"], {}).items() if ranks else ():
-        found.append(Metric(key, _share(ranks_before, place) if ranks_before else None, _share(ranks, place)))
+        found.append(Metric(key, share(ranks_before, place) if ranks_before else None, share(ranks, place)))
     if diagrams := reliability(samples):
         found.append(Metric("ece", *(100 * calibration_error(bins) for bins in diagrams)))
     before, after = column(samples, "brier_before"), column(samples, "brier")
@@ -110,14 +110,14 @@ def measure(run: Run, samples: Collection[Sample] | None = None) -> Figures:
 def published_samples(task: str, dataset: str, direction: str | None) -> int | None:
     """How many samples the paper's column has: images, or captions where texts are the queries; None: not published."""
     if task == "classification":
-        known = dataset.partition("/")[0] in dataset_layouts.LAYOUTS
-        return dataset_layouts.find_layout(dataset).num_images if known else None
+        known = dataset.partition("/")[0] in layouts.LAYOUTS
+        return layouts.find_layout(dataset).num_images if known else None
     if dataset not in caption_layouts.LAYOUTS:
         return None
     test = caption_layouts.find_layout(dataset).published["test"]
     return test.num_captions if direction == "text_to_image" else test.num_images
 
 
-def _share(ranks: Sequence[float], place: int) -> float:
+def share(ranks: Sequence[float], place: int) -> float:
     """Share in % of the samples whose right answer is at this place or before."""
     return 100 * sum(rank <= place for rank in ranks) / len(ranks)

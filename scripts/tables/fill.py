@@ -49,12 +49,9 @@ def _fill_row(table: PaperTable, row: Row, runs: Sequence[Run], tolerance: float
 
 def _measure(name: str, dataset: str, direction: str | None, runs: Sequence[Run]) -> list[Figures]:
     """The runs of a cell that have records, one for each seed: the one with the most."""
-    by_seed: dict[int, Figures] = {}
-    for run in runs:
-        if (run.name, run.config["dataset"], run.config.get("direction")) == (name, dataset, direction):
-            figures, seed = measure(run), int(run.config["seed"])
-            if figures.num_samples > (by_seed[seed].num_samples if seed in by_seed else 0):
-                by_seed[seed] = figures
+    wanted = [r for r in runs if (r.name, r.config["dataset"], r.config.get("direction")) == (name, dataset, direction)]
+    fullest = sorted(map(measure, reversed(wanted)), key=lambda figures: figures.num_samples)  # of equals the first
+    by_seed = {int(figures.run.config["seed"]): figures for figures in fullest if figures.num_samples}
     return [by_seed[seed] for seed in sorted(by_seed)]
 
 

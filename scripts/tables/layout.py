@@ -76,7 +76,7 @@ def _difference(cell: Cell, decimals: int) -> str:
         return "-"
     shown = f"{cell.difference:+.{decimals}f}" if cell.difference else _figure(0.0, decimals)
     shown += f" of {cell.num_samples:,}" if cell.is_partial else ""
-    return f"**{shown}**" if cell.is_off else shown + ("*" if cell.settings else "")
+    return f"**{shown}**" if _kind(cell) == "off" else shown + ("*" if cell.settings else "")
 
 
 def _notes(cells: Sequence[Cell], given: float | None) -> list[str]:
@@ -87,7 +87,7 @@ def _notes(cells: Sequence[Cell], given: float | None) -> list[str]:
     named = [cell for cell in with_paper if _kind(cell) in ("off", "partial", "without figures") or cell.settings]
     for cell in named[:NUM_SHOWN]:
         with_settings = f"; other settings: {'; '.join(cell.settings)}" if cell.settings else ""
-        wanted = "" if cell.is_off or cell.verdict.startswith("reproduced") else f" ({cell.command})"
+        wanted = f" ({cell.command})" if _kind(cell) in ("partial", "without figures") else ""
         notes.append(f"- {cell.row}, {cell.column.label}: {cell.verdict}{with_settings}{wanted}")
     if len(named) > NUM_SHOWN:
         notes.append(f"- and {len(named) - NUM_SHOWN} more: --long")

@@ -63,6 +63,11 @@ class PaperTable:
     columns: Sequence[Column]
     rows: Sequence[Row]
 
+    @property
+    def half_digit(self) -> float:
+        """Half a unit of the last digit."""
+        return 0.5 * 10**-self.decimals
+
 
 def paper_tables(file: Path = PAPER_FILE) -> dict[str, PaperTable]:
     """The tables of a file by their key: table1, table2, table3."""

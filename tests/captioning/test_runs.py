@@ -197,7 +197,7 @@ GOOD = ["a scene.", "Another!"]
         (GOOD, ["decoding.max_new_tokens=57"], "are 65 positions, but the language model has 64"),
         (GOOD, ["dataset_files.annotations=nowhere.json"], "dataset_files.annotations=nowhere.json not found; tried"),
         ([], ["metrics=[refclipscore]"], "has no captions"),
-        (["?!"], ["metrics=[refclipscore]"], "1 of 3 candidates have no reference: 00001.png"),
+        (["?!"], ["metrics=[refclipscore]"], "1 of 3 candidates have no reference (00001.png)"),
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_is_written(roots, demo_data, capsys, captions, words, message):

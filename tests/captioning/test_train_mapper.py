@@ -1,6 +1,5 @@
 """Training of mappers: what is learned from what, taken up after a kill, written down, and refused."""
 
-import os
 import pickle
 import re
 import shutil
@@ -24,7 +23,8 @@ from clipscore.data.caption_sets import find_captions
 from clipscore.models.load import load_clip
 from scripts import train_mapper
 from scripts.demo.training.train_captioner import DATASET, write_training_scenes
-from scripts.train_mapper import epoch_losses, read_losses
+from scripts.train_mapper import epoch_losses
+from tests.commands import bash
 from tests.whole_runs import kill_at
 
 PRETRAINED = REPOSITORY / "pretrained/demo"
@@ -50,10 +50,6 @@ def words(kind: str, features: Path, output: Path, *more: str) -> list[str]:
 
 def run_folder(output: Path, kind: str = "clipcap") -> Path:
     return output / f"train_{kind}_coco__demo_scenes-clean__seed0"
-
-
-def mapper_of(folder: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(folder)[0]
 
 
 @pytest.mark.parametrize("kind", ["clipcap", "capdec"])
@@ -87,8 +83,8 @@ def test_a_killed_process_goes_on_and_ends_with_the_same_numbers(features, tmp_p
         command = [sys.executable, "-c", program, "fast", *words(kind, features, output)]
         assert subprocess.run(command, cwd=REPOSITORY).returncode == 0
     assert losses.read_bytes() == (run_folder(whole, kind) / "losses.jsonl").read_bytes()
-    assert len(read_losses(losses.parent)) == 18
-    one, other = mapper_of(run_folder(killed, kind)), mapper_of(run_folder(whole, kind))
+    assert len(losses.read_text().splitlines()) == 18
+    one, other = (read_checkpoint(run_folder(output, kind))[0] for output in (killed, whole))
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
@@ -214,23 +210,18 @@ def test_another_language_model_in_the_same_place_is_noticed(features, tmp_path,
     assert "holds another training: language_model is" in caplog.text
 
 
-def bash(script: str, *arguments: str, output: Path) -> subprocess.CompletedProcess:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "RLCF_USE_ACTIVE_ENV": "1", "RLCF_OUTPUT": str(output)}
-    command = ["bash", str(REPOSITORY / f"scripts/captioning/{script}.sh"), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/", timeout=120)
-
-
 @pytest.mark.parametrize(("data", "kind"), [("coco", "capdec"), ("flickr30k", "clipcap")])
 def test_the_bash_scripts(tmp_path, data, kind):
     write_training_scenes(tmp_path, 12)
     options = ["--dataset", DATASET, "--policy", str(PRETRAINED / "policy.pt"), "--data-root", str(tmp_path)]
-    done = bash(f"extract_{data}", "cpu", *options, output=tmp_path)
+    output = {"RLCF_OUTPUT": str(tmp_path)}
+    extract_script, train_script = f"captioning/extract_{data}.sh", f"captioning/train_{kind}_coco.sh"
+    done = bash(extract_script, "cpu", *options, **output)
     assert done.returncode == 0, done.stderr
     given = words(kind, Path(f"features/{data}_train_vitb16"), tmp_path, "epochs=1")[2:]
-    done = bash(f"train_{kind}_coco", "cpu", *given, output=tmp_path)
+    done = bash(train_script, "cpu", *given, **output)
     assert done.returncode == 0 and (run_folder(tmp_path, kind) / "ckpt-latest.pt").is_file(), done.stderr
-    assert "noise_variance: float" in bash(f"train_{kind}_coco", "--help", output=tmp_path).stdout
-    for script in (f"extract_{data}", f"train_{kind}_coco"):
-        refused = bash(script, "lr=1", output=tmp_path)
+    assert "noise_variance: float" in bash(train_script, "--help", **output).stdout
+    for script in (extract_script, train_script):
+        refused = bash(script, "lr=1", **output)
         assert refused.returncode == 2 and "the first argument is the GPU's number" in refused.stderr

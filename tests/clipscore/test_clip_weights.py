@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from clipscore.models import load as clip_weights
 from clipscore.models.devices import autocast_dtype, choose_device
-from clipscore.models.load import build_openai_layout, check_clip, file_sha256, load_clip
+from clipscore.models.files import check_clip, file_digest
+from clipscore.models.load import build_openai_layout, load_clip
 from clipscore.text_encoder import encode_texts
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -54,7 +54,7 @@ def assert_loads(name, root, expected):
 def test_openai_archive_by_name(tmp_path, openai_file, weights, expected):
     model = build_openai_layout(weights)
     torch.jit.trace(model, (IMAGES, open_clip.tokenize(TEXTS)), check_trace=False).save(openai_file)
-    (tmp_path / "checksums.sha256").write_text(f"{file_sha256(openai_file)}  clip/ViT-B-16.pt\n")
+    (tmp_path / "checksums.sha256").write_text(f"{file_digest(openai_file)}  clip/ViT-B-16.pt\n")
     assert_loads("ViT-B/16", tmp_path, expected)
 
 
@@ -62,7 +62,7 @@ def test_another_file_under_an_openai_name_is_refused(tmp_path, openai_file, wei
     torch.save(weights, openai_file)
     found, size = hashlib.sha256(openai_file.read_bytes()).hexdigest(), openai_file.stat().st_size
     for listed, source in [("5806e77cd80f", "pretrained/checksums.sha256"), ("00ff" * 16, f"{tmp_path}/checksums")]:
-        said = rf"{openai_file} \({size:,} bytes\) is not OpenAI's ViT-B/16: its sha256 is {found}, expected "
+        said = rf"{openai_file} \({size:,} bytes\) is not the published ViT-B/16: its sha256 is {found}, expected "
         said += rf"{listed}.*{source}.*bash scripts/fetch_pretrained\.sh\), or name your own file by its path"
         with pytest.raises(ValueError, match=said):
             load_clip("ViT-B/16", tmp_path)
@@ -70,14 +70,6 @@ def test_another_file_under_an_openai_name_is_refused(tmp_path, openai_file, wei
     assert load_clip("clip/ViT-B-16.pt", tmp_path).sha256 == found  # by its path it is the user's own
     (tmp_path / "checksums.sha256").write_text(f"{'00ff' * 16}  clip/RN50.pt\n")
     assert load_clip("ViT-B/16", tmp_path).sha256 == found  # what is not listed is not checked
-
-
-def test_a_file_is_read_once_for_its_sha256(tmp_path, weights, monkeypatch):
-    digests = []
-    monkeypatch.setattr(clip_weights, "file_sha256", lambda path: digests.append(path) or "0" * 64)
-    torch.save(weights, tmp_path / "tiny.pt")
-    load_clip("tiny.pt", tmp_path)
-    assert digests == [tmp_path / "tiny.pt"]
 
 
 def test_truncated_files_are_named_before_anything_is_built(tmp_path, openai_file, weights, monkeypatch):
@@ -90,7 +82,7 @@ def test_truncated_files_are_named_before_anything_is_built(tmp_path, openai_fil
         file.write_bytes(file.read_bytes()[:-lost])
     (tmp_path / "empty.pt").touch()
     (tmp_path / "text.pt").write_text("no zip")
-    monkeypatch.setattr(clip_weights.torch, "load", None)
+    monkeypatch.setattr(torch, "load", None)
     for name, file, reason in [
         ("ViT-B/16", "clip/ViT-B-16.pt", "the end of its zip archive is missing"),
         ("own.safetensors", "own.safetensors", "Error while deserializing header: .*file not fully covered"),
@@ -171,7 +163,7 @@ def test_bad_files(tmp_path, weights, monkeypatch):
     def no_internet(*args, **kwargs):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(clip_weights.open_clip, "download_pretrained", no_internet)
+    monkeypatch.setattr(open_clip, "download_pretrained", no_internet)
     with pytest.raises(FileNotFoundError, match=r"no route to host.*https://.*ViT-L-14.pt.*Tried: .*clip/ViT-L-14.pt"):
         load_clip("ViT-L/14", tmp_path)
 

@@ -81,7 +81,7 @@ def test_whatever_changes_the_numbers_makes_them_anew(tiny_clip, images, cache, 
     text_features(policy, ["a"], cache)
     text_features(policy, ["b"], cache)
     assert len(encoded) == 11
-    monkeypatch.setattr(gallery, "_code_digest", lambda: "of other code")
+    monkeypatch.setattr(gallery, "FEATURE_VERSION", "of other code")
     text_features(policy, ["b"], cache)
     assert len(encoded) == 12
 

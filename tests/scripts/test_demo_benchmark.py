@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from clipscore.config.load import REPOSITORY
-from scripts.demo.demo_runs import CAPTION_LINES, CAPTIONERS, TABLES, accuracy, demo_runs, recalls
-from scripts.demo.demo_tables import demo_tables, p_value
+from scripts.demo.demo_runs import CAPTION_LINES, CAPTIONERS, TABLES, demo_runs
+from scripts.demo.demo_tables import demo_tables, hits, p_value
+from scripts.runs.samples import read_sample
 from tests.scripts.synthetic_runs import write_folder
 
 
@@ -54,10 +55,11 @@ def test_tables_of_a_benchmark_that_is_not_finished(tmp_path: Path) -> None:
 
 
 def test_comparison_by_hand() -> None:
-    before = {str(i): {"label": 0, "top5": [int(i < 6)]} for i in range(7)}
-    after = {str(i): {"label": 0, "top5": [0]} for i in range(7)}
+    before = {str(i): read_sample({"label": 0, "top5": [int(i < 6)]}) for i in range(7)}
+    after = {str(i): read_sample({"label": 0, "top5": [0]}) for i in range(7)}
     assert p_value(before, after) == p_value(after, before) == pytest.approx(2 / 2**6)  # six fixed, none broken
     assert p_value(after, after) == 1
-    assert (accuracy(list(before.values())), accuracy(list(after.values()))) == ("14.3", "100.0")
-    assert recalls([{"rank": 1}, {"rank": 5}, {"rank": 6}, {"rank": 11}]) == "25.0 / 50.0 / 75.0"
-    assert p_value({"a": {"rank": 2}, "b": {"rank": 1}}, {"a": {"rank": 1}, "b": {"rank": 1}}) == 1
+    assert (hits(before, (1,)), hits(after, (1,))) == ("14.3", "100.0")
+    ranked = {str(rank): read_sample({"rank": rank}) for rank in (1, 5, 6, 11)}
+    assert hits(ranked, (1, 5, 10)) == "25.0 / 50.0 / 75.0"
+    assert p_value(ranked, {**ranked, "5": ranked["1"]}) == 1

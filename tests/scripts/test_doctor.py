@@ -130,32 +130,13 @@ def remove(pattern: str) -> Callable[[Path], None]:
     return take
 
 
-def one_picture_more(data: Path) -> None:
-    folder = data / "imagenet-a/n01498041"
-    shutil.copy(min(folder.iterdir()), folder / "more.png")
-
-
-def another_spelling(data: Path) -> None:
-    file = data / "coco2014/coco_karpathy_test.json"
-    file.write_text(file.read_text().replace("red", "Red"))
-
-
-def folder_for_the_annotations(data: Path) -> None:
-    remove("nocaps_val*")(data)
-    (data / "nocaps/nocaps_val_4500_captions.json").mkdir()
-
-
-NOWHERE = ("the data root {data} itself does not exist", "set data_root to the folder that holds your data sets")
-FAULTS = [  # one of each kind; the readers' own tests have all of them
+NOWHERE = ("there is no data root {data}; ", "set data_root to the folder of your data sets")
+FAULTS = [  # of either task, nothing there and not all there; the readers' own tests have all faults
     ("imagenet_a", shutil.rmtree, *NOWHERE),
     ("coco", shutil.rmtree, *NOWHERE),
     ("imagenet_a", remove("n01498041"), "1 missing (n01498041)", "unpack the data again"),
-    ("imagenet_a", one_picture_more, "201 images, published are 200", "unpack the original archive"),
     ("eurosat", remove("split*"), "split_zhou_EuroSAT.json (its folder is there)", "get the im"),
-    ("eurosat", remove("image_3.jpg"), "1 of 10 listed", "unpack the images again"),
     ("flickr30k", remove("30003.jpg"), "1 of 24 listed", "unpack the images again"),
-    ("coco", another_spelling, "its md5 is ", "get the original file from"),
-    ("nocaps", folder_for_the_annotations, "(a folder, expected a file)", "get the data from"),
 ]
 
 
@@ -210,7 +191,7 @@ def test_weights_of_other_content_and_shapes(broken, capsys):
     code, text = ask(capsys, "weights")
     assert code == 1 and text.count("\n    ✗") == 6
     for said in [
-        "is not OpenAI's ViT-L/14: its sha256 is ", "(bash scripts/fetch_pretrained.sh), or name your own file by its",
+        "is not the published ViT-L/14: its sha256 is ", "(bash scripts/fetch_pretrained.sh), or name your own file by",
         "ViT-B-32.pt is a folder, expected a weight file", "holds a context [16, 512], expected [4, 512]",
         "the mapper has prefix_length=10, not 40", "embed_tokens.weight is [206, 64], config.json says [7, 64]",
     ]:  # fmt: skip
@@ -249,22 +230,6 @@ def test_deep_names_every_unreadable_image(broken, capsys):
     assert f"{damaged}: cannot be read as an image" in text and f"{empty}: the file is empty (0 bytes)" in text
     assert "✓ decoded: all 10 images" not in text
     assert listing(broken) == before
-
-
-def test_links_and_a_read_only_mount(broken, capsys):
-    """A data root of links to a folder that cannot be written to."""
-    next(miniatures.layouts("dtd"))[1](broken / "real")
-    (broken / "data/dtd").symlink_to(broken / "real/dtd")
-    mount = f"mount --bind {broken}/real {broken}/real && mount -o remount,ro,bind {broken}/real"
-    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode:
-        pytest.skip("needs mounts")
-    script = f"{mount} && ! touch {broken}/real/x && {sys.executable} -m scripts.doctor dtd --deep --json"
-    command = ["unshare", "-m", "sh", "-c", script]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    tree = json.loads(done.stdout)["checks"][0]["parts"][0]
-    assert "found: dtd/images + dtd/split_zhou" in tree["lines"][0]
-    assert "lists 47 test images, published are 1,692; get the original file as told in " in tree["parts"][-2]["title"]
-    assert tree["parts"][-1]["title"] == "decoded: all 47 images"
 
 
 def test_a_terminal_without_ticks_and_a_reader_that_leaves(tmp_path):

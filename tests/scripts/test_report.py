@@ -18,10 +18,10 @@ from clipscore.clip_model import CLIP_MEAN, CLIP_STD
 from clipscore.data.images import open_image
 from clipscore.data.samples import sample_seed
 from scripts.report.__main__ import main, write_report
+from scripts.report.cards import choose
 from scripts.report.figures import Figures, read_figures
 from scripts.report.numbers import labels, number, p_value, seconds, ticks
 from scripts.report.sections import paper_cells
-from scripts.report.selection import choose
 from scripts.report.side_by_side import compare
 from scripts.runs.read import open_run
 from scripts.runs.samples import read_samples
@@ -191,11 +191,11 @@ def test_a_run_without_adaptation_has_one_value(tmp_path: Path) -> None:
 def test_comparison_by_hand(tmp_path: Path) -> None:
     base = classification_run(tmp_path / "base", [classified(f"{i}.png", 1, 1 if i < 6 else 0) for i in range(8)])
     other = classification_run(tmp_path / "other", [classified(f"{i}.png", 1, 0) for i in range(1, 9)])
-    found = compare(read_figures(open_run(base)), read_figures(open_run(other)))
-    assert (found.num_samples, found.fixed, found.broken) == (7, 5, 0)
-    assert found.difference == pytest.approx(100 * 5 / 7)
+    count, found = compare(read_figures(open_run(base)), read_figures(open_run(other)))
+    assert (count, found.fixed, found.broken) == (7, 5, 0)
+    assert found.difference == pytest.approx(5 / 7)
     assert found.p_value == pytest.approx(2 / 2**5)
-    assert found.low < 100 * 5 / 7 <= found.high <= 100
+    assert found.low < 5 / 7 <= found.high <= 1
     page = page_of(base, other)
     assert "Side by side" in page and "5 / 0" in page and "0.062" in page
     assert "seeds" not in page

@@ -1,7 +1,7 @@
 """Heads that are there in training only: they read from a feature which colour and digit is at which place.
 
-A contrastive loss alone says only "this caption, not that one" and takes a small model long to find out that pictures
-consist of digits; naming the parts, with the same head for both towers, teaches them one language at once.
+A contrastive loss alone lets a small model find out late that pictures consist of digits; naming the parts, with the
+same head for both towers, teaches them one language at once.
 """
 
 import torch

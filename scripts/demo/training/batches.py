@@ -1,5 +1,4 @@
-"""What the demo's models are shown in training: pictures of training digits, alone and in scenes, in random views; and
-captions of classes and of scenes."""
+"""What the demo's models are shown in training: random views of training digits and scenes, and their captions."""
 
 import math
 from collections.abc import Sequence
@@ -94,10 +93,7 @@ def random_views(images: Tensor, generator: torch.Generator, scale: tuple[float,
 
 
 class Diet(NamedTuple):
-    """What one model is trained on.
-
-    The captions hold places in `used_ids`, as the embeddings of all 49,408 tokens would take most of a step.
-    """
+    """What one model is trained on; captions hold places in `used_ids`: all 49,408 tokens would take most of a step."""
 
     singles: Pictures
     scenes: Pictures  # a scene of an even row differs little from its next
@@ -137,11 +133,6 @@ def text_batch(diet: Diet, rows: Tensor, generator: torch.Generator) -> Texts:
     classes = diet.class_captions[templates, torch.arange(num_classes)]
     attributes = torch.cat([diet.class_attributes, diet.scenes.attributes[rows]])
     return Texts(torch.cat([classes, scenes]), attributes)
-
-
-def random_texts(diet: Diet, generator: torch.Generator) -> Texts:
-    """A batch of captions only."""
-    return text_batch(diet, torch.randint(len(diet.scene_captions), (TEXT_BATCH,), generator=generator), generator)
 
 
 def random_batch(diet: Diet, share: float, generator: torch.Generator) -> Batch:

@@ -1,8 +1,8 @@
 """The demo's language model: a tiny OPT that writes captions of scenes, and its byte-level tokenizer.
 
-It is trained together with a throw-away mapper that reads what a scene shows as noisy one-hot numbers, so that it
-listens to prefix embeddings: a model of captions alone would be too small to be steered once it is frozen. Every
-caption is followed by a newline, the token that ends a caption; the training of mappers has no end token at all.
+It is trained with a throw-away mapper that reads what a scene shows as noisy one-hot numbers, so that it listens to
+prefix embeddings: a model of captions alone would be too small to be steered once it is frozen. A newline ends each
+caption here; the training of mappers has no end token.
 """
 
 import json
@@ -82,19 +82,14 @@ def scene_code(scene: Scene) -> Tensor:
 
 
 def train_language_model(folder: Path, seed: int = 0) -> None:
-    """Train tokenizer and language model on captions of random training scenes, and write them."""
+    """Train tokenizer and language model, on random wordings of random scenes, a newline behind each; write both."""
     rng = np.random.default_rng([seed, 2])
     scenes = [random_scene("train", rng) for _ in range(NUM_SCENES)]
     train_tokenizer([text for scene in scenes for text in captions_of(scene)], folder)
     tokenizer = load_tokenizer(folder)
     torch.manual_seed(seed)  # only the fresh weights are drawn from the global generator
     lm = OPTForCausalLM(OPTConfig(**model_config(len(tokenizer))))
-    teach(Captioner(lm, tokenizer, CodeMapper()), scenes, torch.Generator().manual_seed(seed))
-    save_language_model(lm, folder)
-
-
-def teach(captioner: Captioner, scenes: list[Scene], generator: torch.Generator) -> None:
-    """Train the language model, with its mapper, on random wordings of random scenes, each with a newline behind."""
+    captioner, generator = Captioner(lm, tokenizer, CodeMapper()), torch.Generator().manual_seed(seed)
     captioner.lm.requires_grad_(True)
     optimizer = torch.optim.AdamW(captioner.parameters(), lr=PEAK_LR, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_share(step, WARMUP, STEPS))
@@ -112,6 +107,7 @@ def teach(captioner: Captioner, scenes: list[Scene], generator: torch.Generator)
         optimizer.step()
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+    save_language_model(lm, folder)
 
 
 def save_language_model(lm: OPTForCausalLM, folder: Path) -> None:

@@ -1,15 +1,14 @@
 """Train the demo's captioner: `python -m scripts.demo.training.train_captioner [--out FOLDER] [--only ...]`.
 
 A tiny OPT that writes captions of scenes, and two mappers from the features of the demo's policy to its prefix: ClipCap
-learns from the image features of clean training scenes, CapDec from the features of their captions. Features and
-mappers are made by the same code as COCO's, with other sizes. pretrained/demo/CAPTIONING.md has the recipe and results.
+learns from the image features of clean training scenes, CapDec from those of their captions, by the same code as
+COCO's. pretrained/demo/CAPTIONING.md has the recipe and results.
 """
 
 import argparse
 import logging
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
 from captioning.checkpoints import CHECKPOINT
@@ -28,8 +27,6 @@ NUM_SCENES = 20_000
 SEED = 0
 EPOCHS, BATCH, LR, WARMUP = 5, 64, 5e-3, 200
 NOISE_VARIANCE = 0.008  # of length 1, like the step from an image to its caption: their cosine is 0.70
-
-log = logging.getLogger(__name__)
 
 
 def write_training_scenes(data_root: Path, number: int = NUM_SCENES, seed: int = SEED) -> None:
@@ -56,11 +53,9 @@ def train_mappers(kinds: list[str], policy: Path, out: Path) -> None:
         data = find_captions(DATASET, work, split="train")
         extract(data, "train", load_clip(str(policy), policy.parent), work / "features", num_workers=0)
         for kind in kinds:
-            start = time.perf_counter()
             folder = run_training(training_config(kind, out / "opt", policy, work / "features", work / "output"))
             (out / kind).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / CHECKPOINT, out / kind / CHECKPOINT)
-            log.info("%s: %.1f minutes", kind, (time.perf_counter() - start) / 60)
 
 
 def main() -> None:
@@ -72,12 +67,10 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.only in (None, "opt"):
-        start = time.perf_counter()
         train_language_model(arguments.out / "opt", SEED)
-        log.info("opt: %.1f minutes", (time.perf_counter() - start) / 60)
     train_mappers([kind for kind in KINDS if arguments.only in (None, kind)], arguments.policy, arguments.out)
     if arguments.only is None and arguments.out == arguments.policy.parent:
-        log.info("%s", caption_table(arguments.out))
+        print(caption_table(arguments.out))
 
 
 if __name__ == "__main__":

@@ -1,22 +1,19 @@
 """Train the demo's two CLIP models: `python -m scripts.demo.training.train_clip [--out FOLDER] [--only policy|reward]`.
 
-Both read single digits and scenes of two or three. The policy sees the clean style only, so the shifted styles are a
-domain shift for it; the reward model is larger and sees all styles, up to the severities of the test sets or
-beyond. Both see training digits only: single digits in random crops and flips like those of test time, scenes almost
-whole and never flipped. Colours are never changed. Heads that name colours and digits are trained beside each model and
-thrown away, see `attribute_heads`.
+The policy sees the clean style only, so the shifted styles are a domain shift for it; the reward model is larger and
+sees all styles, up to the severities of the test sets or beyond. Both see training digits only: single ones in random
+crops and flips like those of test time, scenes almost whole and never flipped. Heads that name colours and digits are
+trained beside each model and thrown away, see `attribute_heads`.
 
 A file holds an fp16 state dict in OpenAI's layout, on CLIP's own vocabulary. Rows of the token embedding that no
-caption uses are zero, and the archive is deflated, so that a file is under 3 MB; `torch.load` reads it, though not with
-mmap=True.
+caption uses are zero, and the archive is deflated: under 3 MB, read by `torch.load`, though not with mmap=True.
 """
 
 import argparse
 import io
-import logging
 import math
-import time
 import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,9 +29,7 @@ from scripts.demo.evaluate import DEFAULT_FOLDER, MODEL_NAMES, tables
 from scripts.demo.scenes import CANVAS_PX, CLASS_NAMES
 from scripts.demo.styles import STYLES
 from scripts.demo.training.attribute_heads import PATCH_PX, AttributeHead, PatchHead
-from scripts.demo.training.batches import Batch, Diet, prepare, random_batch, random_texts
-
-log = logging.getLogger(__name__)
+from scripts.demo.training.batches import TEXT_BATCH, Batch, prepare, random_batch, text_batch
 
 CLIP_VOCABULARY = 49408
 EMBED_DIM = 128
@@ -66,11 +61,10 @@ RECIPES = {
 
 
 def matching_loss(images: Tensor, texts: Tensor, is_match: Tensor, num_classes: int, logit_scale: Tensor) -> Tensor:
-    """CLIP's loss, except that no class has to find its images.
+    """CLIP's loss, except that no class has to find its images: it has several, which slows these small models down.
 
-    Class captions would have to share themselves among the images of the class, which was seen to slow these small
-    models down. A scene in the batch may be there twice: each row's first match counts, its others are left out.
-    Unit-length images [B, D] and texts [T, D], the first num_classes of them of classes, and which match [B, T].
+    Unit-length images [B, D] and texts [T, D], the first num_classes of them of classes, and which match [B, T]: of
+    each row the first match counts, others are left out.
     """
     logits = logit_scale * images @ texts.T
 
@@ -94,8 +88,10 @@ def batch_loss(model: ClipModel, head: AttributeHead, patch_head: PatchHead, bat
 
 
 def build_clip(recipe: Recipe, vocabulary: int) -> ClipModel:
-    """A small CLIP in OpenAI's layout, but for its vocabulary."""
-    vision = CLIPVisionCfg(layers=recipe.layers, width=recipe.width, patch_size=PATCH_PX, image_size=CANVAS_PX)
+    """A small CLIP in OpenAI's layout, but for its vocabulary; its image tower gives the patches' tokens too."""
+    vision = CLIPVisionCfg(
+        layers=recipe.layers, width=recipe.width, patch_size=PATCH_PX, image_size=CANVAS_PX, output_tokens=True
+    )
     text = CLIPTextCfg(width=TEXT_WIDTH, heads=TEXT_WIDTH // 64, layers=TEXT_LAYERS, vocab_size=vocabulary)
     return ClipModel(CLIP(EMBED_DIM, vision, text, quick_gelu=True), "demo", "", open_clip.tokenize)
 
@@ -121,55 +117,47 @@ def make_optimizer(model: ClipModel, *heads: nn.Module) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=PEAK_LR, betas=(0.9, 0.98))
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
-    """Linear warm-up, then half a cosine to zero."""
-    share = min((step + 1) / WARMUP_STEPS, 1.0) * 0.5 * (1 + math.cos(math.pi * step / steps))
-    for group in optimizer.param_groups:
-        group["lr"] = PEAK_LR * share * group["factor"]
-
-
-def update(model: ClipModel, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One clipped optimizer step; the logit scale stays within CLIP's bound."""
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    with torch.no_grad():
-        model.backend.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-
-
-def teach_texts(model: ClipModel, head: AttributeHead, diet: Diet, generator: torch.Generator) -> None:
-    """Teach the text tower alone to name the parts of its captions.
-
-    At its random start the tower gives all captions nearly one feature (cosine 0.99), and the vision tower would learn
-    nothing about digits for hundreds of steps.
-    """
-    optimizer = make_optimizer(model, head)
-    for step in (bar := tqdm(range(TEXT_STEPS), desc="texts", mininterval=1.0)):
-        set_learning_rate(optimizer, step, TEXT_STEPS)
-        texts = random_texts(diet, generator)
-        loss = head.loss(model.encode_token_ids(texts.token_ids), texts.attributes)
-        update(model, optimizer, loss)
-        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+def fit(title: str, model: ClipModel, heads: Sequence[nn.Module], steps: int, loss_of: Callable[[int], Tensor]) -> None:
+    """Clipped updates against the loss of each step; the learning rate is warmed up, then falls to zero as a cosine."""
+    optimizer = make_optimizer(model, *heads)
+    for step in (bar := tqdm(range(steps), desc=title, mininterval=1.0)):
+        share = min((step + 1) / WARMUP_STEPS, 1.0) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        for group in optimizer.param_groups:
+            group["lr"] = PEAK_LR * share * group["factor"]
+        loss = loss_of(step)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            model.backend.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        bar.set_postfix(loss=f"{loss.item():.3f}", scale=f"{model.logit_scale.item():.1f}", refresh=False)
 
 
 def train(name: str) -> ClipModel:
-    """Train one model of RECIPES from its seed."""
+    """Train one model of RECIPES from its seed.
+
+    First the text tower alone learns to name the parts of its captions. At its random start it gives all captions
+    nearly one feature (cosine 0.99), and the vision tower would learn nothing about digits for hundreds of steps.
+    """
     recipe = RECIPES[name]
     torch.manual_seed(recipe.seed)  # open_clip initialises from the global generator; nothing else draws from it
     diet = prepare(recipe.styles, recipe.seed)
     model = build_clip(recipe, len(diet.used_ids))
     head, patch_head = AttributeHead(EMBED_DIM), PatchHead(recipe.width)
     generator = torch.Generator().manual_seed(recipe.seed)
-    teach_texts(model, head, diet, generator)
-    optimizer = make_optimizer(model, head, patch_head)
-    model.backend.visual.output_tokens = True
-    for step in (bar := tqdm(range(recipe.steps), desc=name, mininterval=1.0)):
-        set_learning_rate(optimizer, step, recipe.steps)
+
+    def text_loss(_: int) -> Tensor:
+        rows = torch.randint(len(diet.scene_captions), (TEXT_BATCH,), generator=generator)
+        texts = text_batch(diet, rows, generator)
+        return head.loss(model.encode_token_ids(texts.token_ids), texts.attributes)
+
+    def loss(step: int) -> Tensor:
         share = 1 / len(recipe.styles) if step < CLEAN_FIRST * recipe.steps else 1.0
-        loss = batch_loss(model, head, patch_head, random_batch(diet, share, generator))
-        update(model, optimizer, loss)
-        bar.set_postfix(loss=f"{loss.item():.3f}", scale=f"{model.logit_scale.item():.1f}", refresh=False)
+        return batch_loss(model, head, patch_head, random_batch(diet, share, generator))
+
+    fit("texts", model, [head], TEXT_STEPS, text_loss)
+    fit(name, model, [head, patch_head], recipe.steps, loss)
     model.backend.visual.output_tokens = False
     return with_whole_vocabulary(model, diet.used_ids)
 
@@ -192,13 +180,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, help="folder of policy.pt and reward.pt")
     parser.add_argument("--only", choices=MODEL_NAMES, help="train one model, not both")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     names = (arguments.only,) if arguments.only else MODEL_NAMES
     for name in names:
-        start = time.perf_counter()
         save(train(name), arguments.out / f"{name}.pt")
-        log.info("%s: %.1f minutes", name, (time.perf_counter() - start) / 60)
-    log.info("%s", tables(arguments.out, names))
+    print(tables(arguments.out, names))
 
 
 if __name__ == "__main__":

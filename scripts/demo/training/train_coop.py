@@ -7,7 +7,6 @@ Source: CoOp, Zhou et al. 2022 (arXiv 2109.01134); CoCoOp, Zhou et al. 2022 (arX
 """
 
 import argparse
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,8 +23,6 @@ from clipscore.text_encoder import encode_prompts
 from scripts.demo.evaluate import DEFAULT_FOLDER, as_clip_batch
 from scripts.demo.scenes import CLASS_NAMES, train_scenes
 from scripts.demo.styles import render
-
-log = logging.getLogger(__name__)
 
 SHOTS = 16
 PROMPT = "a photo of a"
@@ -104,14 +101,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=DEFAULT_FOLDER, help="folder of policy.pt; results go there")
     folder = parser.parse_args().weights
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     clip = load_clip("policy.pt", folder)
     features, labels = few_shot_images(clip)
     for name, train, epochs in (("coop", train_coop, COOP_EPOCHS), ("cocoop", train_cocoop, COCOOP_EPOCHS)):
         path = folder / name / "prompt_learner" / f"model.pth.tar-{epochs}"
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"state_dict": train(clip, features, labels), "epoch": epochs}, path)
-        log.info("wrote %s", path)
+        print("wrote", path)
 
 
 if __name__ == "__main__":
