@@ -5,10 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from clipscore.metrics.coco import has_java
-from tests import parity
+from tests import parity, parity_captioning
 from tests.conftest import GOLDEN
+from tests.golden_files import Golden
 
 
 def test_all_traces_replay(golden):
@@ -57,3 +60,17 @@ def test_an_unknown_kind_is_not_passed_over(copy, capsys):
     with pytest.raises(SystemExit):
         parity.main([str(copy), "--only", "B_*"])
     assert "no trace that fits 'B_*'" in capsys.readouterr().err
+
+
+def test_the_two_lengths_of_a_mapper_may_differ(tmp_path):
+    shutil.copytree(GOLDEN, tmp_path / "traces", ignore=shutil.ignore_patterns("[A-DF-Z]*", "clip_*"))
+    golden = Golden(tmp_path / "traces")
+    weights = load_file(golden.folder / "cap_mapper_transformer.safetensors")
+    weights |= {"linear.weight": torch.randn(6 * 64, 32), "linear.bias": torch.randn(6 * 64)}
+    save_file(weights, golden.folder / "cap_mapper_transformer.safetensors")
+    meta = golden.meta("E_mapper")
+    (golden.folder / "E_mapper.json").write_text(json.dumps(meta | {"config": meta["config"] | {"clip_length": 6}}))
+    found, recorded = parity_captioning.replay_mapper(golden, "E_mapper"), golden.recorded("E_mapper")
+    assert found["transformer/out"].shape == recorded["transformer/out"].shape  # [B, P, W]
+    assert len(found["transformer/grad/linear.bias"]) == 6 * 64
+    assert abs(found["mlp/out"].detach().numpy() - recorded["mlp/out"]).max() < parity.TOLERANCE

@@ -161,7 +161,8 @@ def _mapper(weights: Weights, root: Path) -> str:
     if not (folder / "config.json").is_file():
         return f"{found}; whether it fits {config['llm']} is seen when that is there"
     width, clip_width = _sizes(folder)[0], _architecture(config["policy"])["embed_dim"]
-    check_sizes(config["mapper"], state, clip_width, width, config["prefix_length"], config["mapper_layers"])
+    sizes = [config[key] for key in ("prefix_length", "mapper_layers", "clip_length")]
+    check_sizes(config["mapper"], state, clip_width, width, *sizes)
     return f"{found}, fits {config['policy']} and width {width}"
 
 
