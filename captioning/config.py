@@ -29,6 +29,7 @@ class CaptioningConfig(AdaptingConfig):
     """
 
     ADDED: ClassVar[dict[str, Any]] = {**AdaptingConfig.ADDED, "clip_length": None}
+    FP32_REWARD_IMAGES: ClassVar[bool] = True  # as official capdec_tta.py
     NOT_FOR_ZERO_SHOT: ClassVar[frozenset[str]] = AdaptingConfig.NOT_FOR_ZERO_SHOT | {
         "num_candidates", "sampling", "momentum", "pad_in_loss", "caption_before",
     }  # fmt: skip

@@ -52,5 +52,5 @@ def load_models(config: AdaptingConfig) -> Models:
 
     [policy], rewards, members = map(load, config.model_names)
     for model in [*rewards, *members]:  # never tuned; of the policy only its parts know what is
-        model.cast_frozen()
+        model.cast_frozen(images=not config.FP32_REWARD_IMAGES)
     return Models(policy, rewards, members, device, precision)
