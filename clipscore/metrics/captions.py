@@ -122,9 +122,10 @@ def check_captions(
         raise ValueError(
             f"{', '.join(needing)} need references; give them, or use metrics=[clipscore] (--metrics clipscore)"
         )
+    references = {key: [group] if isinstance(group, str) else group for key, group in references.items()}
     for key, group in references.items():
         if not isinstance(group, list | tuple) or not all(isinstance(text, str) for text in group):
-            raise ValueError(f"the references of {key} must be a list of strings, got {group!r}")
+            raise ValueError(f"the references of {key} must be a string or a list of them, got {group!r}")
     kept = {key: [text for text in references.get(key, []) if any(map(str.isalnum, text))] for key in candidates}
     missing = [key for key, group in kept.items() if not group]
     if missing:

@@ -191,8 +191,8 @@ def test_default_metrics(monkeypatch):
         ({"a": ["x"]}, None, r"a candidate must be one string, got \['x'\] for a"),
         ({"a": "x"}, None, r"bleu need references; give them, or use metrics=\[clipscore\]"),
         ({"a": "x"}, ["y"], "references must be a mapping from image names, got a list"),
-        ({"a": "x"}, {"a": "y"}, "references of a must be a list of strings, got 'y'"),
-        ({"a": "x"}, {"a": [1]}, r"references of a must be a list of strings, got \[1\]"),
+        ({"a": "x"}, {"a": 1}, "references of a must be a string or a list of them, got 1"),
+        ({"a": "x"}, {"a": [1]}, r"references of a must be a string or a list of them, got \[1\]"),
         ({"a": "x", "b": "x"}, {"a": ["y"]}, "1 of 2 candidates have no reference: b; add them"),
         (dict.fromkeys("abcdefg", "x"), {"a": [" .\n"]}, "7 of 7 candidates have no reference: a, b, c, d, e, ...;"),
     ],
@@ -203,9 +203,9 @@ def test_bad_captions(candidates, references, complaint):
 
 
 def test_what_is_ignored_is_counted():
-    references = {"a": ["y", "", "?"], "b": ["z"], "c": []}
-    kept, notes = check_captions({"a": "x"}, references, ["bleu"])
-    assert kept == {"a": ["y"]}
+    references = {"a": ["y", "", "?"], "one": "a single one", "b": ["z"], "c": []}
+    kept, notes = check_captions({"a": "x", "one": "y"}, references, ["bleu"])
+    assert kept == {"a": ["y"], "one": ["a single one"]}
     assert notes == [
         "2 references without a letter or digit are ignored",
         "references of 2 images without a candidate are ignored",
