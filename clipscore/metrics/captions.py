@@ -154,7 +154,7 @@ def encode_image_files(
         views: dict[str, Tensor] = {}
         for name in names[start : start + batch_size]:
             try:
-                views[name] = model_input(open_image(images[name]), clip.image_size)
+                views[name] = model_input(open_image(images[name], as_rgb=False), clip.image_size)  # as official
             except UnreadableImage as error:
                 if on_error != "skip":
                     raise

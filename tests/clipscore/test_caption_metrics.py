@@ -7,14 +7,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
+from clipscore.clip_model import CLIP_MEAN, CLIP_STD
 from clipscore.metrics import captions as caption_metrics
 from clipscore.metrics import coco as coco_metrics
 from clipscore.metrics import command
-from clipscore.metrics.captions import check_captions, check_metrics, clip_scores, default_metrics, score_captions
+from clipscore.metrics.captions import (
+    check_captions,
+    check_metrics,
+    clip_scores,
+    default_metrics,
+    encode_image_files,
+    score_captions,
+)
 from clipscore.metrics.coco import coco_scores, one_line, ptb_tokenize
 from clipscore.models.load import load_clip
 
@@ -236,6 +246,23 @@ def test_an_unreadable_image(files, clip, capsys):
     assert scores.notes[0].startswith(f"left out: {images['red.png']}: cannot be read as an image")
     with pytest.raises(ValueError, match=r"none of 1 images can be read; the first: .*red.png"):
         score_captions({"red.png": "x"}, None, None, clip, images, on_error="skip")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P"])
+def test_pictures_are_resized_before_they_become_rgb(tmp_path, clip, mode):
+    noise = np.random.default_rng(0).integers(0, 256, (90, 70, 4), dtype=np.uint8)
+    picture = Image.fromarray(noise, "RGBA")
+    (picture if mode == "RGBA" else picture.convert("RGB").quantize(200)).save(tmp_path / "x.png")
+    official = Compose([
+        Resize(clip.image_size, InterpolationMode.BICUBIC), CenterCrop(clip.image_size),
+        lambda image: image.convert("RGB"), ToTensor(), Normalize(CLIP_MEAN, CLIP_STD),
+    ])  # fmt: skip
+    with torch.no_grad():
+        expected = clip.encode_images(official(Image.open(tmp_path / "x.png"))[None])[0]
+        rgb_first = clip.encode_images(official(Image.open(tmp_path / "x.png").convert("RGB"))[None])[0]
+    found = encode_image_files(clip, {"x": tmp_path / "x.png"})[0]["x"]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert (found - rgb_first).abs().max() > 1e-4
 
 
 @needs_java
