@@ -101,10 +101,10 @@ def check_sizes(
                 f"the mapper makes embeddings of width {last.shape[1]}, but the language model reads width {lm_width}; "
                 "set llm to the model it was trained with"
             )
-        lengths = len(last), len(first) // last.shape[1]
-        if lengths != (prefix_length, clip_length or prefix_length):
-            stored = "prefix_length={} and clip_length={}".format(*lengths)
-            yield f"the mapper has {stored}, not {prefix_length} and {clip_length or prefix_length}; set both so"
+        lengths, wanted = (len(last), len(first) // last.shape[1]), (prefix_length, clip_length or prefix_length)
+        if lengths != wanted:
+            stored, given = (f"prefix_length={p} clip_length={'null' if c == p else c}" for p, c in (lengths, wanted))
+            yield f"the mapper has {stored}, not {given}; set them so"
         if layers != num_layers:
             yield f"the mapper has mapper_layers={layers}, not {num_layers}; set it so"
 

@@ -61,8 +61,16 @@ def test_everything_that_does_not_fit_is_named():
     [
         ("transformer", state_of(clip_width=7), "reads CLIP features of width 7, but the policy's have width 8"),
         ("transformer", state_of(lm_width=24), "embeddings of width 24, but the language model reads width 16"),
-        ("transformer", state_of(prefix_length=3), "prefix_length=3 and clip_length=3, not 2 and 2; set both so"),
-        ("transformer", state_of(clip_length=5), "prefix_length=2 and clip_length=5, not 2 and 2; set both so"),
+        (
+            "transformer",
+            state_of(prefix_length=3),
+            "prefix_length=3 clip_length=null, not prefix_length=2 clip_length=null; set",
+        ),
+        (
+            "transformer",
+            state_of(clip_length=5),
+            "has prefix_length=2 clip_length=5, not prefix_length=2 clip_length=null; set",
+        ),
         ("transformer", state_of(num_layers=2), "mapper_layers=2, not 1; set it so"),
         ("transformer", state_of("mlp"), "holds a mapper of kind mlp; set mapper=mlp"),
         ("transformer", {}, "missing prefix_const, .* and 10 more"),
