@@ -54,35 +54,19 @@ def load_mapper(
 ) -> Mapper:
     """A mapper with these weights (see `read_checkpoint`), in fp32; the other arguments as in `build_mapper`.
 
-    ValueError for weights of another kind or of other sizes, and a tensor that is missing, surplus or mis-shaped.
+    ValueError, with the setting to change, for weights of another kind or of other sizes; and for a tensor that is
+    missing, surplus or mis-shaped.
     """
-    sizes = clip_width, lm_width, prefix_length, num_layers, clip_length
-    check_sizes(kind, state, *sizes)
-    mapper = build_mapper(kind, *sizes)
-    load_strictly(mapper, state, f"the {kind} mapper")
-    return mapper
-
-
-def check_sizes(
-    kind: str,
-    state: Mapping[str, Tensor],
-    clip_width: int,
-    lm_width: int,
-    prefix_length: int,
-    num_layers: int,
-    clip_length: int | None = None,
-) -> None:
-    """ValueError, with the setting to change, for weights of another kind or size of mapper than asked for."""
     stored_kind = "mlp" if "model.0.weight" in state else "transformer"
     if stored_kind != kind:
         raise ValueError(f"the checkpoint holds a mapper of kind {stored_kind}; set mapper={stored_kind}")
     needed = {"mlp": {"model.0.weight": 2, "model.2.bias": 1}, "transformer": {"linear.weight": 2, "prefix_const": 2}}
-    if any(key not in state or state[key].ndim != ndim for key, ndim in needed[kind].items()):
-        return  # named with everything else that does not fit when the weights are loaded
-    first, last = (state[key] for key in needed[kind])
     layers = len({key.split(".")[2] for key in state if key.startswith("transformer.layers.")})
 
     def problems() -> Iterator[str]:
+        if any(key not in state or state[key].ndim != ndim for key, ndim in needed[kind].items()):
+            return  # named with everything else that does not fit when the weights are loaded
+        first, last = (state[key] for key in needed[kind])
         if first.shape[1] != clip_width:
             yield (
                 f"the mapper reads CLIP features of width {first.shape[1]}, but the policy's have width {clip_width}; "
@@ -110,6 +94,9 @@ def check_sizes(
 
     if found := list(problems()):
         raise ValueError("; ".join(found))
+    mapper = build_mapper(kind, clip_width, lm_width, prefix_length, num_layers, clip_length)
+    load_strictly(mapper, state, f"the {kind} mapper")
+    return mapper
 
 
 def load_lm(lm: nn.Module, state: Mapping[str, Tensor]) -> None:
