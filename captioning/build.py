@@ -141,9 +141,8 @@ def build_captioner(
             f"prefix_length={config.prefix_length}, the start token and decoding.max_new_tokens="
             f"{config.decoding.max_new_tokens} are {length} positions, but the language model has {limit}; lower one"
         )
-    mapper: Any = load_mapper(
-        config.mapper, mapper_state, clip_width, embedding_width(lm), config.prefix_length, config.mapper_layers
-    )
+    lengths = config.prefix_length, config.mapper_layers, config.clip_length
+    mapper: Any = load_mapper(config.mapper, mapper_state, clip_width, embedding_width(lm), *lengths)
     embeddings = lm.get_input_embeddings().weight
     return Captioner(lm, tokenizer, mapper.to(embeddings.device, embeddings.dtype), autocast_dtype)
 

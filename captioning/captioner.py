@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captioning.mapper import Mapper
-from captioning.tokens import join_marks, newline_token, start_token
 from clipscore.lean_blocks import cast_frozen
+
+# What transformers 4.26, which the released numbers come from, does to decoded text; newer versions differ.
+SPACED_MARKS = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
 Cache = Any  # keys and values: tuples of tensors, or a Cache object in newer versions of transformers
 
@@ -216,3 +218,36 @@ def num_cached(cache: Cache | None) -> int:
 def embedding_width(lm: Any) -> int:
     """W: width of a language model's token embeddings."""
     return lm.get_input_embeddings().weight.shape[1]
+
+
+def join_marks(text: str) -> str:
+    """Attach punctuation and English contractions to the word before them ("a dog 's" -> "a dog's")."""
+    for mark in SPACED_MARKS:
+        text = text.replace(mark, mark.strip())
+    return text
+
+
+def start_token(tokenizer: Any) -> int:
+    """The token that every caption begins with.
+
+    Raises:
+        ValueError: the tokenizer has none.
+    """
+    if tokenizer.bos_token_id is None:
+        raise ValueError("the language model's tokenizer has no start token (bos_token); use another llm")
+    return tokenizer.bos_token_id
+
+
+def newline_token(tokenizer: Any) -> int:
+    r"""The token that ends a caption: "\n".
+
+    Raises:
+        ValueError: it is not one token of the tokenizer.
+    """
+    ids = tokenizer("\n", add_special_tokens=False).input_ids
+    if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+        raise ValueError(
+            f"captions end with a newline, which must be one token; the language model's tokenizer makes {ids} of it; "
+            "use another llm"
+        )
+    return ids[0]

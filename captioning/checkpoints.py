@@ -44,55 +44,59 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def load_mapper(
-    kind: str, state: Mapping[str, Tensor], clip_width: int, lm_width: int, prefix_length: int, num_layers: int
+    kind: str,
+    state: Mapping[str, Tensor],
+    clip_width: int,
+    lm_width: int,
+    prefix_length: int,
+    num_layers: int,
+    clip_length: int | None = None,
 ) -> Mapper:
     """A mapper with these weights (see `read_checkpoint`), in fp32; the other arguments as in `build_mapper`.
 
-    ValueError for weights of another kind or of other sizes, and a tensor that is missing, surplus or mis-shaped.
+    ValueError, with the setting to change, for weights of another kind or of other sizes; and for a tensor that is
+    missing, surplus or mis-shaped.
     """
-    check_sizes(kind, state, clip_width, lm_width, prefix_length, num_layers)
-    mapper = build_mapper(kind, clip_width, lm_width, prefix_length, num_layers)
-    load_strictly(mapper, state, f"the {kind} mapper")
-    return mapper
-
-
-def check_sizes(
-    kind: str, state: Mapping[str, Tensor], clip_width: int, lm_width: int, prefix_length: int, num_layers: int
-) -> None:
-    """ValueError, with the setting to change, for weights of another kind or size of mapper than asked for."""
     stored_kind = "mlp" if "model.0.weight" in state else "transformer"
     if stored_kind != kind:
         raise ValueError(f"the checkpoint holds a mapper of kind {stored_kind}; set mapper={stored_kind}")
     needed = {"mlp": {"model.0.weight": 2, "model.2.bias": 1}, "transformer": {"linear.weight": 2, "prefix_const": 2}}
-    if any(key not in state or state[key].ndim != ndim for key, ndim in needed[kind].items()):
-        return  # named with everything else that does not fit when the weights are loaded
-    first, last = (state[key] for key in needed[kind])
     layers = len({key.split(".")[2] for key in state if key.startswith("transformer.layers.")})
 
     def problems() -> Iterator[str]:
+        if any(key not in state or state[key].ndim != ndim for key, ndim in needed[kind].items()):
+            return  # named with everything else that does not fit when the weights are loaded
+        first, last = (state[key] for key in needed[kind])
         if first.shape[1] != clip_width:
             yield (
                 f"the mapper reads CLIP features of width {first.shape[1]}, but the policy's have width {clip_width}; "
                 "set policy to the CLIP it was trained with"
             )
-        if kind == "mlp" and len(last) != prefix_length * lm_width:
-            yield (
-                f"the mapper makes {len(last)} numbers, but prefix_length={prefix_length} embeddings of the language "
-                f"model's width {lm_width} are {prefix_length * lm_width}; set prefix_length, or llm to the model it "
-                "was trained with"
-            )
-        if kind == "transformer" and last.shape[1] != lm_width:
+        if kind == "mlp":
+            if len(last) != prefix_length * lm_width:
+                yield (
+                    f"the mapper makes {len(last)} numbers, but prefix_length={prefix_length} embeddings of the "
+                    f"language model's width {lm_width} are {prefix_length * lm_width}; set prefix_length, or llm to "
+                    "the model it was trained with"
+                )
+            return
+        if last.shape[1] != lm_width:
             yield (
                 f"the mapper makes embeddings of width {last.shape[1]}, but the language model reads width {lm_width}; "
                 "set llm to the model it was trained with"
             )
-        if kind == "transformer" and len(last) != prefix_length:
-            yield f"the mapper has prefix_length={len(last)}, not {prefix_length}; set it so"
-        if kind == "transformer" and layers != num_layers:
+        lengths, wanted = (len(last), len(first) // last.shape[1]), (prefix_length, clip_length or prefix_length)
+        if lengths != wanted:
+            stored, given = (f"prefix_length={p} clip_length={'null' if c == p else c}" for p, c in (lengths, wanted))
+            yield f"the mapper has {stored}, not {given}; set them so"
+        if layers != num_layers:
             yield f"the mapper has mapper_layers={layers}, not {num_layers}; set it so"
 
     if found := list(problems()):
         raise ValueError("; ".join(found))
+    mapper = build_mapper(kind, clip_width, lm_width, prefix_length, num_layers, clip_length)
+    load_strictly(mapper, state, f"the {kind} mapper")
+    return mapper
 
 
 def load_lm(lm: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -1,9 +1,9 @@
 """Every switch of a captioning run, with its default and its range."""
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_serializer
 
 from clipscore.config.adapting import AdaptingConfig
 from clipscore.config.fields import CaptionFiles, StrictModel
@@ -18,7 +18,7 @@ class DecodingConfig(StrictModel):
     length_penalty: float = Field(1.0, description="beam search: log-probability over length to this power")
     repetition_penalty: float = Field(1.0, gt=0, description="above 1: tokens that were written become less likely")
     min_length: int = Field(1, ge=0, description="tokens, the start token counted, before a caption may end")
-    top_k: int | None = Field(50, ge=1, description="nucleus sampling: only the likeliest so many tokens; null: all")
+    top_k: int | None = Field(None, ge=1, description="nucleus sampling: only the likeliest so many tokens; null: all")
     top_p: float = Field(0.92, gt=0, le=1, description="nucleus sampling: only the likeliest that make up this share")
 
 
@@ -28,6 +28,8 @@ class CaptioningConfig(AdaptingConfig):
     Whether it is ClipCap or CapDec is a matter of the checkpoint: the two train the same mapper in different ways.
     """
 
+    ADDED: ClassVar[dict[str, Any]] = {**AdaptingConfig.ADDED, "clip_length": None}
+    FP32_REWARD_IMAGES: ClassVar[bool] = True  # as official capdec_tta.py
     NOT_FOR_ZERO_SHOT: ClassVar[frozenset[str]] = AdaptingConfig.NOT_FOR_ZERO_SHOT | {
         "num_candidates", "sampling", "momentum", "pad_in_loss", "caption_before",
     }  # fmt: skip
@@ -43,6 +45,9 @@ class CaptioningConfig(AdaptingConfig):
     mapper: Literal["transformer", "mlp"] = "transformer"
     mapper_layers: int = Field(8, ge=1, description="of the transformer mapper")
     prefix_length: int = Field(40, ge=1, description="P: embeddings that the language model reads before the caption")
+    clip_length: int | None = Field(
+        None, ge=1, description="C: tokens that the transformer mapper makes of the feature; null: as prefix_length"
+    )
     normalize_prefix: bool = Field(True, description="scale the image feature to unit length before the mapper")
     dataset_files: CaptionFiles | None = None
 
@@ -68,9 +73,14 @@ class CaptioningConfig(AdaptingConfig):
     def tunes_clip(self) -> bool:
         return False
 
+    @field_serializer("decoding")
+    def _with_the_old_top_k(self, decoding: DecodingConfig) -> dict[str, Any]:
+        """Runs of beam search, which reads no top_k, go by the 50 that once was its default."""
+        return decoding.model_dump() | ({} if self.sampling == "nucleus" else {"top_k": 50})
+
     def _rules(self) -> Iterator[str]:
         yield from super()._rules()
         if self.sampling != "nucleus" and self.decoding.model_fields_set & {"top_k", "top_p"}:
             yield f"decoding.top_k and decoding.top_p need sampling=nucleus, got {self.sampling}"
-        if self.mapper != "transformer" and "mapper_layers" in self.model_fields_set:
-            yield f"mapper_layers needs mapper=transformer, got {self.mapper}"
+        if self.mapper != "transformer" and self.model_fields_set & {"mapper_layers", "clip_length"}:
+            yield f"mapper_layers and clip_length need mapper=transformer, got {self.mapper}"

@@ -7,6 +7,7 @@ Source: official caption/extractor_pickle.py.
 """
 
 import argparse
+import functools
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,11 +18,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from captioning.training.feature_files import FeatureIndex, Kind, begin_folder, missing_shards, write_shard
+from captioning.training.feature_files import (
+    FeatureIndex,
+    Kind,
+    begin_folder,
+    missing_shards,
+    rows_left_out,
+    write_shard,
+)
 from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.config.fields import CaptionFiles
 from clipscore.config.load import roots
 from clipscore.data.caption_sets import CaptionedImages, find_captions
+from clipscore.data.checks import GO_ON, list_some
 from clipscore.data.images import Pictures, UnreadableImage
 from clipscore.models.devices import autocast_dtype, choose_device
 from clipscore.models.load import load_clip
@@ -29,6 +38,8 @@ from clipscore.text_encoder import length_chunks
 
 SHARD_ROWS = 8192
 REPORT_SHARE = 10  # without a terminal, a tenth of the work between two lines
+
+Shard = tuple[int, Tensor, list[int]]  # first row, features [rows, D], and the rows that have none
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +51,7 @@ def extract(
     out: Path,
     batch: int = 64,
     num_workers: int = 4,
+    partial: bool = False,
     shard_rows: int = SHARD_ROWS,
 ) -> FeatureIndex:
     """Write the features of a data set, or what an earlier call left out; returns what they are of.
@@ -49,8 +61,9 @@ def extract(
         split: for the record.
         clip: encodes them; on its device and in its precision.
         out: folder of the result; ValueError when it holds other features.
-        batch: images at once, UnreadableImage for one that cannot be read; captions are batched by their length.
+        batch: images at once; captions are batched by their length.
         num_workers: processes that read images.
+        partial: pass over an image that cannot be read, and over its captions; else UnreadableImage.
         shard_rows: rows of a file.
     """
     index = FeatureIndex(
@@ -67,23 +80,21 @@ def extract(
     )
     begin_folder(out, index)
     starts = missing_shards(out, "images", index)
-    _write(out, "images", index, starts, _encode_images(data, clip, index, starts, batch, num_workers))
+    _write(out, "images", index, starts, _encode_images(data, clip, index, starts, batch, num_workers, partial))
     starts = missing_shards(out, "texts", index)
     _write(out, "texts", index, starts, _encode_texts(clip, index, starts))
     return index
 
 
-def _write(
-    out: Path, kind: Kind, index: FeatureIndex, missing: Sequence[int], shards: Iterator[tuple[int, Tensor]]
-) -> None:
+def _write(out: Path, kind: Kind, index: FeatureIndex, missing: Sequence[int], shards: Iterator[Shard]) -> None:
     """Write the missing shards as they come, with a progress bar on a terminal and now and then a line elsewhere."""
     total = index.count(kind)
     done = total - sum(min(index.shard_rows, total - start) for start in missing)
     hidden = not sys.stderr.isatty()
     next_report = total // REPORT_SHARE
     with tqdm(desc=kind, total=total, initial=done, dynamic_ncols=True, disable=hidden) as bar:
-        for start, features in shards:
-            write_shard(out, kind, start, index, features)
+        for start, features, left_out in shards:
+            write_shard(out, kind, start, index, features, left_out)
             bar.update(len(features))
             done += len(features)
             if hidden and done >= next_report:
@@ -93,9 +104,15 @@ def _write(
 
 @torch.no_grad()
 def _encode_images(
-    data: CaptionedImages, clip: ClipModel, index: FeatureIndex, missing: Sequence[int], batch: int, num_workers: int
-) -> Iterator[tuple[int, Tensor]]:
-    """The missing shards of images: first row and features [rows, D]."""
+    data: CaptionedImages,
+    clip: ClipModel,
+    index: FeatureIndex,
+    missing: Sequence[int],
+    batch: int,
+    num_workers: int,
+    partial: bool,
+) -> Iterator[Shard]:
+    """The missing shards of images."""
     total, size = index.count("images"), index.shard_rows
     batches = [
         list(range(first, min(first + batch, start + size, total)))
@@ -103,30 +120,37 @@ def _encode_images(
         for first in range(start, min(start + size, total), batch)
     ]
     pictures = Pictures([image.path for image in data.images], clip.image_size)
-    loader = DataLoader(pictures, batch_sampler=batches, num_workers=min(num_workers, len(batches)), collate_fn=_stack)
+    stack = functools.partial(_stack, size=clip.image_size)
+    loader = DataLoader(pictures, batch_sampler=batches, num_workers=min(num_workers, len(batches)), collate_fn=stack)
     rows: list[Tensor] = []
-    for numbers, images in zip(batches, loader, strict=True):
-        if isinstance(images, str):
-            raise UnreadableImage(images)
+    left_out: list[int] = []
+    for numbers, (images, faults) in zip(batches, loader, strict=True):
+        if faults and not partial:
+            raise UnreadableImage(next(iter(faults.values())) + GO_ON)
+        for place, fault in faults.items():
+            log.warning("left out: %s", fault)
+            left_out.append(numbers[place])
         rows.append(clip.project_images(images.to(clip.device, clip.dtype, non_blocking=True)).cpu())
         if numbers[-1] + 1 in (total, (numbers[0] // size + 1) * size):  # the last batch of its shard
-            yield numbers[0] // size * size, torch.cat(rows)
-            rows = []
+            yield numbers[0] // size * size, torch.cat(rows), left_out
+            rows, left_out = [], []
 
 
 @torch.no_grad()
-def _encode_texts(clip: ClipModel, index: FeatureIndex, missing: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-    """The missing shards of captions: first row and features [rows, D]."""
+def _encode_texts(clip: ClipModel, index: FeatureIndex, missing: Sequence[int]) -> Iterator[Shard]:
+    """The missing shards of captions."""
     for start in missing:
         ids = clip.tokenize(index.captions[start : start + index.shard_rows])
         chunks = length_chunks(end_of_text(ids).cpu())
         features = torch.cat([clip.project_token_ids(ids[chunk.to(ids.device)]).cpu() for chunk in chunks])
-        yield start, features[torch.cat(chunks).argsort()]
+        yield start, features[torch.cat(chunks).argsort()], []
 
 
-def _stack(pictures: list[Tensor | str]) -> Tensor | str:
-    images = [picture for picture in pictures if not isinstance(picture, str)]
-    return torch.stack(images) if len(images) == len(pictures) else next(p for p in pictures if isinstance(p, str))
+def _stack(pictures: list[Tensor | str], size: int) -> tuple[Tensor, dict[int, str]]:
+    """Images [B, 3, size, size], blank where one cannot be read; and why it cannot, by its place."""
+    faults = {place: picture for place, picture in enumerate(pictures) if isinstance(picture, str)}
+    images = [torch.zeros(3, size, size) if isinstance(picture, str) else picture for picture in pictures]
+    return torch.stack(images), faults
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -145,17 +169,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", default="fp32", help="fp32, fp16 or bf16; official: fp32")
     parser.add_argument("--batch", type=int, default=64, help="images at once")
     parser.add_argument("--num-workers", type=int, default=4, help="processes that read images")
-    args = parser.parse_args(arguments)
+    parser.add_argument("--partial", action="store_true", help="go on without images that are missing or unreadable")
+    given = sys.argv[1:] if arguments is None else arguments
+    args = parser.parse_args(["--partial" if word == "partial=true" else word for word in given])  # as errors advise
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         own = {"annotations": args.annotations, "images": args.images, "split": args.split}
         files = CaptionFiles(**own) if args.annotations else None
-        data = find_captions(args.dataset, Path(args.data_root), files, args.split)
+        data = find_captions(args.dataset, Path(args.data_root), files, args.split, args.partial)
         log.info("%s, %s: %s", data.name, args.split, data.layout)
         device = choose_device(args.device)
         clip = load_clip(args.policy, args.pretrained_root, device, autocast_dtype(args.precision, device))
-        index = extract(data, args.split, clip, args.out, args.batch, args.num_workers)
+        index = extract(data, args.split, clip, args.out, args.batch, args.num_workers, args.partial)
         log.info("%s: %d images, %d captions", args.out, len(index.image_ids), len(index.captions))
+        if lost := [data.images[row].id for row in rows_left_out(args.out, index)]:
+            log.warning("left out of them, with their captions: %d unreadable images%s", len(lost), list_some(lost))
+        for fault in data.faults:
+            log.warning("not whole: %s", fault)
         return 0
     except (ValueError, OSError, RuntimeError) as error:
         log.error("error: %s", error)

@@ -23,31 +23,38 @@ class Mapper(nn.Module):
 
 
 class TransformerMapper(Mapper):
-    """ClipCap's transformer: the feature becomes P tokens, P learned constants stand behind them and are read out.
+    """ClipCap's transformer: the feature becomes some tokens, P learned constants stand behind them and are read out.
 
     Args:
         clip_width: D, width of the CLIP feature.
         lm_width: W, width of the language model's token embeddings.
         prefix_length: P, number of prefix embeddings.
         num_layers: of the transformer.
-        patches: the input is a sequence of features [B, N, D], one token each, instead of one feature that becomes P.
+        clip_length: C, number of tokens that the feature becomes; P when None.
+        patches: the input is a sequence of features [B, C, D], one token each.
     """
 
     def __init__(
-        self, clip_width: int, lm_width: int, prefix_length: int, num_layers: int, patches: bool = False
+        self,
+        clip_width: int,
+        lm_width: int,
+        prefix_length: int,
+        num_layers: int,
+        clip_length: int | None = None,
+        patches: bool = False,
     ) -> None:
         super().__init__()
         self.clip_width, self.lm_width, self.prefix_length = clip_width, lm_width, prefix_length
         # In the order of the released checkpoints, whose optimizer state goes by position.
         self.prefix_const = nn.Parameter(torch.randn(prefix_length, lm_width))
         self.transformer = _Transformer(lm_width, num_layers)
-        self.linear = nn.Linear(clip_width, lm_width if patches else prefix_length * lm_width)
+        self.linear = nn.Linear(clip_width, lm_width if patches else (clip_length or prefix_length) * lm_width)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, D], or [B, N, D] for patches -> [B, P, W]"""
-        tokens = self.linear(features).view(len(features), -1, self.lm_width)  # [B, P * W] -> [B, P, W]
+        """[B, D], or [B, C, D] for patches -> [B, P, W]"""
+        tokens = self.linear(features).view(len(features), -1, self.lm_width)  # [B, C * W] -> [B, C, W]
         constants = self.prefix_const.expand(len(features), -1, -1)
-        x = self.transformer(torch.cat([tokens, constants], dim=1))  # [B, P + P, W]
+        x = self.transformer(torch.cat([tokens, constants], dim=1))  # [B, C + P, W]
         return x[:, -self.prefix_length :]
 
 
@@ -113,7 +120,9 @@ class _Mlp(nn.Module):
         return self.fc2(F.relu(self.fc1(x)))
 
 
-def build_mapper(kind: str, clip_width: int, lm_width: int, prefix_length: int, num_layers: int) -> Mapper:
+def build_mapper(
+    kind: str, clip_width: int, lm_width: int, prefix_length: int, num_layers: int, clip_length: int | None = None
+) -> Mapper:
     """A fresh mapper.
 
     Args:
@@ -121,7 +130,7 @@ def build_mapper(kind: str, clip_width: int, lm_width: int, prefix_length: int, 
         clip_width: D.
         lm_width: W.
         prefix_length: P.
-        num_layers: of the transformer; the mlp has none to choose.
+        num_layers, clip_length: of the transformer; the mlp has none to choose.
 
     Raises:
         ValueError: an unknown kind, or a width that the heads do not divide.
@@ -135,7 +144,7 @@ def build_mapper(kind: str, clip_width: int, lm_width: int, prefix_length: int, 
             f"the transformer mapper has {NUM_HEADS} heads, which do not divide the language model's "
             f"width {lm_width}; use mapper=mlp or another llm"
         )
-    return TransformerMapper(clip_width, lm_width, prefix_length, num_layers)
+    return TransformerMapper(clip_width, lm_width, prefix_length, num_layers, clip_length)
 
 
 def inject_noise(

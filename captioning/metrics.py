@@ -44,10 +44,10 @@ def summarize(
             continue
         captions = {row["id"]: row[key] for row in rows}
         scores = score_captions(captions, references, metrics, clip, images, on_error)
-        result |= {f"{column}{ending}": round(value, 3) for column, value in scores.means.items()}
+        result |= {f"{column}{ending}": value for column, value in scores.means.items()}
         for note in scores.notes:
             log.warning("metrics of %s: %s", key, note)
-    result["non_empty"] = round(non_empty(rows), 3)
+    result["non_empty"] = non_empty(rows)
     if all(len(row["rewards"]) > 1 for row in rows):
-        result["reward_gain"] = round(reward_gain(rows), 4)
+        result["reward_gain"] = reward_gain(rows)
     return result

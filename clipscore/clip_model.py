@@ -54,6 +54,7 @@ class ClipModel(nn.Module):
         self.sha256 = sha256
         self.tokenizer = tokenizer
         self.autocast_dtype = autocast_dtype
+        self.images_under_autocast = True
         self.is_compiled = False
         visual: Any = backend.visual
         self.image_size: int = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
@@ -107,13 +108,16 @@ class ClipModel(nn.Module):
         """Whether the text tower is CLIP's: causal, read at the end token. Needed to encode prompt embeddings."""
         return has_clip_text_tower(self.backend)
 
-    def cast_frozen(self) -> None:
+    def cast_frozen(self, images: bool = True) -> None:
         """Cast the frozen weights of products to the autocast type, once instead of at each use: the same numbers.
 
-        To be called when what is tuned requires its gradient; nothing happens without autocast.
+        To be called when what is tuned requires its gradient; nothing happens without autocast. With `images` false the
+        image tower stays as it is, and computes outside autocast from here on.
         """
+        self.images_under_autocast = images
         if self.autocast_dtype is not None:
-            cast_frozen(self.backend if self.has_clip_text_tower else self.visual, self.autocast_dtype)
+            whole = self.backend if self.has_clip_text_tower else self.visual
+            cast_frozen(whole, self.autocast_dtype, () if images else self.visual.modules())
 
     def compile_visual(self) -> ClipModel:
         """Put the image tower through torch.compile, for each batch size by itself; other last digits."""
@@ -150,7 +154,7 @@ class ClipModel(nn.Module):
             )
         if self.own_normalisation:  # models whose training did not use CLIP's mean and deviation
             images = images * self._gain + self._shift
-        with self._autocast():
+        with self._autocast() if self.images_under_autocast else contextlib.nullcontext():
             return self.visual(images).to(self.dtype)
 
     def encode_images(self, images: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Blocks of open_clip's towers, rewritten to do less for the same numbers. Parameters and their names stay."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -106,12 +107,12 @@ def has_clip_text_tower(backend: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def cast_frozen(module: nn.Module, dtype: torch.dtype) -> None:
+def cast_frozen(module: nn.Module, dtype: torch.dtype, spared: Iterable[nn.Module] = ()) -> None:
     """Cast the frozen fp32 weights that autocast would cast at each use, once and in place: the same numbers.
 
-    What autocast leaves in fp32 stays: norms, embeddings, scales. So does whatever requires a gradient.
+    What autocast leaves in fp32 stays: norms, embeddings, scales. So does whatever requires a gradient, and `spared`.
     """
-    for owner in module.modules():
+    for owner in set(module.modules()).difference(spared):
         names: tuple[str, ...] = PROJECTIONS
         if isinstance(owner, PRODUCTS):
             names = ("weight", "bias")

@@ -68,7 +68,7 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
         return {}
     before, after = ([row[key] for row in rows] for key in ("rank_before", "rank"))
     return {
-        **{f"{name}_before": round(value, 3) for name, value in recalls(before).items()},
-        **{name: round(value, 3) for name, value in recalls(after).items()},
+        **{f"{name}_before": value for name, value in recalls(before).items()},
+        **recalls(after),
         **change_figures([rank == 1 for rank in before], [rank == 1 for rank in after]),
     }

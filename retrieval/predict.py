@@ -91,7 +91,7 @@ def read_question(args: argparse.Namespace) -> Question:
         image = CaptionedImage(picture.name, picture, (), picture.name)
         return Question(args.query_image, [image], read_texts(args.texts), True)
     text = clean_caption(args.query)
-    if not text:
+    if not text.strip():
         raise ValueError(f"--query {args.query!r}: no word is left without punctuation; say what to look for")
     return Question(text, list_pictures(Path(args.images)), [text], False)
 
@@ -116,7 +116,7 @@ def read_texts(path: str) -> list[str]:
     lines = read_lines(path, "--texts")
     texts = {number: clean_caption(line) for number, line in enumerate(lines, start=1) if line.strip()}
     for number, text in texts.items():
-        if not text:
+        if not text.strip():
             raise ValueError(f"--texts {path}: no word is left of line {number}, {lines[number - 1]!r}; remove it")
     if not texts:
         raise ValueError(f"--texts {path}: the file is empty; write a text on each line")

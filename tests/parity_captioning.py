@@ -270,8 +270,8 @@ def config_like(changes: dict[str, Any]) -> CaptioningConfig:
 
 
 def _mapper_settings(sizes: dict[str, Any], kind: str) -> dict[str, Any]:
-    layers = {"mapper_layers": sizes["num_layers"]} if kind == "transformer" else {}
-    return {"mapper": kind, "prefix_length": sizes["prefix_length"], **layers}
+    own = {"mapper_layers": sizes["num_layers"], "clip_length": sizes["clip_length"]} if kind == "transformer" else {}
+    return {"mapper": kind, "prefix_length": sizes["prefix_length"], **own}
 
 
 def weights(golden: Golden, name: str) -> dict[str, Tensor]:

@@ -17,15 +17,16 @@ from tests.golden_files import Golden, checksums
 
 
 def replay_forward(golden: Golden, trace: str) -> dict[str, Any]:
-    """Image and text features and logits of every model of the folder; a ResNet also in train mode."""
+    """Image and text features and logits of every model of the folder; a ResNet also in train mode.
+
+    All ViTs read the images that the ViT policy has, all ResNets those of the ResNet policy, resized to their own size.
+    """
     meta, inputs = golden.meta(trace), golden.arrays(trace)
-    images = {int(k.rsplit("_", 1)[1]): golden.tensor(v) for k, v in inputs.items() if k.startswith("input/images_")}
     texts = class_prompts(meta["prompts_prefix"], meta["classnames"])
     ours: dict[str, Any] = {}
     for name, sizes in meta["configs"].items():
         clip = golden.clip(name)
-        pixels = images.get(sizes["resolution"], images[min(images)])
-        resized = resize_images(pixels, clip.image_size)
+        resized = resize_images(_policy_images(golden, inputs, sizes["kind"]), clip.image_size)
         ours["tokens"] = ids = clip.tokenize(texts)
         ours[f"{name}/resized_checksum"] = checksums(resized)
         ours[f"{name}/resized_row0"] = resized[:, :, 0]
@@ -42,8 +43,14 @@ def replay_forward(golden: Golden, trace: str) -> dict[str, Any]:
             clips = [golden.clip(name) for name in quantity.split("/")[0].split("_")[1:]]
             texts = [f"{meta['prompts_prefix']} {name}." for name in meta["classnames"]]  # underscores and all
             members = [EncoderPolicy(clip, encode_texts(clip, texts), "none") for clip in clips]
-            ours[quantity] = EnsemblePolicy(members).logits(images[min(images)])
+            ours[quantity] = EnsemblePolicy(members).logits(_policy_images(golden, inputs, "vit"))
     return ours
+
+
+def _policy_images(golden: Golden, inputs: dict[str, Any], kind: str) -> Tensor:
+    """The trace's images at the size that the policy of a kind reads, which the views of its traces have."""
+    size = golden.arrays(f"inputs_cls_{kind}")["views"].shape[-1]
+    return golden.tensor(inputs[f"input/images_{size}"])
 
 
 def replay_losses(golden: Golden, trace: str) -> dict[str, Any]:

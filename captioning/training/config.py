@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,6 +17,8 @@ class TrainConfig(RunConfig):
     `num_workers` and `on_error` have nothing to act on.
     """
 
+    ADDED: ClassVar[dict[str, Any]] = {**RunConfig.ADDED, "clip_length": None}
+
     task: Literal["train_mapper"] = "train_mapper"
     seed: int = Field(0, ge=0, description="draws the first weights, the order of the captions, and the noise")
     kind: Literal["clipcap", "capdec"] = Field(description="clipcap: from image features; capdec: from text features")
@@ -26,6 +28,9 @@ class TrainConfig(RunConfig):
     mapper: Literal["transformer", "mlp"] = "transformer"
     mapper_layers: int = Field(8, ge=1, description="of the transformer mapper")
     prefix_length: int = Field(40, ge=1, description="P: embeddings that the language model reads before the caption")
+    clip_length: int | None = Field(
+        None, ge=1, description="C: tokens that the transformer mapper makes of the feature; null: as prefix_length"
+    )
     normalize_prefix: bool = Field(True, description="scale the features to unit length before anything else")
     noise_variance: float = Field(0.016, ge=0, description="capdec: of the Gaussian noise, per coordinate")
     uniform_ball: bool = Field(False, description="capdec: noise uniform in a ball instead of Gaussian")
@@ -48,8 +53,8 @@ class TrainConfig(RunConfig):
         given, problems = self.model_fields_set, []
         if self.kind != "capdec" and given & {"noise_variance", "uniform_ball"}:
             problems.append(f"noise_variance and uniform_ball need kind=capdec, got {self.kind}")
-        if self.mapper != "transformer" and "mapper_layers" in given:
-            problems.append(f"mapper_layers needs mapper=transformer, got {self.mapper}")
+        if self.mapper != "transformer" and given & {"mapper_layers", "clip_length"}:
+            problems.append(f"mapper_layers and clip_length need mapper=transformer, got {self.mapper}")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -7,6 +7,7 @@ Source: official caption/extractor_pickle.py writes the pickles.
 """
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -100,17 +101,29 @@ def begin_folder(folder: Path, index: FeatureIndex) -> None:
     os.replace(draft, file)
 
 
-def write_shard(folder: Path, kind: Kind, start: int, index: FeatureIndex, features: Tensor) -> None:
-    """Write one shard [rows, D], whole or not at all."""
+def write_shard(
+    folder: Path, kind: Kind, start: int, index: FeatureIndex, features: Tensor, left_out: Sequence[int] = ()
+) -> None:
+    """Write one shard [rows, D], whole or not at all; `left_out` are images that have no features, by their rows."""
+    metadata = {"index": index.digest} | ({"left_out": json.dumps(list(left_out))} if left_out else {})
     path = shard_path(folder, kind, start, index)
     draft = path.with_suffix(".part")
-    draft.write_bytes(save({"features": features.cpu().contiguous()}, metadata={"index": index.digest}))
+    draft.write_bytes(save({"features": features.cpu().contiguous()}, metadata=metadata))
     os.replace(draft, path)
 
 
 def missing_shards(folder: Path, kind: Kind, index: FeatureIndex) -> list[int]:
     """First rows of the shards that are not there."""
     return [start for start in index.starts(kind) if not shard_path(folder, kind, start, index).is_file()]
+
+
+def rows_left_out(folder: Path, index: FeatureIndex) -> list[int]:
+    """Images that have no features because they could not be read."""
+    rows = []
+    for start in index.starts("images"):
+        with safe_open(shard_path(folder, "images", start, index), framework="pt") as file:
+            rows += json.loads((file.metadata() or {}).get("left_out", "[]"))
+    return rows
 
 
 def read_index(folder: Path) -> FeatureIndex:
@@ -143,9 +156,15 @@ def load_features(place: str | Path, roots: Sequence[str | Path] = ()) -> Captio
 def _from_folder(folder: Path) -> CaptionFeatures:
     index = read_index(folder)
     images, texts = (torch.cat(list(_shards(folder, kind, index))) for kind in ("images", "texts"))
-    return CaptionFeatures(
-        images, texts, index.captions, torch.tensor(index.image_index), index.image_ids, index.weights, index.digest
-    )
+    captions, image_index, ids, digest = index.captions, torch.tensor(index.image_index), index.image_ids, index.digest
+    if left_out := rows_left_out(folder, index):
+        kept = torch.ones(len(images), dtype=torch.bool)
+        kept[left_out] = False
+        written = kept[image_index]  # [N]
+        captions, ids = list(itertools.compress(captions, written)), list(itertools.compress(ids, kept))
+        images, texts, image_index = images[kept], texts[written], (kept.cumsum(0) - 1)[image_index[written]]
+        digest = hashlib.sha256(f"{digest} without {left_out}".encode()).hexdigest()
+    return CaptionFeatures(images, texts, captions, image_index, ids, index.weights, digest)
 
 
 def _shards(folder: Path, kind: Kind, index: FeatureIndex) -> Iterator[Tensor]:

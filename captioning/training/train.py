@@ -111,8 +111,8 @@ def fresh_captioner(
         raise ValueError(f"prefix_length={config.prefix_length} is too long: the language model has {limit} positions")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        width = embedding_width(lm)
-        mapper = build_mapper(config.mapper, clip_width, width, config.prefix_length, config.mapper_layers)
+        lengths = config.prefix_length, config.mapper_layers, config.clip_length
+        mapper = build_mapper(config.mapper, clip_width, embedding_width(lm), *lengths)
     return Captioner(lm, tokenizer, mapper.to(next(lm.parameters()).device), autocast)
 
 

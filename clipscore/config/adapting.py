@@ -17,6 +17,7 @@ class AdaptingConfig(RunConfig):
 
     LAYOUTS: ClassVar[Any] = caption_layouts  # the module that knows the names of data sets
     SAMPLE: ClassVar[str] = "image"
+    FP32_REWARD_IMAGES: ClassVar[bool] = False  # whether the reward models' image towers compute outside autocast
     NEEDS_REWARD: ClassVar[frozenset[str]] = DISTILLS | {"rlcf"}
     NOT_FOR_ZERO_SHOT: ClassVar[frozenset[str]] = frozenset({"lr", "weight_decay", "eps"})
 

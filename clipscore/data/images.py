@@ -28,11 +28,11 @@ class UnreadableImage(ValueError):
     """An image file that cannot be decoded. The message names the file and the reason."""
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: Path, as_rgb: bool = True) -> Image.Image:
     """Open an image file as RGB, as torchvision's default loader does: transparency is dropped, EXIF is not applied.
 
-    Images of 16 or 32 bits per pixel are scaled to 8 bits, not clipped at 255. UnreadableImage for a file that is not
-    there, empty, damaged, or no image.
+    Images of 16 or 32 bits per pixel are scaled to 8 bits, not clipped at 255; others keep their mode unless `as_rgb`.
+    UnreadableImage for a file that is not there, empty, damaged, or no image.
     """
     path = Path(path)
     if not path.is_file():
@@ -43,7 +43,9 @@ def open_image(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large images and palette transparency are expected
             with Image.open(path) as image:
-                return _deep_to_rgb(image) if image.mode in _FULL_SCALES else image.convert("RGB")
+                if image.mode in _FULL_SCALES:
+                    return _deep_to_rgb(image)
+                return image.convert("RGB") if as_rgb else image.copy()
     except Exception as error:  # the decoders raise many types on damaged files
         raise UnreadableImage(
             f"{path}: cannot be read as an image ({type(error).__name__}: {error}); replace the file"
@@ -77,22 +79,25 @@ def normalize(pixels: Tensor) -> Tensor:
 
 
 def model_input(image: Image.Image, size: int) -> Tensor:
-    """A picture as a CLIP of this input size sees it. -> [3, size, size]"""
-    return normalize(to_pixels(centre_view(image, size)))
+    """A picture as a CLIP of this input size sees it; made RGB when it has that size. -> [3, size, size]"""
+    return normalize(to_pixels(centre_view(image, size).convert("RGB")))
 
 
 class Pictures(Dataset["Tensor | str"]):
-    """Images at a model's size [3, size, size]; a sentence in place of one that cannot be read."""
+    """Images at a model's size [3, size, size]; a sentence in place of one that cannot be read.
 
-    def __init__(self, paths: Sequence[Path], size: int) -> None:
-        self.paths, self.size = list(paths), size
+    Without `as_rgb` they are resized first and become RGB then, as the official CLIPScore does.
+    """
+
+    def __init__(self, paths: Sequence[Path], size: int, as_rgb: bool = True) -> None:
+        self.paths, self.size, self.as_rgb = list(paths), size, as_rgb
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor | str:
         try:
-            return model_input(open_image(self.paths[index]), self.size)
+            return model_input(open_image(self.paths[index], self.as_rgb), self.size)
         except UnreadableImage as error:  # as a value: raised in a reader process it would come with its traceback
             return str(error)
 

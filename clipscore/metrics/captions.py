@@ -113,9 +113,10 @@ def check_captions(
         raise ValueError(
             f"{', '.join(needing)} need references; give them, or use metrics=[clipscore] (--metrics clipscore)"
         )
+    references = {key: [group] if isinstance(group, str) else group for key, group in references.items()}
     for key, group in references.items():
         if not isinstance(group, list | tuple) or not all(isinstance(text, str) for text in group):
-            raise ValueError(f"the references of {key} must be a list of strings, got {group!r}")
+            raise ValueError(f"the references of {key} must be a string or a list of them, got {group!r}")
     kept = {key: [text for text in references.get(key, []) if any(map(str.isalnum, text))] for key in candidates}
     if missing := [key for key, group in kept.items() if not group]:
         counts = f"{len(missing)} of {len(candidates)} candidates have no reference{list_some(missing)}"
@@ -136,7 +137,7 @@ def encode_image_files(
     """
     features: dict[str, Tensor] = {}
     unreadable: list[str] = []
-    names, pictures = list(images), Pictures(list(images.values()), clip.image_size)
+    names, pictures = list(images), Pictures(list(images.values()), clip.image_size, as_rgb=False)
     for start in tqdm(range(0, len(names), batch_size), desc="images", unit="batch", disable=None):
         rows = range(start, min(start + batch_size, len(names)))
         read = {names[row]: pictures[row] for row in rows}

@@ -2,8 +2,8 @@
 
   python -m clipscore candidates.json image_dir --references references.json
 
-candidates.json: {"file name": "caption"}. references.json: {"file name": ["caption", ...]}. A file name is relative to
-image_dir; without its suffix it is found too. Without references only CLIPScore is computed.
+candidates.json: {"file name": "caption"}. references.json: {"file name": ["caption", ...]}, or one "caption". A file
+name is relative to image_dir; without its suffix it is found too. Without references only CLIPScore is computed.
 """
 
 import argparse

@@ -14,8 +14,8 @@ def changes(before: Sequence[bool], after: Sequence[bool]) -> tuple[int, int]:
 
 
 def percent(hits: Sequence[bool]) -> float:
-    """Share of hits in %, to three decimals."""
-    return round(100 * sum(hits) / len(hits), 3)
+    """Share of hits in %."""
+    return 100 * sum(hits) / len(hits)
 
 
 def mcnemar_p_value(fixed: int, broken: int) -> float:

@@ -65,5 +65,5 @@ def load_models(config: AdaptingConfig) -> Models:
 
     [policy], rewards, members = map(load, config.model_names)
     for model in rewards:  # never tuned; of the others their task knows what is
-        model.cast_frozen()
+        model.cast_frozen(images=not config.FP32_REWARD_IMAGES)
     return Models(policy, rewards, members, device, precision)

@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 
 from captioning.build import find_checkpoint, find_language_model
-from captioning.checkpoints import CHECKPOINT, check_sizes, read_checkpoint
+from captioning.checkpoints import CHECKPOINT, load_mapper, read_checkpoint
 from classification.prompt_learner import load_prompt_start
 from clipscore.config.load import REPOSITORY, load_config
 from clipscore.models.files import check_published, check_whole, file_digest, local_file, places
@@ -160,7 +160,8 @@ def _mapper(weights: Weights, root: Path) -> str:
     if not (folder / "config.json").is_file():
         return f"{found}; whether it fits {config['llm']} is seen when that is there"
     width, clip_width = _sizes(folder)[0], _architecture(config["policy"])["embed_dim"]
-    check_sizes(config["mapper"], state, clip_width, width, config["prefix_length"], config["mapper_layers"])
+    sizes = [config[key] for key in ("prefix_length", "mapper_layers", "clip_length")]
+    load_mapper(config["mapper"], state, clip_width, width, *sizes)
     return f"{found}, fits {config['policy']} and width {width}"
 
 

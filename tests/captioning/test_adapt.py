@@ -9,6 +9,10 @@ from captioning.adapt import adapt, caption_nll
 from captioning.build import build_objective, build_state, find_language_model, image_features, load_language_model
 from captioning.generate import Hypothesis
 from captioning.training.train import training_loss
+from clipscore.config.load import REPOSITORY
+from clipscore.models import group
+from clipscore.models.load import load_clip
+from clipscore.text_encoder import encode_texts
 from tests.parity_captioning import config_like
 
 IMAGES = torch.randn(2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -82,6 +86,21 @@ def test_the_mapper_runs_once_for_all_candidates_of_a_step(build):
     model.mapper.register_forward_hook(lambda module, inputs, output: batches.append(len(inputs[0])))
     run(IMAGES[0])
     assert batches == [1, 1, 1]  # two steps and the answer
+
+
+def test_the_reward_sees_the_image_in_fp32(monkeypatch):
+    demo = REPOSITORY / "pretrained/demo"
+    monkeypatch.setattr(group, "autocast_dtype", lambda *_: torch.bfloat16)  # as on CUDA, where frozen weights are cast
+    options = config(reward={"models": [str(demo / "reward.pt")]}, policy=str(demo / "policy.pt"))
+    models = group.load_models(options.model_copy(update={"device": "cpu"}))
+    [reward], exact = models.rewards, load_clip(str(demo / "reward.pt"), demo)
+    image = torch.randn(1, 3, models.policy.image_size, models.policy.image_size)
+    observed = build_objective(options, [reward]).observe(image)[0]
+    assert torch.equal(observed, build_objective(options, [exact]).observe(image)[0])
+    texts, whole = encode_texts(reward, ["a scene"]), encode_texts(exact, ["a scene"])
+    assert 0 < (texts - whole).abs().max() < 0.02  # under autocast, as before
+    assert {p.dtype for p in reward.visual.parameters()} == {torch.float32}
+    assert any(p.dtype == torch.bfloat16 for p in reward.backend.transformer.parameters())
 
 
 def test_several_rewards_and_momentum(build):

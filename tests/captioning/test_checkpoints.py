@@ -34,6 +34,15 @@ def test_a_checkpoint_is_read_and_loaded(tmp_path):
         load_lm(lm, {name: tensor for name, tensor in lm_state.items() if "wpe" not in name})
 
 
+def test_the_two_lengths_of_a_mapper_are_apart():
+    state = state_of(clip_length=5)
+    assert state["linear.weight"].shape == (5 * 16, 8) and state["prefix_const"].shape == (2, 16)  # as official ones
+    mapper, features = load_mapper("transformer", state, **SIZES, clip_length=5), torch.randn(3, 8)
+    tokens = torch.nn.functional.linear(features, state["linear.weight"], state["linear.bias"]).view(3, 5, 16)
+    whole = mapper.transformer(torch.cat([tokens, state["prefix_const"].expand(3, 2, 16)], dim=1))
+    assert torch.equal(mapper(features), whole[:, 5:])
+
+
 def test_everything_that_does_not_fit_is_named():
     state = state_of()
     del state["transformer.layers.0.norm1.bias"]
@@ -52,7 +61,16 @@ def test_everything_that_does_not_fit_is_named():
     [
         ("transformer", state_of(clip_width=7), "reads CLIP features of width 7, but the policy's have width 8"),
         ("transformer", state_of(lm_width=24), "embeddings of width 24, but the language model reads width 16"),
-        ("transformer", state_of(prefix_length=3), "prefix_length=3, not 2; set it so"),
+        (
+            "transformer",
+            state_of(prefix_length=3),
+            "prefix_length=3 clip_length=null, not prefix_length=2 clip_length=null; set",
+        ),
+        (
+            "transformer",
+            state_of(clip_length=5),
+            "has prefix_length=2 clip_length=5, not prefix_length=2 clip_length=null; set",
+        ),
         ("transformer", state_of(num_layers=2), "mapper_layers=2, not 1; set it so"),
         ("transformer", state_of("mlp"), "holds a mapper of kind mlp; set mapper=mlp"),
         ("transformer", {}, "missing prefix_const, .* and 10 more"),

@@ -2,8 +2,11 @@
 
 import pytest
 
+from captioning.config import CaptioningConfig
+from captioning.training.config import TrainConfig
 from clipscore.config.load import REPOSITORY, load_config
 from scripts.run import config_class
+from scripts.runs.compare_configs import identifying, identity
 from tests.parity_captioning import config_like
 
 RLCF = {"method": "rlcf", "steps": 4, "lr": 1e-6, "reward": {"models": ["ViT-L/14"]}}
@@ -27,7 +30,8 @@ def test_defaults_are_the_papers():
         ({"reward": {"models": ["ViT-L/14"]}}, "zero_shot uses no reward model"),
         ({"steps": 1, "lr": 1e-3, "num_candidates": 3}, "takes no steps.*takes no lr, num_candidates"),
         ({**RLCF, "decoding": {"top_p": 0.5}}, "top_p need sampling=nucleus, got beam"),
-        ({**RLCF, "mapper": "mlp", "mapper_layers": 2}, "mapper_layers needs mapper=transformer, got mlp"),
+        ({**RLCF, "mapper": "mlp", "mapper_layers": 2}, "mapper_layers and clip_length need mapper=transformer, got"),
+        ({**RLCF, "mapper": "mlp", "clip_length": 2}, "clip_length need mapper=transformer, got mlp"),
         ({**RLCF, "decoding": {"top_p": 1.5}}, "less than or equal to 1"),
     ],
 )
@@ -51,3 +55,18 @@ def test_hyper_parameters_of_table_3(name, ensemble):
     assert {m.name: m.weight for m in config.reward.models} == (ENSEMBLE if ensemble else {"ViT-L/14": 1.0})
     assert (config.policy, config.llm, config.prefix_length) == ("ViT-B/16", "facebook/opt-125m", 40)
     assert config.checkpoint == f"{name.split('_')[0]}_opt125m_transformer_coco_01"
+
+
+@pytest.mark.parametrize(("sampling", "said"), [("beam", 50), ("nucleus", None)])
+def test_sampling_has_no_top_k_and_old_beam_searches_stay_the_same_runs(sampling, said):
+    config = config_like({**RLCF, "sampling": sampling})
+    assert config.decoding.top_k is None and config.model_dump(mode="json")["decoding"]["top_k"] == said
+    old = config_like({**RLCF, "sampling": "nucleus", "decoding": {"top_k": 50}})
+    assert identity(old, {}) != identity(config_like({**RLCF, "sampling": "nucleus"}), {})
+    assert old.decoding.top_k == old.model_dump()["decoding"]["top_k"] == 50
+
+
+@pytest.mark.parametrize("config_class", [CaptioningConfig, TrainConfig])
+def test_configurations_without_a_clip_length_count_as_null(config_class):
+    assert identifying({"clip_length": None, "seed": 1}, config_class) == {"seed": 1}
+    assert identifying({"clip_length": 5, "seed": 1}, config_class) == {"clip_length": 5, "seed": 1}

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -98,11 +99,31 @@ def test_a_folder_of_other_features_is_left_alone(data_root, tmp_path, caplog):
         load_features(out)
 
 
-def test_an_unreadable_image_is_named(data_root, tmp_path, caplog):
+def test_an_unreadable_image_is_named_or_left_out_with_its_captions(data_root, tmp_path, caplog):
     shutil.copytree(data_root, tmp_path / "data")
     (tmp_path / "data" / DATASET / "train/00003.png").write_bytes(b"no image")
+    (tmp_path / "data" / DATASET / "train/00007.png").unlink()
     assert command.main(words(tmp_path / "data", tmp_path / "f")) == 2
-    assert "00003.png: cannot be read as an image" in caplog.text
+    assert "1 of 21 listed images are missing on disk" in caplog.text and "partial=true to go on" in caplog.text
+    (tmp_path / "data" / DATASET / "train/00007.png").write_bytes(b"")
+    assert command.main(words(tmp_path / "data", tmp_path / "f")) == 2
+    assert re.search(r"00003.png: cannot be read as an image .*; or partial=true to go on", caplog.text)
+    for word in ("--partial", "partial=true"):  # the second time all is there already
+        caplog.clear()
+        assert command.main(words(tmp_path / "data", tmp_path / "f", word)) == 0
+        assert "with their captions: 2 unreadable images (train/00003.png, train/00007.png)" in caplog.text
+    assert command.main(words(data_root, tmp_path / "whole")) == 0
+    found, whole = load_features(tmp_path / "f"), load_features(tmp_path / "whole")
+    kept = [row for row in range(NUM_SCENES) if row not in (3, 7)]
+    assert found.image_ids == [whole.image_ids[row] for row in kept] and torch.equal(found.images, whole.images[kept])
+    written = [row for row, image in enumerate(whole.image_index.tolist()) if image in kept]
+    assert found.captions == [whole.captions[row] for row in written] and len(written) == 4 * len(kept)
+    assert torch.equal(found.texts, whole.texts[written]) and found.digest != whole.digest
+    assert torch.equal(found.images[found.image_index], whole.images[whole.image_index[written]])
+    (tmp_path / "data" / DATASET / "train/00007.png").unlink()
+    assert command.main(words(tmp_path / "data", tmp_path / "less", "--partial")) == 0
+    assert "not whole: " in caplog.text
+    torch.testing.assert_close(load_features(tmp_path / "less").texts, found.texts)  # in other batches
     assert command.main(words(tmp_path / "data", tmp_path / "g", "--annotations=none.json", "--dataset=own")) == 2
     assert "none.json not found" in caplog.text
 

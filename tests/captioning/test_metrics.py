@@ -17,9 +17,9 @@ def test_the_gain_is_from_the_first_step_to_the_last_and_empty_captions_are_coun
 
 
 @pytest.mark.parametrize("num_steps", [1, 3])
-def test_the_summary_rounds_and_has_a_gain_where_there_are_steps(monkeypatch, caplog, num_steps):
+def test_the_summary_is_exact_and_has_a_gain_where_there_are_steps(monkeypatch, caplog, num_steps):
     monkeypatch.setattr(metrics, "score_captions", lambda *_: CaptionScores({"cider": 10.00049}, {}, ["a note"]))
     rows = [{**row, "rewards": row["rewards"][:num_steps]} for row in ROWS]
     summary = metrics.summarize(rows, {}, ["cider"], None, "stop")
-    assert summary == {"cider": 10.0, "non_empty": 50} | ({"reward_gain": 6.25} if num_steps > 1 else {})
+    assert summary == {"cider": 10.00049, "non_empty": 50} | ({"reward_gain": 6.25} if num_steps > 1 else {})
     assert "metrics of caption: a note" in caplog.text

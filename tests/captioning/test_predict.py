@@ -59,7 +59,7 @@ def test_prints_what_a_run_records(scenes, roots, capsys, sampling):
         (["checkpoint=demo/none"], "checkpoint=demo/none not found; tried .*ckpt-latest.pt"),
         (["llm=demo/none"], "llm=demo/none: no config.json in any of"),
         (["reward.models=demo/none.pt"], "none.pt"),
-        (["prefix_length=8"], "checkpoint .*clipcap.*prefix_length=7, not 8; set it so"),
+        (["prefix_length=8"], "checkpoint .*clipcap.*prefix_length=7 .*, not prefix_length=8 .*; set them so"),
         (["--config", "configs/captioning/eval_clipcap.yaml"], "method=zero_shot"),
         (["--config", "configs/captioning/none.yaml"], "no config file .*none.yaml; there are: "),
     ],

@@ -54,15 +54,16 @@ def run_folder(output: Path, kind: str = "clipcap") -> Path:
 
 @pytest.mark.parametrize("kind", ["clipcap", "capdec"])
 def test_a_training_from_the_yaml_to_the_checkpoint(features, tmp_path, kind):
-    assert train_mapper.main(words(kind, features, tmp_path, "epochs=6")) == 0
+    given = words(kind, features, tmp_path, "epochs=6", "clip_length=6")
+    assert train_mapper.main(given) == 0
     folder = run_folder(tmp_path, kind)
     losses = epoch_losses(folder)
     assert len(losses) == 6 and losses[-1] < 0.6 * losses[0]
     mapper, lm = read_checkpoint(folder)
-    load_mapper("transformer", mapper, 128, 64, prefix_length=4, num_layers=1)
+    load_mapper("transformer", mapper, 128, 64, prefix_length=4, num_layers=1, clip_length=6)
     assert lm == {}
     before = {name: (folder / name).read_bytes() for name in ("losses.jsonl", "resume.pt", "ckpt-latest.pt")}
-    assert train_mapper.main(words(kind, features, tmp_path, "epochs=6")) == 0
+    assert train_mapper.main(given) == 0
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
@@ -169,7 +170,7 @@ def pickled(path: Path, width: int = 128, with_images: bool = True) -> Path:
         (["batch=97"], "96 captions are less than one batch of 97"),
         (["llm=nowhere/opt-none"], "no language model 'nowhere/opt-none'"),
         (["noise_variance=0.1"], "noise_variance and uniform_ball need kind=capdec"),
-        (["mapper=mlp"], "mapper_layers needs mapper=transformer"),
+        (["mapper=mlp"], "mapper_layers and clip_length need mapper=transformer"),
         (["epoch=3"], "epoch: unknown key; the nearest valid key is epochs"),
         (["task=captioning"], "is started by python -m scripts.run"),
         (["lr=1e9"], "not finite|loss nan"),

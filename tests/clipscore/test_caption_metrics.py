@@ -7,14 +7,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
+from clipscore.clip_model import CLIP_MEAN, CLIP_STD
 from clipscore.metrics import captions as caption_metrics
 from clipscore.metrics import coco as coco_metrics
 from clipscore.metrics import command
-from clipscore.metrics.captions import check_captions, check_metrics, clip_scores, default_metrics, score_captions
+from clipscore.metrics.captions import (
+    check_captions,
+    check_metrics,
+    clip_scores,
+    default_metrics,
+    encode_image_files,
+    score_captions,
+)
 from clipscore.metrics.coco import coco_scores, one_line, ptb_tokenize
 from clipscore.models.load import load_clip
 
@@ -191,8 +201,8 @@ def test_default_metrics(monkeypatch):
         ({"a": ["x"]}, None, r"a candidate must be one string, got \['x'\] \(a\)"),
         ({"a": "x"}, None, r"bleu need references; give them, or use metrics=\[clipscore\]"),
         ({"a": "x"}, ["y"], "references must be a mapping from image names, got a list"),
-        ({"a": "x"}, {"a": "y"}, "references of a must be a list of strings, got 'y'"),
-        ({"a": "x"}, {"a": [1]}, r"references of a must be a list of strings, got \[1\]"),
+        ({"a": "x"}, {"a": 1}, "references of a must be a string or a list of them, got 1"),
+        ({"a": "x"}, {"a": [1]}, r"references of a must be a string or a list of them, got \[1\]"),
         ({"a": "x", "b": "x"}, {"a": ["y"]}, r"1 of 2 candidates have no reference \(b\); add them"),
         (dict.fromkeys("abcdefg", "x"), {"a": [" .\n"]}, r"7 of 7 candidates have no reference \(a, b, c, \.\.\.\);"),
     ],
@@ -203,9 +213,9 @@ def test_bad_captions(candidates, references, complaint):
 
 
 def test_what_is_ignored_is_counted():
-    references = {"a": ["y", "", "?"], "b": ["z"], "c": []}
-    kept, notes = check_captions({"a": "x"}, references, ["bleu"])
-    assert kept == {"a": ["y"]}
+    references = {"a": ["y", "", "?"], "one": "a single one", "b": ["z"], "c": []}
+    kept, notes = check_captions({"a": "x", "one": "y"}, references, ["bleu"])
+    assert kept == {"a": ["y"], "one": ["a single one"]}
     assert notes == [
         "2 references without a letter or digit are ignored",
         "references of 2 images without a candidate are ignored",
@@ -236,6 +246,23 @@ def test_an_unreadable_image(files, clip, capsys):
     assert scores.notes[0].startswith(f"left out: {images['red.png']}: cannot be read as an image")
     with pytest.raises(ValueError, match=r"none of 1 images can be read; the first: .*red.png"):
         score_captions({"red.png": "x"}, None, None, clip, images, on_error="skip")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P"])
+def test_pictures_are_resized_before_they_become_rgb(tmp_path, clip, mode):
+    noise = np.random.default_rng(0).integers(0, 256, (90, 70, 4), dtype=np.uint8)
+    picture = Image.fromarray(noise, "RGBA")
+    (picture if mode == "RGBA" else picture.convert("RGB").quantize(200)).save(tmp_path / "x.png")
+    official = Compose([
+        Resize(clip.image_size, InterpolationMode.BICUBIC), CenterCrop(clip.image_size),
+        lambda image: image.convert("RGB"), ToTensor(), Normalize(CLIP_MEAN, CLIP_STD),
+    ])  # fmt: skip
+    with torch.no_grad():
+        expected = clip.encode_images(official(Image.open(tmp_path / "x.png"))[None])[0]
+        rgb_first = clip.encode_images(official(Image.open(tmp_path / "x.png").convert("RGB"))[None])[0]
+    found = encode_image_files(clip, {"x": tmp_path / "x.png"})[0]["x"]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert (found - rgb_first).abs().max() > 1e-4
 
 
 @needs_java

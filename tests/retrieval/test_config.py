@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from clipscore.config.load import REPOSITORY, load_config
-from retrieval.captions import clean_captions
+from retrieval.captions import clean_caption, clean_captions
 from retrieval.config import RetrievalConfig
 from scripts.run import config_class
 
@@ -52,9 +52,24 @@ def test_steps_must_be_given():
         RetrievalConfig.model_validate({**BASE, "method": "rlcf", "reward": REWARD})
 
 
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("A dog\nruns\tfast", "a dog\nruns\tfast"),  # a single white space stays, whichever it is
+        ("a\n\nb \nc.\nd", "a b c d"),
+        ("\nends with a line break\n", "\nends with a line break"),
+        (" leading, \t", "leading,"),
+        ("tab\t", "tab\t"),
+        ("x\ny " * 60, " ".join(["x\ny"] * 50)),  # words stand between spaces
+    ],
+)
+def test_captions_are_cleaned_as_blip_does(text, cleaned):
+    assert clean_caption(text) == cleaned
+
+
 def test_captions_of_punctuation_only_are_refused():
     with pytest.raises(ValueError, match=r"2 captions are empty .* the first is '!!' of image b.png; remove them"):
-        clean_captions([["ok"], ["fine", "!!"], ["."]], ["a.png", "b.png", "c.png"])
+        clean_captions([["ok"], ["fine", "!!"], ["\t"]], ["a.png", "b.png", "c.png"])
 
 
 ENSEMBLE = {"ViT-L/14@336px": 10.0, "RN50x64": 3.0, "ViT-L/14": 5.0}

@@ -55,6 +55,8 @@ def test_summary_by_hand():
     assert (summary["fixed"], summary["broken"]) == (3, 1)
     assert summary["p_value"] == pytest.approx(10 / 16)  # 2 * (1 + 4) / 2^4
     assert metrics.summarize([]) == {}
+    rows = [{"rank_before": 1 + (n > 1), "rank": 1 + (n > 1)} for n in range(47)]
+    assert metrics.summarize(rows)["r1"] == metrics.summarize(rows)["r1_before"] == 100 * 2 / 47  # rounded when shown
 
 
 def test_cocos_size_fits_in_a_gigabyte():

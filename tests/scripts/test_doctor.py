@@ -193,7 +193,8 @@ def test_weights_of_other_content_and_shapes(broken, capsys):
     for said in [
         "is not the published ViT-L/14: its sha256 is ", "(bash scripts/fetch_pretrained.sh), or name your own file by",
         "ViT-B-32.pt is a folder, expected a weight file", "holds a context [16, 512], expected [4, 512]",
-        "the mapper has prefix_length=10, not 40", "embed_tokens.weight is [206, 64], config.json says [7, 64]",
+        "has prefix_length=10 clip_length=40, not prefix_length=40 clip_length=null",
+        "embed_tokens.weight is [206, 64], config.json says [7, 64]",
     ]:  # fmt: skip
         assert said in text, said
 
