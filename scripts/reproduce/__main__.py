@@ -7,7 +7,8 @@
 3. the tables, whole.
 
 A rung that is there is not run again, so the same command goes on; runs of scripts/tables/*.sh count. FILE has the form
-of scripts/tables/paper_tables.json. Exit code 0: all is as expected; 1: a rung is off; 2: something is missing.
+of scripts/tables/paper_tables.json. Rows whose weights, prompts or data are missing are named first and left out. Exit
+code 0: all is as expected; 1: a rung is off; 2: something is missing.
 """
 
 import argparse
@@ -16,14 +17,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipscore.cli import print_text
+from clipscore.cli import DONE, REFUSED, USER_ERRORS, print_text
 from scripts.reproduce.causes import Cause, most_likely_cause, plain_cause
 from scripts.reproduce.rungs import Outcome, Rung, climb, ladder
-from scripts.run import TASKS, USER_ERRORS, task_class
+from scripts.run import task_class
+from scripts.runs.folder import RunFolder, finished_summary
 from scripts.runs.process import Interrupted, messages, signals
 from scripts.tables.paper import PAPER_FILE, paper_tables
 
-DONE, OFF, REFUSED = 0, 1, 2  # exit codes
+OFF = 1  # an exit code beside DONE and REFUSED
+OWN = {"dataset", "direction", "limit", "name", "shard"}  # what the ladder sets itself
 UNKNOWN = Cause("none of the usual causes", "compare config.yaml and env.json of the run with the row's YAML")
 
 log = logging.getLogger("scripts.reproduce")  # __name__ is __main__ under python -m
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=500, metavar="N", help="of each row on the second rung")
     args = parser.parse_args(arguments)
     words = [word for word in args.words if "=" in word]
-    with messages(TASKS), signals():
+    with messages(), signals():
         try:
             tables = paper_tables(args.figures)
             asked = [word for word in args.words if "=" not in word] or list(tables)
@@ -48,16 +51,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     f"{args.figures} has no {', '.join(sorted(unknown))}; there are: {', '.join(tables)}; overrides "
                     "are key=value"
                 )
-            steps = ladder([tables[key] for key in asked], args.samples)
-            for config in (rung.config(words) for _, rungs in steps for rung in rungs):
-                task_class(config).check(config)
-            return _climb_all(steps, words)
+            if set_here := OWN & {word.partition("=")[0] for word in words}:
+                raise ValueError(f"each rung has its own {', '.join(sorted(set_here))}; see --samples and --figures")
+            missing: dict[str, str] = {}
+            steps = ladder([tables[key] for key in asked], args.samples, lambda rung: _is_ready(rung, words, missing))
+            code = _climb_all(steps, words)
+            for text, rung in missing.items():
+                log.warning("left out: %s: %s", rung, text)
+            return code or (REFUSED if missing else DONE)
         except Interrupted as stop:
             log.error("stopped by %s; the same command goes on from here", stop)
             return 128 + stop.number
         except USER_ERRORS as error:
             log.error("error: %s", error)
             return REFUSED
+
+
+def _is_ready(rung: Rung, words: Sequence[str], missing: dict[str, str]) -> bool:
+    """Whether a rung is there, or nothing that its run needs is missing; else that is said, the same thing once."""
+    config = rung.config(words)
+    try:
+        if finished_summary(config) is None:
+            task_class(config).check(config)
+            RunFolder(config).check()
+    except USER_ERRORS as error:
+        if str(error) not in missing:
+            missing[str(error)] = f"{rung.table.key}, {rung.row.label}, {config.column}"
+            log.warning("left out: %s, and whatever else needs it: %s", missing[str(error)], error)
+        return False
+    return True
 
 
 def _climb_all(steps: Sequence[tuple[str, list[Rung]]], words: Sequence[str]) -> int:
@@ -73,7 +95,7 @@ def _climb_all(steps: Sequence[tuple[str, list[Rung]]], words: Sequence[str]) ->
             if cause:
                 print_text(f"  most likely: {cause.text}\n  what to do: {cause.advice}")
                 return OFF
-    print_text("all is as expected")
+    print_text("all that was run is as expected")
     return DONE
 
 
@@ -83,6 +105,8 @@ def describe(rung: Rung, outcome: Outcome) -> str:
         f"{column.label} {column.metric} {value:.{rung.table.decimals}f} (expected {expected} ± {allowed:.2f})"
         for column, value, expected, allowed in outcome.figures
     ]
+    found = {column.key for column, *_ in outcome.figures}
+    figures += [f"{column.label} {column.metric} not computed" for column in rung.columns if column.key not in found]
     return f"{rung.table.key}, {rung.row.label}, {outcome.num_samples:,} samples: {', '.join(figures)}"
 
 

@@ -47,7 +47,7 @@ def most_likely_cause(rung: Rung, outcome: Outcome, words: Sequence[str]) -> Cau
         found.append(Cause(text, advice, probe.distance))
     found += _class_order(rung, outcome)
     best = min(found, key=lambda cause: cause.distance, default=None)
-    return best if best and best.distance <= max(1.0, CLOSED * outcome.distance) else None
+    return best if best and best.distance <= CLOSED * outcome.distance else None
 
 
 def _changes(config: RunConfig) -> Iterator[tuple[str, str, str]]:
@@ -85,7 +85,7 @@ def _class_order(rung: Rung, outcome: Outcome) -> list[Cause]:
     moved = sorted(label for label, answer in given.items() if label != answer)
     if not moved:
         return []
-    hits = sum(counts[pair] for pair in given.items())
+    hits = sum(counts[pair] for pair in given.items() if counts[pair] > 1)  # a single picture shows no order
     _, _, expected, allowed = outcome.worst
     names = outcome.run.about.get("class_names", {})
     label = moved[0]

@@ -1,7 +1,7 @@
 """The rungs of the ladder, from cheap to dear, and whether a figure is the one that a table has."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from clipscore.config.adapting import AdaptingConfig
@@ -9,7 +9,9 @@ from clipscore.config.fields import RunConfig
 from clipscore.config.load import load_config
 from scripts.run import config_class, run_one
 from scripts.runs.folder import finished_summary, run_path
+from scripts.runs.loop import in_order
 from scripts.runs.read import Run, open_run
+from scripts.runs.samples import read_sample
 from scripts.tables.cells import CAPTION_SHARE, ZERO_SHOT_POINTS
 from scripts.tables.figures import measure, published_samples
 from scripts.tables.paper import Column, PaperRun, PaperTable, Row
@@ -61,14 +63,16 @@ class Outcome:
         return abs(value - expected) / allowed
 
 
-def ladder(tables: Sequence[PaperTable], num_samples: int) -> list[tuple[str, list[Rung]]]:
+def ladder(
+    tables: Sequence[PaperTable], num_samples: int, is_ready: Callable[[Rung], bool] = lambda rung: True
+) -> list[tuple[str, list[Rung]]]:
     """Titles and rungs: zero-shot on the smallest data set, `num_samples` of each row, and all that the tables have.
 
-    ValueError: no row of the tables can be run.
+    Without those that are not ready. ValueError: none is left.
     """
-    whole = [rung for table in tables for row in table.rows for rung in _rungs(table, row)]
+    whole = [rung for table in tables for row in table.rows for rung in _rungs(table, row) if is_ready(rung)]
     if not whole:
-        raise ValueError("no row of the tables has both a run and a figure")
+        raise ValueError("no row of the tables has a figure and all that its run needs")
     by_row: dict[int, list[Rung]] = {}
     for rung in whole:
         by_row.setdefault(id(rung.row), []).append(rung)
@@ -94,7 +98,9 @@ def climb(rung: Rung, words: Sequence[str]) -> Outcome:
     if finished_summary(whole) is None:  # some samples of a whole run are no other figure
         run_one(config)
     run = open_run(run_path(config))
-    found = measure(run)
+    samples = run.collect(read_sample)
+    ordered = in_order(list(samples), config)[: run.summary["num_samples"] if run.summary else None]
+    found = measure(run, [samples[key] for key in ordered])  # of a longer run, stopped before its end, the first ones
     adapts, size = isinstance(config, AdaptingConfig) and config.adapts, rung.size or found.num_samples
     figures = []
     for column in rung.columns:

@@ -1,14 +1,22 @@
 """The ladder on the demo's models: a healthy run climbs it, and each seeded fault is named as the most likely cause."""
 
 import json
+import random
 import shutil
+from types import SimpleNamespace
 
 import open_clip
 import pytest
 import torch
 
 from clipscore.config.load import REPOSITORY
-from scripts.reproduce.__main__ import DONE, OFF, REFUSED, main
+from clipscore.cli import DONE, REFUSED
+from scripts.reproduce import causes, rungs
+from scripts.reproduce.__main__ import OFF, describe, main
+from scripts.reproduce.rungs import Outcome, Rung, tolerance
+from scripts.runs.read import Run
+from scripts.runs.samples import Sample
+from scripts.tables.paper import Column, PaperRun, PaperTable, Row
 
 FIGURES = REPOSITORY / "scripts/reproduce/demo_tables.json"
 WORDS = ["num_workers=0", "num_threads=1", "device=cpu"]
@@ -54,7 +62,7 @@ def copied(demo_data, tmp_path):
 
 def test_a_healthy_run_climbs_the_ladder_and_another_precision_on_a_gpu_is_named(ladder, roots):
     code, text = ladder()
-    assert code == DONE and text.count("✓") == 6 and text.endswith("all is as expected\n")
+    assert code == DONE and text.count("✓") == 6 and text.endswith("all that was run is as expected\n")
     assert "demo, zero-shot, 240 samples: sketch accuracy 45.0 (expected 45.0 ± 0.15)" in text
     [folder] = (roots / "output").glob("rlcf_encoder*")
     env = json.loads((folder / "env.json").read_text())
@@ -114,5 +122,50 @@ LAYERS = ("visual.transformer.resblocks.", "transformer.resblocks.")
 
 def test_what_is_missing_is_said_before_anything_runs(ladder, roots, caplog):
     assert ladder("table9")[0] == REFUSED and "has no table9; there are: demo" in caplog.text
-    assert ladder("policy=nowhere.pt")[0] == REFUSED and "nowhere.pt" in caplog.text
+    assert ladder("limit=5", "dataset=demo/blur")[0] == REFUSED and "rung has its own dataset, limit;" in caplog.text
+    assert ladder("policy=nowhere.pt")[0] == REFUSED and "no row of the tables has a figure and all" in caplog.text
+    assert caplog.text.count("nowhere.pt") == 3  # three rungs need it: with the places that were tried, once
     assert not (roots / "output").exists()
+
+
+def test_a_row_that_lacks_something_is_left_out(ladder, zero_shot, caplog):
+    file = zero_shot("sketch")
+    table = json.loads(file.read_text())
+    [row] = table["demo"]["rows"]
+    [run] = row["runs"]
+    lacking = row | {"label": "CoCoOp", "runs": [run | {"overrides": ["prompt_start=nowhere", "name=lacking"]}]}
+    file.write_text(json.dumps({"demo": table["demo"] | {"rows": [lacking, row]}}))
+    code, text = ladder(figures=file)
+    assert code == REFUSED and text.count("✓") == 3 and "CoCoOp" not in text
+    assert caplog.text.count("left out: demo, CoCoOp, demo/sketch") == 2  # before and after
+
+
+@pytest.mark.parametrize(("per_class", "right", "shift"), [(3, 0.74, 1), (2, 0.74, 1), (3, 0.55, 0), (1, 0.5, 0)])
+def test_an_order_is_named_only_where_pictures_of_a_class_agree(per_class, right, shift):
+    draw = random.Random(0)
+    rows = [
+        {"label": (n + shift) % 200, "top5": [n if draw.random() < right else draw.choice([n + 1, draw.randrange(200)])]}
+        for n in [*range(200)] * per_class
+    ]
+    run = SimpleNamespace(collect=lambda project: dict(enumerate(map(project, rows))), about={})
+    accuracy = 100 * sum(row["label"] == row["top5"][0] for row in rows) / len(rows)
+    table = PaperTable("t", "", "classification", 2, [], [])
+    allowed = tolerance(table, 74.0, len(rows), 7500, adapts=True)
+    outcome = Outcome(run, len(rows), [(Column("a", "A", metric="accuracy"), accuracy, 74.0, allowed)])
+    found = causes._class_order(SimpleNamespace(table=table), outcome)
+    assert any(cause.distance <= causes.CLOSED * outcome.distance for cause in found) == bool(shift)
+
+
+def test_figures_are_those_of_the_samples_that_the_summary_is_of(roots, monkeypatch):
+    config = "configs/captioning/eval_clipcap.yaml"
+    columns = [Column(key, key, "flickr30k", metric=key) for key in ("cider", "spice")]
+    wanted = PaperRun("", config, ["metrics=[cider]"], ["flickr30k"])
+    table = PaperTable("t", "", "captioning", 1, columns, [])
+    rung = Rung(table, Row("", "ClipCap", [wanted], {"cider": 50.0, "spice": 13.0}), wanted, columns, limit=500)
+    run = Run(roots, rung.config().model_dump(), {}, [], {}, {"num_samples": 500, "cider": 49.0})
+    monkeypatch.setattr(Run, "collect", lambda self, project: {str(number): Sample() for number in range(700)})
+    monkeypatch.setattr(rungs, "open_run", lambda path: run)
+    monkeypatch.setattr(rungs, "run_one", lambda config: None)
+    outcome = rungs.climb(rung, [])  # a whole run that was stopped after 700
+    assert outcome.num_samples == 500 and "cider cider 49.0" in describe(rung, outcome)
+    assert describe(rung, outcome).endswith(", spice spice not computed")
