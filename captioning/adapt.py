@@ -125,10 +125,10 @@ def adapt(
         steps: list[Step] = []
         for _ in range(num_steps):
             step = objective.step(captioner, features, observed, generator)
-            state.step(step.loss)
+            step.loss = state.step(step.loss)
             steps.append(step)
             on_step(step)
-            check_finite([step.loss.detach() for step in steps])
+            check_finite([step.loss for step in steps])
         after, hypotheses = describe(captioner, features, objective.config)
     return Episode(before, after, hypotheses, steps)
 

@@ -68,14 +68,14 @@ def adapt(
             step = objective.step(logits, observed)
             if entropy_weight:
                 step.loss = step.loss + entropy_weight * averaged_entropy(logits)
-            state.step(step.loss)
+            step.loss = state.step(step.loss)
             steps.append(step)
             on_step(step)
             state.forget_gradients()
-            del logits  # fp16 keeps its graph
+            logits = view_logits = view_logits.detach()  # fp16 keeps their graphs
         policy.set_mode("adapted")
         after = predict(policy, inputs[:1], at_start=not steps)
-        check_finite([step.loss.detach() for step in steps], after)
+        check_finite([step.loss for step in steps], after)
     view_logits = view_logits.detach()
     return Episode(view_logits[0] if before is None else before, after, view_logits, selected, steps)
 

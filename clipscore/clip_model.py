@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import config as functorch
 from torch.nn import functional as F
 
 from clipscore.lean_blocks import cast_frozen, has_clip_text_tower, make_lean
@@ -121,6 +122,8 @@ class ClipModel(nn.Module):
 
     def compile_visual(self) -> ClipModel:
         """Put the image tower through torch.compile, for each batch size by itself; other last digits."""
+        if hasattr(functorch, "donated_buffer"):  # torch 2.6 and newer
+            functorch.donated_buffer = False  # a step that overflows goes backward again
         self.visual.compile(dynamic=False)
         self.is_compiled = True
         return self

@@ -66,8 +66,8 @@ class EpisodicState:
         """Put back the weights of before any adaptation, whatever the momentum buffer made of the start weights."""
         self.restore(self.source)
 
-    def step(self, loss: Tensor) -> None:
-        """One update of the tuned parameters that lowers the loss, of which the number stays, without its graph.
+    def step(self, loss: Tensor) -> Tensor:
+        """One update of the tuned parameters that lowers the loss; returns it without its graph, which fp16 keeps.
 
         A gradient that overflows is taken again at half the loss scale. FloatingPointError: it is finite at no scale.
         """
@@ -84,7 +84,7 @@ class EpisodicState:
             self.repeated_steps += 1
             if self.repeated_steps > MAX_REPEATED_STEPS:
                 raise FloatingPointError(f"the gradient is not finite (loss {loss.item()}); lower lr or use fp32")
-        loss.detach_()
+        return loss.detach()
 
     def forget_gradients(self) -> None:
         """Give the gradients' memory to the next forward pass."""

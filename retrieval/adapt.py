@@ -48,12 +48,12 @@ def adapt(
         steps: list[Step] = []
         for _ in range(num_steps):
             step = objective.step(logits(policy, inputs, gallery), observed)
-            state.step(step.loss)
+            step.loss = state.step(step.loss)
             steps.append(step)
             on_step(step)
             state.forget_gradients()
         policy.set_adapting(False)
         with torch.no_grad():
             answer = logits(policy, inputs, gallery)[0]  # [1, G] -> [G]
-        check_finite([step.loss.detach() for step in steps], answer)
+        check_finite([step.loss for step in steps], answer)
     return answer, steps

@@ -197,9 +197,9 @@ class CaptioningBench(Bench):
             with state.episode():
                 for _ in range(steps):
                     captions, loss = update(features)
-                    state.step(loss)
+                    loss = state.step(loss)
                     answer.captions.append(captions)
-                    answer.losses.append(float(loss.detach()))
+                    answer.losses.append(float(loss))
             return answer
 
         return run

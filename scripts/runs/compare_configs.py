@@ -47,7 +47,9 @@ def _drop(section: Any, path: list[str], before: Any) -> Any:
 
 def config_differences(recorded: Row, wanted: Row, config_class: type[RunConfig]) -> list[str]:
     """`differences` of the `identifying` parts of two configurations of a class."""
-    return differences(identifying(recorded, config_class), identifying(wanted, config_class))
+    parts = [identifying(values, config_class) for values in (recorded, wanted)]
+    before = {key: value for key, value in config_class.ADDED.items() if any(key in part for part in parts)}
+    return differences(*(before | part for part in parts))
 
 
 def differences(recorded: Row, wanted: Row) -> list[str]:

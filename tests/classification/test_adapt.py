@@ -1,8 +1,12 @@
 """What is tuned, what is selected, and that an episode leaves no trace."""
 
+import functools
+import weakref
+
 import pytest
 import torch
 
+from classification import adapt as adapt_module
 from classification.adapt import adapt
 from classification.build import build_objective, build_policy, check_candidates, max_used_classes
 from classification.config import ClassificationConfig
@@ -136,6 +140,31 @@ def test_class_features_of_fixed_prompts_are_made_outside_of_autocast(tiny_clip)
     assert torch.equal(plain.class_features, half.class_features) and half.clip.autocast_dtype is torch.bfloat16
     views = VIEWS[0].float()
     assert not torch.equal(plain.logits(views), half.logits(views))
+
+
+def test_a_compiled_tower_goes_backward_again_after_an_overflow(tiny_clip, monkeypatch):
+    clip = tiny_clip("P")
+    monkeypatch.setattr(clip.visual, "compile", functools.partial(clip.visual.compile, backend="aot_eager"))
+    policy = build_policy(config(tune="encoder"), clip.compile_visual(), NAMES)
+    state = build_state(config(tune="encoder"), policy, scale_loss=True)
+    with state.episode():
+        state.step((policy.logits(VIEWS[0]).half() * (65504 / 300)).float().sum())  # infinite at a scale above 300
+    assert state.repeated_steps == 2
+
+
+def test_the_first_pass_over_all_views_is_not_kept_for_the_later_steps(tiny_clip, monkeypatch):
+    options, policy, _, objective = build(tiny_clip, "RN", tune="encoder")
+    state, alive, graphs = build_state(options, policy, scale_loss=True), [], []
+    views = torch.randn(16, 3, 64, 64, dtype=torch.float64)
+
+    def first_logits(*arguments, plain=adapt_module.first_logits):
+        logits = plain(*arguments)
+        graphs.append(weakref.ref(logits))
+        return logits
+
+    monkeypatch.setattr(adapt_module, "first_logits", first_logits)
+    adapt(policy, state, objective, views, 4, 2, on_step=lambda step: alive.append(graphs[0]() is not None))
+    assert alive == [True, False]
 
 
 @pytest.mark.gpu
