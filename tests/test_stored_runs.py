@@ -57,6 +57,8 @@ def test_a_stored_run_has_the_same_identity(name: str, tmp_path: Path) -> None:
     assert identity(config.model_copy(update={"steps": 9}), stored.fingerprint) != recorded
     shuffled = config.model_copy(update={"order": "shuffled"})  # moves a result where samples build on each other
     assert (identity(shuffled, stored.fingerprint) == recorded) == ("momentum" not in name)
+    found = config_differences(open_run(STORED / name).config, shuffled.model_dump(mode="json"), type(config))
+    assert found == ["order is 'listed' there and 'shuffled' here"] * ("momentum" in name)
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -85,7 +85,8 @@ def ladder(
 def _rungs(table: PaperTable, row: Row) -> Iterator[Rung]:
     groups: dict[tuple[str, str | None], list[Column]] = {}
     for column in table.columns:
-        if column.metric and column.dataset and row.paper.get(column.key) is not None:
+        known = row.paper.get(column.key) is not None and column.key not in row.doubtful
+        if column.metric and column.dataset and known:
             groups.setdefault((column.dataset, column.direction), []).append(column)
     for (dataset, _), columns in groups.items():
         if wanted := row.run_for(dataset):

@@ -46,6 +46,7 @@ class Row:
     label: str
     runs: Sequence[PaperRun]
     paper: dict[str, float | None]
+    doubtful: Sequence[str] = ()  # columns whose figure is most likely a slip of the paper
 
     def run_for(self, dataset: str) -> PaperRun | None:
         """The run that fills the columns of a data set."""

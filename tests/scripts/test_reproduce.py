@@ -9,14 +9,14 @@ import open_clip
 import pytest
 import torch
 
-from clipscore.config.load import REPOSITORY
 from clipscore.cli import DONE, REFUSED
+from clipscore.config.load import REPOSITORY
 from scripts.reproduce import causes, rungs
 from scripts.reproduce.__main__ import OFF, describe, main
 from scripts.reproduce.rungs import Outcome, Rung, tolerance
 from scripts.runs.read import Run
 from scripts.runs.samples import Sample
-from scripts.tables.paper import Column, PaperRun, PaperTable, Row
+from scripts.tables.paper import Column, PaperRun, PaperTable, Row, paper_tables
 
 FIGURES = REPOSITORY / "scripts/reproduce/demo_tables.json"
 WORDS = ["num_workers=0", "num_threads=1", "device=cpu"]
@@ -128,6 +128,12 @@ def test_what_is_missing_is_said_before_anything_runs(ladder, roots, caplog):
     assert not (roots / "output").exists()
 
 
+def test_a_figure_that_is_most_likely_a_slip_is_no_rung():
+    [*_, (_, whole)] = rungs.ladder([paper_tables()["table1"]], 500)
+    found = [rung.columns[0].key for rung in whole if rung.row.label == "RLCF, prompt"]
+    assert "imagenet_v2" not in found and len(found) == 4 and len(whole) == 17 * 5 - 1
+
+
 def test_a_row_that_lacks_something_is_left_out(ladder, zero_shot, caplog):
     file = zero_shot("sketch")
     table = json.loads(file.read_text())
@@ -144,8 +150,8 @@ def test_a_row_that_lacks_something_is_left_out(ladder, zero_shot, caplog):
 def test_an_order_is_named_only_where_pictures_of_a_class_agree(per_class, right, shift):
     draw = random.Random(0)
     rows = [
-        {"label": (n + shift) % 200, "top5": [n if draw.random() < right else draw.choice([n + 1, draw.randrange(200)])]}
-        for n in [*range(200)] * per_class
+        {"label": (seen + shift) % 200, "top5": [seen if draw.random() < right else draw.randrange(200)]}
+        for seen in [*range(200)] * per_class
     ]
     run = SimpleNamespace(collect=lambda project: dict(enumerate(map(project, rows))), about={})
     accuracy = 100 * sum(row["label"] == row["top5"][0] for row in rows) / len(rows)
