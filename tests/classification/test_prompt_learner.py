@@ -57,7 +57,7 @@ def test_context_of_another_length_or_width(tiny_clip):
     learner = PromptLearner(clip, NAMES, "a photo of a", context=torch.ones(16, 64))
     assert learner.context.shape == (16, 64) and learner.context.dtype == torch.float64
     assert token_at(learner, clip, 0)[1:17] == list(range(-1, -17, -1))
-    with pytest.raises(ValueError, match="vectors of width 512, but P has width 64; .*none is published for ViT-L/14"):
+    with pytest.raises(ValueError, match=r"vectors of width 512, but P has width 64; .*none is published for ViT-L/14"):
         PromptLearner(clip, NAMES, "a photo of a", context=torch.ones(4, 512))
     with pytest.raises(ValueError, match="at least one context word"):
         PromptLearner(clip, NAMES, "")
