@@ -83,10 +83,9 @@ class RunFolder:
         self._open.__exit__(*error)
 
     def check(self, fingerprint: dict[str, str] | None = None) -> list[dict[str, Any]]:
-        """Refuse a folder that holds something else than this run, by a ValueError with the keys that differ.
+        """The run's environments so far; ValueError with the keys that differ: the folder has rows of something else.
 
-        Returns the environments that the run was in so far. Without rows nothing is refused; given the `fingerprint` of
-        weights and data, though, what another process has begun is.
+        Given the `fingerprint` of weights and data, also when another process has begun something else.
         """
         if not has_rows(self.path) and (fingerprint is None or not (self.path / "config.yaml").is_file()):
             return []
