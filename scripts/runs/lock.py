@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,9 @@ class FolderLock(ExitStack):
     def __init__(self, folder: Path, shard: Shard) -> None:
         super().__init__()
         self.folder, self.shard = folder, shard
-        self._files: dict[Path, FileIO] = {}
+        self._open = cache(lambda path: self.enter_context(FileIO(path, "a+")))  # each file once
         self._gate, self._own = self._open(folder / "lock"), self._open(folder / shard.file_name("lock", ""))
         self._is_held = False
-
-    def _open(self, path: Path) -> FileIO:
-        if path not in self._files:
-            self._files[path] = self.enter_context(FileIO(path, "a+"))
-        return self._files[path]
 
     def hold(self, terms: dict[str, Any]) -> None:
         """Take the shard until `close`, on terms that all at work share; inside `gate`.

@@ -79,10 +79,8 @@ def _adapt_samples(task: Task, config: RunConfig, todo: list[str], title: str) -
         asked = time.perf_counter()
     share = 100 * waited / (asked - start)
     if waited > WAITING_S and share > WAITING_PERCENT:
-        text = (
-            "%s: %.0f%% of the time went by waiting for data; more reader processes shorten that: num_workers=N, now %d"
-        )
-        log.warning(text + ", on %d CPU cores", title, share, config.num_workers, os.cpu_count() or 1)
+        text = "%s: %.0f%% of the time went by waiting for data; more reader processes shorten that: num_workers=N, "
+        log.warning(text + "now %d, on %d CPU cores", title, share, config.num_workers, os.cpu_count() or 1)
 
 
 def _adapt_sample(task: Task, sample: Any, on_error: str) -> Row:
