@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import torch
-
 from clipscore.config.adapting import AdaptingConfig
 from clipscore.config.load import REPOSITORY, load_config
 
@@ -98,8 +96,6 @@ def read_settings(args: argparse.Namespace, config_class: type[Config], *words: 
         raise ValueError(
             "method=zero_shot adapts nothing, so there is no before and after; take the config of a method that does"
         )
-    if config.num_threads is not None:
-        torch.set_num_threads(config.num_threads)
     return config
 
 

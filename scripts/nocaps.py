@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--domain", choices=NOCAPS_DOMAINS, help="one domain only")
     parser.add_argument("--missing", action="store_true", help="only images that are not under data_root yet")
     args = parser.parse_args(arguments)
-    with messages(()):
+    with messages():
         try:
             data_root = Path(roots()["data_root"])
             images = read_images(args.file or find_annotations(data_root))

@@ -5,17 +5,15 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
+from clipscore.cli import DONE, REFUSED, USER_ERRORS, print_text
 from clipscore.config.explain import nearest
 from clipscore.config.fields import RunConfig
 from scripts.runs import process
 from scripts.runs.command_line import CommandLine
-from scripts.runs.folder import RunFolder, finished_summary, recorded_summary, run_path, summary_differences
-from scripts.runs.lock import is_anyone_at_work
+from scripts.runs.folder import RunFolder, finished_summary, recorded_summary, run_path
 from scripts.runs.loop import run_task
-from scripts.runs.read import read_json
-from scripts.runs.rows import Row, has_rows
+from scripts.runs.rows import Row
 from scripts.runs.shards import Rank, Shard
 from scripts.runs.summary import SampleError, summary_table
 from scripts.runs.task import Task
@@ -23,9 +21,8 @@ from scripts.runs.task import Task
 # TASK -> NAME, for NAMEConfig in TASK/config.py and NAMETask in TASK/task.py; imported when needed
 TASKS = {"classification": "Classification", "retrieval": "Retrieval", "captioning": "Captioning"}
 
-DONE, SAMPLE_FAILED, REFUSED = 0, 1, 2  # exit codes; a signal gives 128 + its number
-USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
-IDLE_S, POLL_S = 60.0, 1.0  # how long no process may be at work before the first stops waiting, and between two looks
+SAMPLE_FAILED = 1  # an exit code beside DONE and REFUSED; a signal gives 128 + its number
+PATIENCE_S = 10.0  # for the first process to say what all find wrong, and for torchrun to end the others meanwhile
 
 log = logging.getLogger("scripts.run")  # __name__ is __main__ under python -m
 
@@ -34,21 +31,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     asked = CommandLine(arguments)
     rank = Rank.of_this_process()
-    with process.messages(TASKS, rank):
+    with process.messages():
         try:
-            if asked.help:
-                print(asked.help_text(config_class))
-                return DONE
-            with process.signals(), rank.first_speaks(USER_ERRORS):
-                run_all([rank.place(config) for config in asked.configs(config_class)], rank)
+            if asked.args.help:
+                print_text(asked.help_text(config_class))
+            else:
+                with process.signals():
+                    run_all([rank.place(config) for config in asked.configs(config_class)], rank)
             return DONE
         except process.Interrupted as stop:
             log.warning("stopped by %s; the same command goes on from here", stop)
             return 128 + stop.number
         except (SampleError, *USER_ERRORS) as error:
-            hint = " (--debug shows where)" if isinstance(error, RuntimeError) and not asked.debug else ""
-            log.error("error: %s%s", error, hint, exc_info=asked.debug)
-            return SAMPLE_FAILED if isinstance(error, SampleError) else REFUSED
+            is_shared = not isinstance(error, SampleError)
+            if rank.index and is_shared:
+                time.sleep(PATIENCE_S)
+            hint = " (--debug shows where)" if isinstance(error, RuntimeError) and not asked.args.debug else ""
+            log.error("error: %s%s", error, hint, exc_info=asked.args.debug)
+            return REFUSED if is_shared else SAMPLE_FAILED
 
 
 def config_class(task: str) -> type[RunConfig]:
@@ -64,71 +64,45 @@ def task_class(config: RunConfig) -> type[Task]:
     return getattr(importlib.import_module(f"{config.task}.task"), f"{TASKS[config.task]}Task")
 
 
-def run_all(configs: Sequence[RunConfig], rank: Rank = process.ALONE) -> None:
+def run_all(configs: Sequence[RunConfig], rank: Rank) -> None:
     """One run after the other, each with this process's shard, then one table; a run that fails ends it.
 
-    The first process of several waits for the samples of the others, and prints the table.
+    Of several processes the one that makes the last summary prints the table, or the first, if all were there before.
     """
-    seen: dict[Path, RunConfig] = {}
-    for config in configs:
-        other = seen.setdefault(path := run_path(config), config)
-        if found := summary_differences(other.model_dump(mode="json"), config):
+    paths = list(map(run_path, configs))
+    for config, path in zip(configs, paths, strict=True):  # what a later run lacks is said before the first one starts
+        if paths.count(path) > 1:
+            raise ValueError(f"several runs would share the folder {path}; start each with a name=... of its own")
+        if Shard.of(config).count > 1 and getattr(config, "momentum", None) is not None:
             raise ValueError(
-                f"two of the runs would share the folder {path}: {'; '.join(found)}; start them one by one, each with "
-                "a name=... of its own"
+                "a run with momentum cannot be sharded, because a sample's result depends on all samples before it; "
+                "start it without shard=..., NPROC and torchrun"
             )
-    for config in configs:  # whatever a later run lacks is said before the first one starts
-        Shard.of(config).refuse_sequence(getattr(config, "momentum", None) is not None)
         if finished_summary(config) is None:
             task_class(config).check(config)
             RunFolder(config).check()
-    done: list[RunConfig] = []
+    speaks = rank.count == 1 or (rank.index == 0 and all(map(finished_summary, configs)))
     try:
         for config in configs:
-            run_one(config)
-            done.append(config)
-        if rank.index == 0 and rank.count > 1 and all(Shard.of(config).count == rank.count for config in configs):
-            _wait_for_others(configs)  # with shard=... in the command there are samples that none of them does
+            is_new = finished_summary(config) is None
+            if run_one(config) and is_new:
+                speaks |= all(map(recorded_summary, configs))
     finally:
-        summaries = [summary for config in done if (summary := recorded_summary(config)) is not None]
-        if summaries and rank.index == 0:
-            print(summary_table(summaries))
-
-
-def _wait_for_others(configs: Sequence[RunConfig]) -> None:
-    """Until the other processes of torchrun have made every summary, or none has been at work for a while."""
-    last_sign = time.monotonic()
-    while missing := [config for config in configs if recorded_summary(config) is None]:
-        if any(is_anyone_at_work(run_path(config)) for config in missing):
-            last_sign = time.monotonic()
-        if time.monotonic() - last_sign > IDLE_S:
-            log.warning(
-                "%d of the %d runs are not whole, and no process is at work on them; the same command goes on",
-                len(missing), len(configs),
-            )  # fmt: skip
-            return
-        time.sleep(POLL_S)
+        summaries = [summary for summary in map(recorded_summary, configs) if summary is not None]
+        if summaries and speaks:
+            print_text(summary_table(summaries))
 
 
 def run_one(config: RunConfig) -> Row | None:
     """One run, or the shard that its configuration names, to its summary; None while other shards have work to do."""
-    summary, path = finished_summary(config), run_path(config)
-    environments = (read_json(path / "env.json") or {}).get("environments", []) if has_rows(path) else []
-    if any(environment["code"] != process.code_digest() for environment in environments):
-        log.warning("%s has results of other code than today's; delete it, or give name=OTHER, to have new ones", path)
+    summary, folder = finished_summary(config), RunFolder(config)
+    if any(environment["code"] != process.code_digest() for environment in folder.check()):
+        log.warning("%s has results of other code than today's; delete it, or give name=OTHER", folder.path)
     if summary is not None:
-        log.info("%s is finished already", path)
+        log.info("%s is finished already", folder.path)
         return summary
-    with RunFolder(config) as folder, process.log_file(path / folder.shard.file_name("log", ".txt")):
-        try:
-            process.prepare_torch(config.num_threads, config.device)
-            summary = run_task(task_class(config)(config), config, folder, process.describe_environment(config.device))
-        except BaseException:
-            log.debug("ended by", exc_info=True)
-            raise
-        if summary is not None:
-            log.info("wrote %s", path / "summary.json")
-        return summary
+    with folder, process.log_file(folder.path / folder.shard.file_name("log", ".txt")):
+        return run_task(task_class(config)(config), config, folder, process.describe_environment(config.device))
 
 
 if __name__ == "__main__":

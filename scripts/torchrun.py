@@ -20,20 +20,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.disable(logging.CRITICAL)
     try:
         run.main(arguments)
-    except SignalException as stop:
-        return 128 + stop.sigval
-    except KeyboardInterrupt:  # before torchrun has started the processes
-        return 128 + signal.SIGINT
+    except (SignalException, KeyboardInterrupt) as stop:  # the second before torchrun has started the processes
+        return 128 + getattr(stop, "sigval", signal.SIGINT)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if failure.exitcode not in SPEAK_FOR_THEMSELVES:
+        code = failure.exitcode  # minus the number of a signal
+        if code not in SPEAK_FOR_THEMSELVES:
             print(
-                f"error: process {rank} of torchrun ended with exit code {failure.exitcode} (a negative one is the "
-                "number of a signal, -9 for example when memory ran out), so the others were stopped; the same command "
-                "goes on from here",
+                f"error: process {rank} of torchrun ended with exit code {code} (-9 for example when memory ran out), "
+                "so the others were stopped; the same command goes on from here",
                 file=sys.stderr,
             )
-        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+        return code if code > 0 else 128 - code
     return 0
 
 

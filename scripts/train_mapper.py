@@ -26,12 +26,12 @@ from captioning.training.train import Report, Training, fresh_captioner
 from clipscore.cli import DONE, REFUSED, USER_ERRORS
 from clipscore.config.fields import RunConfig
 from clipscore.config.load import available_configs, load_config
-from clipscore.models.devices import autocast_dtype, choose_device
+from clipscore.models.devices import autocast_dtype, choose_device, prepare_torch
 from clipscore.models.load import load_clip
 from scripts.runs.command_line import describe_keys
 from scripts.runs.compare_configs import config_differences
 from scripts.runs.folder import RunFolder
-from scripts.runs.process import Interrupted, describe_environment, log_file, messages, prepare_torch, signals
+from scripts.runs.process import Interrupted, describe_environment, log_file, messages, signals
 
 TASK = "train_mapper"
 RESUME, LOSSES = "resume.pt", "losses.jsonl"
@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files = [file for file in available_configs() if "/train_" in file]
     if args.config is None and not args.help:
         parser.error(f"--config FILE is missing; there are: {', '.join(files)}")
-    with messages({"captioning"}):
+    with messages():
         try:
             if args.help:
                 keys = describe_keys(args.config, args.overrides, config_class) if args.config else files

@@ -14,7 +14,7 @@ from clipscore.config.load import REPOSITORY, load_config
 from scripts import run
 from scripts.runs.compare_configs import config_differences, identity
 from scripts.runs.folder import run_path
-from scripts.runs.read import open_run, read_config
+from scripts.runs.read import open_run
 from scripts.tables.__main__ import main as tables
 
 STORED = Path(__file__).parent / "stored_runs/output"
@@ -53,12 +53,16 @@ def test_a_stored_run_has_the_same_identity(name: str, tmp_path: Path) -> None:
     config = make_config(name, tmp_path)
     assert run_path(config).name == name
     assert identity(config, stored.fingerprint) == recorded
-    assert config_differences(read_config(STORED / name), config.model_dump(mode="json"), type(config)) == []
+    assert config_differences(open_run(STORED / name).config, config.model_dump(mode="json"), type(config)) == []
     assert identity(config.model_copy(update={"steps": 9}), stored.fingerprint) != recorded
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_stored_run_goes_on(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_stored_run_goes_on(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_threads: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", num_threads.append)
     path, (_, _, num_before, num_after) = tmp_path / name, RUNS[name]
     shutil.copytree(STORED / name, path)
     written = {file.name: file.read_bytes() for file in path.glob("rows*")}
@@ -66,6 +70,7 @@ def test_a_stored_run_goes_on(name: str, tmp_path: Path, capsys: pytest.CaptureF
     assert "has results of other code than today's" in capsys.readouterr().err
     for file, content in written.items():
         assert (path / file).read_bytes().startswith(content)
+    assert num_threads == [1]
     found = open_run(path)
     rows = list(found.records())
     assert len(written) == 1 and len({row["id"] for row in rows}) == len(rows) == num_after > num_before

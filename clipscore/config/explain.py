@@ -124,10 +124,11 @@ def explain(error: Mapping[str, Any], config_class: type[BaseModel]) -> tuple[st
         item = _section(declared) if "[" in key else None  # inside a list: only that item's own keys
         valid = [name for name, *_ in describe_fields(item or config_class, {}, prefix if item else "")]
         unknown = f"{prefix}{location[-1]}"
-        known = OFFICIAL_NAMES.get(str(location[-1]).lower().replace("-", "_"), "")
-        if known in valid and known.startswith(prefix):
+        official = {name: key for name, key in OFFICIAL_NAMES.items() if key in valid and key.startswith(prefix)}
+        if known := official.get(str(location[-1]).lower().replace("-", "_")):
             return unknown, f"{unknown}: unknown key; here it is called {known}"
-        return unknown, f"{unknown}: unknown key; the nearest valid key is {nearest(unknown, valid)}"
+        found = nearest(unknown, [*valid, *official])
+        return unknown, f"{unknown}: unknown key; the nearest valid key is {official.get(found, found)}"
     if kind == "missing":
         return key, f"{key}: missing, expected {type_name(declared)}"
     if kind == "value_error":

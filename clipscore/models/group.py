@@ -8,7 +8,7 @@ import torch
 
 from clipscore.clip_model import ClipModel
 from clipscore.config.adapting import AdaptingConfig
-from clipscore.models.devices import autocast_dtype, choose_device
+from clipscore.models.devices import autocast_dtype, choose_device, prepare_torch
 from clipscore.models.files import check_clip
 from clipscore.models.load import load_clip
 
@@ -43,8 +43,12 @@ def check_models(config: AdaptingConfig) -> tuple[torch.device, torch.dtype | No
 
 
 def load_models(config: AdaptingConfig) -> Models:
-    """Every CLIP of a config; all files are looked at before the first is read. Errors as in `load_clip`."""
+    """Every CLIP of a config, in a torch that is prepared for it; all files are looked at before the first is read.
+
+    Errors as in `load_clip`.
+    """
     device, precision = check_models(config)
+    prepare_torch(config.num_threads, config.device)
 
     def load(names: Sequence[str]) -> list[ClipModel]:
         models = [load_clip(name, config.pretrained_root, device, precision) for name in names]

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from clipscore.cli import USER_ERRORS
 from clipscore.config.fields import RunConfig
 from scripts.demo import make_data
 from scripts.demo.demo_runs import demo_runs
 from scripts.demo.demo_tables import demo_tables
-from scripts.run import USER_ERRORS, run_one
+from scripts.run import run_one
 from scripts.runs.process import Interrupted, messages, signals
 
 log = logging.getLogger("scripts.demo.benchmark")  # __name__ is __main__ under python -m
@@ -51,7 +52,7 @@ def main(words: Sequence[str]) -> int:
     if {"-h", "--help"} & set(words):
         print(f"{__doc__}\nkeys that fit every method: limit, seed, output_root, pretrained_root, device")
         return 0
-    with messages({"classification", "retrieval", "captioning"}), signals():
+    with messages(), signals():
         try:
             configs = list(demo_runs(words).values())
             make_data.make_data(Path(configs[0].data_root))

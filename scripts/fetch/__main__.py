@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     action.add_argument("--list", action="store_true", help="only show what there is, with addresses and checksums")
     action.add_argument("--check", action="store_true", help="only check what is there, download nothing")
     args = parser.parse_args(arguments)
-    with messages(()):
+    with messages():
         try:
             files = choose(args.names, args.annotations) if args.names or not args.list else list(FILES)
             if args.list:

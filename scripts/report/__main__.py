@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first run's folder")
     parser.add_argument("--samples", type=int, default=NUM_SAMPLES, help="shown of each run (default: %(default)s)")
     args = parser.parse_args(arguments)
-    with messages(()):
+    with messages():
         try:
             write_report(args.runs, args.output or args.runs[0] / "report.html", args.samples)
             return 0

@@ -3,7 +3,6 @@
 import argparse
 import itertools
 import json
-import re
 from collections.abc import Callable, Sequence
 
 from clipscore.config.explain import describe_fields
@@ -14,13 +13,10 @@ HELP = """\
 overrides (key=value, dots for sections, values as in YAML; a later one wins):
   dataset=imagenet_a          one data set, or several separated by commas; replaces --datasets
   limit=200                   only the first 200 samples; raise it later and the rows are used again
-  seed=1                      other random views
   lr=7e-3 reward.scale=2.5    any key of the configuration; --config FILE --help lists all with their values
-  device=cuda:0 precision=fp16 num_workers=8 num_threads=2
+  seed=1 name=my_run device=cuda:0 precision=fp16 num_workers=8 num_threads=2 procs_per_gpu=2
   shard=0/4                   every fourth sample from the first; 1/4, 2/4 and 3/4 do the others, each when it likes
-  procs_per_gpu=2             under torchrun: processes that share a GPU
   on_error=skip               leave unreadable samples out and count them, instead of stopping
-  name=my_run                 name of the run folder; the config's file name if not given
   data_root=DIR pretrained_root=DIR output_root=DIR
                               else RLCF_DATA, RLCF_PRETRAINED, RLCF_OUTPUT, else configs/paths.yaml
 
@@ -37,23 +33,33 @@ class CommandLine:
 
     def __init__(self, arguments: Sequence[str] | None) -> None:
         """Take a command line apart; sys.argv when None. Exits with 2 and the usage when it makes no sense."""
-        parser = _parser()
-        args = parser.parse_intermixed_args(arguments)
-        if args.config is None and not args.help:
-            parser.error(f"--config FILE is missing; there are: {', '.join(available_configs())}")
-        self.config: str = args.config  # None only when help is wanted
-        self.debug: bool = args.debug
-        self.help: bool = args.help
-        self.datasets, words = split_datasets(args.datasets or [], args.overrides)
-        self.sweeps, self.words = split_sweeps(args.sweep or [], words)
+        self.parser = _parser()
+        self.args = self.parser.parse_intermixed_args(arguments)
+        self.files = [file for file in available_configs() if "/train_" not in file]  # trainings are not runs
+        if self.args.config is None and not self.args.help:
+            self.parser.error(f"--config FILE is missing; there are: {', '.join(self.files)}")
+        if bad := [word for word in self.args.sweep if not all(word.partition("="))]:
+            self.parser.error(f"argument --sweep: expected KEY=VALUE,VALUE, got {bad[0]!r}")
+        names = [word for word in self.args.datasets if "=" not in word]
+        self.words: list[str] = []
+        swept = {"dataset": ",".join(names)} | dict(word.split("=", 1) for word in self.args.sweep)
+        for word in [*self.args.overrides, *(word for word in self.args.datasets if "=" in word)]:
+            key, equals, values = word.partition("=")
+            if equals and key in swept:  # an override replaces a sweep, and may hold several values too
+                swept[key] = values
+            else:
+                self.words.append(word)
+        self.sweeps = {key: _values(text) for key, text in swept.items() if text or key != "dataset"}
 
     def configs(self, config_class: ConfigClass) -> list[RunConfig]:
         """One configuration per data set and combination; ConfigError has the mistakes of all of them."""
         configs, problems = [], []
-        datasets: Sequence[str | None] = self.datasets or [None]
-        for dataset, swept in itertools.product(datasets, itertools.product(*self.sweeps)):
+        for values in itertools.product(*self.sweeps.values()):
+            chosen = dict(zip(self.sweeps, values, strict=True))
+            dataset = chosen.pop("dataset", None)
+            words = [*self.words, *(f"{key}={value}" for key, value in chosen.items())]
             try:
-                configs.append(load_config(self.config, [*self.words, *swept], config_class, dataset))
+                configs.append(load_config(self.args.config, words, config_class, dataset))
             except ConfigError as error:
                 problems += error.problems
         if problems:
@@ -62,11 +68,11 @@ class CommandLine:
 
     def help_text(self, config_class: ConfigClass) -> str:
         """The general help, and the config files; with one of them its keys instead, see `describe_keys`."""
-        if self.config is None:
-            more = ["config files:", *(f"  {file}" for file in available_configs())]
+        if self.args.config is None:
+            more = ["config files:", *(f"  {file}" for file in self.files)]
         else:
-            more = describe_keys(self.config, self.words, config_class)
-        return "\n".join([_parser().format_help(), *more])
+            more = describe_keys(self.args.config, self.words, config_class)
+        return "\n".join([self.parser.format_help(), *more])
 
 
 def describe_keys(path: str, words: Sequence[str], config_class: ConfigClass) -> list[str]:
@@ -81,36 +87,10 @@ def describe_keys(path: str, words: Sequence[str], config_class: ConfigClass) ->
     return lines
 
 
-def split_datasets(listed: Sequence[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The data sets among the words after --datasets, or those of the last `dataset=a,b`; and all other words."""
-    names = list(itertools.takewhile(lambda word: "=" not in word, listed))
-    words = [*overrides, *listed[len(names) :]]
-    if chosen := [word for word in words if word.startswith("dataset=")]:
-        names = _values(chosen[-1].removeprefix("dataset="))
-        words = [word for word in words if word not in chosen or not names]
-    return list(dict.fromkeys(names)), words
-
-
-def split_sweeps(listed: Sequence[str], words: Sequence[str]) -> tuple[list[list[str]], list[str]]:
-    """For each key of the `key=a,b` words after --sweep its `key=value` words; and the overrides of other keys.
-
-    An override of a swept key replaces that sweep, and may hold several values too.
-    """
-    sweeps = dict(word.split("=", 1) for word in listed)
-    others = []
-    for word in words:
-        key, _, values = word.partition("=")
-        if key in sweeps:
-            sweeps[key] = values
-        else:
-            others.append(word)
-    return [[f"{key}={value}" for value in _values(text)] for key, text in sweeps.items()], others
-
-
 def _values(text: str) -> list[str]:
     """a,b -> a and b; a value with brackets is one."""
     values = [text] if set(text) & set("[]{}") else text.split(",")
-    return [value.strip() for value in values if value.strip()]
+    return list(dict.fromkeys(value.strip() for value in values if value.strip())) or [""]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -123,17 +103,10 @@ def _parser() -> argparse.ArgumentParser:
         add_help=False,
     )
     add = parser.add_argument
-    swept = "a run for each value, unless KEY=... is given"
     add("overrides", nargs="*", metavar="key=value", help="overrides of the configuration")
     add("--config", metavar="FILE", help="a YAML file under configs/")
-    add("--datasets", nargs="+", metavar="NAME", help="data sets, unless dataset=... is given")
-    add("--sweep", action="append", type=_sweep, metavar="KEY=A,B", help=swept)
+    add("--datasets", nargs="+", default=[], metavar="NAME", help="data sets, unless dataset=... is given")
+    add("--sweep", action="append", default=[], metavar="KEY=A,B", help="a run for each, unless KEY=... is given")
     add("--debug", action="store_true", help="show the traceback of an error")
     add("-h", "--help", action="store_true", help="show this, and with --config all keys and values")
     return parser
-
-
-def _sweep(word: str) -> str:
-    if not re.fullmatch(r"[^=]+=.+", word):
-        raise argparse.ArgumentTypeError(f"expected KEY=VALUE,VALUE, got {word!r}")
-    return word

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from clipscore.config.fields import RunConfig
+from scripts.runs.rows import Row
 
-Values = dict[str, Any]  # a configuration as JSON
 ABSENT = "absent"
 
 
@@ -17,7 +17,7 @@ def identity(config: RunConfig, fingerprint: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def identifying(values: Values, config_class: type[RunConfig]) -> Values:
+def identifying(values: Row, config_class: type[RunConfig]) -> Row:
     """The part of a configuration that a run's numbers depend on: without `NOT_IDENTITY`, and `ADDED` as it says."""
     kept: Any = {key: value for key, value in values.items() if key not in config_class.NOT_IDENTITY}
     for key, before in config_class.ADDED.items():
@@ -37,19 +37,19 @@ def _drop(section: Any, path: list[str], before: Any) -> Any:
     return {key: value for key, value in section.items() if key != name or value != before}
 
 
-def config_differences(recorded: Values, wanted: Values, config_class: type[RunConfig]) -> list[str]:
+def config_differences(recorded: Row, wanted: Row, config_class: type[RunConfig]) -> list[str]:
     """`differences` of the `identifying` parts of two configurations of a class."""
     return differences(identifying(recorded, config_class), identifying(wanted, config_class))
 
 
-def differences(recorded: Values, wanted: Values) -> list[str]:
+def differences(recorded: Row, wanted: Row) -> list[str]:
     """One phrase with both values for each key that differs."""
     old, new = _flatten(recorded), _flatten(wanted)
     pairs = {key: (old.get(key, ABSENT), new.get(key, ABSENT)) for key in {**old, **new}}
     return [f"{key} is {there!r} there and {here!r} here" for key, (there, here) in pairs.items() if there != here]
 
 
-def check_finite(record: Values) -> None:
+def check_finite(record: Row) -> None:
     """Refuse infinite numbers and NaN by a FloatingPointError with the sample and the fields: no result is one."""
     flat = _flatten(record)
     bad = [f"{key} is {value}" for key, value in flat.items() if isinstance(value, float) and not math.isfinite(value)]
@@ -58,7 +58,7 @@ def check_finite(record: Values) -> None:
         raise FloatingPointError(f"{name} has a result that is not a finite number: {', '.join(bad)}")
 
 
-def _flatten(value: Any, key: str = "") -> Values:
+def _flatten(value: Any, key: str = "") -> Row:
     """{"a": {"b": [1, 2]}} -> {"a.b[0]": 1, "a.b[1]": 2}; empty containers stay as they are."""
     if isinstance(value, dict) and value:
         pairs = [(f"{key}.{name}" if key else str(name), item) for name, item in value.items()]

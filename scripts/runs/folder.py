@@ -1,35 +1,31 @@
 """The run folder: what a run writes, how a killed run goes on, and who may write to it.
 
-    <output_root>/<name>__<column, / as ->__seed<seed>/
-        config.yaml    the resolved configuration
-        env.json       the run's identity, the fingerprint of weights and data, and each environment it ran in
-        about.json     what a reader of the rows needs to know
-        rows.jsonl     one line per sample, on disk before the next sample starts; rows-<i>-of-<n>.jsonl of shard i of n
-        carry.pt       what a sequential task carries from sample to sample, and after how many samples
-        summary.json   written last; a folder that has it is finished
-        log.txt        the messages, with the tracebacks that the screen does not show; log-<i>-of-<n>.txt
-        lock           held by who writes; lock-<i>-of-<n> (scripts/runs/lock.py)
-
-Rows are only ever added to a folder of the same identity (scripts/runs/compare_configs.py).
+README.md ("Runs") lists its files. Without rows, and without others at work, config.yaml counts for nothing;
+summary.json is written last, so a folder that has it is finished. Rows are only ever added to a folder of the same
+identity (scripts/runs/compare_configs.py); those of shard i of n are in rows-<i>-of-<n>.jsonl.
 """
 
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack, closing
+import logging
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from clipscore.config.fields import RunConfig
-from scripts.runs.compare_configs import Values, check_finite, config_differences, differences, identity
+from scripts.runs.compare_configs import check_finite, config_differences, differences, identity
 from scripts.runs.lock import FolderLock
-from scripts.runs.read import Row, open_run, read_config, read_json
+from scripts.runs.read import Row, open_run, read_file
 from scripts.runs.rows import RecordFile, explain_full_disk, has_rows, read_rows, record_files, whole_file, write_whole
 from scripts.runs.shards import Shard
+from scripts.runs.task import Task
 
 SUMMARY_KEYS = ("limit", "metrics", "metric_model")  # no row depends on them, the summary does
+
+log = logging.getLogger(__name__)
 
 
 def run_path(config: RunConfig) -> Path:
@@ -40,20 +36,15 @@ def run_path(config: RunConfig) -> Path:
     return Path(config.output_root) / f"{name}__{config.column.replace('/', '-')}__seed{config.seed}"
 
 
-def summary_differences(recorded: Values, config: RunConfig) -> list[str]:
-    """Why a recorded configuration's summary is not the one of `config`: `differences` of all that it depends on."""
-    wanted = config.model_dump(mode="json")
-    keys = ({key: values.get(key) for key in SUMMARY_KEYS} for values in (recorded, wanted))
-    return [*config_differences(recorded, wanted, type(config)), *differences(*keys)]
-
-
 def recorded_summary(config: RunConfig) -> Row | None:
     """The summary that a run with this configuration and limit has in its folder, if any."""
     try:
         run = open_run(run_path(config))
-    except FileNotFoundError:  # or not there any more: another process takes the run up
+    except FileNotFoundError:
         return None
-    return None if summary_differences(run.config, config) else run.summary
+    wanted = config.model_dump(mode="json")
+    is_same = all(run.config.get(key) == wanted.get(key) for key in SUMMARY_KEYS)
+    return run.summary if is_same and not config_differences(run.config, wanted, type(config)) else None
 
 
 def finished_summary(config: RunConfig) -> Row | None:
@@ -65,45 +56,56 @@ def finished_summary(config: RunConfig) -> Row | None:
 class RunFolder:
     """One run's folder, held by one process at a time, or by one for each shard.
 
-    Entry refuses a folder of another configuration by a ValueError, and one in which other processes do samples of this
-    one by a FolderBusy. Entry and each method that writes raise DiskFull when there is no room.
+    Entry refuses a folder in which other processes do samples of this one, see `FolderLock.hold`. An OSError about a
+    full disk, on entry or later, leaves it as one sentence.
     """
 
     def __init__(self, config: RunConfig) -> None:
         self.config, self.path, self.shard = config, run_path(config), Shard.of(config)
         self.lock: FolderLock  # made on entry
         self.own: RecordFile  # this process's records, opened by `begin`
-        self._open: ExitStack  # both of them
-        self._counted: dict[Path, int] = {}  # bytes of others' record files whose rows are in the next number
-        self._num_elsewhere = 0
+        self._num_before = 0  # rows of others that `begin` found
 
     def __enter__(self) -> RunFolder:
-        with explain_full_disk(self.path), ExitStack() as stack:
+        with ExitStack() as stack:
+            stack.enter_context(explain_full_disk(self.path))
             self.path.mkdir(parents=True, exist_ok=True)
-            self.lock = stack.enter_context(closing(FolderLock(self.path, self.shard)))
+            self.lock = stack.enter_context(FolderLock(self.path, self.shard))
             with self.lock.gate():
                 values = self.config.model_dump(mode="json")
                 self.lock.hold({key: values.get(key) for key in SUMMARY_KEYS})
                 if not has_rows(self.path) and not self.lock.others():
                     (self.path / "config.yaml").unlink(missing_ok=True)  # nothing was computed with it
-            self.check()
             self._open = stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
+
+    def check(self, fingerprint: dict[str, str] | None = None) -> list[dict[str, Any]]:
+        """The run's environments so far; ValueError with the keys that differ: the folder has rows of something else.
+
+        Given the `fingerprint` of weights and data, also when another process has begun something else.
+        """
+        if not has_rows(self.path) and (fingerprint is None or not (self.path / "config.yaml").is_file()):
+            return []
+        run = open_run(self.path)
+        found = config_differences(run.config, self.config.model_dump(mode="json"), type(self.config))
+        if fingerprint is not None:
+            found += differences(run.fingerprint, fingerprint)
+        if found:
+            raise ValueError(
+                f"{self.path} holds a run of another configuration: {'; '.join(found)}. "
+                "Give this run name=OTHER or output_root=ELSEWHERE, or delete the folder."
+            )
+        return run.environments
 
     def begin(self, fingerprint: dict[str, str], environment: Row, about: Row) -> list[Row]:
-        """Start or take up the run; the rows that are already there, of all record files, without a torn last line.
-
-        ValueError: the rows were made from other weights or data, or a record file is damaged.
-        """
-        with explain_full_disk(self.path), self.lock.gate():
-            known = read_json(self.path / "env.json") or {}
-            if (self.path / "config.yaml").is_file():  # there are rows, or processes that will write some
-                self._refuse_others(differences(known.get("fingerprint", {}), fingerprint))
+        """Start or take up the run; the rows so far. ValueError: they are of another run, or a file is damaged."""
+        with self.lock.gate():
+            self.check(fingerprint)
             (self.path / "summary.json").unlink(missing_ok=True)
-            environments = known.get("environments", [])
+            environments = (read_file(self.path / "env.json") or {}).get("environments", [])
             if environment not in environments:
                 environments.append(environment)
             env = {"identity": identity(self.config, fingerprint), "fingerprint": fingerprint}
@@ -111,67 +113,47 @@ class RunFolder:
             write_whole(self.path / "env.json", json.dumps(env | {"environments": environments}, indent=2))
             write_whole(self.path / "about.json", json.dumps(about, indent=1, ensure_ascii=False))
             write_whole(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-            rows = {path: list(read_rows(path)) for path in record_files(self.path)}
             self.own = RecordFile(self.path / self.shard.file_name("rows", ".jsonl"))
             self._open.callback(self.own.close)
-            self._num_elsewhere = -sum(len(found) for path, found in rows.items() if path != self.own.path)
-        return [row for found in rows.values() for row in found]
-
-    def append(self, row: Row) -> None:
-        """Add one row; it is on the disk when this returns."""
-        with explain_full_disk(self.path):
-            self.own.append(row)
+            self._num_before = self.num_rows_elsewhere()
+            return self.rows()
 
     def num_rows_elsewhere(self) -> int:
         """How many rows other processes have written since `begin`."""
-        for path in record_files(self.path):
-            if path != self.own.path:
-                with open(path, "rb") as file:
-                    file.seek(self._counted.get(path, 0))
-                    self._num_elsewhere += file.read().count(b"\n")
-                    self._counted[path] = file.tell()
-        return self._num_elsewhere
+        files = (path for path in record_files(self.path) if path != self.own.path)
+        return sum(path.read_bytes().count(b"\n") for path in files) - self._num_before
 
     def rows(self) -> list[Row]:
         """The records of all processes."""
         return [row for path in record_files(self.path) for row in read_rows(path)]
 
-    def load_carry(self) -> tuple[int, dict[str, Any]]:
-        """How many samples carry.pt has seen and the task's state after them; (0, {}) when there is none."""
+    def take_up_sequence(self, task: Task) -> list[Row]:
+        """Go back to the last saved state; the rows until then. Those after it are dropped, and will come out again."""
         import torch  # slow to import, and only sequential tasks have a carry
 
-        file = self.path / "carry.pt"
-        if not file.is_file():
-            return 0, {}
-        carry = torch.load(file, map_location="cpu", weights_only=True)
-        return carry["rows"], carry["state"]
+        count = 0
+        with suppress(FileNotFoundError):
+            carry = torch.load(self.path / "carry.pt", map_location="cpu", weights_only=True)
+            count = carry["rows"]
+            task.load_state_dict(carry["state"])
+        rows = self.rows()[:count]
+        if [row["id"] for row in rows] != task.ids[:count]:
+            raise ValueError(
+                f"{self.path}: carry.pt was saved after {count} samples, but rows.jsonl does not start with these; "
+                "delete the folder"
+            )
+        self.own.keep(count)
+        return rows
 
     def save_carry(self, num_rows: int, state: dict[str, Any]) -> None:
         """Keep a task's state after its first `num_rows` samples; an interrupted call leaves the last one in place."""
         import torch
 
-        with explain_full_disk(self.path), whole_file(self.path / "carry.pt") as file:
+        with whole_file(self.path / "carry.pt") as file:
             torch.save({"rows": num_rows, "state": state}, file)
 
     def finish(self, summary: Row) -> None:
         """Write summary.json, which makes the run a finished one. FloatingPointError: a number in it is not finite."""
         check_finite(summary)
-        with explain_full_disk(self.path):
-            write_whole(self.path / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False))
-
-    def check(self) -> None:
-        """Refuse a folder that holds something else than this run, by a ValueError with the keys that differ."""
-        if not has_rows(self.path):
-            return  # nothing was computed with another configuration
-        if not (self.path / "config.yaml").is_file():
-            raise ValueError(f"{self.path} has rows.jsonl but no config.yaml: it is no run folder; move it away")
-        self._refuse_others([])
-
-    def _refuse_others(self, found: list[str]) -> None:
-        """Refuse the folder when its configuration is another, or for what was `found`."""
-        recorded, wanted = read_config(self.path), self.config.model_dump(mode="json")
-        if found := [*config_differences(recorded, wanted, type(self.config)), *found]:
-            raise ValueError(
-                f"{self.path} holds a run of another configuration: {'; '.join(found)}. "
-                "Give this run name=OTHER or output_root=ELSEWHERE, or delete the folder."
-            )
+        write_whole(self.path / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False))
+        log.info("wrote %s", self.path / "summary.json")

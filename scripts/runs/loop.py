@@ -2,20 +2,26 @@
 
 import logging
 import os
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
 
 from clipscore.config.fields import RunConfig
 from scripts.runs.compare_configs import check_finite
 from scripts.runs.folder import RunFolder
-from scripts.runs.progress import Progress
 from scripts.runs.rows import Row, merged
+from scripts.runs.shards import Rank
 from scripts.runs.summary import SampleError, summarize
-from scripts.runs.task import Sample, Task
+from scripts.runs.task import Task
 
 CARRY_INTERVAL = 64  # samples between two saves of a sequential task's state, and at most what a kill costs it
-WAITING_SHARE, WAITING_S = 0.1, 10.0  # of the time, and at least: then the log says that data comes too slowly
+METRIC_INTERVAL_S, LOG_INTERVAL_S = 2.0, 30.0  # between two looks at the running metric: on a terminal, in a log
+METRIC_SHARE = 20  # the running metric may take a twentieth of the time
+WAITING_PERCENT, WAITING_S = 10, 10.0  # of the time, and at least: then the log says that data comes too slowly
 
 log = logging.getLogger(__name__)
 
@@ -23,83 +29,61 @@ log = logging.getLogger(__name__)
 def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row) -> Row | None:
     """Do what is left of a run, or of this process's shard of it, and finish its folder when all samples are there.
 
-    Returns the summary; None as long as other shards have samples to do. The folder has been entered; `environment` is
-    for env.json. Wall times, in s, are in the fields "seconds...".
-
-    Raises ValueError when the folder holds another run's rows, the data set is empty, or a sequential run is to be
-    sharded; SampleError when a sample has no result and `on_error` is "stop", or no sample has one; DiskFull.
+    Returns the summary; None as long as other shards have samples to do. ValueError: the entered folder holds another
+    run's rows, or the data set is empty; SampleError: a sample has no result and `on_error` is "stop", or none has one.
     """
     if not task.ids:
         raise ValueError(f"the data set {config.dataset!r} has no samples")
     assert len(set(task.ids)) == len(task.ids), "sample ids are unique"
-    folder.shard.refuse_sequence(task.sequential)
+    assert not (task.sequential and folder.shard.count > 1), "each sample builds on all before it"
     ids = task.ids[: config.limit]
     own = ids[folder.shard.index :: folder.shard.count]
     written = folder.begin(task.fingerprint, environment, task.about)
-    rows = merged(_take_up_sequence(task, folder, written) if task.sequential else written)
+    known = merged(folder.take_up_sequence(task) if task.sequential else written)
+    rows = {key: known[key] for key in ids if key in known}
     # A sequential task has passed its errors: tried again now, such a sample would meet another state than in its turn.
     todo = [key for key in own if key not in rows or ("error" in rows[key] and not task.sequential)]
-    title = f"{config.column}, shard {folder.shard}" if folder.shard.is_part else config.column
+    title = f"{config.column}, shard {folder.shard}" if folder.shard.count > 1 else config.column
     if len(todo) < len(own):
         log.info("%s: %d of %d samples are done already", title, len(own) - len(todo), len(own))
     if todo:
-        known = [rows[key] for key in ids if key in rows]
-        with closing(Progress(task, title, known, len(ids), folder.num_rows_elsewhere)) as progress:
-            for num_done, row in enumerate(_adapt_samples(task, config, todo, title), start=len(rows) + 1):
-                folder.append(row)
-                progress.add(row, is_new=row["id"] not in rows)
+        with _progress(task, title, rows, len(ids), folder) as show:
+            for row in _adapt_samples(task, config, todo, title):
+                folder.own.append(row)
                 rows[row["id"]] = row
-                if task.sequential and (num_done % CARRY_INTERVAL == 0 or num_done == len(ids)):
-                    folder.save_carry(num_done, task.state_dict())
+                show()
+                if task.sequential and (len(rows) % CARRY_INTERVAL == 0 or len(rows) == len(ids)):
+                    folder.save_carry(len(rows), task.state_dict())
     is_last = folder.lock.is_last()
-    if folder.shard.is_part:
+    if folder.shard.count > 1:
         rows = merged(folder.rows())
-    num_present = sum(key in rows for key in ids)
-    if not is_last or num_present < len(ids):
+    present = [rows[key] for key in ids if key in rows]
+    if not is_last or len(present) < len(ids):
         text = "%s done, %d of %d samples in the run; the summary is written by the last shard"
-        log.info(text, title, num_present, len(ids))
+        log.info(text, title, len(present), len(ids))
         return None
-    summary = summarize(task, config, [rows[key] for key in ids])
+    summary = summarize(task, config, present)
     folder.finish(summary)
     return summary
 
 
-def _take_up_sequence(task: Task, folder: RunFolder, written: list[Row]) -> list[Row]:
-    """Go back to the last saved state; the rows after it are dropped and will come out the same again."""
-    count, state = folder.load_carry()
-    if [row["id"] for row in written[:count]] != task.ids[:count]:
-        raise ValueError(
-            f"{folder.path}: carry.pt was saved after {count} samples, but rows.jsonl does not start with these; "
-            "delete the folder"
-        )
-    folder.own.keep(count)
-    if count:
-        task.load_state_dict(state)
-    return written[:count]
-
-
 def _adapt_samples(task: Task, config: RunConfig, todo: list[str], title: str) -> Iterator[Row]:
     """The row of each sample; in the end a warning if most of the time went by waiting for data."""
-    waited, start = 0.0, time.monotonic()
-    arriving = iter(task.samples(todo))
-    for key in todo:
-        asked = time.perf_counter()
-        sample = next(arriving)
-        seconds = time.perf_counter() - asked
+    waited, start = 0.0, time.perf_counter()
+    asked = start
+    for key, sample in zip(todo, task.samples(todo), strict=True):
+        waiting = time.perf_counter() - asked
         assert sample.id == key, f"sample {sample.id} came in the place of {key}"
-        waited += seconds
-        yield _adapt_sample(task, sample, config.on_error) | {"seconds_waiting": round(seconds, 4)}
-    assert next(arriving, None) is None, "no sample is left"
-    elapsed = time.monotonic() - start
-    if waited > WAITING_S and waited > WAITING_SHARE * elapsed:
-        log.warning(
-            "%s: %.0f%% of the time went by waiting for data; more reader processes shorten that: num_workers=N, "
-            "now %d, on %d CPU cores",
-            title, 100 * waited / elapsed, config.num_workers, os.cpu_count() or 1,
-        )  # fmt: skip
+        waited += waiting
+        yield _adapt_sample(task, sample, config.on_error) | {"seconds_waiting": round(waiting, 4)}
+        asked = time.perf_counter()
+    share = 100 * waited / (asked - start)
+    if waited > WAITING_S and share > WAITING_PERCENT:
+        text = "%s: %.0f%% of the time went by waiting for data; more reader processes shorten that: num_workers=N, "
+        log.warning(text + "now %d, on %d CPU cores", title, share, config.num_workers, os.cpu_count() or 1)
 
 
-def _adapt_sample(task: Task, sample: Sample, on_error: str) -> Row:
+def _adapt_sample(task: Task, sample: Any, on_error: str) -> Row:
     problem = sample.error
     if problem is None:
         try:
@@ -112,3 +96,30 @@ def _adapt_sample(task: Task, sample: Sample, on_error: str) -> Row:
         raise SampleError(f"{problem}; the rows so far are in the run folder; on_error=skip leaves such samples out")
     log.warning("%s is left out: %s", sample.id, problem)
     return {"id": sample.id, "error": problem}
+
+
+@contextmanager
+def _progress(task: Task, title: str, rows: Mapping[str, Row], total: int, folder: RunFolder) -> Iterator[Callable]:
+    """A bar with the running metric on a terminal, elsewhere a line in the log now and then; yields what updates it."""
+    hidden = not sys.stderr.isatty() or Rank.of_this_process().index > 0
+    interval = LOG_INTERVAL_S if hidden else METRIC_INTERVAL_S
+    num_before, num_elsewhere, start = len(rows), 0, time.monotonic()
+    due = start + interval
+
+    def show() -> None:
+        nonlocal num_elsewhere, due
+        now = time.monotonic()
+        if now >= due:
+            num_elsewhere = folder.num_rows_elsewhere()
+        done = min(len(rows) + num_elsewhere, total)
+        bar.update(done - bar.n)
+        if now >= due and (good := [row for row in rows.values() if "error" not in row]):
+            metric = f"{task.progress_metric} {task.progress(good):.2f}"
+            bar.set_postfix_str(metric)
+            if hidden:
+                rate = (len(rows) - num_before + num_elsewhere) / (now - start)
+                log.info("%s: %d of %d samples, %s, %.2f samples/s", title, done, total, metric, rate)
+            due = now + max(interval, METRIC_SHARE * (time.monotonic() - now))
+
+    with tqdm(desc=title, total=total, initial=num_before, unit="sample", dynamic_ncols=True, disable=hidden) as bar:
+        yield show

@@ -1,30 +1,29 @@
-"""The process a run lives in: its messages, its signals, torch's global settings, and what env.json tells about it."""
+"""The process a run lives in: its messages, its signals, and what env.json tells about it."""
 
 import hashlib
 import logging
-import os
 import platform
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+from tqdm.contrib import DummyTqdmFile
 
 from clipscore.config.load import REPOSITORY
-from scripts.runs.rows import explain_full_disk
 from scripts.runs.shards import Rank
 
 CODE_FOLDERS = ["clipscore", "classification", "retrieval", "captioning"]
-ALONE = Rank()
-CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 REPEAT_S = 5.0  # a signal so soon after another is the same one
 PACKAGES = ["torch", "torchvision", "open_clip_torch", "transformers", "timm", "numpy", "pillow"]
+
+log = logging.getLogger(__name__)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -35,56 +34,37 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
-class _Console(logging.StreamHandler):
-    """Messages on stderr, above the progress bar instead of through it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):  # stderr on a full disk: whatever failed before is said nowhere
-            tqdm.write(self.format(record), file=sys.stderr)
-
-
-class _LogFile(logging.FileHandler):
-    """Messages in a file, as long as there is room; then one line on stderr in place of a traceback for each."""
-
-    works = True
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if self.works:
-            super().emit(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        self.works = False
-        tqdm.write(f"{self.baseFilename} cannot be written ({sys.exc_info()[1]})", file=sys.stderr)
-
-    def close(self) -> None:
-        with suppress(OSError):  # what could not be written before cannot be now
-            super().close()
-
-
 @contextmanager
-def messages(task_packages: Iterable[str], rank: Rank = ALONE) -> Iterator[None]:
+def messages() -> Iterator[None]:
     """Show messages of INFO and above on stderr; the project's own loggers pass everything on, for log.txt.
 
     Of torchrun's processes only the first shows all; the others show errors, with their number.
     """
-    console = _Console()
+    rank = Rank.of_this_process()
+    console = logging.StreamHandler(DummyTqdmFile(sys.stderr))  # above the progress bar instead of through it
     console.setLevel(logging.ERROR if rank.index else logging.INFO)
     if rank.index:
         console.setFormatter(logging.Formatter(f"process {rank.index} of {rank.count}: %(message)s"))
-    for package in ("scripts", "clipscore", *task_packages):
+    for package in ("scripts", *CODE_FOLDERS):
         logging.getLogger(package).setLevel(logging.DEBUG)
     tqdm.get_lock()  # made at the first message otherwise, and a signal in the middle of that would be a traceback
     with _added(console):
         yield
 
 
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """One line on stderr, and no traceback for this and each message after it."""
+        self.setLevel(sys.maxsize)
+        tqdm.write(f"{self.baseFilename} cannot be written ({sys.exc_info()[1]})", file=sys.stderr)
+
+
 @contextmanager
 def log_file(path: Path) -> Iterator[None]:
-    """Append all messages to a file while this lasts."""
-    with explain_full_disk(path.parent):
-        handler = _LogFile(path, encoding="utf-8")
+    """Append all messages to a file while this lasts, and the traceback of what ends it."""
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    with closing(handler), _added(handler):
+    with _added(handler):
         yield
 
 
@@ -93,8 +73,13 @@ def _added(handler: logging.Handler) -> Iterator[None]:
     logging.getLogger().addHandler(handler)
     try:
         yield
+    except BaseException:
+        log.debug("ended by", exc_info=True)
+        raise
     finally:
         logging.getLogger().removeHandler(handler)
+        with suppress(OSError):  # what could not be written before cannot be now
+            handler.close()
 
 
 @contextmanager
@@ -118,36 +103,6 @@ def signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def prepare_torch(num_threads: int | None, device: str = "auto") -> None:
-    """Set what is global in torch, before the models are built, so that a resumed run meets the same numbers.
-
-    CPU kernels repeat themselves for a given number of threads; torch chooses it when None. A GPU given with its number
-    becomes the process's own, so that nothing is put on the first one by habit.
-    """
-    import torch
-    from torch.utils import deterministic
-
-    from clipscore.models.devices import choose_device
-
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = False  # it picks kernels by their speed at the moment, so two starts may differ
-    if choose_device(device).type == "cuda":
-        if device.startswith("cuda:"):
-            torch.cuda.set_device(device)
-        torch.use_deterministic_algorithms(True)  # only to warn would choose attention kernels that vary
-        # For finding bugs; it costs a pass over all memory. torch sets the attribute's type at run time only.
-        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        # Without CUBLAS_WORKSPACE_CONFIG torch refuses matrix products under deterministic algorithms. It looks once,
-        # and gives cuBLAS a workspace of its own in any case. Left in place, the variable is parsed again by torch 2.11
-        # at each product with a bias: on an H100, a third of the time of prompt tuning.
-        if CUBLAS not in os.environ:
-            os.environ[CUBLAS] = ":4096:8"
-            torch.ones(1, 1, device="cuda") @ torch.ones(1, 1, device="cuda")
-            del os.environ[CUBLAS]
 
 
 def describe_environment(device: str = "auto") -> dict[str, Any]:
@@ -179,9 +134,8 @@ def code_digest() -> str:
 
 def _commit() -> str | None:
     """The commit checked out, with "-dirty" when files differ from it; None outside of git."""
-    command = ["git", "--no-optional-locks", "-C", str(REPOSITORY)]
-    command += ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+    command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    with suppress(OSError, subprocess.SubprocessError):
+        found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=30)
+        return found.stdout.strip() or None
+    return None

@@ -9,6 +9,7 @@ from typing import Any
 from clipscore.config.yaml12 import parse_yaml
 from scripts.runs.rows import Row, T, read_rows, record_files, results
 
+FILES = ("config.yaml", "env.json", "about.json", "summary.json")
 NEEDED = ("task", "dataset", "seed")  # of a run's configuration
 
 
@@ -46,14 +47,14 @@ class Run:
 def open_run(path: str | Path) -> Run:
     """A run folder; FileNotFoundError: there is no run in it, ValueError: one of its files is damaged."""
     path = Path(path).expanduser()
-    if not (path / "config.yaml").is_file():
+    config, env, about, summary = (read_file(path / name) for name in FILES)
+    if config is None:
         what = "holds no run (no config.yaml)" if path.is_dir() else "is no folder"
         raise FileNotFoundError(f"{path} {what}; expected a folder that `python -m scripts.run` wrote")
-    config, env = read_config(path), read_json(path / "env.json") or {}
     if absent := [key for key in NEEDED if key not in config]:
         raise ValueError(f"{path}/config.yaml has no {' and no '.join(absent)}: it is not the configuration of a run")
-    about, summary = read_json(path / "about.json") or {}, read_json(path / "summary.json")
-    return Run(path, config, about, env.get("environments", []), env.get("fingerprint", {}), summary)
+    env = env or {}
+    return Run(path, config, about or {}, env.get("environments", []), env.get("fingerprint", {}), summary)
 
 
 def find_runs(output_root: str | Path) -> list[Run]:
@@ -62,22 +63,16 @@ def find_runs(output_root: str | Path) -> list[Run]:
     return [open_run(folder) for folder in folders if (folder / "env.json").is_file()]
 
 
-def read_config(path: Path) -> Row:
-    """The configuration in a run folder; ValueError: it is damaged."""
-    config, problems = parse_yaml((path / "config.yaml").read_text(encoding="utf-8"))
-    if problems or not isinstance(config, dict):
-        raise ValueError(f"{path / 'config.yaml'} is damaged: {'; '.join(problems) or 'no keys'}; move the folder away")
-    return config
-
-
-def read_json(file: Path) -> Row | None:
-    """env.json, about.json or summary.json of a run folder, None when it is not there; ValueError: it is damaged."""
+def read_file(file: Path) -> Row | None:
+    """One of `FILES`, None when it is not there; ValueError: it is damaged."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        found, problems = parse_yaml(text) if file.suffix == ".yaml" else (json.loads(text), [])
     except FileNotFoundError:
         return None
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise ValueError(f"{file} is damaged; move the folder away (a summary.json may be deleted: it is made again)")
+    except ValueError as error:
+        found, problems = None, [str(error)]
+    if problems or not isinstance(found, dict):
+        why = "; ".join(problems) or "no keys"
+        raise ValueError(f"{file} is damaged: {why}; move the folder away (summary.json alone may be deleted instead)")
     return found

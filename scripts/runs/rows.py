@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -14,53 +15,46 @@ T = TypeVar("T")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class DiskFull(OSError):
-    """There is no room for what must be written. The message says what is safe."""
-
-
 @contextmanager
 def explain_full_disk(folder: Path) -> Iterator[None]:
-    """Put a full disk, no room or no quota for something inside the folder, into one sentence: a DiskFull."""
+    """Put a full disk, no room or no quota for something inside the folder, into one sentence: an OSError."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch.save hides the first behind the second
-        if not any(isinstance(cause, OSError) and cause.errno in FULL for cause in (error, error.__context__)):
+        causes = [cause for cause in (error, error.__context__) if isinstance(cause, OSError) and cause.errno in FULL]
+        if not causes:
             raise
-        raise DiskFull(
+        raise OSError(
             f"the disk of {folder} is full; every sample that was finished is safe in it, and when room is made the "
-            "same command goes on from there"
+            f"same command goes on from there ({causes[0]})"
         ) from error
 
 
-class RecordFile:
+class RecordFile(FileIO):
     """One process's records: JSON lines that are only ever added, each on the disk before `append` returns."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__(path, "a+")
         self.path = path
-        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - see `close`
         self.keep()
 
     def append(self, row: Row) -> None:
         """Add one record. When that fails, the file is as it was before."""
         line = memoryview((json.dumps(row, allow_nan=False) + "\n").encode())
-        size = os.fstat(self._file.fileno()).st_size
+        size = os.fstat(self.fileno()).st_size
         try:
             while line:
-                line = line[self._file.write(line) :]
-            os.fsync(self._file.fileno())
+                line = line[self.write(line) :]
+            os.fsync(self.fileno())
         except OSError:
-            self._file.truncate(size)
+            self.truncate(size)
             raise
 
     def keep(self, count: int | None = None) -> None:
         """Drop all lines after the first `count`, or else only what a kill left behind the whole lines."""
         with open(self.path, "rb") as file:
             end = sum(len(line) for line in itertools.islice(file, count) if line.endswith(b"\n"))
-        self._file.truncate(end)
-
-    def close(self) -> None:
-        """Nothing is written after this."""
-        self._file.close()
+        self.truncate(end)
 
 
 def record_files(folder: Path) -> list[Path]:

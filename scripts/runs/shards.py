@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from clipscore.config.fields import RunConfig
-
-PATIENCE_S = 10.0  # for the first process to say what is wrong, and for torchrun to end the others
 
 
 @dataclass(frozen=True)
@@ -27,36 +21,15 @@ class Shard:
         """The shard of a configuration, by its i/n; ValueError when there is no such shard."""
         match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", config.shard or "0/1")
         if match is None or not int(match[1]) < int(match[2]):
-            raise ValueError(
-                f"shard={config.shard}: expected i/n with i from 0 to n - 1, n at most 9999, like 0/4 to 3/4"
-            )
+            raise ValueError(f"shard={config.shard}: expected i/n with i from 0 to n - 1, n at most 9999, like 0/4")
         return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 
-    @property
-    def is_part(self) -> bool:
-        """Whether other shards have samples too."""
-        return self.count > 1
-
     def file_name(self, stem: str, suffix: str) -> str:
         """rows.jsonl of the whole run, rows-0-of-4.jsonl of a part."""
-        return f"{stem}-{self.index}-of-{self.count}{suffix}" if self.is_part else stem + suffix
-
-    @classmethod
-    def of_file(cls, path: Path) -> Shard:
-        """The shard whose `file_name` it is."""
-        match = re.search(r"-(\d+)-of-(\d+)$", path.stem)
-        return cls(int(match[1]), int(match[2])) if match else cls()
-
-    def refuse_sequence(self, sequential: bool) -> None:
-        """A run whose samples build on each other has no shards; ValueError when it is such a one."""
-        if self.is_part and sequential:
-            raise ValueError(
-                "a run with momentum cannot be sharded, because a sample's result depends on all samples before it; "
-                "start it without shard=..., NPROC and torchrun"
-            )
+        return f"{stem}-{self.index}-of-{self.count}{suffix}" if self.count > 1 else stem + suffix
 
 
 @dataclass(frozen=True)
@@ -90,13 +63,3 @@ class Rank:
                 )
             device = f"cuda:{gpu}"
         return config.model_copy(update={"shard": str(shard), "device": device})
-
-    @contextmanager
-    def first_speaks(self, errors: tuple[type[Exception], ...]) -> Iterator[None]:
-        """What all processes find wrong is said once: the first one says it, and torchrun ends the others meanwhile."""
-        try:
-            yield
-        except errors:
-            if self.index:
-                time.sleep(PATIENCE_S)
-            raise

@@ -34,11 +34,8 @@ def summarize(task: Task, config: RunConfig, rows: Sequence[Row]) -> Row:
     if moved := [row["moved"] for row in good if "moved" in row]:
         summary["moved_mean"] = float(f"{sum(moved) / len(moved):.6g}")
         if (steps := getattr(config, "steps", 0)) and not any(moved):
-            log.warning(
-                "nothing moved: after %d step(s) the tuned parameters are what they were, for each of the %d samples; "
-                "look at lr, and at the rewards in the records",
-                steps, len(moved),
-            )  # fmt: skip
+            text = "nothing moved: after %d step(s) the tuned parameters are what they were, for each of the samples"
+            log.warning(text + "; look at lr, and at the rewards in the records", steps)
     return summary | {
         "seconds": round(seconds, 3),
         "seconds_per_sample": round(seconds / count, 6),
@@ -53,11 +50,9 @@ def summary_table(summaries: Sequence[Row]) -> str:
     columns = ["dataset", "num_samples"]
     columns += [key for key in ("partial", "num_errors") if any(summary.get(key) for summary in summaries)]
     columns += [key for key in keys if key not in NOT_METRICS and not key.startswith("seconds")]
-    cells = [columns, *([_cell(summary.get(key)) for key in columns] for summary in summaries)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]) for first, *others in cells
-    )
+    rows = [columns, *([_cell(summary.get(key)) for key in columns] for summary in summaries)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
 
 
 def _cell(value: Any) -> str:

@@ -6,15 +6,11 @@ from typing import Any, Protocol
 from scripts.runs.rows import Row
 
 
-class Sample(Protocol):
-    """One test sample on its way from the data set to the task."""
-
-    id: str
-    error: str | None  # why it could not be read, as a sentence that names the file
-
-
 class Task(Protocol):
-    """A task with its models and data. Rows that it is given are without errors, and at least one."""
+    """A task with its models and data. Rows that it is given are without errors, and at least one.
+
+    A sample has an `id`, and an `error`: why it could not be read, as a sentence that names the file, or None.
+    """
 
     ids: list[str]  # of all samples, in run order
     sequential: bool  # a sample's result depends on the samples before it
@@ -26,8 +22,8 @@ class Task(Protocol):
     def __init__(self, config: Any) -> None: ...
     @classmethod
     def check(cls, config: Any) -> None: ...  # find what is missing for a run, without the cost of building it
-    def samples(self, ids: list[str]) -> Iterable[Sample]: ...  # these samples, in this order
-    def adapt(self, sample: Sample) -> Row: ...  # one sample -> one row that JSON can hold, with "id" and "seconds"
+    def samples(self, ids: list[str]) -> Iterable[Any]: ...  # these samples, in this order
+    def adapt(self, sample: Any) -> Row: ...  # one sample -> one row that JSON can hold, with "id" and "seconds"
     def progress(self, rows: list[Row]) -> float: ...  # the running metric; asked for again and again, so it is cheap
     def summarize(self, rows: list[Row]) -> dict[str, float | int]: ...  # metrics, once all rows are there
     def state_dict(self) -> dict[str, Any]: ...  # what a sequential task carries from sample to sample

@@ -15,7 +15,7 @@ from clipscore.config.load import REPOSITORY
 from clipscore.data.samples import sample_seed
 from clipscore.metrics import coco as coco_metrics
 from scripts import run
-from scripts.runs import progress
+from scripts.runs import loop
 from tests.whole_runs import kill_at, results, write_own_data
 
 MODELS = ["policy=demo/policy.pt", "llm=demo/opt", "checkpoint=demo/clipcap", "metric_model=demo/reward.pt"]
@@ -117,8 +117,8 @@ def test_the_caption_before_is_that_of_the_plain_captioner(roots):
 
 
 def test_the_running_metric_needs_no_references(roots, monkeypatch, capsys):
-    monkeypatch.setattr(progress, "LOG_INTERVAL_S", 0.0)
-    monkeypatch.setattr(progress, "METRIC_SHARE", 0)
+    monkeypatch.setattr(loop, "LOG_INTERVAL_S", 0.0)
+    monkeypatch.setattr(loop, "METRIC_SHARE", 0)
     assert start("eval_capdec", f"dataset={SCENES}", "limit=1") == 0
     assert f"{SCENES}: 1 of 1 samples, non_empty 100.00, " in capsys.readouterr().err
     assert start("capdec_c2f", f"dataset={SCENES}", "limit=1", *REWARD) == 0

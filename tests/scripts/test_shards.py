@@ -2,11 +2,9 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +13,9 @@ import pytest
 import torch
 
 from clipscore.config.load import REPOSITORY
-from scripts import run
 from scripts.runs.folder import RunFolder
 from scripts.runs.shards import Rank
-from tests.scripts.processes import at_work, end_run
+from tests.scripts.processes import at_work
 from tests.scripts.test_records import FINGERPRINT, begin_with_a_row, make_config
 from tests.scripts.test_run import folder, plain, rows, start, summary, without_times
 
@@ -104,9 +101,8 @@ def test_an_error_is_tried_again_by_whoever_has_the_sample(workspace: Path) -> N
 
 
 def test_a_run_with_momentum_is_refused(workspace: Path, capsys: pytest.CaptureFixture) -> None:
-    for words in (["sequential=true"], ["momentum.scale=2"]):
-        assert start(workspace, "dataset=d", "shard=0/2", *words) == 2
-        assert capsys.readouterr().err.startswith(MOMENTUM)
+    assert start(workspace, "dataset=d", "shard=0/2", "momentum.scale=2") == 2
+    assert capsys.readouterr().err.startswith(MOMENTUM)
     assert not list(workspace.glob("output/*/rows*"))
     assert start(workspace, "dataset=d", "shard=0/1", "sequential=true") == 0
 
@@ -114,10 +110,10 @@ def test_a_run_with_momentum_is_refused(workspace: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("running", "wanted", "message"),
     [
-        ("shard=0/2", "shard=0/2", "another process ({holder}) is writing to {path} as shard 0/2; wait for it to end"),
-        ("shard=0/2", "limit=10", "{path} is being written by {holder}, which has samples of the whole run too; wait"),
-        ("limit=10", "shard=0/2", "{path} is being written by {holder}, which has samples of shard 0/2 too; wait for"),
-        ("shard=0/2", "shard=1/3", "{path} is being written by {holder}, which has samples of shard 1/3 too; wait for"),
+        ("shard=0/2", "shard=0/2", "{path} is being written by {holder}, which does shard 0/2; wait for it to end"),
+        ("shard=0/2", "limit=10", "{path} is being written by {holder}, which does shard 0/2; wait for it to end, or"),
+        ("limit=10", "shard=0/2", "{path} is being written by {holder}, which does all of it; wait for it to end, or"),
+        ("shard=0/2", "shard=1/3", "{path} is being written by {holder}, which does shard 0/2; wait for it to end, or"),
         ("shard=0/2", "shard=1/2 lr=3", "lr is 0.007 there and 3.0 here"),
         ("shard=0/2", "shard=1/2 limit=4", "shards that run at the same time must agree: limit is None there and 4"),
     ],
@@ -179,11 +175,11 @@ def test_of_two_that_end_together_one_is_the_last(tmp_path: Path) -> None:
 
 
 def test_the_rows_of_others_are_counted_as_they_come(tmp_path: Path) -> None:
+    begin_with_a_row(make_config(tmp_path, shard="1/2"))
     with RunFolder(make_config(tmp_path, shard="0/2")) as first:
         other = first.path / "rows-1-of-2.jsonl"
-        other.write_text('{"id": "b"}\n')
-        assert first.begin(FINGERPRINT, {}, {}) == [{"id": "b"}] and first.num_rows_elsewhere() == 0
-        first.append({"id": "a"})
+        assert first.begin(FINGERPRINT, {}, {}) == [{"id": "a"}] and first.num_rows_elsewhere() == 0
+        first.own.append({"id": "b"})
         with open(other, "a") as file:
             file.write('{"id": "d"}\n{"id": "f"}\n{"id": ')
             file.flush()
@@ -191,7 +187,7 @@ def test_the_rows_of_others_are_counted_as_they_come(tmp_path: Path) -> None:
             file.write('"h"}\n')
         (first.path / "rows-2-of-3.jsonl").write_text('{"id": "c"}\n')
         assert first.num_rows_elsewhere() == first.num_rows_elsewhere() == 4
-        assert [row["id"] for row in first.rows()] == ["a", "b", "d", "f", "h", "c"]
+        assert [row["id"] for row in first.rows()] == ["b", "a", "d", "f", "h", "c"]
 
 
 def launch(workspace: Path, *words: str) -> subprocess.CompletedProcess:
@@ -241,32 +237,12 @@ def test_a_benchmark_script_refuses_in_one_sentence(num_procs: str, message: str
     assert message in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.fixture
-def first_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in zip(TORCHRUN, ("0", "2", "0"), strict=True):
-        monkeypatch.setenv(name, value)
-
-
-@pytest.mark.usefixtures("first_of_two")
-def test_the_first_process_does_not_wait_for_the_dead(
+def test_the_process_that_makes_the_last_summary_prints_the_table(
     workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "IDLE_S", 1.5)
-    with at_work(workspace, "shard=1/2") as other:
-        monkeypatch.setattr(run, "POLL_S", 0.1)
-        begun = time.monotonic()
-        os.kill(other.pid, signal.SIGKILL)
-        assert end_run(other) == -signal.SIGKILL
-        assert start(workspace, "dataset=d") == 0
-    assert time.monotonic() - begun > 1.5
-    output, errors = capsys.readouterr()
-    assert output == "" and "1 of the 1 runs are not whole, and no process is at work on them" in errors
-
-
-@pytest.mark.usefixtures("first_of_two")
-def test_the_first_process_does_not_wait_for_shards_that_are_done_elsewhere(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run, "_wait_for_others", lambda configs: pytest.fail("it would hold its GPU until they end"))
-    assert start(workspace, "dataset=d", "shard=0/2") == 0
-    assert len(rows_of(folder(workspace) / "rows-0-of-4.jsonl")) == 3
+    for index, table in [("0", []), ("1", ["dataset", "a", "b"]), ("1", []), ("0", ["dataset", "a", "b"])]:
+        for name, value in zip(TORCHRUN, (index, "2", "0"), strict=True):
+            monkeypatch.setenv(name, value)
+        assert start(workspace, "dataset=a,b") == 0
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == table
+    assert len(rows_of(folder(workspace, dataset="b") / "rows-0-of-2.jsonl")) == 5
