@@ -109,16 +109,17 @@ def _progress(task: Task, title: str, rows: Mapping[str, Row], total: int, folde
     def show() -> None:
         nonlocal num_elsewhere, due
         now = time.monotonic()
-        if now >= due:
+        if is_due := now >= due:
             num_elsewhere = folder.num_rows_elsewhere()
         done = min(len(rows) + num_elsewhere, total)
         bar.update(done - bar.n)
-        if now >= due and (good := [row for row in rows.values() if "error" not in row]):
+        if is_due and (good := [row for row in rows.values() if "error" not in row]):
             metric = f"{task.progress_metric} {task.progress(good):.2f}"
             bar.set_postfix_str(metric)
             if hidden:
                 rate = (len(rows) - num_before + num_elsewhere) / (now - start)
                 log.info("%s: %d of %d samples, %s, %.2f samples/s", title, done, total, metric, rate)
+        if is_due:
             due = now + max(interval, METRIC_SHARE * (time.monotonic() - now))
 
     with tqdm(desc=title, total=total, initial=num_before, unit="sample", dynamic_ncols=True, disable=hidden) as bar:

@@ -1,5 +1,6 @@
 """A full disk, on a small real one: the run stops with one sentence, nothing is lost, and the same command goes on."""
 
+import errno
 import logging
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.runs.process import log_file
+from tests.scripts.dummy import DummyTask
 from tests.scripts.processes import dummy_words, end_run, start_run
 from tests.scripts.test_run import folder, rows, start, without_times
 
@@ -77,6 +79,17 @@ def test_wherever_the_disk_becomes_full_nothing_is_lost(
             file.unlink()
         path.rmdir()
     assert num_stopped >= 6 and any(0 < number < 250 for number in found)
+
+
+def test_a_full_disk_elsewhere_is_not_taken_for_the_runs(
+    workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def summarize(self: DummyTask, rows: list) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/elsewhere/metric")
+
+    monkeypatch.setattr(DummyTask, "summarize", summarize)
+    assert start(workspace, "dataset=d") == 2
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device: '/elsewhere/metric'\n"
 
 
 def test_a_log_without_room_is_one_line(disk: Path, capsys: pytest.CaptureFixture) -> None:

@@ -16,6 +16,7 @@ from clipscore.config.load import REPOSITORY
 from scripts import run
 from scripts.runs import loop
 from scripts.runs.command_line import CommandLine
+from scripts.runs.folder import RunFolder
 from tests.scripts.dummy import DummyTask
 from tests.scripts.processes import at_work, end_run
 
@@ -309,6 +310,18 @@ def test_progress_is_a_line_now_and_then_and_on_a_terminal_a_bar(
     start(workspace, "dataset=d")
     errors = capsys.readouterr().err
     assert "d: 100%" in errors and "10/10" in errors and "mean 0.08]" in errors and " samples, mean" not in errors
+
+
+def test_progress_looks_at_the_rows_of_others_now_and_then_even_without_results(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LOG_INTERVAL_S", 0)
+    monkeypatch.setattr(loop, "METRIC_SHARE", 1e9)  # one look, and then not for a long time
+    looks: list[RunFolder] = []
+    monkeypatch.setattr(RunFolder, "num_rows_elsewhere", lambda self: looks.append(self) or 0)
+    (workspace / "data/broken.txt").write_text(" ".join(f"sample{index}" for index in range(10)))
+    assert start(workspace, "dataset=d", "on_error=skip") == 1
+    assert len(looks) == 2  # when it begins, and at the first sample
 
 
 def test_a_summary_says_which_part_of_the_published_samples_it_is_of(
