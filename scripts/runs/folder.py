@@ -55,8 +55,8 @@ def finished_summary(config: RunConfig) -> Row | None:
 class RunFolder:
     """One run's folder, held by one process at a time, or by one for each shard.
 
-    Entry refuses a folder in which other processes do samples of this one, see `FolderLock.hold`. An OSError about a
-    full disk, on entry or later, leaves it as one sentence.
+    Entry refuses a folder in which other processes do samples of this one, see `FolderLock.hold`. Entry and all that
+    writes into it say in one sentence when its disk is full: an OSError.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -66,8 +66,7 @@ class RunFolder:
         self._num_before = 0  # rows of others that `begin` found
 
     def __enter__(self) -> RunFolder:
-        with ExitStack() as stack:
-            stack.enter_context(explain_full_disk(self.path))
+        with explain_full_disk(self.path), ExitStack() as stack:
             self.path.mkdir(parents=True, exist_ok=True)
             self.lock = stack.enter_context(FolderLock(self.path, self.shard))
             with self.lock.gate():
@@ -81,10 +80,9 @@ class RunFolder:
         self._open.__exit__(*error)
 
     def check(self, fingerprint: dict[str, str] | None = None) -> list[dict[str, Any]]:
-        """Refuse a folder that holds something else than this run, by a ValueError with the keys that differ.
+        """The run's environments so far; ValueError with the keys that differ: the folder has rows of something else.
 
-        Returns the environments that the run was in so far. Without rows nothing is refused; given the `fingerprint` of
-        weights and data, though, what another process has begun is.
+        Given the `fingerprint` of weights and data, also when another process has begun something else.
         """
         if not has_rows(self.path) and (fingerprint is None or not (self.path / "config.yaml").is_file()):
             return []
@@ -101,7 +99,7 @@ class RunFolder:
 
     def begin(self, fingerprint: dict[str, str], environment: Row, about: Row) -> list[Row]:
         """Start or take up the run; the rows so far. ValueError: they are of another run, or a file is damaged."""
-        with self.lock.gate():
+        with explain_full_disk(self.path), self.lock.gate():
             self.check(fingerprint)
             (self.path / "summary.json").unlink(missing_ok=True)
             environments = (read_file(self.path / "env.json") or {}).get("environments", [])
@@ -148,11 +146,12 @@ class RunFolder:
         """Keep a task's state after its first `num_rows` samples; an interrupted call leaves the last one in place."""
         import torch
 
-        with whole_file(self.path / "carry.pt") as file:
+        with explain_full_disk(self.path), whole_file(self.path / "carry.pt") as file:
             torch.save({"rows": num_rows, "state": state}, file)
 
     def finish(self, summary: Row) -> None:
         """Write summary.json, which makes the run a finished one. FloatingPointError: a number in it is not finite."""
         check_finite(summary)
-        write_whole(self.path / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False))
+        with explain_full_disk(self.path):
+            write_whole(self.path / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False))
         log.info("wrote %s", self.path / "summary.json")

@@ -8,9 +8,11 @@ DataLoader do not inherit them. A process loses them when it closes any handle o
 import fcntl
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -27,14 +29,9 @@ class FolderLock(ExitStack):
     def __init__(self, folder: Path, shard: Shard) -> None:
         super().__init__()
         self.folder, self.shard = folder, shard
-        self._files: dict[Path, FileIO] = {}
+        self._open = cache(lambda path: self.enter_context(FileIO(path, "a+")))  # each file once
         self._gate, self._own = self._open(folder / "lock"), self._open(folder / shard.file_name("lock", ""))
         self._is_held = False
-
-    def _open(self, path: Path) -> FileIO:
-        if path not in self._files:
-            self._files[path] = self.enter_context(FileIO(path, "a+"))
-        return self._files[path]
 
     def hold(self, terms: dict[str, Any]) -> None:
         """Take the shard until `close`, on terms that all at work share; inside `gate`.
@@ -46,16 +43,16 @@ class FolderLock(ExitStack):
             theirs = f"{self.folder} is being written by {process}, which does {part}"
             if shard == self.shard or shard.count != self.shard.count:
                 raise BlockingIOError(f"{theirs}; wait for it to end, or give this run name=OTHER")
-            if found := differences(their_terms, terms):
+            if their_terms is not None and (found := differences(their_terms, terms)):
                 raise BlockingIOError(f"{theirs}; shards that run at the same time must agree: {'; '.join(found)}")
         fcntl.lockf(self._own, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, HELD)
         self._is_held = True
         self._own.truncate(0)
         process = f"process {os.getpid()} on {socket.gethostname()}"
-        self._own.write(json.dumps([self.shard.index, self.shard.count, process, terms]).encode())
+        self._own.write(json.dumps([process, terms]).encode())
 
-    def others(self) -> list[tuple[Shard, str, dict[str, Any]]]:
-        """Shard, name and terms of each other process at work; inside `gate`."""
+    def others(self) -> list[tuple[Shard, str, dict[str, Any] | None]]:
+        """Shard, name and terms of each other process at work; None when a full disk has cut them. Inside `gate`."""
         found = []
         for path in sorted(self.folder.glob("lock*")):
             file = self._open(path)
@@ -66,8 +63,11 @@ class FolderLock(ExitStack):
                 fcntl.lockf(file, fcntl.LOCK_UN, 1, HELD)
             except (BlockingIOError, PermissionError):  # someone has it; which of the two depends on the system
                 file.seek(0)
-                index, count, process, terms = json.loads(file.read())
-                found.append((Shard(index, count), process, terms))
+                shard = Shard(*map(int, re.findall(r"\d+", path.name)))
+                try:
+                    found.append((shard, *json.loads(file.read())))
+                except ValueError:
+                    found.append((shard, "another process", None))
         return found
 
     def is_last(self) -> bool:

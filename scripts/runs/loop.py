@@ -94,10 +94,8 @@ def _adapt_samples(task: Task, config: RunConfig, todo: list[str], title: str) -
         asked = time.perf_counter()
     share = 100 * waited / (asked - start)
     if waited > WAITING_S and share > WAITING_PERCENT:
-        text = (
-            "%s: %.0f%% of the time went by waiting for data; more reader processes shorten that: num_workers=N, now %d"
-        )
-        log.warning(text + ", on %d CPU cores", title, share, config.num_workers, os.cpu_count() or 1)
+        text = "%s: %.0f%% of the time went by waiting for data; more reader processes shorten that: num_workers=N, "
+        log.warning(text + "now %d, on %d CPU cores", title, share, config.num_workers, os.cpu_count() or 1)
 
 
 def _adapt_sample(task: Task, sample: Any, on_error: str) -> Row:
@@ -126,16 +124,17 @@ def _progress(task: Task, title: str, rows: Mapping[str, Row], total: int, folde
     def show() -> None:
         nonlocal num_elsewhere, due
         now = time.monotonic()
-        if now >= due:
+        if is_due := now >= due:
             num_elsewhere = folder.num_rows_elsewhere()
         done = min(len(rows) + num_elsewhere, total)
         bar.update(done - bar.n)
-        if now >= due and (good := [row for row in rows.values() if "error" not in row]):
+        if is_due and (good := [row for row in rows.values() if "error" not in row]):
             metric = f"{task.progress_metric} {task.progress(good):.2f}"
             bar.set_postfix_str(metric)
             if hidden:
                 rate = (len(rows) - num_before + num_elsewhere) / (now - start)
                 log.info("%s: %d of %d samples, %s, %.2f samples/s", title, done, total, metric, rate)
+        if is_due:
             due = now + max(interval, METRIC_SHARE * (time.monotonic() - now))
 
     with tqdm(desc=title, total=total, initial=num_before, unit="sample", dynamic_ncols=True, disable=hidden) as bar:

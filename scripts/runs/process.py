@@ -65,11 +65,7 @@ def log_file(path: Path) -> Iterator[None]:
     handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     with _added(handler):
-        try:
-            yield
-        except BaseException:
-            log.debug("ended by", exc_info=True)
-            raise
+        yield
 
 
 @contextmanager
@@ -77,6 +73,9 @@ def _added(handler: logging.Handler) -> Iterator[None]:
     logging.getLogger().addHandler(handler)
     try:
         yield
+    except BaseException:
+        log.debug("ended by", exc_info=True)
+        raise
     finally:
         logging.getLogger().removeHandler(handler)
         with suppress(OSError):  # what could not be written before cannot be now

@@ -9,7 +9,6 @@ from typing import Any
 from clipscore.config.yaml12 import parse_yaml
 from scripts.runs.rows import Row, T, read_rows, record_files, results
 
-FILES = ("config.yaml", "env.json", "about.json", "summary.json")
 NEEDED = ("task", "dataset", "seed")  # of a run's configuration
 
 
@@ -47,14 +46,14 @@ class Run:
 def open_run(path: str | Path) -> Run:
     """A run folder; FileNotFoundError: there is no run in it, ValueError: one of its files is damaged."""
     path = Path(path).expanduser()
-    config, env, about, summary = (read_file(path / name) for name in FILES)
-    if config is None:
+    if (config := read_file(path / "config.yaml")) is None:
         what = "holds no run (no config.yaml)" if path.is_dir() else "is no folder"
         raise FileNotFoundError(f"{path} {what}; expected a folder that `python -m scripts.run` wrote")
     if absent := [key for key in NEEDED if key not in config]:
         raise ValueError(f"{path}/config.yaml has no {' and no '.join(absent)}: it is not the configuration of a run")
-    env = env or {}
-    return Run(path, config, about or {}, env.get("environments", []), env.get("fingerprint", {}), summary)
+    env, about = (read_file(path / name) or {} for name in ("env.json", "about.json"))
+    summary = read_file(path / "summary.json")
+    return Run(path, config, about, env.get("environments", []), env.get("fingerprint", {}), summary)
 
 
 def find_runs(output_root: str | Path) -> list[Run]:
@@ -64,7 +63,7 @@ def find_runs(output_root: str | Path) -> list[Run]:
 
 
 def read_file(file: Path) -> Row | None:
-    """One of `FILES`, None when it is not there; ValueError: it is damaged."""
+    """config.yaml, env.json, about.json or summary.json, None when it is not there; ValueError: it is damaged."""
     try:
         text = file.read_text(encoding="utf-8")
         found, problems = parse_yaml(text) if file.suffix == ".yaml" else (json.loads(text), [])

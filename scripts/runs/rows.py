@@ -42,13 +42,14 @@ class RecordFile(FileIO):
         """Add one record. When that fails, the file is as it was before."""
         line = memoryview((json.dumps(row, allow_nan=False) + "\n").encode())
         size = os.fstat(self.fileno()).st_size
-        try:
-            while line:
-                line = line[self.write(line) :]
-            os.fsync(self.fileno())
-        except OSError:
-            self.truncate(size)
-            raise
+        with explain_full_disk(self.path.parent):
+            try:
+                while line:
+                    line = line[self.write(line) :]
+                os.fsync(self.fileno())
+            except OSError:
+                self.truncate(size)
+                raise
 
     def keep(self, count: int | None = None) -> None:
         """Drop all lines after the first `count`, or else only what a kill left behind the whole lines."""

@@ -76,9 +76,14 @@ def read_sample(row: Row) -> Sample:
 
 def read_samples(run: Run) -> tuple[dict[str, Sample], dict[str, str]]:
     """The samples of a run by id, and the messages of those that failed; records count as in `Run.collect`."""
-    samples = run.collect(read_sample)
-    failed = (row for row in run.records() if "error" in row and row["id"] not in samples)
-    return samples, {row["id"]: str(row["error"]) for row in failed}
+    samples: dict[str, Sample] = {}
+    errors: dict[str, str] = {}
+    for row in run.records():
+        if "error" in row:
+            errors[row["id"]] = str(row["error"])
+        else:
+            samples[row["id"]] = read_sample(row)
+    return samples, {key: message for key, message in errors.items() if key not in samples}
 
 
 def by_step(values: Iterable[Sequence[float]]) -> np.ndarray | None:

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from clipscore.config.explain import OFFICIAL_NAMES, describe_fields, nearest, type_name
+from clipscore.config.explain import OFFICIAL_NAMES, describe_fields
 from clipscore.config.fields import RunConfig
 from clipscore.config.load import REPOSITORY, ConfigError, load_config
 from clipscore.config.yaml12 import parse_yaml
 from scripts import run
-from tests.scripts.dummy import DummyConfig
 
 
 def load(path: Path, *words: str, dataset: str | None = "d") -> RunConfig:
@@ -100,35 +99,29 @@ def test_all_mistakes_are_told_at_once(workspace: Path) -> None:
         ("task: 3", r"task: received 3 \(int\), expected the name of a task"),
         ("task: dumy", "task: unknown task 'dumy'; valid: .*dummy; the nearest is dummy"),
         ("just words", r"bad.yaml: expected `key: value` lines, received 'just words' \(str\)"),
+        ("task: dummy", "dataset: missing, expected str"),
+        (None, r"no config file .*bad\.yaml; there are: "),
     ],
 )
-def test_a_config_without_a_known_task_is_refused(workspace: Path, text: str, match: str) -> None:
-    (workspace / "bad.yaml").write_text(text)
+def test_a_config_without_what_it_needs_is_refused(workspace: Path, text: str | None, match: str) -> None:
+    if text:
+        (workspace / "bad.yaml").write_text(text)
     with pytest.raises(ConfigError, match=match):
-        load(workspace / "bad.yaml")
+        load(workspace / "bad.yaml", dataset=None)
 
 
-def test_what_is_missing_is_told(workspace: Path) -> None:
-    assert problems(workspace / "dummy.yaml", "oops")[0].startswith("'oops' is not an override; write key=value")
-    with pytest.raises(ConfigError, match="dataset: missing, expected str"):
-        load(workspace / "dummy.yaml", dataset=None)
-    with pytest.raises(ConfigError, match=r"no config file .*nowhere\.yaml; there are: "):
-        load(workspace / "nowhere.yaml")
-
-
-def test_nearest_looks_at_the_last_part_too() -> None:
-    assert nearest("scale", ["seed", "section.scale", "sale_of_things"]) == "section.scale"
-    assert nearest("num_view", ["num_views", "views.num_views"]) == "num_views"
-
-
-def test_describe_fields_lists_sections_and_current_values() -> None:
-    found = {key: (kind, value, text) for key, kind, value, text in describe_fields(DummyConfig, {"lr": 3.0})}
-    assert found["lr"] == ("float", 3.0, "")
-    assert found["section.scale"] == ("float", 2.5, "a factor")
-    assert found["section"] == ("section", "(below)", "")
-    assert found["momentum"] == ("section | null", None, "")
-    assert (found["dataset"][1], found["limit"][0]) == ("required", "int | null")
-    assert type_name(DummyConfig.model_fields["items"].annotation) == "[{weight: float}]"
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("lerning_rate", "lr"),
+        ("num_view", "views.num_views"),
+        ("scael", "reward.scale"),
+        ("reward.modls", "reward.models"),
+    ],
+)
+def test_a_misspelt_key_leads_to_the_nearest_of_either_name(word: str, key: str) -> None:
+    found = problems(REPOSITORY / "configs/classification/rlcf_encoder.yaml", f"{word}=1")
+    assert f"{word}: unknown key; the nearest valid key is {key} [command line]" in found
 
 
 def test_official_names_lead_to_the_key_they_have_here() -> None:

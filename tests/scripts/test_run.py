@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from clipscore.config.load import REPOSITORY
 from scripts import run
 from scripts.runs import loop
 from scripts.runs.command_line import CommandLine
+from scripts.runs.folder import RunFolder
 from tests.scripts.dummy import DummyConfig, DummyTask
 from tests.scripts.processes import at_work, end_run
 
@@ -234,15 +237,23 @@ def test_results_of_other_code_are_pointed_out(
 
 def test_help_lists_keys_types_and_current_values(workspace: Path, capsys: pytest.CaptureFixture) -> None:
     assert run.main(["--help"]) == 0
-    assert "on_error=skip" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "on_error=skip" in output and "  configs/captioning/clipcap_c2f.yaml\n" in output and "train_" not in output
     assert start(workspace, "section.scale=3", "-h") == 0
     output = capsys.readouterr().out
     lines = ["lr: float = 0.007", "section.scale: float = 3    # a factor", "dataset: str = required"]
+    lines += ["section: section = (below)", "momentum: section | null = null", "items: [{weight: float}] = []"]
     assert all(f"  {line}\n" in output for line in lines)
     assert start(workspace, "--help", "oops") == 2
     with pytest.raises(SystemExit) as stop:
         run.main(["limit=3"])
     assert stop.value.code == 2 and "--config FILE is missing; there are: configs" in capsys.readouterr().err
+
+
+def test_help_may_be_cut_off() -> None:
+    command = f"{sys.executable} -m scripts.run --help | true"
+    done = subprocess.run(command, shell=True, cwd=REPOSITORY, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_sigterm_ends_the_run_cleanly_and_it_goes_on_from_there(workspace: Path, capsys: pytest.CaptureFixture) -> None:
@@ -286,26 +297,22 @@ def test_a_second_process_is_refused_and_ctrl_c_ends_the_first(workspace: Path, 
 
 @pytest.mark.parametrize("order", ["listed", "shuffled"])
 def test_a_sequential_run_may_be_extended_and_stopped_more_than_once(workspace: Path, order: str) -> None:
-    words = [*SEQUENTIAL, "num_samples=20", f"order={order}"]
-    start(workspace, *words, "name=whole")
-    for limit in (3, 6, 2, 10):  # the state is saved every fourth sample and at the end
-        assert start(workspace, *words, "name=parts", f"limit={limit}") == 0
-        assert summary(folder(workspace, "parts"))["num_samples"] == limit
+    words = [*SEQUENTIAL, "num_samples=20", "on_error=skip", f"order={order}"]
     samples = loop.in_order([f"sample{number}" for number in range(20)], DummyConfig(dataset="d", order=order, **ROOTS))
+    (workspace / "data/broken.txt").write_text(samples[1])
+    start(workspace, *words, "name=whole")
+    start(workspace, *words, "name=parts", "limit=3")
+    (workspace / "data/broken.txt").unlink()  # a sample that was passed is not tried again
+    for limit in (6, 2, 10):  # the state is saved every fourth sample and at the end
+        assert start(workspace, *words, "name=parts", f"limit={limit}") == 0
+        found = summary(folder(workspace, "parts"))
+        assert (found["num_samples"], found["errors"]) == (limit - 1, [samples[1]])
     for place in (13, 14, 18):  # sessions that start after 10, 12 and 12 samples
         (workspace / "data/stop.txt").write_text(samples[place])
         assert start(workspace, *words, "name=parts") == 128 + signal.SIGTERM
     (workspace / "data/stop.txt").unlink()
     assert start(workspace, *words, "name=parts") == 0
     assert without_times(folder(workspace, "parts")) == without_times(folder(workspace, "whole"))
-
-
-def test_a_sequential_run_does_not_try_passed_errors_again(workspace: Path) -> None:
-    (workspace / "data/broken.txt").write_text("sample1")
-    start(workspace, *SEQUENTIAL, "on_error=skip")
-    (workspace / "data/broken.txt").unlink()
-    assert start(workspace, *SEQUENTIAL, "on_error=skip") == 0
-    assert summary(folder(workspace))["errors"] == ["sample1"]
 
 
 def test_progress_is_a_line_now_and_then_and_on_a_terminal_a_bar(
@@ -324,6 +331,18 @@ def test_progress_is_a_line_now_and_then_and_on_a_terminal_a_bar(
     start(workspace, "dataset=d")
     errors = capsys.readouterr().err
     assert "d: 100%" in errors and "10/10" in errors and "mean 0.08]" in errors and " samples, mean" not in errors
+
+
+def test_progress_looks_at_the_rows_of_others_now_and_then_even_without_results(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LOG_INTERVAL_S", 0)
+    monkeypatch.setattr(loop, "METRIC_SHARE", 1e9)  # one look, and then not for a long time
+    looks: list[RunFolder] = []
+    monkeypatch.setattr(RunFolder, "num_rows_elsewhere", lambda self: looks.append(self) or 0)
+    (workspace / "data/broken.txt").write_text(" ".join(f"sample{index}" for index in range(10)))
+    assert start(workspace, "dataset=d", "on_error=skip") == 1
+    assert len(looks) == 2  # when it begins, and at the first sample
 
 
 def test_a_summary_says_which_part_of_the_published_samples_it_is_of(

@@ -128,6 +128,17 @@ def test_who_may_not_be_there_at_the_same_time(
         assert process.is_alive() and len(list(folder(workspace).glob("rows*"))) == 1
 
 
+def test_who_is_at_work_is_known_though_a_full_disk_has_cut_the_text(
+    workspace: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with at_work(workspace, "shard=0/2"):
+        (folder(workspace) / "lock-0-of-2").write_text('["proc')
+        assert start(workspace, "dataset=d", "shard=0/2") == 2
+        assert "is being written by another process, which does shard 0/2; wait" in capsys.readouterr().err
+        assert start(workspace, "dataset=d", "shard=1/2", "limit=1") == 0  # nothing to do, and not the last
+        assert "the summary is written by the last shard" in capsys.readouterr().err
+
+
 @contextmanager
 def first_shard(root: Path) -> Iterator[subprocess.Popen]:
     """A process that has begun shard 0/2 and written nothing; a line on its stdin makes it leave, but not end."""
