@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captioning.mapper import Mapper
-from clipscore.lean_blocks import cast_frozen
+from clipscore.lean_blocks import Copies, cast_frozen, cast_tuned
 
 # What transformers 4.26, which the released numbers come from, does to decoded text; newer versions differ.
 SPACED_MARKS = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
@@ -74,6 +74,10 @@ class Captioner(nn.Module):
         """Cast the language model's weights to the autocast type, see `ClipModel.cast_frozen`."""
         if self.autocast_dtype is not None:
             cast_frozen(self.lm, self.autocast_dtype)
+
+    def cast_tuned(self) -> Copies:
+        """See `lean_blocks.cast_tuned`; of the mapper, and nothing happens without autocast."""
+        return [] if self.autocast_dtype is None else cast_tuned(self.mapper, self.autocast_dtype)
 
     def train(self, mode: bool = True) -> Captioner:
         """Train mode for the mapper; the language model's dropout stays off."""

@@ -23,6 +23,7 @@ from clipscore import task
 from clipscore.data import samples
 from clipscore.data.images import UnreadableImage, open_image, read_in_background
 from clipscore.data.samples import sample_seed
+from clipscore.models.devices import to_host
 from clipscore.models.group import check_models
 from clipscore.objectives import RlcfStep
 from clipscore.task import build_state, rounded
@@ -96,7 +97,7 @@ class ClassificationTask(task.Task):
         views, config = sample.on(self.device), self.config
         row: dict[str, Any] = {"id": sample.id, "label": sample.label}
         if self.objective is None:
-            logits = source_logits(self.policy, self.state, views)
+            logits = to_host(source_logits(self.policy, self.state, views))
             return row | answers(logits, logits, sample.label)
         episode = adapt(
             self.policy, self.state, self.objective, views, config.views.num_selected, config.steps,
@@ -150,7 +151,7 @@ def record(episode: Episode, label: int) -> dict[str, Any]:
         "selected": episode.selected.tolist(),
         "entropy": rounded(entropies(episode.view_logits[episode.selected])),
         "step_top1": [int(step.logits.softmax(1).mean(0).argmax()) for step in episode.steps],
-        "loss": rounded([step.loss.detach() for step in episode.steps]),
+        "loss": rounded([step.loss for step in episode.steps]),
     }
     scored = [step for step in episode.steps if isinstance(step, RlcfStep)]
     if scored:

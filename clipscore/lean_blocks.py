@@ -1,6 +1,6 @@
 """Blocks of open_clip's towers, rewritten to do less for the same numbers. Parameters and their names stay."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTrans
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Copies = list[tuple[Tensor, Tensor]]  # tuned weights, and what a model computes with in their place
 QUICK_GELU_SLOPE = 1.702
 FLAT = 40.0  # sigmoid of this is 1 in every precision
 PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -112,6 +113,29 @@ def cast_frozen(module: nn.Module, dtype: torch.dtype, spared: Iterable[nn.Modul
 
     What autocast leaves in fp32 stays: norms, embeddings, scales. So does whatever requires a gradient, and `spared`.
     """
+    for owner, name, weight in _products(module, spared):
+        if not weight.requires_grad and weight.dtype == torch.float32:
+            owner._parameters[name] = nn.Parameter(weight.to(dtype), requires_grad=False)
+
+
+@torch.no_grad()
+def cast_tuned(module: nn.Module, dtype: torch.dtype) -> Copies:
+    """Let the module compute with copies, in the autocast type, of the fp32 weights that require a gradient.
+
+    The same numbers as under autocast, which copies each weight at each use, and its gradient back. `Updates` keeps the
+    copies up.
+    """
+    copies: Copies = []
+    for owner, name, weight in _products(module):
+        assert weight.dtype != dtype or not weight.requires_grad, f"{name} is a copy already"
+        if weight.requires_grad and weight.dtype == torch.float32:
+            copies.append((weight, nn.Parameter(weight.to(dtype))))
+            owner._parameters[name] = copies[-1][1]
+    return copies
+
+
+def _products(module: nn.Module, spared: Iterable[nn.Module] = ()) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    """Weights that autocast would cast: their module, their name in it, and themselves."""
     for owner in set(module.modules()).difference(spared):
         names: tuple[str, ...] = PROJECTIONS
         if isinstance(owner, PRODUCTS):
@@ -120,8 +144,8 @@ def cast_frozen(module: nn.Module, dtype: torch.dtype, spared: Iterable[nn.Modul
             names = ("in_proj_weight", "in_proj_bias")
         for name in names:
             weight = owner._parameters.get(name)
-            if weight is not None and not weight.requires_grad and weight.dtype == torch.float32:
-                owner._parameters[name] = nn.Parameter(weight.to(dtype), requires_grad=False)
+            if weight is not None:
+                yield owner, name, weight
 
 
 def _text(backend: nn.Module) -> Any:
