@@ -50,9 +50,7 @@ class LeanBlock(ResidualAttentionBlock):
         """[B, Q, W], [B, L, W] -> [B, Q, W]; without `k_x` the positions attend to themselves"""
         if k_x is not None:
             return self.attend(self.project(q_x, 0, 1), self.project(k_x, 1, 3), attn_mask)
-        width = q_x.shape[-1]
-        queries, keys_values = self.project(q_x).split([width, 2 * width], dim=-1)
-        return self.attend(queries, keys_values, attn_mask, self.is_causal)
+        return self._mix(*self.project(q_x).chunk(3, dim=-1), attn_mask, self.is_causal)
 
     def project(self, normed: Tensor, first: int = 0, last: int = 3) -> Tensor:
         """Queries, keys, values side by side, or those of the three from `first` to `last`. [B, L, W] -> [B, L, 3 W]"""
@@ -64,11 +62,12 @@ class LeanBlock(ResidualAttentionBlock):
 
     def attend(self, queries: Tensor, keys_values: Tensor, mask: Tensor | None, is_causal: bool = False) -> Tensor:
         """What queries read from keys and values. [B, Q, W], [B, L, 2 W], mask [Q, L] or [B, 1, Q, L] -> [B, Q, W]"""
+        return self._mix(queries, *keys_values.chunk(2, dim=-1), mask, is_causal)
+
+    def _mix(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
         heads = (self.attn.num_heads, self.attn.head_dim)
-        q, k, v = (
-            x.unflatten(-1, heads).transpose(1, 2)  # [B, L, W] -> [B, heads, L, W / heads]
-            for x in (queries, *keys_values.chunk(2, dim=-1))
-        )
+        # [B, L, W] -> [B, heads, L, W / heads]
+        q, k, v = (x.unflatten(-1, heads).transpose(1, 2) for x in (queries, keys, values))
         mask = None if mask is None or is_causal else mask.to(q.dtype)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
         return self.attn.out_proj(mixed.transpose(1, 2).flatten(2))
