@@ -68,7 +68,8 @@ def test_records_are_those_of_the_direction(roots):
         ("image_to_text", "images/00000.png", 20, 600),
         ("text_to_image", "images/00000.png#0", 12, 200),
     ]:
-        assert start("rlcf_coco", *REWARD, f"dataset={SCENES}", f"direction={direction}", "limit=5", "lr=1e-3") == 0
+        words = [f"dataset={SCENES}", f"direction={direction}", "order=listed", "limit=5", "lr=1e-3"]
+        assert start("rlcf_coco", *REWARD, *words) == 0
         folder = folder_of(roots, "rlcf_coco", direction)
         _, rows = results(folder)
         assert rows[0]["id"] == first and ("text" in rows[0]) == (direction == "text_to_image")
