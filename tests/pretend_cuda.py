@@ -167,6 +167,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any], seen: Device) -> Any:
         return packet is aten.is_pinned or args[0]
     if not on_device and not to_cuda:
         return func(*args, **kwargs)
+    if target is not None and torch.device(target).type not in ("cuda", "cpu"):  # meta
+        return func(*tree_map(_raw, args), **kwargs)
     name = str(func).removeprefix("aten.")
     if packet in (aten._to_copy, aten.to) and target is not None and to_cuda != isinstance(args[0], CudaTensor):
         _note_copy(name, args[0], to_cuda, bool(kwargs.get("non_blocking")), seen)
