@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+from classification.policy import use_prior_statistics
 from clipscore.config.fields import MomentumConfig
 from clipscore.episodic import EpisodicState
 from tests import parity
@@ -88,3 +90,12 @@ def test_the_momentum_buffer_goes_on_after_a_restart_on_the_device(tmp_path):
         for state in (straight, restarted):
             adapt(state)
         assert torch.equal(straight.start["w"], restarted.start["w"]) and straight.num_samples == (number + 1) % 2
+
+
+def test_the_statistics_of_a_prior_are_those_of_fp32():
+    norm = nn.BatchNorm2d(4)
+    use_prior_statistics(tower := nn.Sequential(norm), 4.0)
+    x = 1000 * torch.randn(8, 4, 5, 5, generator=torch.Generator().manual_seed(0))  # a variance that fp16 cannot hold
+    expected = tower.train()(x)
+    with torch.autocast("cuda", torch.float16):
+        torch.testing.assert_close(tower.to("cuda")(x.half().to("cuda")).cpu().float(), expected, atol=0.01, rtol=0.01)
