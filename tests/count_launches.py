@@ -5,8 +5,7 @@
 A launch is an operation on device tensors that is neither a view nor an allocation; attention counts as one forwards
 and one backwards (flash kernels), a `_foreach` or fused operation as one. The depth is that of ViT-B/16 with a ViT-L/14
 reward and OPT-125m (width 64: the count does not depend on it); one image at a time, no CUDA graphs, fp16 autocast;
-3 steps and 64 views for classification, 8 steps and a gallery of 5,000 for retrieval, 4 steps of 10 captions of 12
-tokens for captioning. 20 s a case.
+3 steps and 64 views for classification, 8 steps, a gallery of 5,000 for retrieval, 4 steps, 10 captions, 12 tokens.
 """
 
 import argparse

@@ -17,6 +17,7 @@ Once in a process, autograd is told that the machine has another accelerator.
 
 import contextlib
 import functools
+import runpy
 import sys
 import threading
 from collections import Counter
@@ -123,9 +124,6 @@ class CudaTensor(torch.Tensor):
 
     def numpy(self, **_: Any) -> Any:
         raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
-
-    def __array__(self, *_: Any) -> Any:
-        return self.numpy()
 
     def __repr__(self, *_: Any) -> str:
         return f"CudaTensor({self.raw!r})"
@@ -311,16 +309,6 @@ def _attention(
     return _Attention.apply(*inputs, options)
 
 
-class _Event:
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-    def record(self, *_: Any) -> None: ...
-    def synchronize(self) -> None:
-        _devices[-1].wait("Event.synchronize", "asked for")
-
-    def elapsed_time(self, _other: Any) -> float:
-        return 0.0
-
-
 @functools.cache
 def _register() -> Any:
     """Let autograd's engine believe that the machine's accelerator is another one, without streams."""
@@ -345,19 +333,15 @@ def _register() -> Any:
     return kept  # by the cache
 
 
-@contextlib.contextmanager
-def _inside(value: bool) -> Iterator[None]:
-    before, _engine.inside = getattr(_engine, "inside", False), value
-    try:
-        yield
-    finally:
-        _engine.inside = before
-
-
 def _within(value: bool, plain: Any) -> Any:
+    """The function, with `_engine.inside` so."""
+
     def call(*args: Any, **kwargs: Any) -> Any:
-        with _inside(value):
+        before, _engine.inside = getattr(_engine, "inside", False), value
+        try:
             return plain(*args, **kwargs)
+        finally:
+            _engine.inside = before
 
     return call
 
@@ -370,8 +354,11 @@ def pretend_cuda() -> Iterator[Device]:
     run_backward = _within(True, torch.autograd.graph._engine_run_backward)
     plain_compatible = torch._has_compatible_shallow_copy_type
 
-    def compatible(old: torch.Tensor, new: torch.Tensor) -> bool:  # whether Module.to keeps the parameter's object
-        return not isinstance(old, CudaTensor) and not isinstance(new, CudaTensor) and plain_compatible(old, new)
+    def synchronize(*_: Any) -> None:
+        device.wait("synchronize", "asked for")
+
+    def compatible(*pair: torch.Tensor) -> bool:  # whether Module.to keeps the parameter's object
+        return not any(isinstance(x, CudaTensor) for x in pair) and plain_compatible(*pair)
 
     answers = {
         "is_available": True, "device_count": 1, "current_device": 0, "is_initialized": True, "_is_in_bad_fork": False,
@@ -381,8 +368,8 @@ def pretend_cuda() -> Iterator[Device]:
     }  # fmt: skip
     apply = _within(False, torch.autograd.function.BackwardCFunction.apply)
     replaced = [(torch.cuda, name, lambda *_, answer=answer, **__: answer) for name, answer in answers.items()] + [
-        (torch.cuda, "Event", _Event),
-        (torch.cuda, "synchronize", lambda *_: device.wait("synchronize", "asked for")),
+        (torch.cuda, "Event", lambda **_: mock.Mock(synchronize=synchronize, elapsed_time=lambda _: 0.0)),
+        (torch.cuda, "synchronize", synchronize),
         (torch.cuda, "set_sync_debug_mode", lambda mode: setattr(device, "sync_mode", mode)),
         (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
         (torch.autograd.graph, "_engine_run_backward", run_backward),
@@ -403,3 +390,11 @@ def pretend_cuda() -> Iterator[Device]:
         _devices.append(device)
         stack.enter_context(_Mode())
         yield device
+
+
+if __name__ == "__main__":  # python -m tests.pretend_cuda MODULE ...: a command as on a machine with a GPU
+    sys.argv = sys.argv[1:]
+    from tests import pretend_cuda as imported  # which this one is not, but __main__
+
+    with imported.pretend_cuda():
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

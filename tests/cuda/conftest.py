@@ -36,5 +36,4 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reason = f": {SKIPPED_BECAUSE}" if SKIPPED_BECAUSE else ", although torch can pretend"
-    terminalreporter.section("pretended GPU")
-    terminalreporter.line(f"{num_run} tests ran" if num_run else f"NO TEST RAN{reason}")
+    terminalreporter.section(f"pretended GPU: {num_run} tests ran" if num_run else f"NO TEST RAN{reason}")

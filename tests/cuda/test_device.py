@@ -19,13 +19,12 @@ TRACES = [  # one of each kind: what is tuned, the objectives, both directions, 
     "C_cocoop", "C_tpt_prompt", "D_kd_i2t", "E_tta_amplify_mlp",
 ]  # fmt: skip
 TESTS = Path(__file__).parent.parent
-MARK = "mark.gpu"
 
 
 def marked_gpu():
     """The project's own, whatever they are called."""
     for path in sorted(TESTS.rglob("test_*.py")):
-        if MARK in path.read_text() and path.parent != Path(__file__).parent:
+        if "mark.gpu" in path.read_text() and path.parent != Path(__file__).parent:
             module = importlib.import_module(".".join(path.relative_to(TESTS.parent).with_suffix("").parts))
             for name, function in vars(module).items():
                 if any(mark.name == "gpu" for mark in getattr(function, "pytestmark", [])):
