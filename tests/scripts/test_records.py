@@ -94,7 +94,7 @@ def test_a_key_younger_than_a_run_counts_as_what_the_run_did(tmp_path: Path) -> 
         found = config_differences(recorded, config.model_dump(mode="json"), YoungerConfig)
         assert bool(found) == differs == (identity(config, FINGERPRINT) != hashed)
     newer = YoungerConfig(**now | {"rule": "new"}).model_dump(mode="json")
-    assert config_differences(recorded, newer, YoungerConfig) == ["rule is 'absent' there and 'new' here"]
+    assert config_differences(recorded, newer, YoungerConfig) == ["rule is 'old' there and 'new' here"]
     older = make_config(tmp_path, items=[{"weight": 2.0}]).model_dump(mode="json")
     assert "rule" not in identifying(older | {"rule": "old"}, YoungerConfig)
     assert identifying(older, YoungerConfig)["items"] == [{"weight": 2.0}] and "pair" in older["section"]
