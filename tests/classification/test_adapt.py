@@ -13,10 +13,10 @@ from classification.config import ClassificationConfig
 from classification.methods.distillation import atkd_loss
 from classification.policy import PriorBatchNorm2d
 from classification.prompt_learner import class_prompts
-from clipscore.episodic import INIT_LOSS_SCALE
 from clipscore.models import group
 from clipscore.task import build_state
 from clipscore.text_encoder import encode_prompts, encode_texts
+from clipscore.updates import INIT_LOSS_SCALE
 
 NAMES = ["wok", "great_white_shark", "T-shirt", "fire truck", "Granny_Smith", "sea_urchin"]
 VIEWS = torch.randn(2, 16, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
