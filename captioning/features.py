@@ -30,7 +30,7 @@ from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.config.fields import CaptionFiles
 from clipscore.config.load import roots
 from clipscore.data.caption_sets import CaptionedImages, find_captions
-from clipscore.data.checks import GO_ON, list_some
+from clipscore.data.checks import list_some
 from clipscore.data.images import Pictures, UnreadableImage
 from clipscore.models.devices import autocast_dtype, choose_device
 from clipscore.models.load import load_clip
@@ -126,7 +126,7 @@ def _encode_images(
     left_out: list[int] = []
     for numbers, (images, faults) in zip(batches, loader, strict=True):
         if faults and not partial:
-            raise UnreadableImage(next(iter(faults.values())) + GO_ON)
+            raise UnreadableImage(f"{next(iter(faults.values()))}; or partial=true to go on with what is there")
         for place, fault in faults.items():
             log.warning("left out: %s", fault)
             left_out.append(numbers[place])
