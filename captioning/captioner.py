@@ -193,8 +193,9 @@ def join_projections(lm: nn.Module) -> None:
     """Let the attention layers of an OPT make queries, keys and values by one product: a third of the launches."""
     for module in lm.modules():
         if isinstance(module, OPTAttention):
-            parts = (module.q_proj, module.k_proj, module.v_proj)
-            module.q_proj = module.k_proj = module.v_proj = _Joined(parts)
+            joined = _Joined((module.q_proj, module.k_proj, module.v_proj))
+            for name in ("q_proj", "k_proj", "v_proj"):
+                setattr(module, name, joined)
 
 
 class _Joined(nn.Module):

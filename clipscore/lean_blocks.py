@@ -50,7 +50,8 @@ class LeanBlock(ResidualAttentionBlock):
         """[B, Q, W], [B, L, W] -> [B, Q, W]; without `k_x` the positions attend to themselves"""
         if k_x is not None:
             return self.attend(self.project(q_x, 0, 1), self.project(k_x, 1, 3), attn_mask)
-        return self._mix(*self.project(q_x).chunk(3, dim=-1), attn_mask, self.is_causal)
+        queries, keys, values = self.project(q_x).chunk(3, dim=-1)
+        return self._mix(queries, keys, values, attn_mask, self.is_causal)
 
     def project(self, normed: Tensor, first: int = 0, last: int = 3) -> Tensor:
         """Queries, keys, values side by side, or those of the three from `first` to `last`. [B, L, W] -> [B, L, 3 W]"""
@@ -62,7 +63,8 @@ class LeanBlock(ResidualAttentionBlock):
 
     def attend(self, queries: Tensor, keys_values: Tensor, mask: Tensor | None, is_causal: bool = False) -> Tensor:
         """What queries read from keys and values. [B, Q, W], [B, L, 2 W], mask [Q, L] or [B, 1, Q, L] -> [B, Q, W]"""
-        return self._mix(queries, *keys_values.chunk(2, dim=-1), mask, is_causal)
+        keys, values = keys_values.chunk(2, dim=-1)
+        return self._mix(queries, keys, values, mask, is_causal)
 
     def _mix(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
         heads = (self.attn.num_heads, self.attn.head_dim)
@@ -137,8 +139,8 @@ def cast_tuned(module: nn.Module, dtype: torch.dtype) -> Copies:
     for owner, name, weight in _products(module):
         assert weight.dtype != dtype or not weight.requires_grad, f"{name} is a copy already"
         if weight.requires_grad and weight.dtype == torch.float32:
-            copies.append((weight, nn.Parameter(weight.to(dtype))))
-            owner._parameters[name] = copies[-1][1]
+            copy = owner._parameters[name] = nn.Parameter(weight.to(dtype))
+            copies.append((weight, copy))
     return copies
 
 

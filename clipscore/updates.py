@@ -82,13 +82,15 @@ class Updates:
     @torch.no_grad()
     def _gather_gradients(self) -> None:
         """Gradients of the copies become those of their weights; autocast casts them one by one to the same numbers."""
-        pairs = [(weight, copy) for weight, copy in self.copies if copy.grad is not None]
-        for weight, _ in pairs:
-            weight.grad = torch.empty_like(weight)
-        if pairs:
-            torch._foreach_copy_([weight.grad for weight, _ in pairs], [copy.grad for _, copy in pairs])
-        for _, copy in pairs:
-            copy.grad = None
+        halves: list[Tensor] = []
+        wholes: list[Tensor] = []
+        for weight, copy in self.copies:
+            if copy.grad is not None:
+                halves.append(copy.grad)
+                wholes.append(torch.empty_like(weight))
+                weight.grad, copy.grad = wholes[-1], None
+        if halves:
+            torch._foreach_copy_(wholes, halves)
 
     def _is_lost(self, scale: float) -> bool:
         return scale != INIT_LOSS_SCALE / 2**self.num_repeated

@@ -97,6 +97,6 @@ def _replace(found: Any, copies: Mapping[int, Tensor]) -> Any:
         return copies.get(id(found), found)
     if isinstance(found, list | tuple):
         return type(found)(_replace(item, copies) for item in found)
-    if dataclasses.is_dataclass(found):
+    if dataclasses.is_dataclass(found) and not isinstance(found, type):
         return dataclasses.replace(found, **{name: _replace(item, copies) for name, item in vars(found).items()})
     return found
