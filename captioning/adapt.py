@@ -130,6 +130,7 @@ def adapt(
             on_step(step)
             check_finite([step.loss for step in steps])
         after, hypotheses = describe(captioner, features, objective.config)
+        steps = state.read(steps)
     return Episode(before, after, hypotheses, steps)
 
 

@@ -20,6 +20,7 @@ from captioning.config import CaptioningConfig
 from clipscore import task
 from clipscore.clip_model import ClipModel
 from clipscore.episodic import EpisodicState
+from clipscore.lean_blocks import Copies
 from clipscore.reward import resize_images
 from clipscore.task import build_reward
 
@@ -157,6 +158,7 @@ class Tuned:
     """What is tuned, and put back for each image: the mapper."""
 
     tuned: Mapping[str, Tensor]
+    copies: Copies
     written: Sequence[str] = ()
 
     @property
@@ -166,7 +168,8 @@ class Tuned:
 
 def build_state(config: CaptioningConfig, captioner: Captioner, scale_loss: bool = False) -> EpisodicState:
     """AdamW over the mapper, and the state that is restored for each image."""
-    return task.build_state(config, Tuned(dict(captioner.mapper.named_parameters())), scale_loss)
+    parameters = dict(captioner.mapper.named_parameters())
+    return task.build_state(config, Tuned(parameters, captioner.cast_tuned()), scale_loss)
 
 
 @torch.no_grad()

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from captioning.config import DecodingConfig
+from clipscore.models.devices import to_host
 
 LOOK_INTERVAL = {"cuda": 4}  # tokens between two looks at whether a beam search has ended: the host waits for each
+FIRST_LOOK = {"cuda": 12}  # a caption is seldom shorter
 
 
 @dataclass(frozen=True)
@@ -72,21 +74,23 @@ def beam_search(writer: Writer, prefix: Tensor, num_beams: int, options: Decodin
     active, found = searches, []  # found: the best continuations of each token, not yet looked at
     written = torch.full((len(prefix), 1), writer.bos, device=prefix.device)  # of each row, the start token first
     rows, sums = written[:, 0], text.logits.new_zeros(len(prefix), 1)  # log-probability of each beam. [images, beams]
-    interval = LOOK_INTERVAL.get(prefix.device.type, 1)
+    interval, first = (looks.get(prefix.device.type, 1) for looks in (LOOK_INTERVAL, FIRST_LOOK))
     for number in range(options.max_new_tokens):
         if number:
             text.advance(rows, written[:, -1])
         scores = penalize(text.logits.log_softmax(dim=1), written, writer, options)  # [R, V]
         scores = (scores + sums.view(-1, 1)).view(len(active), -1)  # [R, V] -> [images, beams * V]
         totals, choices = scores.topk(2 * num_beams, dim=1)
-        found.append(torch.stack([totals.double(), choices.double()], dim=1))  # [images, 2, 2 K]
+        found.append((totals, choices))  # [images, 2 K], twice
         # The host takes the same K from `found`, whenever it looks: the best that do not stop.
         open_ones = (choices % vocabulary == writer.stop).int().argsort(dim=1, stable=True)[:, :num_beams]
-        first_rows = torch.arange(0, len(written), sums.shape[1], device=prefix.device)
+        first_rows = torch.arange(0, len(written), sums.shape[1], device=prefix.device) if len(active) > 1 else None
         sums, choices = totals.gather(1, open_ones), choices.gather(1, open_ones)  # [images, K]
-        rows, tokens = choices // vocabulary + first_rows[:, None], choices % vocabulary
-        if (number + 1) % interval == 0 or number + 1 == options.max_new_tokens:
-            _replay(active, torch.stack(found), vocabulary)
+        rows, tokens = choices // vocabulary, choices % vocabulary
+        rows = rows if first_rows is None else rows + first_rows[:, None]
+        num = number + 1
+        if (num >= first and num % interval == 0) or num == options.max_new_tokens:
+            _replay(active, to_host(found), vocabulary)
             stays = [place for place, search in enumerate(active) if not search.done]
             if not stays:
                 break
@@ -98,11 +102,10 @@ def beam_search(writer: Writer, prefix: Tensor, num_beams: int, options: Decodin
     return [search.result() for search in searches]
 
 
-def _replay(searches: Sequence[_Search], found: Tensor, vocabulary: int) -> None:
-    """Let each image's search take the best continuations of some tokens. [N, images, 2, 2 K]"""
-    found = found.cpu()
-    for all_totals, all_choices in zip(found[:, :, 0].tolist(), found[:, :, 1].long().tolist(), strict=True):
-        for search, totals, choices in zip(searches, all_totals, all_choices, strict=True):
+def _replay(searches: Sequence[_Search], found: Sequence[tuple[Tensor, Tensor]], vocabulary: int) -> None:
+    """Let each image's search take the best continuations of some tokens. N x ([images, 2 K], [images, 2 K])"""
+    for all_totals, all_choices in found:
+        for search, totals, choices in zip(searches, all_totals.tolist(), all_choices.tolist(), strict=True):
             if not search.done:
                 search.extend(totals, choices, vocabulary)
 

@@ -79,7 +79,7 @@ def result(episode: Episode) -> dict[str, Any]:
     for step in episode.steps:
         pairs = zip(step.captions, step.rewards.tolist(), strict=True)
         candidates = [{"caption": text, "reward": rounded(reward)} for text, reward in pairs]
-        steps.append({"loss": rounded(step.loss.detach()), "candidates": candidates})
+        steps.append({"loss": rounded(step.loss), "candidates": candidates})
     return {"caption_before": episode.before, "steps": steps, "caption": episode.after}
 
 

@@ -156,5 +156,5 @@ def record(image: CaptionedImage, episode: Episode, with_before: bool) -> dict[s
         "references": list(image.captions),
         "captions": [step.captions for step in episode.steps],
         "rewards": rounded([step.rewards for step in episode.steps]),
-        "loss": rounded([step.loss.detach() for step in episode.steps]),
+        "loss": rounded([step.loss for step in episode.steps]),
     }

@@ -74,10 +74,11 @@ def adapt(
             state.forget_gradients()
             logits = view_logits = view_logits.detach()  # fp16 keeps their graphs
         policy.set_mode("adapted")
-        after = predict(policy, inputs[:1], at_start=not steps)
-        check_finite([step.loss for step in steps], after)
-    view_logits = view_logits.detach()
-    return Episode(view_logits[0] if before is None else before, after, view_logits, selected, steps)
+        after, view_logits = predict(policy, inputs[:1], at_start=not steps), view_logits.detach()
+        before = view_logits[0] if before is None else before
+        episode = state.read(Episode(before, after, view_logits, selected, steps))
+        check_finite([step.loss for step in episode.steps], episode.after)
+    return episode
 
 
 def first_logits(policy: Policy, inputs: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from classification.prompt_learner import ConditionalContext, PromptLearner
 from clipscore.clip_model import ClipModel
+from clipscore.lean_blocks import Copies
 from clipscore.reward import resize_images
 from clipscore.task import Tunable
 from clipscore.text_encoder import encode_prompts
@@ -48,6 +49,7 @@ class PromptPolicy:
 
     couples_views = False
     written: Sequence[str] = ()
+    copies: Copies = []
 
     def __init__(self, clip: ClipModel, learner: PromptLearner, max_used: int | None = None) -> None:
         self.clip, self.learner = clip, learner
@@ -150,6 +152,7 @@ class EncoderPolicy:
         for parameter in self.tuned.values():
             parameter.requires_grad_(True)
         clip.cast_frozen()
+        self.copies = clip.cast_tuned()
         buffers: dict[str, Tensor] = {
             n: t for n, t in clip.visual.state_dict(keep_vars=True).items() if n not in parameters
         }
@@ -179,6 +182,7 @@ class EnsemblePolicy:
 
     couples_views = False
     written: Sequence[str] = ()
+    copies: Copies = []
 
     def __init__(self, members: Sequence[Policy]) -> None:
         self.members, self.clip = members, members[0].clip

@@ -119,7 +119,7 @@ def result(episode: Episode, names: Sequence[str]) -> dict[str, Any]:
     selected = episode.selected.tolist()
     steps: list[dict[str, Any]] = []
     for step in episode.steps:
-        shown: dict[str, Any] = {"loss": rounded(step.loss.detach())}
+        shown: dict[str, Any] = {"loss": rounded(step.loss)}
         if isinstance(step, RlcfStep):
             shown["views"] = []
             for view, labels, rewards in zip(selected, step.candidates.tolist(), step.rewards.tolist(), strict=True):

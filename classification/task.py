@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -18,11 +19,12 @@ from classification.config import ClassificationConfig, ViewsConfig
 from classification.data.find import LabelledImage, LabelledImages, find_dataset
 from classification.policy import EnsemblePolicy, Policy, PromptPolicy
 from classification.prompt_learner import load_prompt_start
-from classification.views import make_views
+from classification.views import draw_views
 from clipscore import task
 from clipscore.data import samples
-from clipscore.data.images import UnreadableImage, open_image, read_in_background
+from clipscore.data.images import UnreadableImage, normalize, open_image, read_in_background
 from clipscore.data.samples import sample_seed
+from clipscore.models.devices import to_host
 from clipscore.models.group import check_models
 from clipscore.objectives import RlcfStep
 from clipscore.task import build_state, rounded
@@ -34,10 +36,15 @@ PromptStart = tuple[Tensor, dict[str, Tensor]]  # CoOp's context, and CoCoOp's m
 
 @dataclass(frozen=True)
 class Sample(samples.Sample):
-    """One test image as its views [N, 3, H, W], with its label."""
+    """One test image as its views, [N, 3, H, W] or uint8 [N, H, W, 3], with its label."""
 
     label: int = -1
     seconds_views: float = 0.0  # spent in drawing them, in the background
+
+    def on(self, device: torch.device) -> Tensor:
+        """The views, normalised there if they are not yet: readers send a quarter of the bytes. [N, 3, H, W]"""
+        views = super().on(device)
+        return views if views.is_floating_point() else normalize(views)
 
 
 class ClassificationTask(task.Task):
@@ -96,7 +103,7 @@ class ClassificationTask(task.Task):
         views, config = sample.on(self.device), self.config
         row: dict[str, Any] = {"id": sample.id, "label": sample.label}
         if self.objective is None:
-            logits = source_logits(self.policy, self.state, views)
+            logits = to_host(source_logits(self.policy, self.state, views))
             return row | answers(logits, logits, sample.label)
         episode = adapt(
             self.policy, self.state, self.objective, views, config.views.num_selected, config.steps,
@@ -137,7 +144,7 @@ class _Views(Dataset[Sample]):
         except UnreadableImage as error:
             return Sample(image.id, None, str(error), image.label)
         seed = sample_seed(self.seed, self.dataset, image.id)
-        views = make_views(
+        views = draw_views(
             picture, options.num_views, self.size, seed, options.recipe or "crop", options.area, options.backend
         )  # fmt: skip
         return Sample(image.id, views, None, image.label, time.perf_counter() - started)
@@ -150,7 +157,7 @@ def record(episode: Episode, label: int) -> dict[str, Any]:
         "selected": episode.selected.tolist(),
         "entropy": rounded(entropies(episode.view_logits[episode.selected])),
         "step_top1": [int(step.logits.softmax(1).mean(0).argmax()) for step in episode.steps],
-        "loss": rounded([step.loss.detach() for step in episode.steps]),
+        "loss": rounded([step.loss for step in episode.steps]),
     }
     scored = [step for step in episode.steps if isinstance(step, RlcfStep)]
     if scored:

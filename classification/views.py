@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import (
 )
 
 from classification.augmix import augmix
-from clipscore.data.images import model_input, normalize, to_pixels
+from clipscore.data.images import centre_view, normalize, to_pixels
 
 Recipe = Literal["crop", "augmix", "byol"]
 Backend = Literal["pil", "tensor"]
@@ -61,15 +61,26 @@ def make_views(
 
     Source: paper Sec. 4.1; official TPT/data/datautils.py; hard_aug there is "byol".
     """
+    views = draw_views(image, num_views, size, seed, recipe, crop_scale, backend)
+    return views if views.is_floating_point() else normalize(views)
+
+
+def draw_views(
+    image: Image.Image,
+    num_views: int,
+    size: int,
+    seed: int,
+    recipe: Recipe = "crop",
+    crop_scale: tuple[float, float] | None = None,
+    backend: Backend = "pil",
+) -> Tensor:
+    """`make_views` before `normalize`: uint8 [N, size, size, 3]. AugMix's, no whole numbers, are normalised."""
     crop_scale = _checked(image, num_views, size, recipe, crop_scale, backend)
     draw = _random_view(recipe, size, crop_scale)
     source = image if backend == "pil" else to_pixels(image).permute(2, 0, 1)  # [3, H, W]
-    views = torch.empty(num_views, 3, size, size)
-    views[0] = model_input(image, size)
     with _seeded(seed):
-        for index in range(1, num_views):
-            views[index] = normalize(draw(source))
-    return views
+        views = [to_pixels(centre_view(image, size)), *(draw(source) for _ in range(1, num_views))]
+    return torch.stack([normalize(view) for view in views] if recipe == "augmix" else views)
 
 
 def _checked(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._functorch import config as functorch
 from torch.nn import functional as F
 
-from clipscore.lean_blocks import cast_frozen, has_clip_text_tower, make_lean
+from clipscore.lean_blocks import Copies, cast_frozen, cast_tuned, has_clip_text_tower, make_lean
 from clipscore.shared_prefix import SharedPrefix, can_share
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -119,6 +119,10 @@ class ClipModel(nn.Module):
         if self.autocast_dtype is not None:
             whole = self.backend if self.has_clip_text_tower else self.visual
             cast_frozen(whole, self.autocast_dtype, () if images else self.visual.modules())
+
+    def cast_tuned(self) -> Copies:
+        """See `lean_blocks.cast_tuned`; nothing happens without autocast."""
+        return [] if self.autocast_dtype is None else cast_tuned(self.backend, self.autocast_dtype)
 
     def compile_visual(self) -> ClipModel:
         """Put the image tower through torch.compile, for each batch size by itself; other last digits."""

@@ -5,16 +5,17 @@ Source: paper Sec. 3 (momentum buffer: Sec. 4, RLCF-S-M); official TPT/clip/cust
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.amp import GradScaler
 
 from clipscore.config.fields import MomentumConfig
+from clipscore.lean_blocks import Copies
+from clipscore.models.devices import to_host
+from clipscore.updates import Updates
 
-INIT_LOSS_SCALE = 1000.0  # the official code's; used under fp16 autocast only
-MAX_REPEATED_STEPS = 20  # a gradient that is not finite at 1000 / 2^20 is so at any scale
+T = TypeVar("T")
 
 
 class EpisodicState:
@@ -27,7 +28,7 @@ class EpisodicState:
         tensors: tuned parameters, and buffers that change with them, by name. Restored in place.
         optimizer: over the tuned parameters; None when nothing is tuned.
         momentum: None for purely episodic adaptation.
-        scale_loss: scale the loss against fp16 underflow; the scale restarts with each episode.
+        scale_loss, copies: under fp16 autocast, see `Updates`.
         written: names of tuned tensors into which the policy writes the sample's own values before the first step.
     """
 
@@ -38,58 +39,54 @@ class EpisodicState:
         momentum: MomentumConfig | None = None,
         scale_loss: bool = False,
         written: Iterable[str] = (),
+        copies: Copies | None = None,
     ) -> None:
-        self.tensors, self.optimizer, self.momentum = dict(tensors), optimizer, momentum
+        self.tensors, self.momentum = dict(tensors), momentum
         self.source = self.start = _copies(self.tensors)
         self.average = _as_floats(self.source) if momentum else {}
         self.num_samples = 0  # since the last refresh of the start weights
         self.moved = torch.zeros(())  # how far the last episode moved the tuned parameters, L2 norm
         self._written = list(written)
         self._before_steps: dict[str, Tensor] | None = None  # of these, once there was a step
-        device = next((tensor.device.type for tensor in self.tensors.values()), "cpu")
-        self.scaler = GradScaler(device, init_scale=INIT_LOSS_SCALE, enabled=scale_loss)
-        self._scaler_start = self.scaler.state_dict()
-        self.repeated_steps = 0  # of the last episode
+        device = next((tensor.device for tensor in self.tensors.values()), torch.device("cpu"))
+        self.updates = Updates(optimizer, scale_loss, device, copies or [])
 
     @contextmanager
     def episode(self) -> Iterator[None]:
         """Restore weights, optimizer and loss scale on entry; feed the running average on a clean exit only."""
         self.restore(self.start)
-        self._restart_optimizer()
-        self._before_steps, self.repeated_steps = None, 0
+        self.updates.restart()
+        self._before_steps, self._is_read = None, False
         yield
-        self.moved = self._distance()
+        if not self._is_read:
+            self.read(None)
         if self.momentum is not None:
             self._follow(self.momentum)
+
+    def read(self, found: T) -> T:
+        """What an episode found, on the host, in one copy with all that the state asks the device.
+
+        FloatingPointError: a step was left out because it overflowed.
+        """
+        found, self.moved, scale = to_host((found, self._distance(), self.updates.scale()))
+        self._is_read = True
+        self.updates.check(scale.item())
+        return found
 
     def restore_source(self) -> None:
         """Put back the weights of before any adaptation, whatever the momentum buffer made of the start weights."""
         self.restore(self.source)
 
     def step(self, loss: Tensor) -> Tensor:
-        """One update of the tuned parameters that lowers the loss; returns it without its graph, which fp16 keeps.
-
-        A gradient that overflows is taken again at half the loss scale. FloatingPointError: it is finite at no scale.
-        """
-        assert self.optimizer is not None
+        """One update of the tuned parameters that lowers the loss; returns it without its graph."""
         if self._before_steps is None:
             self._before_steps = _copies({name: self.tensors[name] for name in self._written})
-        while True:
-            self.forget_gradients()
-            self.scaler.scale(loss).backward(retain_graph=self.scaler.is_enabled())
-            self.scaler.step(self.optimizer)  # does nothing where a gradient is not finite ...
-            self.scaler.update()  # ... and this halves the scale then
-            if not self.scaler.is_enabled() or self.scaler.get_scale() == INIT_LOSS_SCALE / 2**self.repeated_steps:
-                break
-            self.repeated_steps += 1
-            if self.repeated_steps > MAX_REPEATED_STEPS:
-                raise FloatingPointError(f"the gradient is not finite (loss {loss.item()}); lower lr or use fp32")
+        self.updates.step(loss)
         return loss.detach()
 
     def forget_gradients(self) -> None:
         """Give the gradients' memory to the next forward pass."""
-        assert self.optimizer is not None
-        self.optimizer.zero_grad(set_to_none=True)
+        self.updates.forget_gradients()
 
     def state_dict(self) -> dict[str, Any]:
         """What the next sample depends on: nothing without momentum."""
@@ -113,15 +110,7 @@ class EpisodicState:
         """Put these weights into the tuned tensors, in place."""
         if self.tensors:
             torch._foreach_copy_(list(self.tensors.values()), [weights[name] for name in self.tensors])
-
-    @torch.no_grad()
-    def _restart_optimizer(self) -> None:
-        """AdamW as it was made: moments and step counters are zero, in the memory that they have."""
-        if self.optimizer is not None:
-            moments = [tensor for state in self.optimizer.state.values() for tensor in state.values()]
-            if moments:
-                torch._foreach_zero_(moments)
-        self.scaler.load_state_dict(self._scaler_start)
+            self.updates.refresh()
 
     @torch.no_grad()
     def _distance(self) -> Tensor:

@@ -1,6 +1,6 @@
 """Blocks of open_clip's towers, rewritten to do less for the same numbers. Parameters and their names stay."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -8,21 +8,31 @@ from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTrans
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Copies = list[tuple[Tensor, Tensor]]  # tuned weights, and what a model computes with in their place
 QUICK_GELU_SLOPE = 1.702
 FLAT = 40.0  # sigmoid of this is 1 in every precision
 PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 PROJECTIONS = ("proj", "text_projection")  # open_clip's are parameters of the towers themselves
 
 
+class _QuickGelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        # The derivative of softplus is the sigmoid, and the backward of softplus takes the factor and the slope.
+        return torch.ops.aten.softplus_backward(x, x, QUICK_GELU_SLOPE, FLAT)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return torch.ops.aten.silu_backward(grad, QUICK_GELU_SLOPE * ctx.saved_tensors[0])  # x s(a x) = silu(a x) / a
+
+
 class LeanQuickGelu(nn.Module):
-    """x * sigmoid(1.702 x) in one pass over memory; in three, and half as much kept, where a gradient is wanted."""
+    """x * sigmoid(1.702 x) in one pass over memory, two in the backward pass; only x is kept."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[...] -> [...]"""
-        if torch.is_grad_enabled() and x.requires_grad:
-            return F.silu(QUICK_GELU_SLOPE * x) / QUICK_GELU_SLOPE
-        # The derivative of softplus is the sigmoid, and the backward of softplus takes the factor and the slope.
-        return torch.ops.aten.softplus_backward(x, x, QUICK_GELU_SLOPE, FLAT)
+        return _QuickGelu.apply(x)
 
 
 class LeanBlock(ResidualAttentionBlock):
@@ -40,9 +50,8 @@ class LeanBlock(ResidualAttentionBlock):
         """[B, Q, W], [B, L, W] -> [B, Q, W]; without `k_x` the positions attend to themselves"""
         if k_x is not None:
             return self.attend(self.project(q_x, 0, 1), self.project(k_x, 1, 3), attn_mask)
-        width = q_x.shape[-1]
-        queries, keys_values = self.project(q_x).split([width, 2 * width], dim=-1)
-        return self.attend(queries, keys_values, attn_mask, self.is_causal)
+        queries, keys, values = self.project(q_x).chunk(3, dim=-1)
+        return self._mix(queries, keys, values, attn_mask, self.is_causal)
 
     def project(self, normed: Tensor, first: int = 0, last: int = 3) -> Tensor:
         """Queries, keys, values side by side, or those of the three from `first` to `last`. [B, L, W] -> [B, L, 3 W]"""
@@ -54,11 +63,13 @@ class LeanBlock(ResidualAttentionBlock):
 
     def attend(self, queries: Tensor, keys_values: Tensor, mask: Tensor | None, is_causal: bool = False) -> Tensor:
         """What queries read from keys and values. [B, Q, W], [B, L, 2 W], mask [Q, L] or [B, 1, Q, L] -> [B, Q, W]"""
+        keys, values = keys_values.chunk(2, dim=-1)
+        return self._mix(queries, keys, values, mask, is_causal)
+
+    def _mix(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
         heads = (self.attn.num_heads, self.attn.head_dim)
-        q, k, v = (
-            x.unflatten(-1, heads).transpose(1, 2)  # [B, L, W] -> [B, heads, L, W / heads]
-            for x in (queries, *keys_values.chunk(2, dim=-1))
-        )
+        # [B, L, W] -> [B, heads, L, W / heads]
+        q, k, v = (x.unflatten(-1, heads).transpose(1, 2) for x in (queries, keys, values))
         mask = None if mask is None or is_causal else mask.to(q.dtype)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
         return self.attn.out_proj(mixed.transpose(1, 2).flatten(2))
@@ -112,6 +123,29 @@ def cast_frozen(module: nn.Module, dtype: torch.dtype, spared: Iterable[nn.Modul
 
     What autocast leaves in fp32 stays: norms, embeddings, scales. So does whatever requires a gradient, and `spared`.
     """
+    for owner, name, weight in _products(module, spared):
+        if not weight.requires_grad and weight.dtype == torch.float32:
+            owner._parameters[name] = nn.Parameter(weight.to(dtype), requires_grad=False)
+
+
+@torch.no_grad()
+def cast_tuned(module: nn.Module, dtype: torch.dtype) -> Copies:
+    """Let the module compute with copies, in the autocast type, of the fp32 weights that require a gradient.
+
+    The same numbers as under autocast, which copies each weight at each use, and its gradient back. `Updates` keeps the
+    copies up.
+    """
+    copies: Copies = []
+    for owner, name, weight in _products(module):
+        assert weight.dtype != dtype or not weight.requires_grad, f"{name} is a copy already"
+        if weight.requires_grad and weight.dtype == torch.float32:
+            copy = owner._parameters[name] = nn.Parameter(weight.to(dtype))
+            copies.append((weight, copy))
+    return copies
+
+
+def _products(module: nn.Module, spared: Iterable[nn.Module] = ()) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    """Weights that autocast would cast: their module, their name in it, and themselves."""
     for owner in set(module.modules()).difference(spared):
         names: tuple[str, ...] = PROJECTIONS
         if isinstance(owner, PRODUCTS):
@@ -120,8 +154,8 @@ def cast_frozen(module: nn.Module, dtype: torch.dtype, spared: Iterable[nn.Modul
             names = ("in_proj_weight", "in_proj_bias")
         for name in names:
             weight = owner._parameters.get(name)
-            if weight is not None and not weight.requires_grad and weight.dtype == torch.float32:
-                owner._parameters[name] = nn.Parameter(weight.to(dtype), requires_grad=False)
+            if weight is not None:
+                yield owner, name, weight
 
 
 def _text(backend: nn.Module) -> Any:

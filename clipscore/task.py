@@ -10,6 +10,7 @@ from torch import Tensor
 from clipscore.clip_model import ClipModel
 from clipscore.config.adapting import AdaptingConfig
 from clipscore.episodic import EpisodicState
+from clipscore.lean_blocks import Copies
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.models.group import load_models
 from clipscore.reward import ClipReward, ensemble_weights
@@ -32,6 +33,9 @@ class Tunable(Protocol):
     def state(self) -> Mapping[str, Tensor]: ...  # these, and all else that is put back for each sample
 
     @property
+    def copies(self) -> Copies: ...  # of the tuned, in the autocast type
+
+    @property
     def written(self) -> Sequence[str]: ...  # those of the tuned into which `prepare` writes
 
 
@@ -42,7 +46,7 @@ def build_state(config: AdaptingConfig, policy: Tunable, scale_loss: bool = Fals
         optimizer = torch.optim.AdamW(
             policy.tuned.values(), lr=config.lr, weight_decay=config.weight_decay, eps=config.eps, fused=True
         )
-    return EpisodicState(policy.state, optimizer, config.momentum, scale_loss, policy.written)
+    return EpisodicState(policy.state, optimizer, config.momentum, scale_loss, policy.written, policy.copies)
 
 
 def rounded(value: Any) -> Any:
@@ -80,17 +84,29 @@ class Task:
         started = time.perf_counter()
         self.times.start()
         try:
-            row = self.episode(sample)
+            row = self._episode(sample)
         except FloatingPointError as error:
             raise FloatingPointError(f"{self.SAMPLE} {sample.id}: {error}") from error
         if self.adapts:
             row["moved"] = rounded(self.state.moved)
             if self.models.scale_loss:
-                row["repeated_steps"] = self.state.repeated_steps
+                row["repeated_steps"] = self.state.updates.num_repeated
         stages = self.stages(sample)
         if stages:
             row["seconds_stages"] = {stage: round(seconds, self.STAGE_DIGITS) for stage, seconds in stages.items()}
         return {**row, "seconds": round(time.perf_counter() - started, 4)}
+
+    def _episode(self, sample: Any) -> dict[str, Any]:
+        """Look for overflows at the end, in one wait; where there was one, or other trouble, again, at each step."""
+        if self.adapts and self.models.scale_loss and not self.state.updates.num_repeated:
+            self.state.updates.looks = False
+            try:
+                return self.episode(sample)
+            except FloatingPointError:
+                pass
+            finally:
+                self.state.updates.looks = True
+        return self.episode(sample)
 
     def episode(self, sample: Any) -> dict[str, Any]:
         """The record of one sample without times."""

@@ -7,6 +7,7 @@ all others: the forward pass keeps no graph, and the backward pass encodes again
 gradient is not zero. Memory does not grow with the number of classes.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,12 +34,15 @@ def length_chunks(eot: Tensor, positions: int | None = None) -> list[Tensor]:
     Returns:
         int64 row numbers, shortest texts first; all of them as they are where one chunk holds them.
     """
-    positions = positions or CHUNK_POSITIONS
-    if len(eot) and len(eot) * (int(eot.max()) + 1) <= positions:
-        return [torch.arange(len(eot))]
+    return _length_chunks(tuple(eot.tolist()), positions or CHUNK_POSITIONS)
+
+
+@functools.lru_cache(maxsize=4)  # the classes of a run are the same for every image
+def _length_chunks(ends: tuple[int, ...], positions: int) -> list[Tensor]:
+    if ends and len(ends) * (max(ends) + 1) <= positions:
+        return [torch.arange(len(ends))]
     chunks: list[list[int]] = []
-    order = eot.argsort(stable=True)
-    for row, end in zip(order.tolist(), eot[order].tolist(), strict=True):
+    for row, end in sorted(enumerate(ends), key=lambda pair: pair[1]):
         if not chunks or (len(chunks[-1]) + 1) * (end + 1) > positions:
             chunks.append([])
         chunks[-1].append(row)

@@ -36,7 +36,7 @@ def adapt(
         on_step: called after each update, when gradients and new weights are in place.
 
     Returns:
-        Logits of the gallery after adaptation [G], and the updates.
+        Logits of the gallery after adaptation [G], and the updates; on the CPU.
 
     Raises:
         FloatingPointError: a loss, or the answer, is not finite.
@@ -55,5 +55,6 @@ def adapt(
         policy.set_adapting(False)
         with torch.no_grad():
             answer = logits(policy, inputs, gallery)[0]  # [1, G] -> [G]
+        answer, steps = state.read((answer, steps))
         check_finite([step.loss for step in steps], answer)
     return answer, steps

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clipscore.clip_model import ClipModel, end_of_text
+from clipscore.lean_blocks import Copies
 from clipscore.task import Tunable
 
 
@@ -19,7 +20,7 @@ class Policy(Tunable, Protocol):
     clip: ClipModel
 
     def prepare(self, query: Tensor) -> Tensor:
-        """What can be computed once per query. [1, ...] -> [1, ...]"""
+        """What can be computed once per query; on the policy's device. [1, ...] -> [1, ...]"""
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Unit-length feature of the prepared query. [1, ...] -> [1, D]"""
@@ -45,11 +46,11 @@ class ImageTowerPolicy:
         self._norms = [module for module in clip.visual.modules() if isinstance(module, nn.BatchNorm2d)]
         buffers = {f"visual.{n}": t for n, t in clip.visual.state_dict(keep_vars=True).items()} if self._norms else {}
         self.state: dict[str, Tensor] = {**buffers, **self.tuned}
-        _unfreeze(clip, self.tuned)
+        self.copies = _unfreeze(clip, self.tuned)
 
     def prepare(self, query: Tensor) -> Tensor:
         """[1, 3, H, W], unchanged"""
-        return query
+        return query.to(self.clip.device, non_blocking=True)
 
     def encode(self, inputs: Tensor) -> Tensor:
         """[1, 3, H, W] -> [1, D]"""
@@ -87,20 +88,19 @@ class TextTowerPolicy:
             self.written = [name]
         self.tuned: dict[str, Tensor] = parameters
         self.state = self.tuned
-        _unfreeze(clip, self.tuned)
+        self.copies = _unfreeze(clip, self.tuned)
 
     @torch.no_grad()
     def prepare(self, query: Tensor) -> Tensor:
         """Token ids up to the end token; as numbers of the caption's own rows, unless the whole table is tuned.
 
-        [1, L] -> [1, T]
+        [1, L] -> [1, T]; ids on the CPU are not waited for.
         """
-        ids = query[:, : int(end_of_text(query)) + 1]
-        if self._rows is None:
-            return ids
-        used, ids = ids.unique(return_inverse=True)  # sorted, so the end token stays the highest
-        self._rows[: len(used)] = self._table[used]
-        return ids
+        ids, device = query[:, : int(end_of_text(query)) + 1], self.clip.device
+        if self._rows is not None:
+            used, ids = ids.unique(return_inverse=True)  # sorted, so the end token stays the highest
+            self._rows[: len(used)] = self._table[used.to(device, non_blocking=True)]
+        return ids.to(device, non_blocking=True)
 
     def encode(self, inputs: Tensor) -> Tensor:
         """[1, T] -> [1, D]"""
@@ -116,7 +116,8 @@ def logits(policy: Policy, inputs: Tensor, gallery: Tensor) -> Tensor:
     return policy.clip.logit_scale * policy.encode(inputs) @ gallery.T
 
 
-def _unfreeze(clip: ClipModel, parameters: dict[str, Tensor]) -> None:
+def _unfreeze(clip: ClipModel, parameters: dict[str, Tensor]) -> Copies:
     for parameter in parameters.values():
         parameter.requires_grad_(True)
     clip.cast_frozen()
+    return clip.cast_tuned()

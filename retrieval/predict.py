@@ -15,6 +15,7 @@ from clipscore.data.caption_sets import CaptionedImage
 from clipscore.data.checks import IMAGE_SUFFIXES
 from clipscore.data.images import model_input, open_image
 from clipscore.data.user_files import open_picture, read_lines
+from clipscore.models.devices import to_host
 from clipscore.models.group import load_models
 from clipscore.objectives import RlcfStep, Step
 from clipscore.task import build_state, rounded
@@ -129,7 +130,7 @@ def search(config: RetrievalConfig, question: Question) -> tuple[Tensor, Tensor,
     Returns: cosines of the gallery before and after adaptation, each [G], and the updates.
     """
     models = load_models(config)
-    clip, rewards, device = models.policy, models.rewards, models.device
+    clip, rewards = models.policy, models.rewards
     check_tower(clip, config.direction)
     cache = FeatureCache(None)
     pictures = image_features([clip, *rewards], question.images, clip.image_size, cache, config.num_workers)
@@ -138,21 +139,21 @@ def search(config: RetrievalConfig, question: Question) -> tuple[Tensor, Tensor,
     if question.by_image:
         query = model_input(open_image(question.images[0].path), clip.image_size).unsqueeze(0)  # [1, 3, H, W]
     else:
-        query = clip.tokenize(question.texts)  # [1, L]
+        query = clip.tokenizer(question.texts)  # [1, L]
     policy = build_policy(config, clip)
     objective = build_objective(config, rewards, galleries[1:])
     state = build_state(config, policy, models.scale_loss)
-    source_scale = clip.logit_scale.detach()
-    answer, steps = adapt(policy, state, objective, query.to(device), queries[1:], galleries[0], config.steps)
+    source_scale = to_host(clip.logit_scale.detach())
+    answer, steps = adapt(policy, state, objective, query, queries[1:], galleries[0], config.steps)
     before = steps[0].logits[0] if steps else answer
-    return before / source_scale, answer / clip.logit_scale.detach(), steps  # the scale may have been tuned
+    return before / source_scale, answer / to_host(clip.logit_scale.detach()), steps  # the scale may have been tuned
 
 
 def result(before: Tensor, after: Tensor, updates: Sequence[Step], items: Sequence[str]) -> dict[str, Any]:
     """The JSON-able part of an episode: numbers as in a run's record, gallery items by name."""
     steps: list[dict[str, Any]] = []
     for step in updates:
-        shown: dict[str, Any] = {"loss": rounded(step.loss.detach())}
+        shown: dict[str, Any] = {"loss": rounded(step.loss)}
         if isinstance(step, RlcfStep):
             pairs = zip(step.candidates[0].tolist(), step.rewards[0].tolist(), strict=True)
             shown["candidates"] = [{"item": items[number], "reward": rounded(reward)} for number, reward in pairs]

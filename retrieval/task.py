@@ -16,6 +16,7 @@ from clipscore.clip_model import end_of_text
 from clipscore.data.caption_sets import CaptionedImages, captions_fingerprint, find_captions
 from clipscore.data.images import Pictures, read_in_background
 from clipscore.data.samples import Sample
+from clipscore.models.devices import to_host
 from clipscore.models.group import check_models
 from clipscore.objectives import RlcfStep, Step
 from clipscore.task import build_state, rounded
@@ -67,7 +68,7 @@ class RetrievalTask(task.Task):
         super().__init__(config)
         if self.adapts:
             check_tower(self.clip, config.direction)
-        self._token_ids = self.clip.tokenize(self.pairs.texts)
+        self._token_ids = self.clip.tokenizer(self.pairs.texts)  # on the CPU
         length = self._token_ids.shape[1]
         num_long = int((end_of_text(self._token_ids) == length - 1).sum())
         if num_long:
@@ -139,16 +140,18 @@ class RetrievalTask(task.Task):
     def episode(self, sample: Sample) -> dict[str, Any]:
         """The record of one query without times."""
         number, steps = self._numbers[sample.id], list[Step]()
-        before = self.galleries[0] @ self.queries[0][number]  # [G]
         if self.adapts:
             anchor = [queries[number : number + 1] for queries in self.queries[1:]]
-            query, gallery = sample.on(self.device).unsqueeze(0), self.galleries[0]
+            query, gallery = sample.on(torch.device("cpu")).unsqueeze(0), self.galleries[0]
             after, steps = adapt(self.policy, self.state, self.objective, query, anchor, gallery, self.config.steps)
-            if steps and not self.sequential:  # the same as `before`, but not up to the rounding of a batch
-                before = steps[0].logits[0]
         else:
             sides = zip(self.galleries, self.queries, strict=True)
             after = torch.stack([gallery @ queries[number] for gallery, queries in sides]).mean(dim=0)
+        if steps and not self.sequential:  # the same as the product, but not up to the rounding of a batch
+            before = steps[0].logits[0]
+        else:
+            before = self.galleries[0] @ self.queries[0][number]  # [G]
+        before, after = to_host((before, after))
         text = {} if self.by_image else {"text": self.pairs.texts[number]}
         return {"id": sample.id, **text, **record(before, after, self.positives[number], steps)}
 
@@ -186,7 +189,7 @@ def record(before: Tensor, after: Tensor, positives: Sequence[int], steps: Seque
     rank_before, rank = metrics.best_ranks(scores, [positives, positives]).tolist()
     top_before, top = metrics.top_items(scores, NUM_LISTED)
     row = {"rank_before": rank_before, "rank": rank, "top10_before": top_before, "top10": top}
-    row["loss"] = rounded([step.loss.detach() for step in steps])
+    row["loss"] = rounded([step.loss for step in steps])
     if steps:
         logits = torch.cat([step.logits for step in steps])  # S x [1, G] -> [S, G]
         row["step_rank"] = metrics.best_ranks(logits, [positives] * len(steps)).tolist()

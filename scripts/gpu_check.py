@@ -1,7 +1,8 @@
 """Everything worth knowing about the CUDA path, in one go on a machine with a GPU: `bash scripts/gpu_check.sh OUT`.
 
 Each section is a process of its own with a time limit, so that a crash costs that section only; what it finds goes on
-the screen and into OUT/gpu_check.json, its warnings and errors into OUT/gpu_check.log.
+the screen and into OUT/gpu_check.json, its warnings and errors into OUT/gpu_check.log. With --pretend the sections run
+on the device of tests/pretend_cuda.py, with small sizes: a check of this check, without a GPU.
 """
 
 import argparse
@@ -34,12 +35,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--pretend", action="store_true", help="rehearse without a GPU, with small sizes")
     parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     work: Path = args.out / "work"
     if args.section:
         os.environ.setdefault("RLCF_PRETRAINED", str(ROOT / "pretrained"))
-        globals()[f"check_{args.section}"](work, _Kept(work / f"{args.section}.json"))
+        globals()[f"check_{args.section}"](work, _Kept(work / f"{args.section}.json"), args.pretend)
         return 0
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -49,22 +51,28 @@ def main() -> int:
         for names in filter(None, [together, *([name] for name in args.only if name not in TOGETHER)]):
             running = []
             for name in names:
-                words = [sys.executable, "-W", "ignore", "-m", "scripts.gpu_check", str(args.out), "--section", name]
+                words = [*_module("scripts.gpu_check", args.pretend), str(args.out), "--section", name]
+                words += ["--pretend"] if args.pretend else []
                 pipes: Found = {"stdout": subprocess.PIPE, "stderr": log}
                 child = subprocess.Popen(words, cwd=ROOT, text=True, start_new_session=True, **pipes)
                 running.append((name, child, time.time()))
-            found |= {one[0]: _wait(*one, work) for one in running}
+            found |= {one[0]: _wait(*one, SECTIONS[one[0]] * (5 if args.pretend else 1), work) for one in running}
     (args.out / "gpu_check.json").write_text(json.dumps(found, indent=1, default=str))
     return 0
 
 
-def _wait(name: str, child: subprocess.Popen[str], began: float, work: Path) -> Found:
+def _module(name: str, pretend: bool) -> list[str]:
+    """The beginning of a command that runs a module."""
+    return [sys.executable, "-W", "ignore", "-m", *(["tests.pretend_cuda"] if pretend else []), name]
+
+
+def _wait(name: str, child: subprocess.Popen[str], began: float, limit: int, work: Path) -> Found:
     try:
-        text, _ = child.communicate(timeout=max(1, SECTIONS[name] - (time.time() - began)))
+        text, _ = child.communicate(timeout=max(1, limit - (time.time() - began)))
         end = f"exit {child.returncode}"
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
-        text, end = child.communicate()[0], f"stopped after {SECTIONS[name]} s"
+        text, end = child.communicate()[0], f"stopped after {limit} s"
     print(f"== {name}: {end}, {time.time() - began:.0f} s\n{text.rstrip()}", flush=True)
     file = work / f"{name}.json"
     return json.loads(file.read_text()) if file.is_file() else {"FAILED": end}
@@ -84,7 +92,7 @@ class _Kept(dict[str, Any]):
         print(f"  {key}: {json.dumps(shown, default=str)}", flush=True)
 
 
-def check_tests(work: Path, found: Found) -> None:
+def check_tests(work: Path, found: Found, pretend: bool) -> None:
     """The tests marked gpu. Only their files: others import what a bare machine may not have."""
     import pytest
 
@@ -95,11 +103,11 @@ def check_tests(work: Path, found: Found) -> None:
     found["results"] = [line for line in text.getvalue().splitlines() if any(mark in line for mark in marks)]
 
 
-def check_parity(work: Path, found: Found) -> None:
+def check_parity(work: Path, found: Found, pretend: bool) -> None:
     """The recorded float64 traces with every model and input on the GPU: which must equal the CPU's to 1e-8."""
-    file, kinds = work / "deviations.json", "A_*,B_*,C_*,D_*,E_beam*,E_tta*"
-    words = ["-m", "tests.parity", "tests/golden", "--only", kinds, "--device", "cuda", "--json", str(file)]
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    file, kinds = work / "deviations.json", "A_*one*,B_*norm" if pretend else "A_*,B_*,C_*,D_*,E_beam*,E_tta*"
+    words = ["tests/golden", "--only", kinds, "--device", "cuda", "--json", str(file)]
+    done = subprocess.run([*_module("tests.parity", pretend), *words], cwd=ROOT, capture_output=True, text=True)
     if not file.is_file():
         found["FAILED"] = done.stderr[-400:]
         return
@@ -109,18 +117,18 @@ def check_parity(work: Path, found: Found) -> None:
     found["quantities"] = len(deviations)
 
 
-def check_agree(work: Path, found: Found) -> None:
+def check_agree(work: Path, found: Found, pretend: bool) -> None:
     """Whole runs on the demo: the GPU in fp32 against the CPU (should be equal), and in fp16 (should answer alike)."""
     from scripts import run
     from scripts.demo.make_data import make_data
 
     data = work / "demo_data"
     make_data(data)
-    views = "views.num_views=16 views.select_fraction=0.375 views.crop_scale=[0.5,1] dataset=demo/sketch limit=60"
-    scenes = "dataset=demo_scenes/noise num_candidates=8 limit=60 lr=1e-4"
+    views = "views.num_views=16 views.select_fraction=0.375 views.crop_scale=[0.5,1] dataset=demo/sketch"
+    scenes = "dataset=demo_scenes/noise num_candidates=8 lr=1e-4"
     captions = (
-        "llm=demo/opt prefix_length=7 mapper_layers=2 decoding.max_new_tokens=24 checkpoint=demo/clipcap limit=8 "
-        "lr=3e-4 dataset=demo_scenes/noise num_candidates=6 metrics=[clipscore] metric_model=demo/reward.pt"
+        "llm=demo/opt prefix_length=7 mapper_layers=2 decoding.max_new_tokens=24 checkpoint=demo/clipcap lr=3e-4 "
+        "dataset=demo_scenes/noise num_candidates=6 metrics=[clipscore] metric_model=demo/reward.pt"
     )
     cases = {
         "rlcf_prompt": f"classification/rlcf_prompt {views}",
@@ -136,6 +144,7 @@ def check_agree(work: Path, found: Found) -> None:
             out, (config, *words) = work / where, text.split()
             words += [f"name={name}", "policy=demo/policy.pt", "reward.models=demo/reward.pt", "num_workers=0"]
             words += [f"device={device}", f"precision={precision}", f"output_root={out}", f"data_root={data}"]
+            words += [f"limit={1 if pretend else 8 if name == 'clipcap' else 60}"]
             with contextlib.redirect_stdout(io.StringIO()):
                 code = run.main(["--config", str(ROOT / f"configs/{config}.yaml"), *words])
             rows[where] = [] if code else _rows(out, f"{name}__*/rows.jsonl")
@@ -159,15 +168,18 @@ def _compare(cpu: list[Found], gpu: list[Found]) -> Found:
     return {"same answers": f"{same}/{len(cpu)}", "loss, max": float(f"{max(losses):.2g}"), "moved, least ratio": least}
 
 
-def check_machine(work: Path, found: Found) -> None:
+def check_machine(work: Path, found: Found, pretend: bool) -> None:
     """Rates and latencies that the other figures are read against."""
-    from scripts.bench.arithmetic import matmul_rate
+    from scripts.bench import arithmetic
 
+    if pretend:
+        arithmetic.CUDA_PRODUCTS = arithmetic.CPU_PRODUCTS[-1:]
+    size = 2**20 if pretend else 2**30
     found["machine"] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cores": os.cpu_count()}
-    memory, small = torch.empty(2**30, device="cuda", dtype=torch.uint8), torch.zeros(8, device="cuda")
-    found["copy_TB/s"] = 2 * 2**30 / _least_of_5(memory.clone) / 1e12
+    memory, small = torch.empty(size, device="cuda", dtype=torch.uint8), torch.zeros(8, device="cuda")
+    found["copy_TB/s"] = 2 * size / _least_of_5(memory.clone) / 1e12
     types = (torch.float16, torch.float32)
-    found["TFLOP/s"] = {str(dtype): matmul_rate(memory.device, dtype) / 1e12 for dtype in types}
+    found["TFLOP/s"] = {str(dtype): arithmetic.matmul_rate(memory.device, dtype) / 1e12 for dtype in types}
     found["one small launch, us"] = 1000 * _least_of_5(lambda: [small.add_(1) for _ in range(1000)])
 
 
@@ -183,25 +195,28 @@ def _least_of_5(work: Callable[[], Any]) -> float:
     return min(times)
 
 
-def check_speed(work: Path, found: Found) -> None:
+def check_speed(work: Path, found: Found, pretend: bool) -> None:
     """Episodes at the paper's sizes with random weights: time, how busy the GPU is, launches, waits, memory."""
     from scripts.bench.__main__ import bench_class, parse_options
     from scripts.bench.timing import timed
 
-    for words in ("classification --classes 200 1000", "retrieval", "captioning --steps 4"):
+    tasks = "classification --classes 200 1000", "retrieval", "captioning --steps 4"
+    size, repeats = ("demo", 1) if pretend else ("B16", 12)
+    for words in ["classification --classes 8 --views 8 --tune prompt"] if pretend else tasks:
         task, *options = words.split()
-        bench = bench_class(task)(parse_options(task, ["--size", "B16", "--device", "cuda", "--no-memory", *options]))
+        bench = bench_class(task)(parse_options(task, ["--size", size, "--device", "cuda", "--no-memory", *options]))
         for case in bench.cases():
             steps = bench.options.steps
             try:
                 form, samples = bench.form(case, "fast"), [bench.sample(case, number)[0] for number in range(3)]
                 torch.cuda.reset_peak_memory_stats()
-                runs = [timed(form, samples[number % 3], steps, bench.device) for number in range(12)][3:]
+                runs = [timed(form, samples[number % 3], steps, bench.device) for number in range(repeats)]
+                runs = runs[repeats // 4 :]
                 found[f"{task}: {case}"] = {
                     "ms": round(1000 * statistics.median(run.seconds for run in runs), 1),
                     "peak_GiB": round(torch.cuda.max_memory_allocated() / 2**30, 2),
                     "stages_ms": {stage: round(1000 * seconds, 1) for stage, seconds in runs[-1].stages.items()},
-                    **_profiled(functools.partial(form.run, samples[0], steps)),
+                    **({} if pretend else _profiled(functools.partial(form.run, samples[0], steps))),
                 }
             except Exception as error:  # the next case may work
                 found[f"{task}: {case}"] = f"FAILED: {type(error).__name__}: {error}"
@@ -227,7 +242,7 @@ def _profiled(work: Callable[[], Any]) -> Found:
     }  # fmt: skip
 
 
-def check_pipeline(work: Path, found: Found) -> None:
+def check_pipeline(work: Path, found: Found, pretend: bool) -> None:
     """`scripts.run` as a user starts it, at the paper's sizes with random weights and pictures; one process, three."""
     import open_clip
     from PIL import Image
@@ -240,18 +255,21 @@ def check_pipeline(work: Path, found: Found) -> None:
         place = pictures / name.replace("/", "_")
         place.mkdir(parents=True, exist_ok=True)
         Image.open(source.path(number % 20)).save(place / "a.jpg")
-    for arch in ("ViT-B-16", "ViT-L-14"):
+    for arch in () if pretend else ("ViT-B-16", "ViT-L-14"):
         weights = open_clip.create_model(arch, force_quick_gelu=True).half().state_dict()
         torch.save({key: value for key, value in weights.items() if key != "attn_mask"}, work / f"{arch}.pt")
-    words = ["-m", "scripts.run", "--config", str(ROOT / "configs/classification/rlcf_prompt.yaml"), "dataset=random",
-             f"dataset_files.images={pictures}", f"policy={work}/ViT-B-16.pt", f"reward.models={work}/ViT-L-14.pt",
-             "device=cuda"]  # fmt: skip
+    models = [f"{work}/ViT-B-16.pt", f"{work}/ViT-L-14.pt"]
+    policy, reward = ["demo/policy.pt", "demo/reward.pt"] if pretend else models
+    words = ["--config", str(ROOT / "configs/classification/rlcf_prompt.yaml"), "dataset=random", "device=cuda",
+             f"dataset_files.images={pictures}", f"policy={policy}", f"reward.models={reward}"]  # fmt: skip
     os.environ["OMP_NUM_THREADS"] = "1"
-    for count, readers in ((1, 8), (3, 5)):
-        out, several = work / f"out_{count}", ["-m", "scripts.torchrun", "--standalone", f"--nproc-per-node={count}"]
-        more = [f"num_workers={readers}", f"output_root={out}", f"limit={30 * count}", f"procs_per_gpu={count}"]
-        start = [sys.executable, *(several if count > 1 else []), *words, *more]
-        done = subprocess.run(start, cwd=ROOT, capture_output=True, text=True)
+    for count, readers in [(1, 0)] if pretend else [(1, 8), (3, 5)]:
+        out, start = work / f"out_{count}", _module("scripts.run", pretend)
+        if count > 1:
+            start = [*_module("scripts.torchrun", pretend), "--standalone", f"--nproc-per-node={count}", *start[-2:]]
+        limit = 2 if pretend else 30 * count
+        more = [f"num_workers={readers}", f"output_root={out}", f"limit={limit}", f"procs_per_gpu={count}"]
+        done = subprocess.run([*start, *words, *more], cwd=ROOT, capture_output=True, text=True)
         rows = [row for row in _rows(out, "**/rows*.jsonl") if "seconds" in row]
         late = rows[len(rows) // 3 :]
         if done.returncode or not late:

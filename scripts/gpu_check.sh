@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Tests, parity, agreement, speed and throughput on a GPU, in ten minutes at most: bash scripts/gpu_check.sh [OUT]
+# Without a GPU, bash scripts/gpu_check.sh OUT --pretend shows that it would run.
 # Missing packages are taken from the folders .whl (wheels) and .site (unpacked); nothing is fetched.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

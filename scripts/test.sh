@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The style and type checks and the tests, on the CPU, one process per core: bash scripts/test.sh [pytest arguments]
-# With a GPU, real weights and data: python -m pytest -m gpu tests
+# Without arguments also those on a pretended GPU. With a GPU, real weights and data: python -m pytest -m gpu tests
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
@@ -12,3 +12,4 @@ export TOKENIZERS_PARALLELISM=false
 python -m ruff check .
 python -m mypy
 python -m pytest -q -n "${TEST_PROCESSES:-auto}" --dist loadfile tests "$@"
+[ $# -gt 0 ] || python -m pytest -q -m "" tests/cuda

@@ -12,6 +12,7 @@ from tests import miniatures
 from tests.golden_files import Golden
 
 GOLDEN = Path(__file__).parent / "golden"
+collect_ignore = ["cuda"]  # a process of its own: see scripts/test.sh
 
 
 @pytest.fixture(scope="session")

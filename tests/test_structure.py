@@ -18,7 +18,7 @@ METHOD = [
 ]
 REWARD_ENGINE = {
     "__init__", "__main__", "cli", "clip_model", "episodic", "lean_blocks", "objectives", "policy_gradient", "reward",
-    "shared_prefix", "task", "text_encoder",
+    "shared_prefix", "task", "text_encoder", "updates",
 }  # fmt: skip
 FOLDERS = sorted({path.parent for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py")})
 
@@ -51,7 +51,7 @@ def test_the_method_is_short():
 def test_the_reward_engine_is_small():
     modules = list((ROOT / "clipscore").glob("*.py"))
     assert {path.stem for path in modules} == REWARD_ENGINE
-    assert num_lines(modules) <= 1400
+    assert num_lines(modules) <= 1700
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))

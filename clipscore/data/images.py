@@ -1,5 +1,6 @@
 """An image file as a model sees it: opened as RGB whatever is in it, resized, cropped, normalised."""
 
+import functools
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,6 @@ _FULL_SCALES = {  # brightest value of single-channel images with more than 8 bi
     "I": [65535.0],  # 16-bit PNG files, before Pillow 11
     "F": [1.0, 255.0, 65535.0],
 }  # fmt: skip
-_MEAN, _STD = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
 _MAX_ASPECT = 64  # a longer strip is cut to this before it is resized, or the resized strip fills memory
 
 
@@ -74,8 +74,16 @@ def to_pixels(image: Image.Image) -> Tensor:
 
 
 def normalize(pixels: Tensor) -> Tensor:
-    """The arithmetic of ToTensor and Normalize, in their order: 0 to 255, [H, W, 3] -> [3, H, W]."""
-    return pixels.permute(2, 0, 1).contiguous().div(255).sub_(_MEAN).div_(_STD)
+    """The arithmetic of ToTensor and Normalize, in their order: 0 to 255, [..., H, W, 3] -> [..., 3, H, W]."""
+    white, mean, std = _scales(pixels.device)
+    return pixels.movedim(-1, -3).contiguous().div(white).sub_(mean).div_(std)
+
+
+@functools.cache
+def _scales(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """White, CLIP's mean and its deviation. By a plain 255, CUDA would multiply with the inverse: other last digits."""
+    white, mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in ([255.0], CLIP_MEAN, CLIP_STD))
+    return white, mean, std
 
 
 def model_input(image: Image.Image, size: int) -> Tensor:

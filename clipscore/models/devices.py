@@ -1,11 +1,16 @@
 """Which device a run computes on, in which precision, and with which of torch's global settings."""
 
+import dataclasses
 import os
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils import deterministic
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+T = TypeVar("T")
 
 
 def choose_device(name: str) -> torch.device:
@@ -66,3 +71,32 @@ def prepare_torch(num_threads: int | None, device: str) -> None:
             os.environ[CUBLAS] = ":4096:8"
             torch.ones(1, 1, device="cuda") @ torch.ones(1, 1, device="cuda")
             del os.environ[CUBLAS]
+
+
+def to_host(found: T) -> T:
+    """Dataclasses, lists and tuples of any depth with all their tensors on the CPU: in one copy, so one wait."""
+    tensors = [tensor for tensor in _tensors(found) if not tensor.is_cpu]
+    if not tensors:
+        return found
+    tensors.sort(key=Tensor.element_size, reverse=True)  # each then begins at a multiple of its numbers' size
+    parts = [tensor.detach().flatten().view(torch.uint8) for tensor in tensors]
+    copies = torch.cat(parts).cpu().split([len(part) for part in parts])
+    pairs = zip(tensors, copies, strict=True)
+    return _replace(found, {id(tensor): copy.view(tensor.dtype).view(tensor.shape) for tensor, copy in pairs})
+
+
+def _tensors(found: Any) -> list[Tensor]:
+    if isinstance(found, Tensor):
+        return [found]
+    items = list(vars(found).values()) if dataclasses.is_dataclass(found) else found
+    return [tensor for item in items for tensor in _tensors(item)] if isinstance(items, list | tuple) else []
+
+
+def _replace(found: Any, copies: Mapping[int, Tensor]) -> Any:
+    if isinstance(found, Tensor):
+        return copies.get(id(found), found)
+    if isinstance(found, list | tuple):
+        return type(found)(_replace(item, copies) for item in found)
+    if dataclasses.is_dataclass(found) and not isinstance(found, type):
+        return dataclasses.replace(found, **{name: _replace(item, copies) for name, item in vars(found).items()})
+    return found

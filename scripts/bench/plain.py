@@ -21,11 +21,11 @@ from classification.adapt import confident_views
 from classification.config import ClassificationConfig
 from classification.prompt_learner import class_prompts
 from clipscore.clip_model import ClipModel, end_of_text
-from clipscore.episodic import INIT_LOSS_SCALE
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.objectives import RlcfObjective
 from clipscore.reward import subtract_baseline
 from clipscore.text_encoder import encode_texts
+from clipscore.updates import INIT_LOSS_SCALE
 from retrieval.config import RetrievalConfig
 
 Sample = tuple[Tensor, Sequence[Tensor] | None]  # views [N, ...]; the rewards' features of a query M x [1, D]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from captioning.captioner import Captioner
+from captioning.captioner import Captioner, join_projections, select_rows
 from captioning.mapper import MlpMapper, build_mapper
 
 CAPTIONS = ["a brown dog", "people wait for the train on a busy platform", ""]
@@ -46,6 +46,37 @@ def test_kept_keys_and_values_equal_running_everything_again(captioner, features
     whole = torch.cat([prefix[rows], model.embed(torch.tensor(tokens))], dim=1)
     logits = model.lm(inputs_embeds=whole).logits[:, -1]
     torch.testing.assert_close(text.logits, logits, rtol=0, atol=1e-12)
+
+
+def test_joined_projections_give_the_same_losses_gradients_and_logits(captioner, features):
+    plain, joined = captioner(), captioner()
+    join_projections(joined.lm)
+    assert len(list(joined.lm.parameters())) < len(list(plain.lm.parameters()))
+    found = []
+    for model in (plain, joined):
+        tokens, mask = model.tokenize(["a brown dog", "a", "dog dog"])
+        losses = model.token_losses(model.prefix(features[:1]), tokens, mask)
+        losses.sum().backward()
+        text = model.start(model.prefix(features).detach())
+        text.advance(torch.tensor([1, 0, 1]), torch.tensor([4, 5, 6]))
+        found.append([losses, text.logits, *(parameter.grad for parameter in model.mapper.parameters())])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
+
+
+def test_all_layers_rows_are_chosen_at_once_on_a_gpu(captioner, features, monkeypatch):
+    model, rows, found = captioner(), torch.tensor([1, 1, 0]), []
+    for is_cuda in (False, True):
+        prefix = model.prefix(features)
+        _, cache = model.run(prefix, None)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "is_cuda", is_cuda)
+            cache = select_rows(cache, rows)
+        kept = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+        sum(tensor.square().sum() for tensor in kept).backward()
+        found.append([*kept, *(parameter.grad for parameter in model.mapper.parameters())])
+        model.mapper.zero_grad()
+    assert len(found[0]) > 4 and all(map(torch.equal, *found))
 
 
 def test_the_language_model_is_frozen(captioner, features):

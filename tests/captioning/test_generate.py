@@ -73,7 +73,8 @@ def test_looking_seldom_changes_no_caption(monkeypatch, seed):
     table = torch.randint(1, 4, (12, 12), generator=torch.Generator().manual_seed(seed)).double()  # many ties
     writer, options = TableWriter(table / table.sum(dim=1, keepdim=True)), decoding(max_new_tokens=9, min_length=seed)
     always = beam_search(writer, PREFIX.expand(2, -1, -1), 3, options)
-    monkeypatch.setitem(generate.LOOK_INTERVAL, "cpu", 4)
+    monkeypatch.setitem(generate.LOOK_INTERVAL, "cpu", 2)
+    monkeypatch.setitem(generate.FIRST_LOOK, "cpu", 4)
     assert beam_search(writer, PREFIX.expand(2, -1, -1), 3, options) == always
 
 

@@ -149,7 +149,7 @@ def test_a_compiled_tower_goes_backward_again_after_an_overflow(tiny_clip, monke
     state = build_state(config(tune="encoder"), policy, scale_loss=True)
     with state.episode():
         state.step((policy.logits(VIEWS[0]).half() * (65504 / 300)).float().sum())  # infinite at a scale above 300
-    assert state.repeated_steps == 2
+    assert state.updates.num_repeated == 2
 
 
 def test_the_first_pass_over_all_views_is_not_kept_for_the_later_steps(tiny_clip, monkeypatch):
@@ -184,6 +184,7 @@ def test_steps_never_wait_for_the_gpu(tiny_clip):
     with state.episode():
         inputs = policy.prepare(views)[:4]
         observed = objective.observe(objective.encode_images(views[:4]))
+        state.updates.looks = False
         torch.cuda.set_sync_debug_mode("error")
         try:
             for _ in range(2):

@@ -12,8 +12,10 @@ from torchvision.transforms import v2
 
 import classification.augmix as augmix_module
 from classification.augmix import OPERATIONS, augmix
-from classification.views import make_views
+from classification.task import Sample
+from classification.views import draw_views, make_views
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD
+from clipscore.data.images import normalize
 from clipscore.data.samples import sample_seed
 
 NORMALIZE = transforms.Compose([transforms.ToTensor(), transforms.Normalize(CLIP_MEAN, CLIP_STD)])
@@ -57,6 +59,18 @@ def test_random_views_are_torchvisions_crops_and_flips_of_the_original():
     views = make_views(image, 8, 32, seed=11)
     assert torch.equal(views[1:], expected)
     assert len({view.numpy().tobytes() for view in views}) == 8
+
+
+@pytest.mark.parametrize("recipe", ["crop", "augmix", "byol"])
+@pytest.mark.parametrize("backend", ["pil", "tensor"])
+def test_readers_send_bytes_which_are_normalised_to_the_same_numbers(recipe, backend):
+    drawn = draw_views(picture(), 4, 24, 5, recipe, backend=backend)
+    assert drawn.dtype == (torch.float32 if recipe == "augmix" else torch.uint8)
+    views = Sample("a", drawn).on(torch.device("cpu"))
+    assert torch.equal(views, make_views(picture(), 4, 24, 5, recipe, backend=backend)) and views.is_contiguous()
+    every = torch.arange(256, dtype=torch.uint8).view(16, 16, 1).expand(-1, -1, 3)
+    assert torch.equal(normalize(every), NORMALIZE(every.numpy()))
+    assert torch.equal(normalize(torch.stack([every, every]))[1], normalize(every))
 
 
 @pytest.mark.parametrize("recipe", ["crop", "augmix", "byol"])

@@ -72,7 +72,7 @@ def test_the_token_table_has_no_optimizer_state_unless_there_is_momentum(tiny_cl
     for number in (1, 4):  # the second caption has words twice
         torch.testing.assert_close(rows.run(number)[0], table.run(number)[0], atol=1e-12, rtol=0)
     sizes = [
-        episodes.state.optimizer.state[episodes.policy.tuned["token_embedding.weight"]]["exp_avg"].shape
+        episodes.state.updates.optimizer.state[episodes.policy.tuned["token_embedding.weight"]]["exp_avg"].shape
         for episodes in (rows, table)
     ]
     assert sizes == [(77, 64), (49408, 64)]

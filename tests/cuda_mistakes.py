@@ -1,0 +1,114 @@
+"""Seeds mistakes that only a CUDA device would show, and says which tests on the pretended device notice them.
+
+    python -m tests.cuda_mistakes [part of a description ...]
+
+Each is a change of the text of one file, in a copy of the repository, where the tests named beside it are run. The exit
+code is 0 when at most one is not noticed. About 20 minutes.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("clipscore", "classification", "retrieval", "captioning", "scripts", "configs", "tests")
+
+ADAPT, EPISODIC, GENERATE = "classification/adapt.py", "clipscore/episodic.py", "captioning/generate.py"
+TEXT, CLIP, OBJECTIVES = "clipscore/text_encoder.py", "clipscore/clip_model.py", "clipscore/objectives.py"
+POLICY, TASK, GROUP = "classification/policy.py", "clipscore/task.py", "clipscore/models/group.py"
+ENTROPY, VIEWS = "return -(log_p.exp() * log_p).sum(dim=1)", "return entropies(logits).argsort()[:num_selected]"
+LOSS = "loss = candidate_loss(logits, candidates, advantages, zero_sum)"
+IMAGES, LOOK = "return self.visual(images).to(self.dtype)", "or self.scaler.get_scale() == INIT_LOSS_SCALE"
+SCALER_STEP = "self.scaler.step(self.optimizer)"
+PROMPT, ENCODER, BEAMS = "wasted and prompt", "wasted and encoder", "wasted and beams"
+
+# What is wrong; where; the text before and after; the tests that could see it, as for pytest -k.
+MISTAKES = [
+    ("an index of the CPU is added to logits", ADAPT, ENTROPY, f"{ENTROPY} + 0 * torch.arange(len(logits))", PROMPT),
+    ("numpy reads a tensor of the device", ADAPT, VIEWS, VIEWS.replace("entropies(logits)", "torch.from_numpy("
+     "entropies(logits).numpy())"), PROMPT),
+    ("a copy to the host is read before it arrives", ADAPT, VIEWS, VIEWS.replace(".argsort", ".to('cpu', "
+     "non_blocking=True).argsort"), PROMPT),
+    ("the loss is looked at in each step", OBJECTIVES, LOSS, f"{LOSS}; float(loss)", PROMPT),
+    ("a number is copied to the device in each step", OBJECTIVES, LOSS,
+     f"{LOSS} + 0 * torch.tensor([1.0], device=logits.device).sum()", PROMPT),
+    ("a mask is an index in each step", OBJECTIVES, LOSS, f"{LOSS} + 0 * logits[logits > 0].sum()", PROMPT),
+    ("max_used is ignored", TEXT, "if max_used is None:", "if True:", PROMPT),
+    ("the attention mask has another type", "clipscore/lean_blocks.py", "mask.to(q.dtype)", "mask.double()", PROMPT),
+    ("features stay in half precision", CLIP, IMAGES, "return self.visual(images)", ENCODER),
+    ("one autocast around the whole episode", TASK, "row = self.episode(sample)",
+     "row = torch.autocast('cuda', torch.float16, self.models.scale_loss)(self.episode)(sample)", ENCODER),
+    ("the update goes around the GradScaler", EPISODIC, SCALER_STEP, "self.optimizer.step()", "overflows"),
+    ("gradients are not unscaled, overflow included", EPISODIC, f"{SCALER_STEP}  # does nothing where a gradient is "
+     "not finite ...\n            self.scaler.update()", "self.optimizer.step()", "overflows"),
+    ("an overflow is ignored", EPISODIC, LOOK, "or 1 == INIT_LOSS_SCALE", "overflows"),
+    ("the loss scale is not restarted", EPISODIC, "self.scaler.load_state_dict(self._scaler_start)", "pass",
+     "overflows"),
+    ("the loss is not scaled", GROUP, "return self.precision is torch.float16", "return False",
+     ENCODER),
+    ("the reward's frozen weights are cast at each use", GROUP,
+     "model.cast_frozen(images=not config.FP32_REWARD_IMAGES)", "pass", PROMPT),
+    ("the policy's frozen weights are cast at each use", POLICY, "self.clip, self.learner = clip, "
+     "learner\n        clip.cast_frozen()", "self.clip, self.learner = clip, learner", PROMPT),
+    ("the language model's weights are cast at each use", "captioning/task.py", "self.captioner.cast_frozen()",
+     "pass", BEAMS),
+    ("the tuned tower is cast too", "clipscore/lean_blocks.py", "not weight.requires_grad and ", "", ENCODER),
+    ("all weights are in half precision", "clipscore/models/load.py", "ClipModel(backend.float(), ",
+     "ClipModel(backend.half() if autocast_dtype else backend.float(), ", ENCODER),
+    ("AdamW is not fused", TASK, "fused=True", "foreach=True", ENCODER),
+    ("stage times wait at each mark", "clipscore/metrics/stage_times.py", "event = torch",
+     "torch.cuda.synchronize(); event = torch", ENCODER),
+    ("a record is copied number by number", TASK, "value = torch.stack(value)", "pass", PROMPT),
+    ("the views are copied with a wait", "clipscore/data/samples.py", "device, non_blocking=True", "device", PROMPT),
+    ("places of end tokens stay on the CPU", CLIP, "eot = eot.to(embeddings.device, non_blocking=True)", "pass",
+     PROMPT),
+    ("float64 becomes float32 on the device", CLIP, "return x.to(self.dtype)", "return x.float() if x.is_cuda else x",
+     "A_prompt_onestep"),
+    ("class features are made again for each image", POLICY, "if self._start_context is None or not ",
+     "if self._start_context is None or True or not ", PROMPT),
+    ("attention is nn.MultiheadAttention's", CLIP, "if lean:", "if not lean:", ENCODER),
+    ("the host looks at each token of a beam search", GENERATE, '{"cuda": 4}', "{}", BEAMS),
+    ("the language model looks at a mask", "captioning/captioner.py", "if mask is None and self._takes_positions:",
+     "if False:", BEAMS),
+    ("what a CPU generator drew stays on the CPU", GENERATE, "place.to(logits.device)", "place", "drawn"),
+    ("shares are summed up on the device", GENERATE, "p = best.values.cpu()", "p = best.values", "drawn"),
+    ("a momentum buffer is read back to the CPU", EPISODIC, ".to(tensor.device, copy=True)", ".clone()", "momentum"),
+    ("statistics of the prior in half precision", POLICY, "x.detach().to(self.running_mean.dtype)",
+     "x.detach()", "prior"),
+]  # fmt: skip
+
+
+def tests_that_notice(file: str, before: str, after: str, tests: str) -> list[str]:
+    """The tests that fail with this change, or why there is no telling."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        for name in PARTS:
+            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "golden"))
+        for name in ("pretrained", "tests/golden", "pyproject.toml"):
+            (tree / name).symlink_to(ROOT / name)
+        text = (tree / file).read_text()
+        assert text.count(before) == 1, f"{file} holds {text.count(before)} times {before!r}: change the mistake"
+        (tree / file).write_text(text.replace(before, after))
+        words = ["-m", "pytest", "-q", "-m", "", "-k", tests, "--tb=no", "-p", "no:cacheprovider", "tests/cuda"]
+        done = subprocess.run([sys.executable, *words], cwd=tree, capture_output=True, text=True)
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    return re.findall(r"^(?:FAILED|ERROR) \S+::(\S+)", done.stdout, re.MULTILINE)
+
+
+def main() -> int:
+    """Command line; the number of mistakes that were not noticed is what counts."""
+    chosen = [mistake for mistake in MISTAKES if not sys.argv[1:] or any(part in mistake[0] for part in sys.argv[1:])]
+    escaped = 0
+    for name, *change in chosen:
+        found = tests_that_notice(*change)
+        escaped += not found
+        print(f"{name}: {', '.join(found) or 'NOT NOTICED'}", flush=True)
+    print(f"{len(chosen)} mistakes, {escaped} not noticed")
+    return int(escaped > 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
