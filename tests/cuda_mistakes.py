@@ -16,12 +16,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("clipscore", "classification", "retrieval", "captioning", "scripts", "configs", "tests")
 
-ADAPT, EPISODIC, GENERATE = "classification/adapt.py", "clipscore/episodic.py", "captioning/generate.py"
+ADAPT, UPDATES, GENERATE = "classification/adapt.py", "clipscore/updates.py", "captioning/generate.py"
 TEXT, CLIP, OBJECTIVES = "clipscore/text_encoder.py", "clipscore/clip_model.py", "clipscore/objectives.py"
 POLICY, TASK, GROUP = "classification/policy.py", "clipscore/task.py", "clipscore/models/group.py"
 ENTROPY, VIEWS = "return -(log_p.exp() * log_p).sum(dim=1)", "return entropies(logits).argsort()[:num_selected]"
 LOSS = "loss = candidate_loss(logits, candidates, advantages, zero_sum)"
-IMAGES, LOOK = "return self.visual(images).to(self.dtype)", "or self.scaler.get_scale() == INIT_LOSS_SCALE"
+IMAGES, LOOK = "return self.visual(images).to(self.dtype)", "return scale != INIT_LOSS_SCALE / 2**self.num_repeated"
 SCALER_STEP = "self.scaler.step(self.optimizer)"
 PROMPT, ENCODER, BEAMS = "wasted and prompt", "wasted and encoder", "wasted and beams"
 
@@ -39,13 +39,13 @@ MISTAKES = [
     ("max_used is ignored", TEXT, "if max_used is None:", "if True:", PROMPT),
     ("the attention mask has another type", "clipscore/lean_blocks.py", "mask.to(q.dtype)", "mask.double()", PROMPT),
     ("features stay in half precision", CLIP, IMAGES, "return self.visual(images)", ENCODER),
-    ("one autocast around the whole episode", TASK, "row = self.episode(sample)",
-     "row = torch.autocast('cuda', torch.float16, self.models.scale_loss)(self.episode)(sample)", ENCODER),
-    ("the update goes around the GradScaler", EPISODIC, SCALER_STEP, "self.optimizer.step()", "overflows"),
-    ("gradients are not unscaled, overflow included", EPISODIC, f"{SCALER_STEP}  # does nothing where a gradient is "
+    ("one autocast around the whole episode", TASK, "row = self._episode(sample)",
+     "row = torch.autocast('cuda', torch.float16, self.models.scale_loss)(self._episode)(sample)", ENCODER),
+    ("the update goes around the GradScaler", UPDATES, SCALER_STEP, "self.optimizer.step()", "overflows"),
+    ("gradients are not unscaled, overflow included", UPDATES, f"{SCALER_STEP}  # does nothing where a gradient is "
      "not finite ...\n            self.scaler.update()", "self.optimizer.step()", "overflows"),
-    ("an overflow is ignored", EPISODIC, LOOK, "or 1 == INIT_LOSS_SCALE", "overflows"),
-    ("the loss scale is not restarted", EPISODIC, "self.scaler.load_state_dict(self._scaler_start)", "pass",
+    ("an overflow is ignored", UPDATES, LOOK, "return False", "overflows"),
+    ("the loss scale is not restarted", UPDATES, "self.scaler.load_state_dict(self._scaler_start)", "pass",
      "overflows"),
     ("the loss is not scaled", GROUP, "return self.precision is torch.float16", "return False",
      ENCODER),
@@ -75,7 +75,8 @@ MISTAKES = [
      "if False:", BEAMS),
     ("what a CPU generator drew stays on the CPU", GENERATE, "place.to(logits.device)", "place", "drawn"),
     ("shares are summed up on the device", GENERATE, "p = best.values.cpu()", "p = best.values", "drawn"),
-    ("a momentum buffer is read back to the CPU", EPISODIC, ".to(tensor.device, copy=True)", ".clone()", "momentum"),
+    ("a momentum buffer is read back to the CPU", "clipscore/episodic.py", ".to(tensor.device, copy=True)", ".clone()",
+     "momentum"),
     ("statistics of the prior in half precision", POLICY, "x.detach().to(self.running_mean.dtype)",
      "x.detach()", "prior"),
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from clipscore import episodic
+from clipscore import updates
 from clipscore.config.load import REPOSITORY
 from clipscore.task import Task
 from scripts import run
@@ -30,10 +30,10 @@ RUNS = {
     "atkd": f"classification/atkd {VIEWS}",
 }
 # Of one image in fp16, at the sizes above. They are there to be lowered.
-MAX_WAITS = {"prompt": 24, "encoder": 23, "retrieval": 21, "beams": 14}
-MAX_LAUNCHES = {"prompt": 890, "encoder": 1180, "retrieval": 900, "beams": 2900}
+MAX_WAITS = {"prompt": 3, "encoder": 3, "retrieval": 3, "beams": 12}
+MAX_LAUNCHES = {"prompt": 820, "encoder": 890, "retrieval": 650, "beams": 2100}
 # How far the losses of fp16 may lie from fp32's: before the first update, and after some.
-MAX_GAPS = {"prompt": (1e-3, 2e-3), "encoder": (1e-3, 0.2), "retrieval": (5e-3, 0.01), "beams": (1e-4, 3e-4)}
+MAX_GAPS = {"prompt": (1e-3, 4e-3), "encoder": (1e-3, 0.2), "retrieval": (5e-3, 0.01), "beams": (1e-4, 3e-4)}
 CAST_BY_OPEN_CLIP = {"backend.visual.class_embedding", "backend.visual.positional_embedding"}  # small, once a pass
 
 
@@ -64,8 +64,8 @@ def start(tmp_path, demo_data, monkeypatch, device):
         images.append(Image(
             device.launches.total() - launches, [f"{w.operation} {w.where}" for w in device.waits[num_waits:]],
             {n for n, p in named if not p.requires_grad and p.raw.untyped_storage().data_ptr() in device.casts},
-            {parameter.dtype for _, parameter in named if parameter.requires_grad},
-            {float(state["step"]) for state in task.state.optimizer.state.values()},
+            {tensor.dtype for tensor in task.state.tensors.values() if tensor.requires_grad},
+            {float(state["step"]) for state in task.state.updates.optimizer.state.values()},
         ))  # fmt: skip
         return row
 
@@ -124,7 +124,7 @@ def test_records_are_those_of_the_cpu_and_nothing_is_wasted(case, start):
 
 def test_a_step_that_overflows_is_counted_and_made_again(start, monkeypatch):
     plain, _ = start("atkd", "cuda", "fp16")
-    monkeypatch.setattr(episodic, "INIT_LOSS_SCALE", 2.0**6 * episodic.INIT_LOSS_SCALE)  # the same digits
+    monkeypatch.setattr(updates, "INIT_LOSS_SCALE", 2.0**6 * updates.INIT_LOSS_SCALE)  # the same digits
     repeated, images = start("atkd", "cuda", "fp16")
     assert [row["repeated_steps"] for row in plain] == [0, 0]
     assert all(3 <= row["repeated_steps"] <= 6 for row in repeated)
