@@ -120,7 +120,7 @@ def check_captions(
     kept = {key: [text for text in references.get(key, []) if any(map(str.isalnum, text))] for key in candidates}
     if missing := [key for key, group in kept.items() if not group]:
         counts = f"{len(missing)} of {len(candidates)} candidates have no reference{list_some(missing)}"
-        raise ValueError(f"{counts}; add them, or use metrics=[clipscore]")
+        raise ValueError(f"{counts}; add them, or use metrics=[clipscore] (--metrics clipscore)")
     blank = sum(len(references[key]) - len(group) for key, group in kept.items())
     unknown = len(references.keys() - candidates.keys())
     notes = [f"{blank} references without a letter or digit are ignored"] if blank else []

@@ -12,7 +12,7 @@ from clipscore.config.load import ConfigError, available_configs, draft_config, 
 HELP = """\
 overrides (key=value, dots for sections, values as in YAML; a later one wins):
   dataset=imagenet_a          one data set, or several separated by commas; replaces --datasets
-  limit=200                   only the first 200 samples; raise it later and the rows are used again
+  limit=200                   the first 200 of the shuffled samples; raise it later and the rows are used again
   lr=7e-3 reward.scale=2.5    any key of the configuration; --config FILE --help lists all with their values
   seed=1 name=my_run device=cuda:0 precision=fp16 num_workers=8 num_threads=2 procs_per_gpu=2
   shard=0/4                   every fourth sample from the first; 1/4, 2/4 and 3/4 do the others, each when it likes
