@@ -135,6 +135,8 @@ def build_captioner(
 
     ValueError for parts that do not fit together, and for captions that are longer than the language model can read.
     """
+    lengths = config.prefix_length, config.mapper_layers, config.clip_length
+    mapper: Any = load_mapper(config.mapper, mapper_state, clip_width, embedding_width(lm), *lengths)
     length = config.prefix_length + 1 + config.decoding.max_new_tokens
     limit = getattr(lm.config, "max_position_embeddings", length)
     if length > limit:
@@ -142,8 +144,6 @@ def build_captioner(
             f"prefix_length={config.prefix_length}, the start token and decoding.max_new_tokens="
             f"{config.decoding.max_new_tokens} are {length} positions, but the language model has {limit}; lower one"
         )
-    lengths = config.prefix_length, config.mapper_layers, config.clip_length
-    mapper: Any = load_mapper(config.mapper, mapper_state, clip_width, embedding_width(lm), *lengths)
     embeddings = lm.get_input_embeddings().weight
     return Captioner(lm, tokenizer, mapper.to(embeddings.device, embeddings.dtype), autocast_dtype)
 

@@ -49,9 +49,10 @@ class ViewsConfig(StrictModel):
         return int(self.num_views * self.select_fraction)
 
     @property
-    def area(self) -> tuple[float, float] | None:
-        """`crop_scale` as smallest and largest."""
-        return (self.crop_scale[0], self.crop_scale[1]) if self.crop_scale else None
+    def drawing(self) -> dict[str, Any]:
+        """How they are drawn, as arguments of `classification.views.make_views`."""
+        scale = (self.crop_scale[0], self.crop_scale[1]) if self.crop_scale else None
+        return {"recipe": self.recipe or "crop", "crop_scale": scale, "backend": self.backend}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -78,9 +78,7 @@ def classify(config: ClassificationConfig, names: Sequence[str], picture: Image.
     objective = build_objective(config, models.rewards, names)
     state = build_state(config, policy, models.scale_loss)
     seed = sample_seed(config.seed, config.dataset, file_name)
-    drawn = make_views(
-        picture, views.num_views, models.policy.image_size, seed, views.recipe or "crop", views.area, views.backend
-    ).to(models.device)
+    drawn = make_views(picture, views.num_views, models.policy.image_size, seed, **views.drawing).to(models.device)
     return adapt(policy, state, objective, drawn, views.num_selected, config.steps, config.entropy_weight)
 
 

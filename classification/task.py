@@ -93,7 +93,7 @@ class ClassificationTask(task.Task):
 
     def samples(self, ids: Sequence[str]) -> Iterator[Sample]:
         """These samples, in this order, read and augmented in the background."""
-        views = self.config.views if self.adapts else ViewsConfig(num_views=1, recipe="crop")
+        views = self.config.views if self.adapts else ViewsConfig(num_views=1)
         images = [self._images[key] for key in ids]
         dataset = _Views(images, self.data.name, self.clip.image_size, views, self.config.seed)
         yield from read_in_background(dataset, len(ids), self.config.num_workers)
@@ -144,9 +144,7 @@ class _Views(Dataset[Sample]):
         except UnreadableImage as error:
             return Sample(image.id, None, str(error), image.label)
         seed = sample_seed(self.seed, self.dataset, image.id)
-        views = draw_views(
-            picture, options.num_views, self.size, seed, options.recipe or "crop", options.area, options.backend
-        )  # fmt: skip
+        views = draw_views(picture, options.num_views, self.size, seed, **options.drawing)
         return Sample(image.id, views, None, image.label, time.perf_counter() - started)
 
 

@@ -1,5 +1,6 @@
 """The N views of one test image: the centre view first, then random ones."""
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
@@ -35,6 +36,7 @@ def make_views(
     recipe: Recipe = "crop",
     crop_scale: tuple[float, float] | None = None,
     backend: Backend = "pil",
+    normalized: bool = True,
 ) -> Tensor:
     """Draw the views of one image.
 
@@ -52,35 +54,27 @@ def make_views(
         crop_scale: smallest and largest part of the image's area in a crop; None takes the recipe's own.
         backend: what makes the random views: "pil", the form of record, or torchvision's operations on "tensor": the
             same crops of the same numbers, resized with antialiasing too, which differ by rounding.
+        normalized: False leaves `normalize` to the caller, but for "augmix".
 
     Returns:
-        CLIP-normalised views, float32. [N, 3, size, size]
+        CLIP-normalised views, float32 [N, 3, size, size]; if not `normalized`, uint8 [N, size, size, 3].
 
     Raises:
         ValueError: an argument out of range, or an image that is not RGB.
 
     Source: paper Sec. 4.1; official TPT/data/datautils.py; hard_aug there is "byol".
     """
-    views = draw_views(image, num_views, size, seed, recipe, crop_scale, backend)
-    return views if views.is_floating_point() else normalize(views)
-
-
-def draw_views(
-    image: Image.Image,
-    num_views: int,
-    size: int,
-    seed: int,
-    recipe: Recipe = "crop",
-    crop_scale: tuple[float, float] | None = None,
-    backend: Backend = "pil",
-) -> Tensor:
-    """`make_views` before `normalize`: uint8 [N, size, size, 3]. AugMix's, no whole numbers, are normalised."""
     crop_scale = _checked(image, num_views, size, recipe, crop_scale, backend)
     draw = _random_view(recipe, size, crop_scale)
     source = image if backend == "pil" else to_pixels(image).permute(2, 0, 1)  # [3, H, W]
     with _seeded(seed):
         views = [to_pixels(centre_view(image, size)), *(draw(source) for _ in range(1, num_views))]
-    return torch.stack([normalize(view) for view in views] if recipe == "augmix" else views)
+    if recipe == "augmix":  # makes no whole numbers
+        return torch.stack([normalize(view) for view in views])
+    return normalize(torch.stack(views)) if normalized else torch.stack(views)
+
+
+draw_views = functools.partial(make_views, normalized=False)
 
 
 def _checked(

@@ -23,7 +23,7 @@ from captioning.checkpoints import CHECKPOINT, LM_KEYS, MAPPER_KEYS
 from captioning.training.config import TrainConfig
 from captioning.training.feature_files import CaptionFeatures, load_features
 from captioning.training.train import Report, Training, fresh_captioner
-from clipscore.cli import DONE, REFUSED, USER_ERRORS
+from clipscore.cli import DONE, print_text
 from clipscore.config.fields import RunConfig
 from clipscore.config.load import available_configs, load_config
 from clipscore.models.devices import autocast_dtype, choose_device, prepare_torch
@@ -31,7 +31,7 @@ from clipscore.models.load import load_clip
 from scripts.runs.command_line import describe_keys
 from scripts.runs.compare_configs import config_differences
 from scripts.runs.folder import RunFolder
-from scripts.runs.process import Interrupted, describe_environment, log_file, messages, signals
+from scripts.runs.process import command, describe_environment, log_file
 
 TASK = "train_mapper"
 RESUME, LOSSES = "resume.pt", "losses.jsonl"
@@ -179,23 +179,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files = [file for file in available_configs() if "/train_" in file]
     if args.config is None and not args.help:
         parser.error(f"--config FILE is missing; there are: {', '.join(files)}")
-    with messages():
-        try:
-            if args.help:
-                keys = describe_keys(args.config, args.overrides, config_class) if args.config else files
-                print("\n".join([parser.format_help(), *keys]))
-                return DONE
-            config = load_config(args.config, args.overrides, config_class)
-            assert isinstance(config, TrainConfig)
-            with signals():
-                run_training(config)
-            return DONE
-        except Interrupted as stop:
-            log.error("stopped by %s; the same command goes on from the last whole epoch", stop)
-            return 128 + stop.number
-        except USER_ERRORS as error:
-            log.error("error: %s", error)
-            return REFUSED
+    if args.help:
+        return command(lambda: _show_help(parser, files, args))
+    return command(lambda: _train(args), "from the last whole epoch")
+
+
+def _show_help(parser: argparse.ArgumentParser, files: Sequence[str], args: argparse.Namespace) -> int:
+    keys = describe_keys(args.config, args.overrides, config_class) if args.config else files
+    print_text("\n".join([parser.format_help(), *keys]))
+    return DONE
+
+
+def _train(args: argparse.Namespace) -> int:
+    config = load_config(args.config, args.overrides, config_class)
+    assert isinstance(config, TrainConfig)
+    run_training(config)
+    return DONE
 
 
 if __name__ == "__main__":

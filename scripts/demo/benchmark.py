@@ -15,13 +15,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from clipscore.cli import USER_ERRORS
+from clipscore.cli import DONE, print_text
 from clipscore.config.fields import RunConfig
 from scripts.demo import make_data
 from scripts.demo.demo_runs import demo_runs
 from scripts.demo.demo_tables import demo_tables
 from scripts.run import run_one
-from scripts.runs.process import Interrupted, messages, signals
+from scripts.runs.process import command
 
 log = logging.getLogger("scripts.demo.benchmark")  # __name__ is __main__ under python -m
 
@@ -52,20 +52,15 @@ def main(words: Sequence[str]) -> int:
     if {"-h", "--help"} & set(words):
         print(f"{__doc__}\nkeys that fit every method: limit, seed, output_root, pretrained_root, device")
         return 0
-    with messages(), signals():
-        try:
-            configs = list(demo_runs(words).values())
-            make_data.make_data(Path(configs[0].data_root))
-            run_all(configs)
-            tables = demo_tables(words)
-        except Interrupted as stop:
-            log.error("stopped by %s; the same command goes on from here", stop)
-            return 128 + stop.number
-        except USER_ERRORS as error:
-            log.error("error: %s", error)
-            return 2
-    print(tables)
-    return 0
+    return command(lambda: _benchmark(words))
+
+
+def _benchmark(words: Sequence[str]) -> int:
+    configs = list(demo_runs(words).values())
+    make_data.make_data(Path(configs[0].data_root))
+    run_all(configs)
+    print_text(demo_tables(words))
+    return DONE
 
 
 if __name__ == "__main__":

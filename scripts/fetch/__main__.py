@@ -21,7 +21,7 @@ from clipscore.cli import print_text
 from clipscore.config.load import roots
 from scripts.fetch.download import fetch, find_fault
 from scripts.fetch.manifest import FILES, RemoteFile
-from scripts.runs.process import Interrupted, messages, signals
+from scripts.runs.process import command
 
 DONE, INCOMPLETE, REFUSED = 0, 1, 2  # exit codes; a signal gives 128 + its number
 
@@ -143,23 +143,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     action.add_argument("--list", action="store_true", help="only show what there is, with addresses and checksums")
     action.add_argument("--check", action="store_true", help="only check what is there, download nothing")
     args = parser.parse_args(arguments)
-    with messages():
-        try:
-            files = choose(args.names, args.annotations) if args.names or not args.list else list(FILES)
-            if args.list:
-                print_text(listing(files, roots()))
-                return DONE
-            fetching = Fetching(roots(), args.check, args.annotations)
-            with signals():
-                whole = sum(fetching.handle(file) for file in files)
-            log.info("%d of %d files are whole", whole, len(files))
-            return DONE if whole == len(files) else INCOMPLETE
-        except Interrupted as stop:
-            log.error("stopped by %s; the same command goes on where it ended", stop)
-            return 128 + stop.number
-        except (ValueError, OSError) as error:  # OSError: a file or folder that may not be read
-            log.error("error: %s", error)
-            return REFUSED
+    return command(lambda: _fetch(args), "where it ended")
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    files = choose(args.names, args.annotations) if args.names or not args.list else list(FILES)
+    if args.list:
+        print_text(listing(files, roots()))
+        return DONE
+    fetching = Fetching(roots(), args.check, args.annotations)
+    whole = sum(fetching.handle(file) for file in files)
+    log.info("%d of %d files are whole", whole, len(files))
+    return DONE if whole == len(files) else INCOMPLETE
 
 
 if __name__ == "__main__":

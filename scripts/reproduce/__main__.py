@@ -22,7 +22,7 @@ from scripts.reproduce.causes import Cause, most_likely_cause, plain_cause
 from scripts.reproduce.rungs import Outcome, Rung, climb, ladder
 from scripts.run import task_class
 from scripts.runs.folder import RunFolder, finished_summary
-from scripts.runs.process import Interrupted, messages, signals
+from scripts.runs.process import command
 from scripts.tables.paper import PAPER_FILE, paper_tables
 
 OFF = 1  # an exit code beside DONE and REFUSED
@@ -41,30 +41,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--figures", type=Path, default=PAPER_FILE, metavar="FILE", help="the expected figures")
     parser.add_argument("--samples", type=int, default=500, metavar="N", help="of each row on the second rung")
     args = parser.parse_args(arguments)
+    return command(lambda: _reproduce(args))
+
+
+def _reproduce(args: argparse.Namespace) -> int:
     words = [word for word in args.words if "=" in word]
-    with messages(), signals():
-        try:
-            tables = paper_tables(args.figures)
-            asked = [word for word in args.words if "=" not in word] or list(tables)
-            if unknown := set(asked) - set(tables):
-                raise ValueError(
-                    f"{args.figures} has no {', '.join(sorted(unknown))}; there are: {', '.join(tables)}; overrides "
-                    "are key=value"
-                )
-            if set_here := OWN & {word.partition("=")[0] for word in words}:
-                raise ValueError(f"each rung has its own {', '.join(sorted(set_here))}; see --samples and --figures")
-            missing: dict[str, str] = {}
-            steps = ladder([tables[key] for key in asked], args.samples, lambda rung: _is_ready(rung, words, missing))
-            code = _climb_all(steps, words)
-            for text, rung in missing.items():
-                log.warning("left out: %s: %s", rung, text)
-            return code or (REFUSED if missing else DONE)
-        except Interrupted as stop:
-            log.error("stopped by %s; the same command goes on from here", stop)
-            return 128 + stop.number
-        except USER_ERRORS as error:
-            log.error("error: %s", error)
-            return REFUSED
+    tables = paper_tables(args.figures)
+    asked = [word for word in args.words if "=" not in word] or list(tables)
+    if unknown := set(asked) - set(tables):
+        raise ValueError(
+            f"{args.figures} has no {', '.join(sorted(unknown))}; there are: {', '.join(tables)}; and key=value"
+        )
+    if set_here := OWN & {word.partition("=")[0] for word in words}:
+        raise ValueError(f"each rung has its own {', '.join(sorted(set_here))}; see --samples and --figures")
+    missing: dict[str, str] = {}
+    steps = ladder([tables[key] for key in asked], args.samples, lambda rung: _is_ready(rung, words, missing))
+    code = _climb_all(steps, words)
+    for text, rung in missing.items():
+        log.warning("left out: %s: %s", rung, text)
+    return code or (REFUSED if missing else DONE)
 
 
 def _is_ready(rung: Rung, words: Sequence[str], missing: dict[str, str]) -> bool:

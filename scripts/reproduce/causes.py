@@ -7,7 +7,6 @@ from typing import NamedTuple
 import open_clip
 
 from clipscore.config.adapting import AdaptingConfig
-from clipscore.config.fields import RunConfig
 from scripts.reproduce.rungs import Outcome, Rung, climb
 
 QUICK = "-quickgelu"
@@ -22,7 +21,7 @@ class Cause(NamedTuple):
     distance: float = 0.0
 
 
-def plain_cause(rung: Rung, outcome: Outcome, config: RunConfig) -> Cause | None:
+def plain_cause(rung: Rung, outcome: Outcome, config: AdaptingConfig) -> Cause | None:
     """What is wrong whatever the figure: the data are not whole, or a CLIP is tuned in another precision on a GPU."""
     wanted, run = min(rung.limit or rung.size or 0, rung.size or 0), outcome.run
     if outcome.num_samples < wanted or run.about.get("faults"):
@@ -30,7 +29,7 @@ def plain_cause(rung: Rung, outcome: Outcome, config: RunConfig) -> Cause | None
         return Cause(text, f"bash scripts/doctor.sh {config.dataset} says what is missing")
     precision = run.fingerprint.get("precision", "").removeprefix("torch.")
     on_gpu = any(environment.get("gpu") for environment in run.environments)
-    if isinstance(config, AdaptingConfig) and config.tunes_clip and on_gpu and precision != "float16":
+    if config.tunes_clip and on_gpu and precision != "float16":
         text = f"the precision is {precision}, in which small updates of a CLIP's weights are rounded otherwise"
         return Cause(text, "the published figures are of fp16 on a GPU: leave precision=auto")
     return None
@@ -50,9 +49,8 @@ def most_likely_cause(rung: Rung, outcome: Outcome, words: Sequence[str]) -> Cau
     return best if best and best.distance <= CLOSED * outcome.distance else None
 
 
-def _changes(config: RunConfig) -> Iterator[tuple[str, str, str]]:
+def _changes(config: AdaptingConfig) -> Iterator[tuple[str, str, str]]:
     """What could be another way: its name, what to do, and the `key=value` word that changes it."""
-    assert isinstance(config, AdaptingConfig)
     prompt = getattr(config, "prompt", None)
     if prompt is not None and getattr(config, "tune", None) != "prompt":
         other = prompt.replace("_", " ") if "_" in prompt else prompt.replace(" ", "_")

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from clipscore.config.adapting import AdaptingConfig
-from clipscore.config.fields import RunConfig
 from clipscore.config.load import load_config
 from scripts.run import config_class, run_one
 from scripts.runs.folder import finished_summary, run_path
@@ -35,12 +34,14 @@ class Rung:
         first = self.columns[0]
         return first.num_samples or published_samples(self.table.task, str(first.dataset), first.direction)
 
-    def config(self, words: Sequence[str] = ()) -> RunConfig:
+    def config(self, words: Sequence[str] = ()) -> AdaptingConfig:
         """The configuration of its run, with more `key=value` words; errors as in `load_config`."""
         first = self.columns[0]
         own = [*self.wanted.overrides, *([f"direction={first.direction}"] if first.direction else [])]
         own += [f"limit={self.limit}"] if self.limit else []
-        return load_config(self.wanted.config, [*own, *words], config_class, first.dataset)
+        config = load_config(self.wanted.config, [*own, *words], config_class, first.dataset)
+        assert isinstance(config, AdaptingConfig), "rows of tables are runs, not trainings"
+        return config
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,15 @@ def ladder(
     """
     whole = [rung for table in tables for row in table.rows for rung in _rungs(table, row) if is_ready(rung)]
     if not whole:
-        raise ValueError("no row of the tables has a figure and all that its run needs")
+        raise ValueError(
+            "no row of the tables has a figure and all that its run needs; bash scripts/doctor.sh says what is "
+            "missing, and output_root=DIR keeps runs of other settings apart"
+        )
     by_row: dict[int, list[Rung]] = {}
     for rung in whole:
         by_row.setdefault(id(rung.row), []).append(rung)
     smallest = [min(rungs, key=lambda rung: rung.size or math.inf) for rungs in by_row.values()]
-    plain = [rung for rung in smallest if not getattr(rung.config(), "steps", 0)] or smallest
+    plain = [rung for rung in smallest if not rung.config().adapts] or smallest
     parts = [replace(rung, limit=num_samples) for rung in smallest if (rung.size or math.inf) > num_samples]
     return [("zero-shot, whole", plain[:1]), (f"{num_samples} samples of each row", parts), ("whole tables", whole)]
 
@@ -102,13 +106,13 @@ def climb(rung: Rung, words: Sequence[str]) -> Outcome:
     samples = run.collect(read_sample)
     ordered = in_order(list(samples), config)[: run.summary["num_samples"] if run.summary else None]
     found = measure(run, [samples[key] for key in ordered])  # of a longer run, stopped before its end, the first ones
-    adapts, size = isinstance(config, AdaptingConfig) and config.adapts, rung.size or found.num_samples
+    size = rung.size or found.num_samples
     figures = []
     for column in rung.columns:
         expected = rung.row.paper[column.key]
         if expected is not None and column.metric in found.values:
             value = found.values[column.metric]
-            allowed = tolerance(rung.table, expected, found.num_samples, size, adapts)
+            allowed = tolerance(rung.table, expected, found.num_samples, size, config.adapts)
             figures.append((column, value, expected, allowed))
     if not figures:
         raise ValueError(f"{run.path} has none of {', '.join(str(column.metric) for column in rung.columns)}")

@@ -1,6 +1,6 @@
 """One run: the task's samples, one after the other, into the run folder's rows and then into a summary."""
 
-import hashlib
+import functools
 import logging
 import os
 import sys
@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from clipscore.config.fields import RunConfig
+from clipscore.data.samples import sample_seed
 from scripts.runs.compare_configs import check_finite
 from scripts.runs.folder import RunFolder
 from scripts.runs.rows import Row, merged
@@ -76,10 +77,8 @@ def in_order(ids: Sequence[str], config: RunConfig) -> list[str]:
     Source: the official loaders shuffle (TPT/tune_cls_rl.py, tpt_cls_rl.py); where data sets are sorted by class, the
     first few would be of a few classes.
     """
-    if config.order == "listed":
-        return list(ids)
-    start = f"{config.order_seed}/{config.dataset}/"
-    return sorted(ids, key=lambda key: hashlib.sha256((start + key).encode()).digest())
+    shuffled = functools.partial(sample_seed, config.order_seed, config.dataset)
+    return sorted(ids, key=shuffled) if config.order == "shuffled" else list(ids)
 
 
 def _adapt_samples(task: Task, config: RunConfig, todo: list[str], title: str) -> Iterator[Row]:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.contrib import DummyTqdmFile
 
+from clipscore.cli import REFUSED, USER_ERRORS
 from clipscore.config.load import REPOSITORY
 from scripts.runs.shards import Rank
 
@@ -103,6 +104,19 @@ def signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def command(run: Callable[[], int], goes_on: str = "from here") -> int:
+    """The exit code of `run`, with its messages; a signal, and what the user can mend, become one sentence."""
+    with messages(), signals():
+        try:
+            return run()
+        except Interrupted as stop:
+            log.error("stopped by %s; the same command goes on %s", stop, goes_on)
+            return 128 + stop.number
+        except USER_ERRORS as error:
+            log.error("error: %s", error)
+            return REFUSED
 
 
 def describe_environment(device: str = "auto") -> dict[str, Any]:

@@ -39,8 +39,8 @@ class Run:
         return (row for file in record_files(self.path) for row in read_rows(file))
 
     def collect(self, project: Callable[[Row], T]) -> dict[str, T]:
-        """What `project` keeps of each sample's result, by id in the order of their first result; see `results`."""
-        return results(self.records(), project)
+        """What `project` keeps of each sample's result, by id, whatever the order of the run; see `results`."""
+        return dict(sorted(results(self.records(), project).items()))
 
 
 def open_run(path: str | Path) -> Run:
