@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from captioning.adapt import RlcfObjective
 from captioning.captioner import Captioner, embedding_width
 from captioning.checkpoints import CHECKPOINT, load_lm, load_mapper, read_checkpoint
 from captioning.config import CaptioningConfig
-from clipscore import task
+from captioning.method import Context, Method
 from clipscore.clip_model import ClipModel
-from clipscore.episodic import EpisodicState
-from clipscore.lean_blocks import Copies
+from clipscore.methods import guard
 from clipscore.reward import resize_images
 from clipscore.task import build_reward
 
@@ -148,28 +145,15 @@ def build_captioner(
     return Captioner(lm, tokenizer, mapper.to(embeddings.device, embeddings.dtype), autocast_dtype)
 
 
-def build_objective(config: CaptioningConfig, rewards: Sequence[ClipModel]) -> RlcfObjective:
-    """The loss that a config describes, over the given reward models."""
-    return RlcfObjective(build_reward(config, rewards), config)
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """What is tuned, and put back for each image: the mapper."""
-
-    tuned: Mapping[str, Tensor]
-    copies: Copies
-    written: Sequence[str] = ()
-
-    @property
-    def state(self) -> Mapping[str, Tensor]:
-        return self.tuned
-
-
-def build_state(config: CaptioningConfig, captioner: Captioner, scale_loss: bool = False) -> EpisodicState:
-    """AdamW over the mapper, and the state that is restored for each image."""
-    parameters = dict(captioner.mapper.named_parameters())
-    return task.build_state(config, Tuned(parameters, captioner.cast_tuned()), scale_loss)
+def build_method(
+    config: CaptioningConfig, captioner: Captioner, rewards: Sequence[ClipModel], scale_loss: bool = False
+) -> Method:
+    """The method that a config names, over a captioner and reward models; ValueError: the user's file fails."""
+    reward = build_reward(config, rewards) if rewards else None
+    with guard(config.method):
+        method = config.METHOD(Context(config, captioner, reward, scale_loss))
+    assert isinstance(method, Method)
+    return method
 
 
 @torch.no_grad()

@@ -8,8 +8,6 @@ from pydantic import Field, field_serializer
 from clipscore.config.adapting import AdaptingConfig
 from clipscore.config.fields import CaptionFiles, StrictModel
 
-Method = Literal["zero_shot", "rlcf"]
-
 
 class DecodingConfig(StrictModel):
     """How captions are written. Official generate_opt.py."""
@@ -30,13 +28,12 @@ class CaptioningConfig(AdaptingConfig):
 
     ADDED: ClassVar[dict[str, Any]] = {**AdaptingConfig.ADDED, "clip_length": None}
     FP32_REWARD_IMAGES: ClassVar[bool] = True  # as official capdec_tta.py
-    NOT_FOR_ZERO_SHOT: ClassVar[frozenset[str]] = AdaptingConfig.NOT_FOR_ZERO_SHOT | {
-        "num_candidates", "sampling", "momentum", "pad_in_loss", "caption_before",
+    OF_SOME_METHODS: ClassVar[frozenset[str]] = AdaptingConfig.OF_SOME_METHODS | {
+        "num_candidates", "sampling", "pad_in_loss", "caption_before",
     }  # fmt: skip
 
     task: Literal["captioning"] = "captioning"
     seed: int = Field(0, ge=0, description="draws the captions of sampling=nucleus, nothing else")
-    method: Method
     policy: str = Field(
         "ViT-B/16", description="the CLIP whose image feature is captioned: a name, arch/tag, or a file"
     )

@@ -9,16 +9,15 @@ from typing import Any
 import torch
 from PIL import Image
 
-from captioning.adapt import Episode, adapt
 from captioning.build import (
-    build_objective,
-    build_state,
+    build_method,
     check_language_model,
     find_checkpoint,
     image_features,
     load_captioner,
 )
 from captioning.config import CaptioningConfig
+from captioning.method import Answer, Picture
 from clipscore.cli import columns, command_parser, describe, read_settings, run_command
 from clipscore.data.images import model_input
 from clipscore.data.samples import sample_seed
@@ -50,11 +49,11 @@ def predict(args: argparse.Namespace) -> dict[str, Any]:
     """Adapt to the picture of a command line; a JSON-able result."""
     config = read_settings(args, CaptioningConfig)
     picture = open_picture(args.image, "--image")
-    episode = caption(config, picture, Path(args.image).name)
-    return {"image": args.image, "method": describe(config), "checkpoint": config.checkpoint, **result(episode)}
+    answer = caption(config, picture, Path(args.image).name)
+    return {"image": args.image, "method": describe(config), "checkpoint": config.checkpoint, **result(answer)}
 
 
-def caption(config: CaptioningConfig, picture: Image.Image, file_name: str) -> Episode:
+def caption(config: CaptioningConfig, picture: Image.Image, file_name: str) -> Answer:
     """Build what the config describes, and adapt it to one picture.
 
     Sampled captions depend on the config's seed and data set, and on the file's name.
@@ -65,22 +64,23 @@ def caption(config: CaptioningConfig, picture: Image.Image, file_name: str) -> E
     models = load_models(config)
     clip = models.policy
     captioner = load_captioner(config, clip, checkpoint, models.precision)
-    objective = build_objective(config, models.rewards)
-    state = build_state(config, captioner, models.scale_loss)
+    method = build_method(
+        config.model_copy(update={"caption_before": True}), captioner, models.rewards, models.scale_loss
+    )
     image = model_input(picture, clip.image_size).to(models.device).unsqueeze(0)  # [1, 3, H, W]
     features = image_features(clip, image, config.normalize_prefix)  # [1, D]
     generator = torch.Generator().manual_seed(sample_seed(config.seed, config.dataset, file_name))
-    return adapt(captioner, state, objective, features, image, config.steps, generator, with_before=True)
+    return method.answer(Picture(image, features, generator))
 
 
-def result(episode: Episode) -> dict[str, Any]:
-    """The JSON-able part of an episode; numbers as in a run's record."""
+def result(answer: Answer) -> dict[str, Any]:
+    """The JSON-able part of an answer; numbers as in a run's record."""
     steps = []
-    for step in episode.steps:
+    for step in answer.steps:
         pairs = zip(step.captions, step.rewards.tolist(), strict=True)
         candidates = [{"caption": text, "reward": rounded(reward)} for text, reward in pairs]
         steps.append({"loss": rounded(step.loss), "candidates": candidates})
-    return {"caption_before": episode.before, "steps": steps, "caption": episode.after}
+    return {"caption_before": answer.before, "steps": steps, "caption": answer.caption}
 
 
 def show(found: dict[str, Any]) -> str:

@@ -9,10 +9,8 @@ from typing import Any
 import torch
 
 from captioning import metrics
-from captioning.adapt import Episode, adapt, describe
 from captioning.build import (
-    build_objective,
-    build_state,
+    build_method,
     check_language_model,
     find_checkpoint,
     image_features,
@@ -20,10 +18,12 @@ from captioning.build import (
     load_captioner,
 )
 from captioning.config import CaptioningConfig
+from captioning.method import Answer, Method, Picture
 from clipscore.clip_model import ClipModel
 from clipscore.data.caption_sets import CaptionedImage, CaptionedImages, captions_fingerprint, find_captions
 from clipscore.data.images import Pictures, read_in_background
 from clipscore.data.samples import Sample, sample_seed
+from clipscore.methods import guard
 from clipscore.metrics.captions import CLIP_METRICS, check_captions, check_metrics, default_metrics
 from clipscore.models.files import check_clip, file_digest
 from clipscore.models.group import check_models
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 class CaptioningTask(Task):
     """Everything the launcher needs to know about a captioning run; errors before the first image."""
 
+    method: Method
     SAMPLE = "image"
 
     def __init__(self, config: CaptioningConfig) -> None:
@@ -51,8 +52,8 @@ class CaptioningTask(Task):
                 self.metric_clip = load_clip(config.metric_model, config.pretrained_root)
         super().__init__(config)
         self.captioner = load_captioner(config, self.clip, checkpoint, self.models.precision)
-        if self.adapts:
-            self._build()
+        self.method = build_method(config, self.captioner, self.models.rewards, self.models.scale_loss)
+        self.watch()
         self.fingerprint |= {
             "data": captions_fingerprint(self.data),
             "checkpoint": file_digest(checkpoint),
@@ -66,16 +67,6 @@ class CaptioningTask(Task):
             self.data.name, len(self.ids), self.data.root, config.method, checkpoint,
             self.device, self.fingerprint["precision"].removeprefix("torch."), ", ".join(self.metrics),
         )  # fmt: skip
-
-    def _build(self) -> None:
-        self.objective = build_objective(self.config, self.models.rewards)
-        self.state = build_state(self.config, self.captioner, self.models.scale_loss)
-        self.watch(
-            self.objective,
-            (self.objective, "propose", "text"),
-            (self.captioner, "prefix", "policy"),
-            (self.captioner, "token_losses", "policy"),
-        )
 
     @classmethod
     def check(cls, config: CaptioningConfig) -> None:
@@ -95,15 +86,12 @@ class CaptioningTask(Task):
         """The record of one image without times."""
         config, image = self.config, sample.on(self.device).unsqueeze(0)
         features = image_features(self.clip, image, config.normalize_prefix)  # [1, D]
-        if self.adapts:
-            generator = torch.Generator().manual_seed(sample_seed(config.seed, self.data.name, sample.id))
-            episode = adapt(
-                self.captioner, self.state, self.objective, features, image, config.steps, generator,
-                config.caption_before,
-            )  # fmt: skip
-        else:
-            episode = Episode(None, *describe(self.captioner, features, config), [])
-        return record(self._images[sample.id], episode, config.caption_before)
+        generator = torch.Generator().manual_seed(sample_seed(config.seed, self.data.name, sample.id))
+        with guard(config.method):
+            answer = self.method.answer(Picture(image, features, generator))
+        if not isinstance(answer, Answer) or not isinstance(answer.caption, str):
+            raise ValueError(f"method={config.method} answered {answer!r:.100}, expected an Answer with a caption")
+        return record(self._images[sample.id], answer, config.caption_before)
 
     def progress(self, rows: Sequence[dict[str, Any]]) -> float:
         """The reward gained so far; without steps to compare, the share of captions that hold anything."""
@@ -145,16 +133,17 @@ def _inputs(config: CaptioningConfig) -> tuple[CaptionedImages, list[str], Path]
     return data, names, checkpoint
 
 
-def record(image: CaptionedImage, episode: Episode, with_before: bool) -> dict[str, Any]:
-    """The JSON-able part of an episode, with the references that metrics are computed from."""
+def record(image: CaptionedImage, answer: Answer, with_before: bool) -> dict[str, Any]:
+    """The JSON-able part of an answer, with the references that metrics are computed from."""
     row: dict[str, Any] = {"id": image.id, "image_id": image.image_id}
     if with_before:
-        row["caption_before"] = episode.before
+        row["caption_before"] = answer.before
     return {
         **row,
-        "caption": episode.after,
+        "caption": answer.caption,
         "references": list(image.captions),
-        "captions": [step.captions for step in episode.steps],
-        "rewards": rounded([step.rewards for step in episode.steps]),
-        "loss": rounded([step.loss for step in episode.steps]),
+        "captions": [step.captions for step in answer.steps],
+        "rewards": rounded([step.rewards for step in answer.steps]),
+        "loss": rounded([step.loss for step in answer.steps]),
+        **{key: rounded(value) for key, value in answer.extra.items()},
     }

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from classification.policy import Policy
+from classification.seen import Views, confident_views
 from clipscore.episodic import EpisodicState
 from clipscore.objectives import Objective, Step, check_finite
 
@@ -30,7 +31,7 @@ def adapt(
     policy: Policy,
     state: EpisodicState,
     objective: Objective,
-    views: Tensor,
+    views: Views,
     num_selected: int,
     num_steps: int,
     entropy_weight: float = 0.0,
@@ -42,7 +43,7 @@ def adapt(
         policy: what is tuned.
         state: restores the policy, and feeds the momentum buffer afterwards.
         objective: the loss of one update.
-        views: the image: its centre view first, then random views. [N, 3, H, W]
+        views: the image.
         num_selected: S, how many views of lowest entropy are kept, chosen once.
         num_steps: updates.
         entropy_weight: weight of the entropy of the averaged prediction in the loss.
@@ -52,13 +53,13 @@ def adapt(
         FloatingPointError: a loss, or the answer, is not finite.
     """
     starts_at_source = state.momentum is None and not policy.couples_views
-    before = None if starts_at_source else source_logits(policy, state, views[:1])
+    before = None if starts_at_source else source_logits(policy, state, views.centre)
     with state.episode():
         policy.set_mode("adapting")
         inputs = policy.prepare(views)
         view_logits = first_logits(policy, inputs)  # [N, C]
         selected = confident_views(view_logits.detach(), num_selected)  # [S]
-        observed = objective.observe(objective.encode_images(views[selected]))
+        observed = objective.observe(views.reward_features(selected))
         steps: list[Step] = []
         for number in range(num_steps):
             if number == 0 and policy.couples_views:
@@ -90,8 +91,8 @@ def first_logits(policy: Policy, inputs: Tensor) -> Tensor:
         return policy.logits(inputs, at_start=True)
 
 
-def source_logits(policy: Policy, state: EpisodicState, centre: Tensor) -> Tensor:
-    """Logits of the centre view by the policy as it was before any adaptation. [1, 3, H, W] -> [C]"""
+def source_logits(policy: Policy, state: EpisodicState, centre: Views) -> Tensor:
+    """Logits of the centre view by the policy as it was before any adaptation. -> [C]"""
     state.restore_source()
     policy.set_mode("source")
     return predict(policy, policy.prepare(centre), at_start=True)
@@ -101,17 +102,6 @@ def source_logits(policy: Policy, state: EpisodicState, centre: Tensor) -> Tenso
 def predict(policy: Policy, centre: Tensor, at_start: bool = False) -> Tensor:
     """Logits of the prepared centre view by the policy as it is. [1, ...] -> [C]"""
     return policy.logits(centre, at_start)[0]
-
-
-def confident_views(logits: Tensor, num_selected: int) -> Tensor:
-    """Views whose prediction has the lowest entropy, in rising order. [N, C] -> [S]"""
-    return entropies(logits).argsort()[:num_selected]
-
-
-def entropies(logits: Tensor) -> Tensor:
-    """Entropy of each view's prediction, nats. [N, C] -> [N]"""
-    log_p = logits.log_softmax(dim=1)
-    return -(log_p.exp() * log_p).sum(dim=1)
 
 
 def averaged_entropy(logits: Tensor) -> Tensor:

@@ -10,13 +10,7 @@ from classification.data import layouts
 from clipscore.config.adapting import AdaptingConfig
 from clipscore.config.fields import StrictModel
 
-Method = Literal["zero_shot", "rlcf", "tpt", "pseudo_label", "kd", "dkd", "atkd"]
-Tune = Literal["none", "prompt", "encoder", "norm"]
-
-USED_BY = {  # settings that only some methods read
-    "num_candidates": {"rlcf"}, "temperature": {"kd", "dkd"}, "dkd_alpha": {"dkd"}, "dkd_beta": {"dkd"},
-    "atkd_fixed": {"atkd"},
-}  # fmt: skip
+Tune = Literal["none", "prompt", "prototypes", "encoder", "norm"]
 
 
 class DatasetFiles(StrictModel):
@@ -66,11 +60,12 @@ class ClassificationConfig(AdaptingConfig):
     """One row of the paper's Table 1. The data set is the column."""
 
     LAYOUTS: ClassVar[Any] = layouts
-    NOT_FOR_ZERO_SHOT: ClassVar[frozenset[str]] = AdaptingConfig.NOT_FOR_ZERO_SHOT | {"entropy_weight"}
+    OF_SOME_METHODS: ClassVar[frozenset[str]] = AdaptingConfig.OF_SOME_METHODS | {
+        "tune", "entropy_weight", "bn_prior", "num_candidates", "temperature", "zero_shot_models", "views",
+    }  # fmt: skip
 
     task: Literal["classification"] = "classification"
-    method: Method
-    tune: Tune
+    tune: Tune = Field("none", description="what the updates change")
     zero_shot_models: list[str] = Field([], description="more CLIPs whose logits are averaged with the policy's")
     dataset_files: DatasetFiles | None = None
 
@@ -85,9 +80,6 @@ class ClassificationConfig(AdaptingConfig):
     num_candidates: int = Field(3, ge=1, description="K: top classes of each view that are scored")
     entropy_weight: float = Field(0.0, ge=0, description="weight of the entropy of the averaged prediction in the loss")
     temperature: float = Field(1.0, gt=0, description="temperature of the distillation losses")
-    dkd_alpha: float = 1.0
-    dkd_beta: float = 0.5
-    atkd_fixed: bool = Field(False, description="ATKD as published; false: as released, mean and deviation swapped")
     bn_prior: float | None = Field(
         None,
         ge=0,
@@ -99,7 +91,7 @@ class ClassificationConfig(AdaptingConfig):
         """The recipe that null stands for, so that a run's configuration names it."""
         if self.views.recipe is None:
             fine_grained = isinstance(layouts.LAYOUTS.get(self.dataset), layouts.SplitLayout)
-            recipe = "augmix" if self.adapts and fine_grained else "crop"
+            recipe = "augmix" if "views" in self.METHOD.reads and fine_grained else "crop"
             object.__setattr__(self, "views", self.views.model_copy(update={"recipe": recipe}))
         return self
 
@@ -119,11 +111,9 @@ class ClassificationConfig(AdaptingConfig):
         yield from super()._rules()
         method, tune, views = self.method, self.tune, self.views
         uses_prompts = tune == "prompt" or self.prompt_start is not None
-        if self.adapts and tune == "none":
-            yield f"method={method} needs tune=prompt, encoder or norm, got none"
-        if not self.adapts and tune != "none":
-            yield f"method=zero_shot needs tune=none, got tune={tune}"
-        if self.adapts and views.num_selected < 1:
+        if self.tunes and tune == "none":
+            yield f"method={method} needs tune=prompt, prototypes, encoder or norm, got none"
+        if self.tunes and views.num_selected < 1:
             yield (
                 f"views.num_views={views.num_views} times views.select_fraction={views.select_fraction} "
                 "keeps no view; raise one of them so that their product is at least 1"
@@ -137,9 +127,6 @@ class ClassificationConfig(AdaptingConfig):
             yield f"momentum needs tune=encoder or norm, got {tune}"
         if self.bn_prior is not None and not self.tunes_clip:
             yield f"bn_prior needs tune=encoder or norm, got {tune}"
-        for name, methods in USED_BY.items():
-            if name in self.model_fields_set and method not in methods:
-                yield f"method={method} does not use {name}; start from that method's own YAML"
         if self.class_position != "end" and not uses_prompts:
             yield f"class_position={self.class_position} needs tune=prompt; fixed prompts have the name at the end"
         if self.class_position != "middle" and "[CLS]" in self.prompt_words:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from classification.prompt_learner import ConditionalContext, PromptLearner
+from classification.seen import Views
 from clipscore.clip_model import ClipModel
 from clipscore.lean_blocks import Copies
 from clipscore.reward import resize_images
@@ -28,14 +29,20 @@ class Policy(Tunable, Protocol):
     @property
     def couples_views(self) -> bool: ...  # whether one view's logits depend on the other views (BatchNorm)
 
-    def prepare(self, views: Tensor) -> Tensor:
-        """What can be computed once per image. [N, 3, H, W] -> [N, ...]"""
+    def prepare(self, views: Views) -> Tensor:
+        """What can be computed once per image. -> [N, ...]"""
 
     def logits(self, inputs: Tensor, at_start: bool = False) -> Tensor:
         """Logits of prepared views; at_start: there was no update since they were prepared. [N, ...] -> [N, C]"""
 
+    def class_features(self, at_start: bool = False) -> Tensor:
+        """Unit-length text features of the classes; at_start as in `logits`. [C, D]"""
+
     def set_mode(self, mode: Mode) -> None:
         """Switch between predicting with the source weights, adapting, and predicting with the adapted ones."""
+
+    def limit_classes(self, most: int | None) -> None:
+        """No loss will depend on more classes than this; None: any number of them."""
 
 
 class PromptPolicy:
@@ -44,28 +51,26 @@ class PromptPolicy:
     Args:
         clip: the policy's CLIP, frozen.
         learner: the prompts.
-        max_used: no loss depends on more classes than this; None: any number of them.
     """
 
     couples_views = False
     written: Sequence[str] = ()
     copies: Copies = []
 
-    def __init__(self, clip: ClipModel, learner: PromptLearner, max_used: int | None = None) -> None:
+    def __init__(self, clip: ClipModel, learner: PromptLearner) -> None:
         self.clip, self.learner = clip, learner
         clip.cast_frozen()
-        self.max_used = max_used if clip.device.type == "cuda" else None  # elsewhere asking costs no waiting
+        self.max_used: int | None = None
         self.tuned: dict[str, Tensor] = {"context": learner.context}
         self.state = self.tuned
         self._start_context: Tensor | None = None  # where episodes start, and the class features there
         self._start_features: Tensor | None = None
         self._start_here()
 
-    @torch.no_grad()
-    def prepare(self, views: Tensor) -> Tensor:
-        """[N, 3, H, W] -> unit-length image features [N, D]"""
+    def prepare(self, views: Views) -> Tensor:
+        """Unit-length image features [N, D]"""
         self._start_here()
-        return self.clip.encode_images(views)
+        return views.features
 
     def logits(self, inputs: Tensor, at_start: bool = False) -> Tensor:
         """[N, D] -> [N, C]"""
@@ -79,6 +84,10 @@ class PromptPolicy:
         )
 
     def set_mode(self, mode: Mode) -> None: ...  # nothing in CLIP's text tower differs
+
+    def limit_classes(self, most: int | None) -> None:
+        """See `Policy`; elsewhere than on CUDA asking which classes are used costs no waiting."""
+        self.max_used = most if self.clip.device.type == "cuda" else None
 
     @torch.no_grad()
     def _start_here(self) -> None:
@@ -97,7 +106,6 @@ class CoCoOpPolicy(PromptPolicy):
         conditional: CoCoOp's context.
         normalize: give the meta network the unit-length feature, as CoCoOp does; the official test-time adaptation
             gives it the feature before normalisation.
-        max_used: see `PromptPolicy`.
     """
 
     written = ("context",)
@@ -108,65 +116,112 @@ class CoCoOpPolicy(PromptPolicy):
         learner: PromptLearner,
         conditional: ConditionalContext,
         normalize: bool,
-        max_used: int | None = None,
     ) -> None:
-        super().__init__(clip, learner, max_used)
+        super().__init__(clip, learner)
         self.conditional, self.normalize = conditional, normalize
 
     @torch.no_grad()
-    def prepare(self, views: Tensor) -> Tensor:
-        """Set the context of this image. [N, 3, H, W] -> unit-length image features [N, D]"""
-        projected = self.clip.project_images(views)
-        features = F.normalize(projected, dim=-1)
-        self.learner.context.copy_(self.conditional(features[0] if self.normalize else projected[0]))
+    def prepare(self, views: Views) -> Tensor:
+        """Set the context of this image; its unit-length image features [N, D]"""
+        self.learner.context.copy_(self.conditional((views.features if self.normalize else views.projected)[0]))
         self._start_here()
-        return features
+        return views.features
 
 
-class EncoderPolicy:
+class FixedPolicy:
+    """Tunes nothing: fixed prompts, and the image features as they are.
+
+    Args:
+        clip: the policy's CLIP.
+        class_features: unit length. [C, D]
+    """
+
+    couples_views = False
+    written: Sequence[str] = ()
+    copies: Copies = []
+
+    def __init__(self, clip: ClipModel, class_features: Tensor) -> None:
+        self.clip, self._class_features = clip, class_features
+        self.tuned: dict[str, Tensor] = {}
+        self.state = self.tuned
+        clip.cast_frozen()
+
+    def prepare(self, views: Views) -> Tensor:
+        """Unit-length image features [N, D]"""
+        return views.features
+
+    def logits(self, inputs: Tensor, at_start: bool = False) -> Tensor:
+        """[N, D] -> [N, C]"""
+        return self.clip.logit_scale * inputs @ self.class_features(at_start).T
+
+    def class_features(self, at_start: bool = False) -> Tensor:
+        """Unit length. [C, D]"""
+        return self._class_features
+
+    def set_mode(self, mode: Mode) -> None: ...  # there is one
+
+    def limit_classes(self, most: int | None) -> None: ...  # a question of tuned prompts
+
+
+class PrototypePolicy(FixedPolicy):
+    """Tunes a shift of each class's text feature, from zero; all features are computed once. Source: TPS.
+
+    Args:
+        clip: the policy's CLIP, frozen.
+        class_features: unit length. [C, D]
+    """
+
+    def __init__(self, clip: ClipModel, class_features: Tensor) -> None:
+        super().__init__(clip, class_features)
+        self.shift = nn.Parameter(torch.zeros_like(class_features))
+        self.tuned["shift"] = self.shift
+
+    def class_features(self, at_start: bool = False) -> Tensor:
+        """Shifted, and scaled to unit length again. [C, D]"""
+        return F.normalize(self._class_features + self.shift, dim=-1)
+
+
+class EncoderPolicy(FixedPolicy):
     """Tunes the image encoder; the class features are those of fixed prompts.
 
     Args:
         clip: the policy's CLIP.
         class_features: unit length. [C, D]
-        tune: "encoder": all parameters of the image tower; "norm": those whose name holds "ln" or "bn"; "none".
+        tune: "encoder": all parameters of the image tower; "norm": those whose name holds "ln" or "bn".
         bn_prior: ResNet towers: mix source and batch statistics instead of using the batch's, see `PriorBatchNorm2d`.
 
     Raises:
         ValueError: "norm" for a tower without such parameters.
     """
 
-    written: Sequence[str] = ()
-
     def __init__(self, clip: ClipModel, class_features: Tensor, tune: str, bn_prior: float | None = None) -> None:
-        self.clip, self.class_features = clip, class_features
+        self.clip, self._class_features = clip, class_features
         self.norm_only = tune == "norm"
         if bn_prior is not None:
             use_prior_statistics(clip.visual, bn_prior)
         parameters = dict(clip.visual.named_parameters())
         self.tuned: dict[str, Tensor] = {
-            name: p for name, p in parameters.items() if tune == "encoder" or (self.norm_only and _is_norm(name))
+            name: p for name, p in parameters.items() if not self.norm_only or _is_norm(name)
         }
-        if tune != "none" and not self.tuned:
+        if not self.tuned:
             raise ValueError(f"tune={tune} found nothing to tune in the image tower of {clip.name}; use tune=encoder")
         for parameter in self.tuned.values():
             parameter.requires_grad_(True)
         clip.cast_frozen()
-        self.copies = clip.cast_tuned()
+        self.copies: Copies = clip.cast_tuned()
         buffers: dict[str, Tensor] = {
             n: t for n, t in clip.visual.state_dict(keep_vars=True).items() if n not in parameters
         }
         self.state: dict[str, Tensor] = {**self.tuned, **buffers}
         self.couples_views = bool(self._norms())
 
-    @torch.no_grad()
-    def prepare(self, views: Tensor) -> Tensor:
-        """The views themselves, at the model's size. [N, 3, H, W] -> [N, 3, H, W]"""
-        return resize_images(views, self.clip.image_size)
+    def prepare(self, views: Views) -> Tensor:
+        """The views themselves, at the model's size [N, 3, H, W]"""
+        return resize_images(views.pixels, self.clip.image_size)
 
     def logits(self, inputs: Tensor, at_start: bool = False) -> Tensor:
         """[N, 3, H, W] -> [N, C]"""
-        return self.clip.logit_scale * self.clip.encode_images(inputs) @ self.class_features.T
+        return self.clip.logit_scale * self.clip.encode_images(inputs) @ self._class_features.T
 
     def set_mode(self, mode: Mode) -> None:
         """Only BatchNorm differs. Tuned norm layers answer in train mode too, as in official custom_clip.py."""
@@ -175,31 +230,6 @@ class EncoderPolicy:
 
     def _norms(self) -> list[nn.BatchNorm2d]:
         return [module for module in self.clip.visual.modules() if isinstance(module, nn.BatchNorm2d)]
-
-
-class EnsemblePolicy:
-    """Several CLIPs as one zero-shot classifier: the mean of their logits."""
-
-    couples_views = False
-    written: Sequence[str] = ()
-    copies: Copies = []
-
-    def __init__(self, members: Sequence[Policy]) -> None:
-        self.members, self.clip = members, members[0].clip
-        self.tuned: dict[str, Tensor] = {}
-        self.state = self.tuned
-
-    def prepare(self, views: Tensor) -> Tensor:
-        """The views as the first model sees them; the others get them resized. [N, 3, H, W]"""
-        return views
-
-    def logits(self, inputs: Tensor, at_start: bool = False) -> Tensor:
-        """[N, 3, H, W] -> [N, C]"""
-        return torch.stack([member.logits(member.prepare(inputs), at_start=True) for member in self.members]).mean(
-            dim=0
-        )
-
-    def set_mode(self, mode: Mode) -> None: ...  # never adapts
 
 
 class PriorBatchNorm2d(nn.BatchNorm2d):

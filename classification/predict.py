@@ -11,11 +11,11 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from classification.adapt import Episode, adapt, entropies
-from classification.build import build_objective, build_policy, check_candidates
+from classification.build import build_method, check_candidates
 from classification.config import ClassificationConfig
 from classification.data.class_names import class_names
 from classification.data.layouts import LAYOUTS, canonical_name
+from classification.method import Answer, classify
 from classification.prompt_learner import load_prompt_start
 from classification.views import make_views
 from clipscore.cli import candidates_for_command, columns, command_parser, describe, read_settings, run_command
@@ -23,7 +23,7 @@ from clipscore.data.samples import sample_seed
 from clipscore.data.user_files import open_picture, read_lines
 from clipscore.models.group import load_models
 from clipscore.objectives import RlcfStep
-from clipscore.task import build_state, rounded
+from clipscore.task import rounded
 
 NUM_ANSWERS = 5
 NUM_SHOWN = 6  # views in the text; the JSON has all
@@ -62,11 +62,16 @@ def predict(args: argparse.Namespace) -> dict[str, Any]:
     with candidates_for_command(len(names)):
         check_candidates(config.model_copy(update={"dataset": "--classes"}), len(names))
     picture = open_picture(args.image, "--image")
-    episode = classify(config, names, picture, Path(args.image).name)
-    return {"image": args.image, "method": describe(config), "num_classes": len(names), **result(episode, names)}
+    answer = adapt_to(config, names, picture, Path(args.image).name)
+    return {
+        "image": args.image,
+        "method": describe(config),
+        "num_classes": len(names),
+        **result(answer, names, config.views.num_views),
+    }
 
 
-def classify(config: ClassificationConfig, names: Sequence[str], picture: Image.Image, file_name: str) -> Episode:
+def adapt_to(config: ClassificationConfig, names: Sequence[str], picture: Image.Image, file_name: str) -> Answer:
     """Build what the config describes for these class names, and adapt it to one picture.
 
     The views depend on the config's seed and data set, and on the file's name.
@@ -74,12 +79,10 @@ def classify(config: ClassificationConfig, names: Sequence[str], picture: Image.
     views = config.views
     start = load_prompt_start(config.prompt_start, [Path(config.pretrained_root)]) if config.prompt_start else None
     models = load_models(config)
-    policy = build_policy(config, models.policy, names, start)
-    objective = build_objective(config, models.rewards, names)
-    state = build_state(config, policy, models.scale_loss)
+    method = build_method(config, models, names, start)
     seed = sample_seed(config.seed, config.dataset, file_name)
     drawn = make_views(picture, views.num_views, models.policy.image_size, seed, **views.drawing).to(models.device)
-    return adapt(policy, state, objective, drawn, views.num_selected, config.steps, config.entropy_weight)
+    return classify(method, drawn)
 
 
 def read_classes(text: str) -> list[str]:
@@ -112,11 +115,12 @@ def read_classes(text: str) -> list[str]:
     return names
 
 
-def result(episode: Episode, names: Sequence[str]) -> dict[str, Any]:
-    """The JSON-able part of an episode: numbers as in a run's record, classes by name."""
-    selected = episode.selected.tolist()
+def result(answer: Answer, names: Sequence[str], num_views: int) -> dict[str, Any]:
+    """The JSON-able part of an answer: numbers as in a run's record, classes by name."""
+    assert answer.before is not None
+    selected = [] if answer.selected is None else answer.selected.tolist()
     steps: list[dict[str, Any]] = []
-    for step in episode.steps:
+    for step in answer.steps or ():
         shown: dict[str, Any] = {"loss": rounded(step.loss)}
         if isinstance(step, RlcfStep):
             shown["views"] = []
@@ -126,12 +130,12 @@ def result(episode: Episode, names: Sequence[str]) -> dict[str, Any]:
                 shown["views"].append({"view": view, "candidates": candidates})
         steps.append(shown)
     return {
-        "num_views": len(episode.view_logits),
+        "num_views": num_views,
         "selected": selected,
-        "entropy": rounded(entropies(episode.view_logits[episode.selected])),
+        "entropy": [] if answer.entropy is None else rounded(answer.entropy),
         "steps": steps,
-        "before": answers(episode.before, names),
-        "after": answers(episode.after, names),
+        "before": answers(answer.before, names),
+        "after": answers(answer.logits, names),
     }
 
 

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.models.pickles import load_tensors
 
+PromptStart = tuple[Tensor, dict[str, Tensor]]  # CoOp's context [n_ctx, W], and CoCoOp's meta network or nothing
+
 META_NET = ["linear1.bias", "linear1.weight", "linear2.bias", "linear2.weight"]
 PLACEHOLDER = "X"  # any word of one token: its embedding is replaced by a context vector
 

@@ -13,25 +13,23 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from classification import metrics
-from classification.adapt import Episode, adapt, entropies, source_logits
-from classification.build import build_objective, build_policy, check_candidates, free_texts
+from classification.build import build_method, check_candidates
 from classification.config import ClassificationConfig, ViewsConfig
 from classification.data.find import LabelledImage, LabelledImages, find_dataset
-from classification.policy import EnsemblePolicy, Policy, PromptPolicy
-from classification.prompt_learner import load_prompt_start
+from classification.method import Answer, Method, classify
+from classification.policy import PromptPolicy
+from classification.prompt_learner import PromptStart, load_prompt_start
 from classification.views import draw_views
 from clipscore import task
 from clipscore.data import samples
 from clipscore.data.images import UnreadableImage, normalize, open_image, read_in_background
 from clipscore.data.samples import sample_seed
-from clipscore.models.devices import to_host
+from clipscore.methods import Stage
 from clipscore.models.group import check_models
 from clipscore.objectives import RlcfStep
-from clipscore.task import build_state, rounded
+from clipscore.task import rounded
 
 log = logging.getLogger(__name__)
-
-PromptStart = tuple[Tensor, dict[str, Tensor]]  # CoOp's context, and CoCoOp's meta network or nothing
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,7 @@ class Sample(samples.Sample):
 class ClassificationTask(task.Task):
     """Everything the launcher needs to know about a classification run; errors before the first image is read."""
 
+    method: Method
     SAMPLE = "sample"
     progress_metric = "accuracy"
 
@@ -60,7 +59,8 @@ class ClassificationTask(task.Task):
         self.published = self.data.published
         self._images = {image.id: image for image in self.data.images}
         super().__init__(config)
-        self._build(start)
+        self.method = build_method(config, self.models, self.data.class_names, start)
+        self._watch()
         self.fingerprint["data"] = data_fingerprint(self.data)
         if start:
             tensors = [start[0], *(tensor for _, tensor in sorted(start[1].items()))]
@@ -73,17 +73,12 @@ class ClassificationTask(task.Task):
             config.method, self.device, self.fingerprint["precision"].removeprefix("torch."),
         )  # fmt: skip
 
-    def _build(self, start: PromptStart | None) -> None:
-        config, models, names = self.config, self.models, self.data.class_names
-        policies = [build_policy(config, clip, names, start) for clip in (models.policy, *models.members)]
-        self.policy: Policy = EnsemblePolicy(policies) if models.members else policies[0]
-        self.objective = build_objective(config, models.rewards, names) if self.adapts else None
-        free_texts(policies, models.rewards)
-        self.state = build_state(config, self.policy, models.scale_loss)
-        stages: list[tuple[Any, str, str]] = [(self.policy, "prepare", "policy"), (self.policy, "logits", "policy")]
-        stages += [(self.policy, "class_features", "text")] if isinstance(self.policy, PromptPolicy) else []
-        stages += [(self.objective, "encode_images", "reward")] if self.objective else []
-        self.watch(self.objective, *stages)
+    def _watch(self) -> None:
+        context = self.method.context
+        stages: list[Stage] = [(context.policy, "prepare", "policy"), (context.policy, "logits", "policy")]
+        stages += [(context.policy, "class_features", "text")] if isinstance(context.policy, PromptPolicy) else []
+        stages += [(context.reward, "encode_images", "reward")] if context.reward else []
+        self.watch(*stages)
 
     @classmethod
     def check(cls, config: ClassificationConfig) -> None:
@@ -93,23 +88,15 @@ class ClassificationTask(task.Task):
 
     def samples(self, ids: Sequence[str]) -> Iterator[Sample]:
         """These samples, in this order, read and augmented in the background."""
-        views = self.config.views if self.adapts else ViewsConfig(num_views=1)
+        views = self.config.views if "views" in self.method.reads else ViewsConfig(num_views=1)
         images = [self._images[key] for key in ids]
         dataset = _Views(images, self.data.name, self.clip.image_size, views, self.config.seed)
         yield from read_in_background(dataset, len(ids), self.config.num_workers)
 
     def episode(self, sample: Sample) -> dict[str, Any]:
         """The record of one image without times."""
-        views, config = sample.on(self.device), self.config
-        row: dict[str, Any] = {"id": sample.id, "label": sample.label}
-        if self.objective is None:
-            logits = to_host(source_logits(self.policy, self.state, views))
-            return row | answers(logits, logits, sample.label)
-        episode = adapt(
-            self.policy, self.state, self.objective, views, config.views.num_selected, config.steps,
-            config.entropy_weight,
-        )  # fmt: skip
-        return row | record(episode, sample.label)
+        answer = classify(self.method, lambda: sample.on(self.device))
+        return {"id": sample.id, "label": sample.label, **record(answer, sample.label)}
 
     def stages(self, sample: Sample) -> dict[str, float]:
         """Seconds in each stage, the drawing of the views included."""
@@ -148,20 +135,22 @@ class _Views(Dataset[Sample]):
         return Sample(image.id, views, None, image.label, time.perf_counter() - started)
 
 
-def record(episode: Episode, label: int) -> dict[str, Any]:
-    """The JSON-able part of an episode."""
-    row: dict[str, Any] = {
-        **answers(episode.before, episode.after, label),
-        "selected": episode.selected.tolist(),
-        "entropy": rounded(entropies(episode.view_logits[episode.selected])),
-        "step_top1": [int(step.logits.softmax(1).mean(0).argmax()) for step in episode.steps],
-        "loss": rounded([step.loss for step in episode.steps]),
-    }
-    scored = [step for step in episode.steps if isinstance(step, RlcfStep)]
+def record(answer: Answer, label: int) -> dict[str, Any]:
+    """The JSON-able part of an answer."""
+    assert answer.before is not None
+    row = answers(answer.before, answer.logits, label)
+    if answer.selected is not None:
+        row["selected"] = answer.selected.tolist()
+    if answer.entropy is not None:
+        row["entropy"] = rounded(answer.entropy)
+    if answer.steps is not None:
+        row["step_top1"] = [int(step.logits.softmax(1).mean(0).argmax()) for step in answer.steps]
+        row["loss"] = rounded([step.loss for step in answer.steps])
+    scored = [step for step in answer.steps or () if isinstance(step, RlcfStep)]
     if scored:
         row["candidates"] = [step.candidates.tolist() for step in scored]
         row["rewards"] = rounded([step.rewards for step in scored])
-    return row
+    return row | {key: rounded(value) for key, value in answer.extra.items()}
 
 
 def answers(before: Tensor, after: Tensor, label: int) -> dict[str, Any]:

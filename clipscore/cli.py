@@ -92,9 +92,10 @@ def read_settings(args: argparse.Namespace, config_class: type[Config], *words: 
 
     config = load_config(args.config, [*args.overrides, *words], only)
     assert isinstance(config, config_class)
-    if config.method == "zero_shot":
+    if not config.adapts:
         raise ValueError(
-            "method=zero_shot adapts nothing, so there is no before and after; take the config of a method that does"
+            f"method={config.method} adapts nothing, so there is no before and after; take the config of a method that "
+            "does"
         )
     return config
 
@@ -111,7 +112,8 @@ def candidates_for_command(available: int) -> Iterator[None]:
 def describe(config: AdaptingConfig) -> str:
     """Method and models in one line."""
     rewards = ", ".join(config.model_names[1]) or "none"
-    return f"{config.method}, steps={config.steps}, lr={config.lr:g}; policy {config.policy}, reward {rewards}"
+    steps = f", steps={config.steps}, lr={config.lr:g}" * config.tunes
+    return f"{config.method}{steps}; policy {config.policy}, reward {rewards}"
 
 
 def print_text(text: str) -> None:

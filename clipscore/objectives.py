@@ -36,11 +36,7 @@ class RlcfStep(Step):
 class Objective:
     """`observe` sees the sample once, by its features, and `step` makes the loss of each update from the logits."""
 
-    reward: ClipReward | None = None
-
-    def encode_images(self, images: Tensor) -> list[Tensor]:
-        """The reward models' features of images. [S, 3, H, W] -> M x [S, D]; none where no model is asked."""
-        return self.reward.encode_images(images) if self.reward else []
+    used_per_row: int | None = None  # so many of the C that the loss of one row of logits can depend on; None: all
 
     def observe(self, anchor: Sequence[Tensor]) -> Any:
         """What the steps of one sample share. M x [S, D]"""
@@ -66,6 +62,8 @@ class RlcfObjective(Objective):
     ) -> None:
         self.reward: ClipReward = reward
         self.features, self.num_candidates, self.options = list(features), num_candidates, options
+        self.zero_sum = advantages_sum_to_zero(options.baseline, options.baseline_over, num_candidates)
+        self.used_per_row = num_candidates if self.zero_sum else None
 
     def step(self, logits: Tensor, observed: Sequence[Tensor]) -> RlcfStep:
         """Propose, score, compare: the policy-gradient loss of one update. [S, C], M x [S, D]"""
@@ -73,8 +71,7 @@ class RlcfObjective(Objective):
         candidates = logits.topk(k, dim=1).indices  # [S, C] -> [S, K]
         rewards = self.reward.score(observed, [features[candidates] for features in self.features])  # [S, K]
         advantages = subtract_baseline(rewards, options.baseline, options.baseline_over, options.standardize)
-        zero_sum = advantages_sum_to_zero(options.baseline, options.baseline_over, k)
-        loss = candidate_loss(logits, candidates, advantages, zero_sum)
+        loss = candidate_loss(logits, candidates, advantages, self.zero_sum)
         return RlcfStep(logits.detach(), loss, candidates, rewards, advantages)
 
 

@@ -11,6 +11,7 @@ from clipscore.clip_model import ClipModel
 from clipscore.config.adapting import AdaptingConfig
 from clipscore.episodic import EpisodicState
 from clipscore.lean_blocks import Copies
+from clipscore.methods import Method, Stage, source_digest
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.models.group import load_models
 from clipscore.reward import ClipReward, ensemble_weights
@@ -64,16 +65,19 @@ class Task:
     SAMPLE: ClassVar[str]  # what one is called
     STAGE_DIGITS: ClassVar[int] = 4
     progress_metric: str
-    state: EpisodicState
+    method: Method
     ids: list[str]
     about: dict[str, Any]
 
     def __init__(self, config: AdaptingConfig) -> None:
         self.models = load_models(config)
         self.clip, self.device = self.models.policy, self.models.device
-        self.adapts, self.sequential = config.adapts, config.momentum is not None
+        self.adapts, self.sequential = config.adapts, config.sequential
         self.times = StageTimes(self.device)
         self.fingerprint = self.models.fingerprint()
+        digest = source_digest(config.task, config.method)
+        if digest:
+            self.fingerprint["method"] = digest
 
     def adapt(self, sample: Any) -> dict[str, Any]:
         """Adapt to one sample; its record.
@@ -87,10 +91,10 @@ class Task:
             row = self._episode(sample)
         except FloatingPointError as error:
             raise FloatingPointError(f"{self.SAMPLE} {sample.id}: {error}") from error
-        if self.adapts:
-            row["moved"] = rounded(self.state.moved)
+        if self.method.state is not None:
+            row["moved"] = rounded(self.method.state.moved)
             if self.models.scale_loss:
-                row["repeated_steps"] = self.state.updates.num_repeated
+                row["repeated_steps"] = self.method.state.updates.num_repeated
         stages = self.stages(sample)
         if stages:
             row["seconds_stages"] = {stage: round(seconds, self.STAGE_DIGITS) for stage, seconds in stages.items()}
@@ -98,14 +102,15 @@ class Task:
 
     def _episode(self, sample: Any) -> dict[str, Any]:
         """Look for overflows at the end, in one wait; where there was one, or other trouble, again, at each step."""
-        if self.adapts and self.models.scale_loss and not self.state.updates.num_repeated:
-            self.state.updates.looks = False
+        state = self.method.state
+        if state is not None and self.models.scale_loss and not state.updates.num_repeated:
+            state.updates.looks = False
             try:
                 return self.episode(sample)
             except FloatingPointError:
                 pass
             finally:
-                self.state.updates.looks = True
+                state.updates.looks = True
         return self.episode(sample)
 
     def episode(self, sample: Any) -> dict[str, Any]:
@@ -116,15 +121,10 @@ class Task:
         """Seconds in each stage of the episode; none where nothing adapts."""
         return self.times.take() if self.adapts else {}
 
-    def watch(self, objective: Any, *stages: tuple[Any, str, str]) -> None:
-        """Time these stages of an episode, the objective's, and the state's."""
-        for owner, method, stage in [
-            *stages,
-            *((objective, method, "reward") for method in ("observe", "step") if objective is not None),
-            (self.state, "step", "update"),
-            (self.state, "restore", "reset"),
-        ]:
-            self.times.watch(owner, method, stage)
+    def watch(self, *stages: Stage) -> None:
+        """Time these stages of an episode, and the method's own."""
+        for owner, function, stage in [*stages, *self.method.stages()]:
+            self.times.watch(owner, function, stage)
 
     def describe_data(self, data: Any, **more: Any) -> dict[str, Any]:
         """For `about`: what was found of the data set."""
@@ -140,9 +140,9 @@ class Task:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next sample depends on: the momentum buffer, or nothing."""
-        return self.state.state_dict() if self.sequential else {}
+        """What the next sample depends on: the momentum buffer, a method's own, or nothing."""
+        return self.method.state_dict() if self.sequential else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""
-        self.state.load_state_dict(state)
+        self.method.load_state_dict(state)

@@ -1,14 +1,32 @@
-"""From a config to the parts of its method: policy and objective."""
+"""From a config to its method, with the policy and the reward that it is given."""
 
 from collections.abc import Sequence
 
 from torch import Tensor
 
 from clipscore.clip_model import ClipModel
-from clipscore.objectives import DistillationObjective, Objective, PseudoLabelObjective, RlcfObjective
+from clipscore.methods import guard
+from clipscore.models.group import Models
 from clipscore.task import build_reward
 from retrieval.config import RetrievalConfig
+from retrieval.method import Context, Method
 from retrieval.policy import ImageTowerPolicy, Policy, TextTowerPolicy
+
+
+def build_method(config: RetrievalConfig, models: Models, galleries: Sequence[Tensor]) -> Method:
+    """The method that a config names, over these models and their features of the gallery [G, D], the policy's first.
+
+    ValueError where they do not fit, or the user's file fails.
+    """
+    if config.tunes:
+        check_tower(models.policy, config.direction)
+    reward = build_reward(config, models.rewards) if models.rewards else None
+    rewards = galleries[1 : 1 + len(models.rewards)]
+    with guard(config.method):
+        policy = build_policy(config, models.policy) if config.tunes else None
+        method = config.METHOD(Context(config, policy, galleries[0], reward, rewards, models.scale_loss))
+    assert isinstance(method, Method)
+    return method
 
 
 def build_policy(config: RetrievalConfig, clip: ClipModel) -> Policy:
@@ -16,16 +34,6 @@ def build_policy(config: RetrievalConfig, clip: ClipModel) -> Policy:
     if config.direction == "image_to_text":
         return ImageTowerPolicy(clip)
     return TextTowerPolicy(clip, whole_table=config.momentum is not None)
-
-
-def build_objective(config: RetrievalConfig, rewards: Sequence[ClipModel], gallery: Sequence[Tensor]) -> Objective:
-    """The loss that a config describes, over the reward models and their features of the gallery, M x [G, D]."""
-    if config.method == "pseudo_label":
-        return PseudoLabelObjective()
-    reward = build_reward(config, rewards)
-    if config.method == "kd":
-        return DistillationObjective(reward, gallery)
-    return RlcfObjective(reward, gallery, config.k, config.reward_options)
 
 
 def check_tower(clip: ClipModel, direction: str) -> None:
@@ -39,7 +47,7 @@ def check_tower(clip: ClipModel, direction: str) -> None:
 
 def check_candidates(config: RetrievalConfig, gallery_size: int) -> None:
     """ValueError for more candidates than gallery items, K > G."""
-    if config.method == "rlcf" and config.k > gallery_size:
+    if "num_candidates" in config.METHOD.reads and config.k > gallery_size:
         raise ValueError(
             f"num_candidates.{config.direction}={config.k}, but the gallery of {config.dataset} has {gallery_size} "
             f"items; set it to at most {gallery_size}"

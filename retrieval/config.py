@@ -1,6 +1,5 @@
 """Every switch of a retrieval run, with its default and its range."""
 
-from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -9,7 +8,6 @@ from clipscore.config.adapting import AdaptingConfig
 from clipscore.config.fields import CaptionFiles, StrictModel
 
 Direction = Literal["image_to_text", "text_to_image"]
-Method = Literal["zero_shot", "rlcf", "kd", "pseudo_label"]
 
 
 class CandidatesConfig(StrictModel):
@@ -23,11 +21,10 @@ class RetrievalConfig(AdaptingConfig):
     """One row of the paper's Table 2. The data set with the direction is the column."""
 
     SAMPLE: ClassVar[str] = "query"
-    NOT_FOR_ZERO_SHOT: ClassVar[frozenset[str]] = AdaptingConfig.NOT_FOR_ZERO_SHOT | {"momentum"}
+    OF_SOME_METHODS: ClassVar[frozenset[str]] = AdaptingConfig.OF_SOME_METHODS | {"num_candidates", "zero_shot_models"}
 
     task: Literal["retrieval"] = "retrieval"
     seed: int = Field(42, ge=0, description="names the run; nothing is drawn at random")
-    method: Method
     direction: Direction = Field("image_to_text", description="images look for captions, or captions for images")
     zero_shot_models: list[str] = Field([], description="more CLIPs whose cosines are averaged with the policy's")
     dataset_files: CaptionFiles | None = None
@@ -53,8 +50,3 @@ class RetrievalConfig(AdaptingConfig):
     @classmethod
     def _one_number_for_both(cls, value: Any) -> Any:
         return {"image_to_text": value, "text_to_image": value} if type(value) is int else value
-
-    def _rules(self) -> Iterator[str]:
-        yield from super()._rules()
-        if self.method != "rlcf" and "num_candidates" in self.model_fields_set:
-            yield f"method={self.method} does not use num_candidates; start from that method's own YAML"

@@ -18,12 +18,12 @@ from clipscore.data.user_files import open_picture, read_lines
 from clipscore.models.devices import to_host
 from clipscore.models.group import load_models
 from clipscore.objectives import RlcfStep, Step
-from clipscore.task import build_state, rounded
-from retrieval.adapt import adapt
-from retrieval.build import build_objective, build_policy, check_candidates, check_tower
+from clipscore.task import rounded
+from retrieval.build import build_method, check_candidates, check_tower
 from retrieval.captions import clean_caption
 from retrieval.config import RetrievalConfig
 from retrieval.gallery import FeatureCache, image_features, text_features
+from retrieval.method import Query, rank
 from retrieval.metrics import top_items
 
 NUM_ANSWERS = 5
@@ -140,13 +140,10 @@ def search(config: RetrievalConfig, question: Question) -> tuple[Tensor, Tensor,
         query = model_input(open_image(question.images[0].path), clip.image_size).unsqueeze(0)  # [1, 3, H, W]
     else:
         query = clip.tokenizer(question.texts)  # [1, L]
-    policy = build_policy(config, clip)
-    objective = build_objective(config, rewards, galleries[1:])
-    state = build_state(config, policy, models.scale_loss)
-    source_scale = to_host(clip.logit_scale.detach())
-    answer, steps = adapt(policy, state, objective, query, queries[1:], galleries[0], config.steps)
-    before = steps[0].logits[0] if steps else answer
-    return before / source_scale, answer / to_host(clip.logit_scale.detach()), steps  # the scale may have been tuned
+    scores = galleries[0] @ queries[0][0]  # [G]
+    answer = rank(build_method(config, models, galleries), Query(query, scores, queries[1:]))
+    scale = to_host(clip.logit_scale.detach()) if config.tunes else 1.0  # of logits, which may have been tuned
+    return to_host(scores), answer.scores / scale, answer.steps or []
 
 
 def result(before: Tensor, after: Tensor, updates: Sequence[Step], items: Sequence[str]) -> dict[str, Any]:

@@ -9,23 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from clipscore import task
 from clipscore.clip_model import end_of_text
 from clipscore.data.caption_sets import CaptionedImages, captions_fingerprint, find_captions
 from clipscore.data.images import Pictures, read_in_background
 from clipscore.data.samples import Sample
-from clipscore.models.devices import to_host
 from clipscore.models.group import check_models
-from clipscore.objectives import RlcfStep, Step
-from clipscore.task import build_state, rounded
+from clipscore.objectives import RlcfStep
+from clipscore.task import rounded
 from retrieval import metrics
-from retrieval.adapt import adapt
-from retrieval.build import build_objective, build_policy, check_candidates, check_tower
+from retrieval.build import build_method, check_candidates, check_tower
 from retrieval.captions import clean_captions
 from retrieval.config import RetrievalConfig
 from retrieval.gallery import FeatureCache, image_features, text_features
+from retrieval.method import Answer, Method, Query, rank
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +56,7 @@ class Pairs:
 class RetrievalTask(task.Task):
     """Everything the launcher needs to know about a retrieval run; errors before the first query."""
 
+    method: Method
     SAMPLE, STAGE_DIGITS = "query", 5
     progress_metric = "r1"
 
@@ -66,7 +65,7 @@ class RetrievalTask(task.Task):
         self.pairs = _inputs(config)
         self._name_queries()
         super().__init__(config)
-        if self.adapts:
+        if config.tunes:
             check_tower(self.clip, config.direction)
         self._token_ids = self.clip.tokenizer(self.pairs.texts)  # on the CPU
         length = self._token_ids.shape[1]
@@ -74,8 +73,8 @@ class RetrievalTask(task.Task):
         if num_long:
             log.warning("%d captions fill all %d tokens; what is beyond is cut off", num_long, length)
         self._encode()
-        if self.adapts:
-            self._build()
+        self.method = build_method(config, self.models, self.galleries)
+        self.watch()
         data = self.pairs.data
         self.fingerprint |= {"data": captions_fingerprint(data), "images": files_fingerprint(data)}
         gallery = self.pairs.texts if self.by_image else [image.id for image in data.images]
@@ -101,12 +100,6 @@ class RetrievalTask(task.Task):
         for model in [*rewards, *members]:
             model.cpu()  # done: from here on their features are asked, and of a teacher its logit scale
 
-    def _build(self) -> None:
-        self.policy = build_policy(self.config, self.clip)
-        self.objective = build_objective(self.config, self.models.rewards, self.galleries[1:])
-        self.state = build_state(self.config, self.policy, self.models.scale_loss)
-        self.watch(self.objective, (self.policy, "prepare", "policy"), (self.policy, "encode", "policy"))
-
     def _log(self) -> None:
         data, config = self.pairs.data, self.config
         log.info(
@@ -127,7 +120,7 @@ class RetrievalTask(task.Task):
     def samples(self, ids: Sequence[str]) -> Iterator[Sample]:
         """These queries, in this order: images [3, H, W], read in the background, or token ids [L]."""
         numbers = [self._numbers[key] for key in ids]
-        if not self.adapts:
+        if not self.config.tunes:
             yield from (Sample(key, None) for key in ids)
         elif self.by_image:
             paths = [self.pairs.data.images[number].path for number in numbers]
@@ -139,21 +132,14 @@ class RetrievalTask(task.Task):
 
     def episode(self, sample: Sample) -> dict[str, Any]:
         """The record of one query without times."""
-        number, steps = self._numbers[sample.id], list[Step]()
-        if self.adapts:
-            anchor = [queries[number : number + 1] for queries in self.queries[1:]]
-            query, gallery = sample.on(torch.device("cpu")).unsqueeze(0), self.galleries[0]
-            after, steps = adapt(self.policy, self.state, self.objective, query, anchor, gallery, self.config.steps)
-        else:
-            sides = zip(self.galleries, self.queries, strict=True)
-            after = torch.stack([gallery @ queries[number] for gallery, queries in sides]).mean(dim=0)
-        if steps and not self.sequential:  # the same as the product, but not up to the rounding of a batch
-            before = steps[0].logits[0]
-        else:
-            before = self.galleries[0] @ self.queries[0][number]  # [G]
-        before, after = to_host((before, after))
+        number, num_rewards = self._numbers[sample.id], len(self.models.rewards)
+        inputs = None if sample.tensor is None else sample.on(torch.device("cpu")).unsqueeze(0)
+        scores = [gallery @ queries[number] for gallery, queries in zip(self.galleries, self.queries, strict=True)]
+        anchor = [queries[number : number + 1] for queries in self.queries[1 : 1 + num_rewards]]
+        query = Query(inputs, scores[0], anchor, scores[1 + num_rewards :])
+        answer = rank(self.method, query)
         text = {} if self.by_image else {"text": self.pairs.texts[number]}
-        return {"id": sample.id, **text, **record(before, after, self.positives[number], steps)}
+        return {"id": sample.id, **text, **record(answer, self.positives[number])}
 
     def summarize(self, rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
         """See `retrieval.metrics.summarize`."""
@@ -176,18 +162,18 @@ def files_fingerprint(data: CaptionedImages) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def record(before: Tensor, after: Tensor, positives: Sequence[int], steps: Sequence[Step]) -> dict[str, Any]:
-    """The JSON-able part of an episode: ranks from 1, and gallery indices, best first.
+def record(answer: Answer, positives: Sequence[int]) -> dict[str, Any]:
+    """The JSON-able part of an answer: ranks from 1, and gallery indices, best first.
 
     Args:
-        before: scores of the gallery by the policy as it was before any adaptation, momentum's included. [G]
-        after: scores after adaptation. [G]
+        answer: whose `before` is by the policy as it was before any adaptation, momentum's included.
         positives: gallery indices of the right answers.
-        steps: the updates.
     """
-    scores = torch.stack([before, after])  # [2, G]
+    assert answer.before is not None
+    scores = torch.stack([answer.before, answer.scores])  # [2, G]
     rank_before, rank = metrics.best_ranks(scores, [positives, positives]).tolist()
     top_before, top = metrics.top_items(scores, NUM_LISTED)
+    steps = answer.steps or []
     row = {"rank_before": rank_before, "rank": rank, "top10_before": top_before, "top10": top}
     row["loss"] = rounded([step.loss for step in steps])
     if steps:
@@ -197,4 +183,4 @@ def record(before: Tensor, after: Tensor, positives: Sequence[int], steps: Seque
     if scored:
         row["candidates"] = [step.candidates[0].tolist() for step in scored]
         row["rewards"] = rounded([step.rewards[0] for step in scored])
-    return row
+    return row | {key: rounded(value) for key, value in answer.extra.items()}

@@ -34,6 +34,7 @@ from clipscore.clip_model import ClipModel
 from clipscore.data.caption_sets import CaptionedImage
 from clipscore.data.samples import Sample
 from clipscore.metrics.stage_times import StageTimes
+from clipscore.models.group import Models
 from clipscore.task import Task
 from retrieval.config import RetrievalConfig
 from scripts.bench.captioning import NumberTokenizer
@@ -64,41 +65,43 @@ def task(kind: type[Task], config: Any, **parts: Any) -> Any:
     """A task of these parts, without files."""
     made: Any = kind.__new__(kind)
     made.__dict__.update(parts, config=config, device=CUDA, times=StageTimes(CUDA), adapts=True, sequential=False)
-    made.models = SimpleNamespace(scale_loss=True)
+    made.models = parts.get("models", SimpleNamespace(scale_loss=True))
     return made
+
+
+def models(policy: ClipModel, scores: ClipModel) -> Models:
+    """A policy and a reward model, under fp16 autocast."""
+    return Models(policy, [scores], [], CUDA, torch.float16)
 
 
 def count_classification(tune: str, num_classes: int) -> Callable[[], object]:
     names = ["very " * (number % 8) + f"small thing {number}" for number in range(num_classes)]  # of many lengths
     lr = 7e-3 if tune == "prompt" else 1e-5
-    config = ClassificationConfig.model_validate(
+    config = ClassificationConfig.of(
         {**COMMON, "tune": tune, "steps": 3, "lr": lr, "num_candidates": 3, "prompt": "a photo of a",
          "dataset_files": {"images": "x"}}
     )  # fmt: skip
-    policy = classification.build.build_policy(config, clip(12), names, None)
-    objective = classification.build.build_objective(config, [reward()], names)
-    state = classification.task.build_state(config, policy, scale_loss=True)
-    made = task(classification.task.ClassificationTask, config, policy=policy, objective=objective, state=state)
-    more = [(policy, "class_features", "text")] if tune == "prompt" else []
-    made.watch(objective, (policy, "prepare", "policy"), (policy, "logits", "policy"), *more)
+    method = classification.build.build_method(config, models(clip(12), reward()), names)
+    made = task(classification.task.ClassificationTask, config, method=method)
+    made._watch()
     sample = classification.task.Sample("a", torch.randn(64, 3, 32, 32), None, 3)
     return lambda: made.adapt(sample)
 
 
 def count_retrieval(direction: str) -> Callable[[], object]:
-    config = RetrievalConfig.model_validate(
+    config = RetrievalConfig.of(
         {**COMMON, "direction": direction, "steps": 8, "lr": 1e-6, "dataset_files": {"annotations": ""}}
     )
     model, by_image = clip(12), direction == "image_to_text"
     galleries = [F.normalize(torch.randn(5000, 64), dim=1).to("cuda") for _ in range(2)]
-    policy = retrieval.build.build_policy(config, model)
-    objective = retrieval.build.build_objective(config, [reward().cpu()], galleries[1:])
+    both = models(model, reward().cpu())
+    method = retrieval.build.build_method(config, both, galleries)
     made = task(
-        retrieval.task.RetrievalTask, config, policy=policy, objective=objective, by_image=by_image, positives=[[3]],
-        state=retrieval.task.build_state(config, policy, scale_loss=True), _numbers={"a": 0}, galleries=galleries,
-        queries=[gallery[:1] for gallery in galleries], pairs=SimpleNamespace(texts=["x"]),
+        retrieval.task.RetrievalTask, config, method=method, by_image=by_image, positives=[[3]], _numbers={"a": 0},
+        models=both, galleries=galleries, queries=[gallery[:1] for gallery in galleries],
+        pairs=SimpleNamespace(texts=["x"]),
     )  # fmt: skip
-    made.watch(objective, (policy, "prepare", "policy"), (policy, "encode", "policy"))
+    made.watch()
     ids = open_clip.tokenize(["a man riding a wave on top of a surfboard in water"])[0]
     return lambda: made.adapt(Sample("a", torch.randn(3, 32, 32) if by_image else ids))
 
@@ -111,14 +114,15 @@ def count_captioning() -> Callable[[], object]:
     captioner.cast_frozen()
     policy = clip(12)
     policy.cast_frozen()
-    config = CaptioningConfig.model_validate(
+    config = CaptioningConfig.of(
         {**COMMON, "checkpoint": "", "steps": 4, "lr": 2e-6, "num_candidates": 10, "metrics": ["bleu"],
          "dataset_files": {"annotations": ""}, "decoding": {"max_new_tokens": 12}}
     )  # fmt: skip
     made = task(
         captioning.task.CaptioningTask, config, clip=policy, captioner=captioner, data=SimpleNamespace(name="x"),
-        objective=captioning.build.build_objective(config, [reward(images=not config.FP32_REWARD_IMAGES)]),
-        state=captioning.build.build_state(config, captioner, scale_loss=True),
+        method=captioning.build.build_method(
+            config, captioner, [reward(images=not config.FP32_REWARD_IMAGES)], scale_loss=True
+        ),
         _images={"a": CaptionedImage("a", None, ("x",), "a")},
     )  # fmt: skip
     return lambda: made.adapt(Sample("a", torch.randn(3, 32, 32)))

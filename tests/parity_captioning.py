@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import OPTConfig, OPTForCausalLM
 
 from captioning.adapt import Episode, Step, adapt
-from captioning.build import build_captioner, build_objective, build_state, image_features, load_tokenizer
+from captioning.build import build_captioner, build_method, image_features, load_tokenizer
 from captioning.captioner import Captioner
 from captioning.checkpoints import load_lm, load_strictly
 from captioning.config import CaptioningConfig, DecodingConfig
@@ -149,7 +149,7 @@ def replay_beam(golden: Golden, trace: str) -> dict[str, Any]:
 def config_of(meta: dict[str, Any]) -> CaptioningConfig:
     """Our config of an official run."""
     args = meta["args"]
-    return CaptioningConfig.model_validate(
+    return CaptioningConfig.of(
         {
             **official_settings(meta),
             "checkpoint": "",
@@ -174,8 +174,9 @@ class Adaptation:
         self.images = golden.tensor(golden.arrays("inputs_cap")["images"][: self.meta["n_images"]])
         self.captioner = tiny_captioner(golden, self.meta, self.meta["mapping"])
         self.clip = golden.clip(self.config.policy)
-        self.objective = build_objective(self.config, [golden.clip(model.name) for model in self.config.reward.models])
-        self.state = build_state(self.config, self.captioner)
+        rewards = [golden.clip(model.name) for model in self.config.reward.models]
+        method: Any = build_method(self.config, self.captioner, rewards)
+        self.objective, self.state = method.objective, method.state
         self.samples = Samples()
         self.first_logits: Tensor | None = None
 
@@ -266,7 +267,7 @@ def config_like(changes: dict[str, Any]) -> CaptioningConfig:
     """A zero-shot config with these settings."""
     roots = {"data_root": "", "pretrained_root": "", "output_root": "", "checkpoint": ""}
     fixed = {"dataset": "golden", "dataset_files": {"annotations": ""}, "method": "zero_shot"}
-    return CaptioningConfig.model_validate({**fixed, **roots, **changes})
+    return CaptioningConfig.of({**fixed, **roots, **changes})
 
 
 def _mapper_settings(sizes: dict[str, Any], kind: str) -> dict[str, Any]:

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from classification.adapt import Episode, adapt
-from classification.build import build_objective, build_policy
+from classification.build import build_method
 from classification.config import ClassificationConfig
 from classification.policy import EncoderPolicy, PromptPolicy
 from classification.prompt_learner import class_prompts
+from classification.seen import Views
+from clipscore.models.group import Models
 from clipscore.objectives import RlcfStep, Step
-from clipscore.task import build_state
 from tests.golden_files import Golden, Samples, official_settings
 
 
@@ -19,7 +20,7 @@ def config_of(meta: dict[str, Any], num_views: int) -> ClassificationConfig:
     """Our config of an official run."""
     args, script = meta["args"], meta["script"]
     method = "rlcf" if "_rl.py" in script else args["kd_loss"].lower() if "_kd.py" in script else "tpt"
-    return ClassificationConfig.model_validate(
+    return ClassificationConfig.of(
         {
             **official_settings(meta),
             "dataset_files": {"images": ""},
@@ -51,10 +52,10 @@ class Replay:
             prefix = "cocoop/meta_net."
             net = {key.removeprefix(prefix): golden.tensor(v) for key, v in inputs.items() if key.startswith(prefix)}
             start = golden.tensor(inputs["cocoop/ctx"]), net
-        self.policy: Any = build_policy(config, golden.clip(meta["policy"]), meta["classnames"], start)
+        clip = golden.clip(meta["policy"])
         rewards = [golden.clip(model.name) for model in config.reward.models] if config.reward else []
-        self.objective: Any = build_objective(config, rewards, meta["classnames"])
-        self.state = build_state(config, self.policy)
+        method: Any = build_method(config, Models(clip, rewards, [], clip.device, None), meta["classnames"], start)
+        self.policy, self.objective, self.state = method.policy, method.objective, method.state
         self.samples = Samples()
 
     def run(self) -> dict[str, Any]:
@@ -74,7 +75,7 @@ class Replay:
             }
         else:
             prompts = class_prompts(self.config.prompt_words, self.meta["classnames"])
-            fixed = {"tokenized_prompts": policy.clip.tokenize(prompts), "class_features": policy.class_features}
+            fixed = {"tokenized_prompts": policy.clip.tokenize(prompts), "class_features": policy.class_features()}
         return fixed | self._of_each("reward_text_features", getattr(self.objective, "features", []))
 
     def _of_each(self, name: str, features: Any) -> dict[str, Tensor]:
@@ -82,10 +83,10 @@ class Replay:
         several = isinstance(self.meta["reward"], list)
         return {name + (f"_{number}" if several else ""): tensor for number, tensor in enumerate(features)}
 
-    def _sample(self, views: Tensor) -> None:
-        steps, config = Samples(), self.config
+    def _sample(self, pixels: Tensor) -> None:
+        steps, config, views = Samples(), self.config, Views(pixels, self.policy, getattr(self.objective, "reward", None))
         if self.meta["cocoop"]:
-            self.samples.add({"image_features_views": self.policy.clip.project_images(views)})
+            self.samples.add({"image_features_views": views.projected})
             self.policy.prepare(views)
             self.samples.add({"ctx_generated": self.policy.learner.context[None]})
         episode = adapt(
@@ -110,13 +111,13 @@ class Replay:
         gradient = context.grad[None] if self.meta["cocoop"] else context.grad  # CoCoOp's have a batch axis
         return row | {"ctx_grad": gradient, "ctx_after": context}
 
-    def _episode(self, episode: Episode, views: Tensor) -> None:
+    def _episode(self, episode: Episode, views: Views) -> None:
         self.samples.add(
             {"logits_final": episode.after, "logits_all": episode.view_logits, "selected_idx": episode.selected}
         )
         if self.config.reward is None:
             return
-        anchor = self.objective.encode_images(views[episode.selected])
+        anchor = views.reward_features(episode.selected)
         observed = self.objective.observe(anchor)
         if self.config.method == "rlcf":
             self.samples.add(self._of_each("reward_image_features", observed))

@@ -6,10 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from classification.adapt import averaged_entropy, confident_views
-from classification.methods.distillation import atkd_loss, dkd_loss
-from classification.policy import EncoderPolicy, EnsemblePolicy
+from classification.adapt import averaged_entropy
+from classification.method import Context
+from classification.methods.atkd import atkd_loss
+from classification.methods.dkd import dkd_loss
+from classification.methods.zero_shot import ZeroShot
+from classification.policy import FixedPolicy
 from classification.prompt_learner import class_prompts
+from classification.seen import Views, confident_views
 from clipscore.objectives import kd_loss
 from clipscore.reward import resize_images, subtract_baseline
 from clipscore.text_encoder import encode_texts
@@ -42,8 +46,10 @@ def replay_forward(golden: Golden, trace: str) -> dict[str, Any]:
         if quantity.startswith("ensemble_"):
             clips = [golden.clip(name) for name in quantity.split("/")[0].split("_")[1:]]
             texts = [f"{meta['prompts_prefix']} {name}." for name in meta["classnames"]]  # underscores and all
-            members = [EncoderPolicy(clip, encode_texts(clip, texts), "none") for clip in clips]
-            ours[quantity] = EnsemblePolicy(members).logits(_policy_images(golden, inputs, "vit"))
+            policy, *members = (FixedPolicy(clip, encode_texts(clip, texts)) for clip in clips)
+            method = ZeroShot(Context(Any, meta["classnames"], policy, None, [], members))  # reads no setting
+            images = _policy_images(golden, inputs, "vit").split(1)
+            ours[quantity] = torch.stack([method.answer(Views(image, policy)).logits for image in images])
     return ours
 
 

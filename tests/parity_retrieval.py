@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from clipscore.clip_model import end_of_text
+from clipscore.models.group import Models
 from clipscore.objectives import RlcfStep, Step
 from clipscore.reward import resize_images
-from clipscore.task import build_state
 from clipscore.text_encoder import encode_texts
 from retrieval import metrics
 from retrieval.adapt import adapt
-from retrieval.build import build_objective, build_policy
+from retrieval.build import build_method
 from retrieval.captions import clean_caption
 from retrieval.config import RetrievalConfig
 from retrieval.policy import TextTowerPolicy
@@ -45,7 +45,7 @@ def _recalls(prefix: str, scores: Tensor, owners: list[int], by_image: bool) -> 
 def config_of(meta: dict[str, Any]) -> RetrievalConfig:
     """Our config of an official run."""
     args, method = meta["args"], "kd" if "kd" in meta["script"] else "rlcf"
-    return RetrievalConfig.model_validate(
+    return RetrievalConfig.of(
         {
             **official_settings(meta),
             "method": method,
@@ -73,9 +73,9 @@ class Replay:
         _, self.gallery = self._sides(self.clip, images, texts)
         sides = [self._sides(model, images, texts) for model in rewards]
         self.reward_queries, self.reward_galleries = [queries for queries, _ in sides], [items for _, items in sides]
-        self.policy = build_policy(self.config, self.clip)
-        self.objective = build_objective(self.config, rewards, self.reward_galleries)
-        self.state = build_state(self.config, self.policy)
+        models = Models(self.clip, rewards, [], self.clip.device, None)
+        method: Any = build_method(self.config, models, [self.gallery, *self.reward_galleries])
+        self.policy, self.objective, self.state = method.policy, method.objective, method.state
         self.samples = Samples()
 
     def run(self) -> dict[str, Any]:

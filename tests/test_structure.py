@@ -10,6 +10,7 @@ TASKS = {"classification", "retrieval", "captioning"}
 MAY_IMPORT = {"clipscore": set(), "scripts": TASKS | {"clipscore"}, **{task: {"clipscore"} for task in TASKS}}
 METHOD = [
     "configs/classification/rlcf_prompt.yaml",
+    "classification/methods/rlcf.py",
     "classification/adapt.py",
     "clipscore/objectives.py",
     "clipscore/reward.py",
@@ -17,7 +18,7 @@ METHOD = [
     "clipscore/episodic.py",
 ]
 REWARD_ENGINE = {
-    "__init__", "__main__", "cli", "clip_model", "episodic", "lean_blocks", "objectives", "policy_gradient", "reward",
+    "__init__", "__main__", "cli", "clip_model", "episodic", "lean_blocks", "methods", "objectives", "policy_gradient", "reward",
     "shared_prefix", "task", "text_encoder", "updates",
 }  # fmt: skip
 FOLDERS = sorted({path.parent for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py")})

@@ -1,1 +1,1 @@
-"""One file a method of classification, beside RLCF's own loop."""
+"""One file a method of classification; its name is the file's."""

@@ -1,6 +1,6 @@
-"""TPT, Shu et al. 2022 (arXiv 2209.07511): the prompt under which the averaged prediction is surest.
+"""TPT: the prompt under which the averaged prediction is surest.
 
-Source: official TPT/tpt_cls.py, TPT/tune_cls_tpt.py.
+Source: Shu et al. 2022 (arXiv 2209.07511); official TPT/tpt_cls.py, TPT/tune_cls_tpt.py.
 """
 
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from classification.adapt import averaged_entropy
+from classification.method import TunedMethod
 from clipscore.objectives import Objective, Step
 
 
@@ -17,3 +18,11 @@ class TptObjective(Objective):
     def step(self, logits: Tensor, observed: Any) -> Step:
         """[S, C] -> Step"""
         return Step(logits.detach(), averaged_entropy(logits))
+
+
+class Tpt(TunedMethod):
+    """Test-time prompt tuning."""
+
+    def build_objective(self) -> TptObjective:
+        """See there."""
+        return TptObjective()

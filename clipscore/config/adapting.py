@@ -1,27 +1,29 @@
 """What the configurations of all three tasks hold, and the rules that they share."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 from typing_extensions import Self
 
 from clipscore.config.fields import MomentumConfig, RewardConfig, RunConfig, StrictModel
 from clipscore.data import caption_layouts
-
-DISTILLS = frozenset({"kd", "dkd", "atkd"})
+from clipscore.methods import TUNING, Method, find_method
 
 
 class AdaptingConfig(RunConfig):
     """One row of a table of the paper: a method, its models and its optimizer."""
 
+    METHOD: ClassVar[Any] = Method  # that of the classes which `for_values` makes
     LAYOUTS: ClassVar[Any] = caption_layouts  # the module that knows the names of data sets
     SAMPLE: ClassVar[str] = "image"
     FP32_REWARD_IMAGES: ClassVar[bool] = False  # whether the reward models' image towers compute outside autocast
-    NEEDS_REWARD: ClassVar[frozenset[str]] = DISTILLS | {"rlcf"}
-    NOT_FOR_ZERO_SHOT: ClassVar[frozenset[str]] = frozenset({"lr", "weight_decay", "eps"})
+    OF_SOME_METHODS: ClassVar[frozenset[str]] = TUNING | {"reward"}  # settings, of which each method names its own
 
-    method: str
+    method: str = Field(description="a file of the task's methods/, or one of your own: FILE.py:CLASS")
     policy: str = Field("ViT-B/16", description="the CLIP that is adapted: a name, open_clip arch/tag, or a file")
     dataset_files: StrictModel | None = None
     steps: int = Field(0, ge=0, description="updates per image")
@@ -31,14 +33,35 @@ class AdaptingConfig(RunConfig):
     reward: RewardConfig | None = None
     momentum: MomentumConfig | None = None
 
+    @classmethod
+    def for_values(cls, values: Mapping[str, Any]) -> type[Self]:
+        """This class with the options of the method that the values name; ValueError: there is no such method."""
+        method = values.get("method")
+        return _with_options(cls, method) if isinstance(method, str) else cls
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The configuration of these values."""
+        return cls.for_values(values).model_validate(dict(values))
+
     @property
     def adapts(self) -> bool:
-        return self.method != "zero_shot"
+        return self.METHOD.adapts
+
+    @property
+    def tunes(self) -> bool:
+        """Whether weights are updated, by gradients."""
+        return "steps" in self.METHOD.reads
+
+    @property
+    def sequential(self) -> bool:
+        """Whether a sample's result depends on those before it."""
+        return self.METHOD.sequential or self.momentum is not None
 
     @property
     def tunes_clip(self) -> bool:
         """Whether a tower of the policy's CLIP is tuned, not what stands in front of one or behind it."""
-        return self.adapts
+        return self.tunes
 
     @property
     def reward_options(self) -> RewardConfig:
@@ -60,32 +83,44 @@ class AdaptingConfig(RunConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        problems = list(self._rules())
+        problems = [*self._rules(), *self.METHOD.rules(self)]
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
     def _rules(self) -> Iterator[str]:
-        """A sentence for each rule that is broken; tasks add their own."""
-        method, given = self.method, self.model_fields_set
-        needs_reward = method in self.NEEDS_REWARD
+        """A sentence for each rule that is broken; tasks add their own, and so do methods."""
+        method, given, reads = self.method, self.model_fields_set, self.METHOD.reads
+        unread = [name for name in sorted(given & self.OF_SOME_METHODS - reads) if not self._is_default(name)]
         if self.LAYOUTS.canonical_name(self.dataset) is None and self.dataset_files is None:
             yield str(self.LAYOUTS.unknown_name(self.dataset))
-        if self.adapts and "steps" not in given:
+        if unread:
+            yield f"method={method} does not read {', '.join(unread)}; start from that method's own YAML"
+        if self.tunes and "steps" not in given:
             yield f"method={method} needs steps, updates per {self.SAMPLE}"
-        if self.adapts and self.steps > 0 and self.lr == 0:
+        if self.tunes and self.steps > 0 and self.lr == 0:
             yield f"steps={self.steps} with lr=0 moves nothing; give lr"
-        if not self.adapts and self.steps > 0:
-            yield f"method=zero_shot takes no steps, got steps={self.steps}; set steps=0"
-        if needs_reward and not self.reward:
+        if "reward" in reads and not self.reward:
             yield f"method={method} needs reward.models, e.g. [{{name: ViT-L/14}}]"
-        if not needs_reward and self.reward:
-            yield f"method={method} uses no reward model; set reward=null"
-        if self.reward and method in DISTILLS and len(self.reward.models) > 1:
-            yield f"method={method} takes one teacher, got {len(self.reward.models)}"
-        if not self.adapts and given & self.NOT_FOR_ZERO_SHOT:
-            yield f"method=zero_shot takes no {', '.join(sorted(given & self.NOT_FOR_ZERO_SHOT))}"
         if self.order == "listed" and "order_seed" in given:
             yield f"order=listed has no order_seed, got {self.order_seed}; leave one of them out"
-        if self.adapts and self.model_names[2]:
-            yield "zero_shot_models needs method=zero_shot"
+
+    def _is_default(self, name: str) -> bool:
+        return getattr(self, name) == type(self).model_fields[name].get_default(call_default_factory=True)
+
+
+def single_teacher(config: AdaptingConfig) -> Iterator[str]:
+    """The rule of methods that imitate one reward model."""
+    if config.reward and len(config.reward.models) > 1:
+        yield f"method={config.method} takes one teacher, got {len(config.reward.models)}"
+
+
+@functools.cache
+def _with_options(base: type[Any], name: str) -> type[Any]:
+    method = find_method(base.model_fields["task"].default, name)
+    taken = sorted(method.Options.model_fields.keys() & base.model_fields.keys())
+    if taken:
+        raise ValueError(f"options of method {name} have names of settings that every run has: {', '.join(taken)}")
+    made: Any = create_model(base.__name__, __base__=(base, method.Options), __module__=base.__module__)
+    setattr(made, "METHOD", method)  # noqa: B010 - a name that the type of the class made here does not show
+    return made

@@ -1,8 +1,10 @@
 """Configuration pieces that every task shares. Defaults live here and in the task's own config class, nowhere else."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from typing_extensions import Self
 
 
 class StrictModel(BaseModel):
@@ -47,6 +49,11 @@ class RunConfig(StrictModel):
     data_root: str
     pretrained_root: str
     output_root: str
+
+    @classmethod
+    def for_values(cls, values: Mapping[str, Any]) -> type[Self]:
+        """The class of a configuration with these values: this one, unless some of them bring settings of their own."""
+        return cls
 
     @property
     def column(self) -> str:

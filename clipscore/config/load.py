@@ -101,6 +101,10 @@ def load_config(
     except ValueError as error:
         raise ConfigError([*draft.problems, f"task: {error}{source}"]) from error
     try:
+        found = found.for_values(draft.values)
+    except ValueError as error:
+        raise ConfigError([*draft.problems, f"method: {error}{draft.source('method')}"]) from error
+    try:
         # Through JSON, because pydantic's strict mode takes a list for a tuple, or a string for a path, only there.
         config = found.model_validate_json(json.dumps(draft.values))
     except ValidationError as error:

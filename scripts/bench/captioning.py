@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from transformers import OPTConfig, OPTForCausalLM
 
 from captioning.adapt import RlcfObjective, caption_nll
-from captioning.build import build_state
 from captioning.captioner import Captioner
 from captioning.config import CaptioningConfig
 from captioning.generate import beam_search
 from captioning.mapper import build_mapper
+from captioning.method import build_state
 from clipscore.clip_model import ClipModel
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.models.devices import autocast_dtype
@@ -205,7 +205,7 @@ class CaptioningBench(Bench):
         return run
 
     def _config(self) -> CaptioningConfig:
-        return CaptioningConfig.model_validate(NOWHERE | {
+        return CaptioningConfig.of(NOWHERE | {
             "dataset_files": {"annotations": ""}, "checkpoint": "", "steps": self.options.steps, "lr": 2e-6,
             "reward": {"models": ["random"]}, "num_candidates": self.options.candidates,
             "decoding": {"max_new_tokens": self.options.tokens},

@@ -7,16 +7,20 @@ import torch
 from torch import Tensor
 
 from classification.adapt import adapt
-from classification.build import build_objective, build_policy, free_texts
+from classification.build import build_method
 from classification.config import ClassificationConfig
 from classification.data.class_names import class_names
+from classification.method import TunedMethod
+from classification.prompt_learner import class_prompts
+from classification.seen import Views
 from classification.views import make_views
 from clipscore.clip_model import ClipModel
 from clipscore.data.images import open_image
 from clipscore.lean_blocks import make_lean
 from clipscore.metrics.stage_times import StageTimes
+from clipscore.models.group import Models
 from clipscore.objectives import RlcfObjective, RlcfStep
-from clipscore.task import build_state
+from clipscore.task import build_reward
 from scripts.bench.agreement import gap
 from scripts.bench.models import bench_clip
 from scripts.bench.plain import Answer, plain_encoder, plain_prompt
@@ -91,18 +95,18 @@ class ClassificationBench(Bench):
         for model in clips:
             make_lean(model.backend)  # as in a run
         reward.cast_frozen()
-        policy, objective = build_policy(config, clip, names), self._objective(config, reward, names)
-        free_texts([policy], [reward])
-        state = build_state(config, policy, scale_loss=clip.autocast_dtype is torch.float16)
-        for owner, method, stage in [
-            (policy, "prepare", "policy"), (policy, "logits", "policy"), (objective, "encode_images", "reward"),
-            (objective, "step", "reward"), (state, "step", "update"), (state, "restore", "reset"),
-            *([(policy, "class_features", "text")] if config.tune == "prompt" else []),
+        method = build_method(config, Models(clip, [reward], [], self.device, clip.autocast_dtype), names)
+        assert isinstance(method, TunedMethod) and isinstance(method.objective, RlcfObjective)
+        policy, state, objective = method.policy, method.state, method.objective
+        for owner, function, stage in [
+            (policy, "prepare", "policy"), (policy, "logits", "policy"), (objective.reward, "encode_images", "reward"),
+            *([(policy, "class_features", "text")] if config.tune == "prompt" else []), *method.stages(),
         ]:  # fmt: skip
-            times.watch(owner, method, stage)
+            times.watch(owner, function, stage)
 
         def run(views: Tensor, steps: int) -> Answer:
-            episode = adapt(policy, state, objective, views, config.views.num_selected, steps)
+            seen = Views(views, policy, objective.reward, objective.features)
+            episode = adapt(policy, state, objective, seen, config.views.num_selected, steps)
             candidates = [step.candidates for step in episode.steps if isinstance(step, RlcfStep)]
             return Answer(episode.after, episode.selected, candidates, [step.logits for step in episode.steps])
 
@@ -128,14 +132,14 @@ class ClassificationBench(Bench):
         return names if len(names) <= most or not case.startswith("prompt") else names[: max(most // 4, 1)]
 
     def _objective(self, config: ClassificationConfig, reward: ClipModel, names: Sequence[str]) -> RlcfObjective:
-        objective = build_objective(config, [reward], names)
-        assert isinstance(objective, RlcfObjective)
-        return objective
+        scored = build_reward(config, [reward])
+        features = scored.encode_texts(class_prompts(config.prompt_words, names))
+        return RlcfObjective(scored, features, config.num_candidates, config.reward_options)
 
     def _config(self, case: str) -> ClassificationConfig:
         """The paper's RLCF run, for models made here; six trusted views, however many there are."""
         tune, num_views = case.split(",")[0], self.options.views
-        return ClassificationConfig.model_validate(
+        return ClassificationConfig.of(
             NOWHERE | {"dataset_files": {"images": ""}, "tune": tune, "lr": LEARNING_RATE[tune]}
             | {"steps": self.options.steps, "reward": {"models": ["random"]}}
             | {"views": {"num_views": num_views, "select_fraction": min(1.0, (NUM_SELECTED + 0.5) / num_views)}}

@@ -103,7 +103,7 @@ class RetrievalBench(Bench):
         return RlcfObjective(ClipReward([clip], [1.0]), [self.reward_gallery], config.k, config.reward_options)
 
     def _config(self, case: str) -> RetrievalConfig:
-        return RetrievalConfig.model_validate(
+        return RetrievalConfig.of(
             NOWHERE | {"dataset_files": {"annotations": ""}, "direction": case.split(",")[0], "lr": 1e-6}
             | {"policy": self.options.policy, "steps": self.options.steps, "reward": {"models": [{"name": "random"}]}}
         )  # fmt: skip

@@ -80,8 +80,9 @@ def describe_keys(path: str, words: Sequence[str], config_class: ConfigClass) ->
     draft = draft_config(path, words)
     if draft.problems:
         raise ConfigError(draft.problems)
+    found = config_class(draft.values.get("task", "")).for_values(draft.values)
     lines = [f"keys of {path}, with type and current value:"]
-    for key, kind, value, text in describe_fields(config_class(draft.values.get("task", "")), draft.values):
+    for key, kind, value, text in describe_fields(found, draft.values):
         shown = value if isinstance(value, str) else json.dumps(value)
         lines.append(f"  {key}: {kind} = {shown}" + (f"    # {text}" if text else ""))
     return lines

@@ -9,6 +9,8 @@ from clipscore.config.fields import RunConfig
 from scripts.runs.rows import Row
 
 ABSENT = "absent"
+# Keys that runs of every method had, before each method brought its own, and their defaults: part of their hashes.
+FORMER: dict[str, Row] = {"classification": {"dkd_alpha": 1.0, "dkd_beta": 0.5, "atkd_fixed": False}}
 
 
 def identity(config: RunConfig, fingerprint: dict[str, str]) -> str:
@@ -19,11 +21,18 @@ def identity(config: RunConfig, fingerprint: dict[str, str]) -> str:
 
 def identifying(values: Row, config_class: type[RunConfig]) -> Row:
     """The part of a configuration that a run's numbers depend on: without `NOT_IDENTITY`, and `ADDED` as it says."""
-    others = config_class.NOT_IDENTITY | (frozenset() if values.get("momentum") else config_class.ORDER)
-    kept: Any = {key: value for key, value in values.items() if key not in others}
+    others = config_class.NOT_IDENTITY | (frozenset() if is_sequential(values, config_class) else config_class.ORDER)
+    own = {key: value for key, value in values.items() if key not in others}
+    kept: Any = FORMER.get(values.get("task", ""), {}) | own
     for key, before in config_class.ADDED.items():
         kept = _drop(kept, key.split("."), before)
     return kept
+
+
+def is_sequential(values: Row, config_class: type[RunConfig]) -> bool:
+    """Whether a sample's result depends on those before it."""
+    method = getattr(config_class, "METHOD", None)
+    return bool(values.get("momentum")) or getattr(method, "sequential", False)
 
 
 def summary_terms(values: Row) -> Row:

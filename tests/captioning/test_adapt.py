@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from captioning.adapt import adapt, caption_nll
-from captioning.build import build_objective, build_state, find_language_model, image_features, load_language_model
+from captioning.build import build_method, find_language_model, image_features, load_language_model
 from captioning.generate import Hypothesis
 from captioning.training.train import training_loss
 from clipscore.config.load import REPOSITORY
 from clipscore.models import group
 from clipscore.models.load import load_clip
+from clipscore.task import build_reward
 from clipscore.text_encoder import encode_texts
 from tests.parity_captioning import config_like
 
@@ -30,8 +31,8 @@ def build(captioner, tiny_clip):
 
     def build(**changes):
         options, model = config(**changes), captioner()
-        objective = build_objective(options, [tiny_clip(m.name) for m in options.reward.models])
-        state, clip = build_state(options, model), tiny_clip("P")
+        method = build_method(options, model, [tiny_clip(m.name) for m in options.reward.models])
+        objective, state, clip = method.objective, method.state, tiny_clip("P")
 
         def run(image, seed=0, **more):
             generator = torch.Generator().manual_seed(seed)
@@ -95,8 +96,8 @@ def test_the_reward_sees_the_image_in_fp32(monkeypatch):
     models = group.load_models(options.model_copy(update={"device": "cpu"}))
     [reward], exact = models.rewards, load_clip(str(demo / "reward.pt"), demo)
     image = torch.randn(1, 3, models.policy.image_size, models.policy.image_size)
-    observed = build_objective(options, [reward]).observe(image)[0]
-    assert torch.equal(observed, build_objective(options, [exact]).observe(image)[0])
+    observed, expected = (build_reward(options, [model]).encode_images(image)[0] for model in (reward, exact))
+    assert torch.equal(observed, expected)
     texts, whole = encode_texts(reward, ["a scene"]), encode_texts(exact, ["a scene"])
     assert 0 < (texts - whole).abs().max() < 0.02  # under autocast, as before
     assert {p.dtype for p in reward.visual.parameters()} == {torch.float32}

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from clipscore.task import build_state
+from clipscore.models.group import Models
 from clipscore.text_encoder import encode_texts
 from retrieval.adapt import adapt
-from retrieval.build import build_objective, build_policy, check_candidates
+from retrieval.build import build_method, check_candidates
 from retrieval.config import RetrievalConfig
 
 IMAGES = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -18,7 +18,7 @@ DIRECTIONS = ["image_to_text", "text_to_image"]
 def config(**changes):
     values = {"dataset": "x", "dataset_files": {"annotations": ""}, "data_root": "", "pretrained_root": ""}
     values |= {"output_root": "", "method": "rlcf", "steps": 3, "lr": 1e-3, "num_candidates": 3}
-    return RetrievalConfig.model_validate(values | {"reward": {"models": [{"name": "R1"}]}} | changes)
+    return RetrievalConfig.of(values | {"reward": {"models": [{"name": "R1"}]}} | changes)
 
 
 def sides(clip, direction):
@@ -39,9 +39,10 @@ class Episodes:
         self.clip, reward = tiny_clip("P"), tiny_clip("R1")
         self.queries, _, self.gallery = sides(self.clip, direction)
         _, self.anchors, reward_gallery = sides(reward, direction)
-        self.policy = build_policy(self.config, self.clip)
-        self.objective = build_objective(self.config, [reward], [reward_gallery])
-        self.state = build_state(self.config, self.policy, scale_loss)
+        precision = torch.float16 if scale_loss else None
+        models = Models(self.clip, [reward], [], self.clip.device, precision)
+        method = build_method(self.config, models, [self.gallery, reward_gallery])
+        self.policy, self.objective, self.state = method.policy, method.objective, method.state
 
     def run(self, number):
         query, anchor = self.queries[number : number + 1], [self.anchors[number : number + 1]]

@@ -14,7 +14,7 @@ RLCF = {"method": "rlcf", "steps": 8, "lr": 1e-6, "reward": REWARD}
 
 
 def config(**changes):
-    return RetrievalConfig.model_validate({**BASE, **RLCF, **changes})
+    return RetrievalConfig.of({**BASE, **RLCF, **changes})
 
 
 def test_official_defaults():
@@ -29,13 +29,13 @@ def test_official_defaults():
     ("changes", "message"),
     [
         ({"reward": None}, "method=rlcf needs reward.models"),
-        ({"method": "pseudo_label"}, "method=pseudo_label uses no reward model; set reward=null"),
+        ({"method": "pseudo_label"}, "method=pseudo_label does not read reward"),
         ({"method": "kd", "reward": {"models": [{"name": "a"}, {"name": "b"}]}}, "one teacher, got 2"),
-        ({"method": "kd", "num_candidates": 3}, "method=kd does not use num_candidates"),
+        ({"method": "kd", "num_candidates": 3}, "method=kd does not read num_candidates"),
         ({"lr": 0.0}, "lr=0 moves nothing"),
-        ({"method": "zero_shot", "reward": None}, "method=zero_shot takes no steps, got steps=8"),
-        ({"method": "zero_shot", "reward": None, "steps": 0}, "method=zero_shot takes no lr"),
-        ({"zero_shot_models": ["RN50"]}, "zero_shot_models needs method=zero_shot"),
+        ({"method": "zero_shot", "reward": None}, "method=zero_shot does not read lr, steps"),
+        ({"method": "zero_shot", "reward": None, "steps": 0}, "method=zero_shot does not read lr"),
+        ({"zero_shot_models": ["RN50"]}, "does not read zero_shot_models"),
         ({"dataset": "cocoo"}, "unknown data set 'cocoo'; nearest: 'coco'"),
         ({"direction": "i2t"}, "'image_to_text' or 'text_to_image'"),
         ({"num_candidates": 0}, "greater than or equal to 1"),
@@ -49,7 +49,7 @@ def test_refused(changes, message):
 
 def test_steps_must_be_given():
     with pytest.raises(ValidationError, match="method=rlcf needs steps"):
-        RetrievalConfig.model_validate({**BASE, "method": "rlcf", "reward": REWARD})
+        RetrievalConfig.of({**BASE, "method": "rlcf", "reward": REWARD})
 
 
 @pytest.mark.parametrize(

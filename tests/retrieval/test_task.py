@@ -40,7 +40,7 @@ def config(folder: Path, **changes) -> RetrievalConfig:
     values |= {"pretrained_root": str(folder), "output_root": str(folder / "output"), "policy": "P.pt"}
     values |= {"device": "cpu", "num_workers": 0, "steps": 3, "lr": 1e-3, "method": "rlcf", "num_candidates": 3}
     reward = {"models": [{"name": "R1.pt", "weight": 10}, {"name": "R2.pt", "weight": 5}]}
-    return RetrievalConfig.model_validate({**values, "reward": reward, **changes})
+    return RetrievalConfig.of({**values, "reward": reward, **changes})
 
 
 def rows_of(ours: RetrievalConfig) -> list[dict]:
@@ -89,7 +89,7 @@ def test_the_record_of_a_late_query(folder, tiny_clip, direction, number):
 def test_kd_and_ensembles_use_the_other_models_features(folder, tiny_clip):
     one_teacher = {"models": [{"name": "R1.pt"}]}
     values = config(folder).model_dump(exclude={"num_candidates"}) | {"method": "kd", "reward": one_teacher}
-    rows = rows_of(RetrievalConfig.model_validate(values))
+    rows = rows_of(RetrievalConfig.of(values))
     policy, teacher = (tiny_clip(name).float() for name in ("P", "R1"))
     with torch.no_grad():
         _, queries, gallery = sides(policy, folder, "image_to_text")
@@ -99,7 +99,7 @@ def test_kd_and_ensembles_use_the_other_models_features(folder, tiny_clip):
     assert rows[2]["loss"][0] == pytest.approx(-(target * student.log_softmax(0)).sum().item(), abs=1e-4)
     ensemble = {"method": "zero_shot", "zero_shot_models": ["R1.pt"]}
     drop = {"steps", "lr", "weight_decay", "eps", "momentum", "num_candidates", "reward"}
-    rows = rows_of(RetrievalConfig.model_validate(config(folder).model_dump(exclude=drop) | ensemble))
+    rows = rows_of(RetrievalConfig.of(config(folder).model_dump(exclude=drop) | ensemble))
     both = gallery @ queries[2] + teacher_gallery @ teacher_queries[2]
     assert rows[2]["top10"] == both.sort(descending=True).indices.tolist()
 

@@ -1,0 +1,113 @@
+"""The surface of every method of captioning: what it is given, and what it answers."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captioning.adapt import RlcfObjective, Step, adapt
+from captioning.captioner import Captioner
+from captioning.config import CaptioningConfig
+from captioning.generate import Hypothesis
+from clipscore import methods, task
+from clipscore.episodic import EpisodicState
+from clipscore.lean_blocks import Copies
+from clipscore.reward import ClipReward
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method is given at the start of a run."""
+
+    config: CaptioningConfig  # with the method's own options
+    captioner: Captioner
+    reward: ClipReward | None  # where `reads` has it
+    scale_loss: bool = False  # under fp16 autocast
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A test image."""
+
+    pixels: Tensor  # as the policy's CLIP sees it [1, 3, H, W]
+    features: Tensor  # by the policy's CLIP [1, D]
+    generator: torch.Generator  # of all that is drawn for it; on the CPU
+
+
+@dataclass
+class Answer:
+    """What a method says of one image; captions in lower case."""
+
+    caption: str
+    before: str | None = None  # by the captioner as it starts, where `caption_before` asks for it
+    hypotheses: list[Hypothesis] = field(default_factory=list)  # of the beam search for `caption`, best first
+    steps: list[Step] = field(default_factory=list)  # updates, or one round of proposals
+    extra: dict[str, Any] = field(default_factory=dict)  # goes into the record: tensors, numbers, texts, lists of them
+
+
+class Method(methods.Method):
+    """A way to caption an image.
+
+    Args:
+        context: configuration and models.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.options: Any = context.config  # has the fields of `Options`
+
+    def answer(self, picture: Picture) -> Answer:
+        """Caption one image; FloatingPointError: a number on the way is not finite."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TunedMapper:
+    """What is tuned, and put back for each image: the mapper."""
+
+    tuned: Mapping[str, Tensor]
+    copies: Copies
+    written: Sequence[str] = ()
+
+    @property
+    def state(self) -> Mapping[str, Tensor]:
+        return self.tuned
+
+
+def build_state(config: CaptioningConfig, captioner: Captioner, scale_loss: bool = False) -> EpisodicState:
+    """AdamW over the mapper, and the state that is restored for each image."""
+    parameters = dict(captioner.mapper.named_parameters())
+    return task.build_state(config, TunedMapper(parameters, captioner.cast_tuned()), scale_loss)
+
+
+class TunedMethod(methods.Tuned, Method):
+    """A mapper that is tuned to the image by an objective; see `captioning.adapt`."""
+
+    reads = methods.TUNING | {"caption_before"}
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.captioner, self.sequential = context.captioner, context.config.momentum is not None
+        self.objective = self.build_objective()
+        self.state = build_state(context.config, self.captioner, context.scale_loss)
+
+    def stages(self) -> Iterable[methods.Stage]:
+        """Those of the loop, of the captioner, and of the proposals."""
+        yield (self.objective, "propose", "text")
+        yield from ((self.captioner, function, "policy") for function in ("prefix", "token_losses"))
+        yield from super().stages()
+
+    def build_objective(self) -> RlcfObjective:
+        """The loss of one update."""
+        raise NotImplementedError
+
+    def answer(self, picture: Picture) -> Answer:
+        """Adapt, write, and leave no trace."""
+        config = self.context.config
+        episode = adapt(
+            self.captioner, self.state, self.objective, picture.features, picture.pixels, config.steps,
+            picture.generator, config.caption_before,
+        )  # fmt: skip
+        return Answer(episode.after, episode.before, episode.hypotheses, episode.steps)

@@ -1,0 +1,116 @@
+"""The surface of every method of classification: what it is given, and what it answers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from classification.adapt import adapt
+from classification.config import ClassificationConfig
+from classification.policy import Policy
+from classification.seen import Views, entropies
+from clipscore import methods
+from clipscore.models.devices import to_host
+from clipscore.objectives import Objective, Step
+from clipscore.reward import ClipReward
+from clipscore.task import build_state
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method is given at the start of a run."""
+
+    config: ClassificationConfig  # with the method's own options
+    class_names: Sequence[str]  # C
+    policy: Policy
+    reward: ClipReward | None  # where `reads` has it
+    reward_class_features: Sequence[Tensor]  # of the class texts. M x [C, D]
+    members: Sequence[Policy] = ()  # of a zero-shot ensemble, beside the policy
+    scale_loss: bool = False  # under fp16 autocast
+
+
+@dataclass
+class Answer:
+    """What a method says of one image."""
+
+    logits: Tensor  # [C]
+    before: Tensor | None = None  # by the policy as it starts [C]; None: those of view 0
+    selected: Tensor | None = None  # views that were trusted [S]
+    entropy: Tensor | None = None  # of their predictions, nats [S]
+    steps: list[Step] | None = None  # updates, of a method that makes some
+    extra: dict[str, Any] = field(default_factory=dict)  # goes into the record: tensors, numbers, texts, lists of them
+
+
+class Method(methods.Method):
+    """A way to classify an image.
+
+    Args:
+        context: configuration and models.
+    """
+
+    reads = frozenset({"views"})
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.options: Any = context.config  # has the fields of `Options`
+
+    def answer(self, views: Views) -> Answer:
+        """Classify one image; FloatingPointError: a number on the way is not finite."""
+        raise NotImplementedError
+
+
+class TunedMethod(methods.Tuned, Method):
+    """A policy that is tuned to the image by an objective, and answers for its view 0; see `classification.adapt`."""
+
+    reads = Method.reads | methods.TUNING | {"tune", "entropy_weight", "bn_prior"}
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        config, self.policy = context.config, context.policy
+        self.objective = self.build_objective()
+        self.sequential = config.momentum is not None
+        self.num_selected = config.views.num_selected
+        used = None if config.entropy_weight else self.objective.used_per_row
+        self.policy.limit_classes(used and used * self.num_selected)
+        self.state = build_state(config, self.policy, context.scale_loss)
+
+    def build_objective(self) -> Objective:
+        """The loss of one update."""
+        raise NotImplementedError
+
+    def answer(self, views: Views) -> Answer:
+        """Adapt, answer, and leave no trace."""
+        config = self.context.config
+        episode = adapt(
+            self.policy, self.state, self.objective, views, self.num_selected, config.steps, config.entropy_weight
+        )
+        entropy = entropies(episode.view_logits[episode.selected])
+        return Answer(episode.after, episode.before, episode.selected, entropy, episode.steps)
+
+
+def classify(method: Method, pixels: Tensor | Callable[[], Tensor]) -> Answer:
+    """A method's answer for one image, complete and on the CPU.
+
+    Args:
+        method: of a run.
+        pixels: its views, [N, 3, H, W], or what gives them.
+
+    Raises:
+        ValueError: the method is the user's, and fails or answers something else.
+        FloatingPointError: the answer is not finite.
+    """
+    context, name = method.context, method.context.config.method
+    views = Views(pixels, context.policy, context.reward, context.reward_class_features)
+    with methods.guard(name):
+        answer = method.answer(views)
+    wanted = [len(context.class_names)]
+    shape = list(answer.logits.shape) if isinstance(answer, Answer) else type(answer).__name__
+    if shape != wanted:
+        raise ValueError(f"method={name} answered {shape}, expected an Answer with logits {wanted}")
+    if answer.before is None:
+        answer.before = views.logits[0]
+    answer = to_host(answer)
+    if not answer.logits.isfinite().all():
+        raise FloatingPointError(f"not finite: logits {answer.logits.tolist()[:5]}...")
+    return answer

@@ -1,0 +1,18 @@
+"""RLCF: CLIP reward as feedback. Source: Zhao et al. 2024 (arXiv 2305.18010), Sec. 3.2."""
+
+from classification.method import TunedMethod
+from clipscore.objectives import RlcfObjective
+
+
+class Rlcf(TunedMethod):
+    """Raise the classes of the confident views that the reward scores above the average of the K."""
+
+    reads = TunedMethod.reads | {"reward", "num_candidates"}
+
+    def build_objective(self) -> RlcfObjective:
+        """See `clipscore.objectives`."""
+        context, config = self.context, self.context.config
+        assert context.reward is not None
+        return RlcfObjective(
+            context.reward, context.reward_class_features, config.num_candidates, config.reward_options
+        )
