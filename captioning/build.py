@@ -17,7 +17,7 @@ from captioning.checkpoints import CHECKPOINT, load_lm, load_mapper, read_checkp
 from captioning.config import CaptioningConfig
 from captioning.method import Context, Method
 from clipscore.clip_model import ClipModel
-from clipscore.methods import guard
+from clipscore.config.methods import guard
 from clipscore.reward import resize_images
 from clipscore.task import build_reward
 

@@ -11,7 +11,8 @@ from captioning.adapt import RlcfObjective, Step, adapt
 from captioning.captioner import Captioner
 from captioning.config import CaptioningConfig
 from captioning.generate import Hypothesis
-from clipscore import methods, task
+from clipscore import task
+from clipscore.config import methods
 from clipscore.episodic import EpisodicState
 from clipscore.lean_blocks import Copies
 from clipscore.reward import ClipReward

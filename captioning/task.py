@@ -20,10 +20,10 @@ from captioning.build import (
 from captioning.config import CaptioningConfig
 from captioning.method import Answer, Method, Picture
 from clipscore.clip_model import ClipModel
+from clipscore.config.methods import guard
 from clipscore.data.caption_sets import CaptionedImage, CaptionedImages, captions_fingerprint, find_captions
 from clipscore.data.images import Pictures, read_in_background
 from clipscore.data.samples import Sample, sample_seed
-from clipscore.methods import guard
 from clipscore.metrics.captions import CLIP_METRICS, check_captions, check_metrics, default_metrics
 from clipscore.models.files import check_clip, file_digest
 from clipscore.models.group import check_models

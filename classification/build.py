@@ -7,7 +7,7 @@ from classification.method import Context, Method
 from classification.policy import CoCoOpPolicy, EncoderPolicy, FixedPolicy, Policy, PromptPolicy, PrototypePolicy
 from classification.prompt_learner import ConditionalContext, PromptLearner, PromptStart, class_prompts
 from clipscore.clip_model import ClipModel, end_of_text
-from clipscore.methods import guard
+from clipscore.config.methods import guard
 from clipscore.models.group import Models
 from clipscore.task import build_reward
 from clipscore.text_encoder import encode_texts

@@ -10,7 +10,7 @@ from classification.adapt import adapt
 from classification.config import ClassificationConfig
 from classification.policy import Policy
 from classification.seen import Views, entropies
-from clipscore import methods
+from clipscore.config import methods
 from clipscore.models.devices import to_host
 from clipscore.objectives import Objective, Step
 from clipscore.reward import ClipReward

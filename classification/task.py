@@ -21,10 +21,10 @@ from classification.policy import PromptPolicy
 from classification.prompt_learner import PromptStart, load_prompt_start
 from classification.views import draw_views
 from clipscore import task
+from clipscore.config.methods import Stage
 from clipscore.data import samples
 from clipscore.data.images import UnreadableImage, normalize, open_image, read_in_background
 from clipscore.data.samples import sample_seed
-from clipscore.methods import Stage
 from clipscore.models.group import check_models
 from clipscore.objectives import RlcfStep
 from clipscore.task import rounded

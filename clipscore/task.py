@@ -9,9 +9,9 @@ from torch import Tensor
 
 from clipscore.clip_model import ClipModel
 from clipscore.config.adapting import AdaptingConfig
+from clipscore.config.methods import Method, Stage, source_digest
 from clipscore.episodic import EpisodicState
 from clipscore.lean_blocks import Copies
-from clipscore.methods import Method, Stage, source_digest
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.models.group import load_models
 from clipscore.reward import ClipReward, ensemble_weights

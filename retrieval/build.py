@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from clipscore.clip_model import ClipModel
-from clipscore.methods import guard
+from clipscore.config.methods import guard
 from clipscore.models.group import Models
 from clipscore.task import build_reward
 from retrieval.config import RetrievalConfig

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clipscore import methods
+from clipscore.config import methods
 from clipscore.models.devices import to_host
 from clipscore.objectives import Objective, Step
 from clipscore.reward import ClipReward

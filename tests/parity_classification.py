@@ -84,7 +84,8 @@ class Replay:
         return {name + (f"_{number}" if several else ""): tensor for number, tensor in enumerate(features)}
 
     def _sample(self, pixels: Tensor) -> None:
-        steps, config, views = Samples(), self.config, Views(pixels, self.policy, getattr(self.objective, "reward", None))
+        steps, config = Samples(), self.config
+        views = Views(pixels, self.policy, getattr(self.objective, "reward", None))
         if self.meta["cocoop"]:
             self.samples.add({"image_features_views": views.projected})
             self.policy.prepare(views)

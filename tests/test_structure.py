@@ -18,7 +18,7 @@ METHOD = [
     "clipscore/episodic.py",
 ]
 REWARD_ENGINE = {
-    "__init__", "__main__", "cli", "clip_model", "episodic", "lean_blocks", "methods", "objectives", "policy_gradient", "reward",
+    "__init__", "__main__", "cli", "clip_model", "episodic", "lean_blocks", "objectives", "policy_gradient", "reward",
     "shared_prefix", "task", "text_encoder", "updates",
 }  # fmt: skip
 FOLDERS = sorted({path.parent for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py")})

@@ -10,8 +10,8 @@ from pydantic import Field, create_model, field_validator, model_validator
 from typing_extensions import Self
 
 from clipscore.config.fields import MomentumConfig, RewardConfig, RunConfig, StrictModel
+from clipscore.config.methods import TUNING, Method, find_method
 from clipscore.data import caption_layouts
-from clipscore.methods import TUNING, Method, find_method
 
 
 class AdaptingConfig(RunConfig):
@@ -79,7 +79,12 @@ class AdaptingConfig(RunConfig):
     @field_validator("dataset")
     @classmethod
     def _one_name_per_dataset(cls, dataset: str) -> str:
-        return cls.LAYOUTS.canonical_name(dataset) or dataset
+        return cls.canonical_dataset(dataset)
+
+    @classmethod
+    def canonical_dataset(cls, name: str) -> str:
+        """The one name of a data set that has several."""
+        return cls.LAYOUTS.canonical_name(name) or name
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -55,6 +55,11 @@ class RunConfig(StrictModel):
         """The class of a configuration with these values: this one, unless some of them bring settings of their own."""
         return cls
 
+    @classmethod
+    def canonical_dataset(cls, name: str) -> str:
+        """The one name of a data set that has several."""
+        return name
+
     @property
     def column(self) -> str:
         """The column of the paper's table that a run is for."""

@@ -71,6 +71,29 @@ class Draft:
             if os.environ.get(variable):
                 self.put(key, os.environ[variable], variable)
 
+    def choose(self, dataset: str) -> bool:
+        """Put the data set's own value in the place of each `{by_dataset: {NAME: value, ...}, otherwise: value}`.
+
+        False: one of them has none for it.
+        """
+        num_problems = len(self.problems)
+        self.values = {key: self._chosen(value, dataset, key) for key, value in self.values.items()}
+        return len(self.problems) == num_problems
+
+    def _chosen(self, value: Any, dataset: str, key: str) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if "by_dataset" not in value:
+            return {name: self._chosen(item, dataset, f"{key}.{name}") for name, item in value.items()}
+        table = value["by_dataset"] if isinstance(value["by_dataset"], dict) else {}
+        for name in (dataset, dataset.split("/")[0]):
+            if name in table:
+                return table[name]
+        if "otherwise" not in value:
+            known = ", ".join(map(str, table))
+            self.problems.append(f"{key}: no value for data set {dataset!r}, only for {known}; give {key}=...")
+        return value.get("otherwise")
+
     def source(self, dotted: str) -> str:
         """Where a key, or the section it is in, was given: " [...]", or nothing."""
         parts = re.split(r"\.|(?=\[)", dotted)
@@ -104,6 +127,8 @@ def load_config(
         found = found.for_values(draft.values)
     except ValueError as error:
         raise ConfigError([*draft.problems, f"method: {error}{draft.source('method')}"]) from error
+    if not draft.choose(found.canonical_dataset(str(draft.values.get("dataset")))):
+        raise ConfigError(draft.problems)
     try:
         # Through JSON, because pydantic's strict mode takes a list for a tuple, or a string for a path, only there.
         config = found.model_validate_json(json.dumps(draft.values))

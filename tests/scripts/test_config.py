@@ -124,6 +124,16 @@ def test_a_misspelt_key_leads_to_the_nearest_of_either_name(word: str, key: str)
     assert f"{word}: unknown key; the nearest valid key is {key} [command line]" in found
 
 
+def test_a_value_of_each_data_set_is_chosen_by_its_name_and_an_override_wins(workspace: Path) -> None:
+    file = workspace / "by.yaml"
+    section = "section: {scale: {by_dataset: {}, otherwise: 3.0}}"
+    file.write_text(f"task: dummy\nlr: {{by_dataset: {{a: 0.5, b: 0.25}}}}\n{section}\n")
+    found = [load(file, dataset=name) for name in ("a", "b/noise")]
+    assert [(config.lr, config.section.scale) for config in found] == [(0.5, 3.0), (0.25, 3.0)]
+    assert load(file, "lr=1.0").lr == 1.0
+    assert problems(file) == ["lr: no value for data set 'd', only for a, b; give lr=..."]
+
+
 def test_official_names_lead_to_the_key_they_have_here() -> None:
     found = problems(
         REPOSITORY / "configs/classification/rlcf_encoder.yaml",
