@@ -1,16 +1,17 @@
 """From a config to its method, with the policy and the reward that it is given."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from classification.config import ClassificationConfig
 from classification.method import Context, Method
 from classification.policy import CoCoOpPolicy, EncoderPolicy, FixedPolicy, Policy, PromptPolicy, PrototypePolicy
-from classification.prompt_learner import ConditionalContext, PromptLearner, PromptStart, class_prompts
+from classification.prompt_learner import ConditionalContext, PromptLearner, PromptStart
+from classification.texts import class_texts, encode_classes
 from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.config.methods import guard
 from clipscore.models.group import Models
 from clipscore.task import build_reward
-from clipscore.text_encoder import encode_texts
 
 
 def build_method(
@@ -19,8 +20,8 @@ def build_method(
     """The method that a config names, over these models; ValueError where they do not fit, or the user's file fails."""
     policy, *members = (build_policy(config, clip, class_names, start) for clip in (models.policy, *models.members))
     reward = build_reward(config, models.rewards) if models.rewards else None
-    prompts = class_prompts(config.prompt_words, class_names)
-    features = reward.encode_texts(prompts) if reward else []
+    texts = class_texts(config.reward_texts, config.prompt_words, class_names, [Path(config.pretrained_root)])
+    features = [encode_classes(clip, texts) for clip in models.rewards]
     with guard(config.method):
         method = config.METHOD(Context(config, class_names, policy, reward, features, members, models.scale_loss))
     assert isinstance(method, Method)
@@ -33,11 +34,11 @@ def build_policy(
     config: ClassificationConfig, clip: ClipModel, class_names: Sequence[str], start: PromptStart | None = None
 ) -> Policy:
     """The classifier that a config describes, for these class names; ValueError where the parts do not fit."""
-    prompts = class_prompts(config.prompt_words, class_names)
-    check_prompts(clip, prompts)
+    texts = class_texts(config.texts, config.prompt_words, class_names, [Path(config.pretrained_root)])
+    check_prompts(clip, [text for of_class in texts for text in of_class])
     if config.tune != "prompt" and start is None:
         with clip.full_precision():  # as in the official code, which makes them outside of autocast
-            features = encode_texts(clip, prompts)
+            features = encode_classes(clip, texts)
         if config.tunes_clip:
             return EncoderPolicy(clip, features, config.tune, config.bn_prior)
         return (PrototypePolicy if config.tune == "prototypes" else FixedPolicy)(clip, features)

@@ -59,6 +59,7 @@ class ViewsConfig(StrictModel):
 class ClassificationConfig(AdaptingConfig):
     """One row of the paper's Table 1. The data set is the column."""
 
+    ADDED: ClassVar[dict[str, Any]] = {**AdaptingConfig.ADDED, "texts": "prompt", "reward_texts": "prompt"}
     LAYOUTS: ClassVar[Any] = layouts
     OF_SOME_METHODS: ClassVar[frozenset[str]] = AdaptingConfig.OF_SOME_METHODS | {
         "tune", "entropy_weight", "bn_prior", "num_candidates", "temperature", "zero_shot_models", "views",
@@ -70,6 +71,10 @@ class ClassificationConfig(AdaptingConfig):
     dataset_files: DatasetFiles | None = None
 
     prompt: str = Field("a photo of a", description="words in front of the class name; [CLS] marks its place if inside")
+    texts: str | list[str] = Field(
+        "prompt", description="what stands for a class: the prompt, templates7, templates80, a list of them, or a file"
+    )
+    reward_texts: str | list[str] = Field("prompt", description="the same for the reward models")
     class_position: Literal["end", "middle", "front"] = "end"
     prompt_start: str | None = Field(None, description="CoOp or CoCoOp file that the prompt starts from")
     normalize_cocoop_features: bool = Field(False, description="unit-length image feature into CoCoOp's meta network")
@@ -127,6 +132,10 @@ class ClassificationConfig(AdaptingConfig):
             yield f"momentum needs tune=encoder or norm, got {tune}"
         if self.bn_prior is not None and not self.tunes_clip:
             yield f"bn_prior needs tune=encoder or norm, got {tune}"
+        if self.texts != "prompt" and uses_prompts:
+            yield f"texts={self.texts} is for fixed texts; tune=prompt and prompt_start have one prompt, texts=prompt"
+        if self.reward_texts != "prompt" and not self.reward:
+            yield f"reward_texts={self.reward_texts}, but there is no reward model"
         if self.class_position != "end" and not uses_prompts:
             yield f"class_position={self.class_position} needs tune=prompt; fixed prompts have the name at the end"
         if self.class_position != "middle" and "[CLS]" in self.prompt_words:

@@ -19,12 +19,14 @@ from classification.data.find import LabelledImage, LabelledImages, find_dataset
 from classification.method import Answer, Method, classify
 from classification.policy import PromptPolicy
 from classification.prompt_learner import PromptStart, load_prompt_start
+from classification.texts import TEMPLATES, class_texts, find_file
 from classification.views import draw_views
 from clipscore import task
 from clipscore.config.methods import Stage
 from clipscore.data import samples
 from clipscore.data.images import UnreadableImage, normalize, open_image, read_in_background
 from clipscore.data.samples import sample_seed
+from clipscore.models.files import file_digest
 from clipscore.models.group import check_models
 from clipscore.objectives import RlcfStep
 from clipscore.task import rounded
@@ -66,6 +68,9 @@ class ClassificationTask(task.Task):
             tensors = [start[0], *(tensor for _, tensor in sorted(start[1].items()))]
             digest = hashlib.sha256(b"".join(tensor.float().numpy().tobytes() for tensor in tensors))
             self.fingerprint["prompt_start"] = digest.hexdigest()
+        for key, source in {"texts": config.texts, "reward_texts": config.reward_texts}.items():
+            if isinstance(source, str) and source not in {"prompt", *TEMPLATES}:
+                self.fingerprint[key] = file_digest(find_file(source, [Path(config.pretrained_root)]))
         self.about = self.describe_data(self.data, class_names=list(self.data.class_names))
         log.info(
             "%s: %d images in %s, %d classes (%s, ...); %s on %s, %s",
@@ -111,6 +116,8 @@ def _inputs(config: ClassificationConfig) -> tuple[LabelledImages, PromptStart |
     data = find_dataset(config.dataset, Path(config.data_root), config.dataset_files, config.partial)
     check_candidates(config, len(data.class_names))
     roots = [Path(config.pretrained_root)]
+    for source in (config.texts, config.reward_texts):
+        class_texts(source, config.prompt_words, data.class_names, roots)
     return data, load_prompt_start(config.prompt_start, roots) if config.prompt_start else None
 
 
