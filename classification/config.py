@@ -62,7 +62,7 @@ class ClassificationConfig(AdaptingConfig):
     ADDED: ClassVar[dict[str, Any]] = {**AdaptingConfig.ADDED, "texts": "prompt", "reward_texts": "prompt"}
     LAYOUTS: ClassVar[Any] = layouts
     OF_SOME_METHODS: ClassVar[frozenset[str]] = AdaptingConfig.OF_SOME_METHODS | {
-        "tune", "entropy_weight", "bn_prior", "num_candidates", "temperature", "zero_shot_models", "views",
+        "tune", "entropy_weight", "bn_prior", "num_candidates", "temperature", "zero_shot_models",
     }  # fmt: skip
 
     task: Literal["classification"] = "classification"

@@ -28,7 +28,8 @@ class ScaledTask(Task):
         self.state = EpisodicState({"weight": self.weight}, optimizer, momentum, scale_loss)
         self.factor = torch.tensor(65504 / largest_scale).half()  # times the scale it is the gradient, at most 65504
         self.scale_loss, self.passes = scale_loss, 0
-        self.models, self.times = self, StageTimes(torch.device("cpu"))
+        self.models = self.method = self
+        self.times = StageTimes(torch.device("cpu"))
 
     def episode(self, sample):
         self.passes += 1
