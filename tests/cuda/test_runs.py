@@ -64,8 +64,8 @@ def start(tmp_path, demo_data, monkeypatch, device):
         images.append(Image(
             device.launches.total() - launches, [f"{w.operation} {w.where}" for w in device.waits[num_waits:]],
             {n for n, p in named if not p.requires_grad and p.raw.untyped_storage().data_ptr() in device.casts},
-            {tensor.dtype for tensor in task.state.tensors.values() if tensor.requires_grad},
-            {float(state["step"]) for state in task.state.updates.optimizer.state.values()},
+            {tensor.dtype for tensor in task.method.state.tensors.values() if tensor.requires_grad},
+            {float(state["step"]) for state in task.method.state.updates.optimizer.state.values()},
         ))  # fmt: skip
         return row
 
