@@ -61,6 +61,7 @@ class ClassificationConfig(AdaptingConfig):
 
     ADDED: ClassVar[dict[str, Any]] = {**AdaptingConfig.ADDED, "texts": "prompt", "reward_texts": "prompt"}
     LAYOUTS: ClassVar[Any] = layouts
+    NOT_IDENTITY: ClassVar[frozenset[str]] = AdaptingConfig.NOT_IDENTITY | {"view_cache"}
     OF_SOME_METHODS: ClassVar[frozenset[str]] = AdaptingConfig.OF_SOME_METHODS | {
         "tune", "entropy_weight", "bn_prior", "num_candidates", "temperature", "zero_shot_models",
     }  # fmt: skip
@@ -80,6 +81,7 @@ class ClassificationConfig(AdaptingConfig):
     normalize_cocoop_features: bool = Field(False, description="unit-length image feature into CoCoOp's meta network")
 
     views: ViewsConfig = ViewsConfig()
+    view_cache: bool = Field(False, description="keep the views' features under output_root/views, and read them there")
     eps: float = Field(1e-8, gt=0)
 
     num_candidates: int = Field(3, ge=1, description="K: top classes of each view that are scored")
@@ -132,6 +134,8 @@ class ClassificationConfig(AdaptingConfig):
             yield f"momentum needs tune=encoder or norm, got {tune}"
         if self.bn_prior is not None and not self.tunes_clip:
             yield f"bn_prior needs tune=encoder or norm, got {tune}"
+        if self.view_cache and self.tunes_clip:
+            yield f"view_cache keeps the features of an image encoder that stays as it is, but tune={tune} changes it"
         if self.texts != "prompt" and uses_prompts:
             yield f"texts={self.texts} is for fixed texts; tune=prompt and prompt_start have one prompt, texts=prompt"
         if self.reward_texts != "prompt" and not self.reward:

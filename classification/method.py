@@ -9,7 +9,7 @@ from torch import Tensor
 from classification.adapt import adapt
 from classification.config import ClassificationConfig
 from classification.policy import Policy
-from classification.seen import Views, entropies
+from classification.seen import Bank, Views, entropies
 from clipscore.config import methods
 from clipscore.models.devices import to_host
 from clipscore.objectives import Objective, Step
@@ -89,19 +89,20 @@ class TunedMethod(methods.Tuned, Method):
         return Answer(episode.after, episode.before, episode.selected, entropy, episode.steps)
 
 
-def classify(method: Method, pixels: Tensor | Callable[[], Tensor]) -> Answer:
+def classify(method: Method, pixels: Tensor | Callable[[], Tensor], bank: Bank | None = None) -> Answer:
     """A method's answer for one image, complete and on the CPU.
 
     Args:
         method: of a run.
         pixels: its views, [N, 3, H, W], or what gives them.
+        bank: see `Views`.
 
     Raises:
         ValueError: the method is the user's, and fails or answers something else.
         FloatingPointError: the answer is not finite.
     """
     context, name = method.context, method.context.config.method
-    views = Views(pixels, context.policy, context.reward, context.reward_class_features)
+    views = Views(pixels, context.policy, context.reward, context.reward_class_features, bank)
     with methods.guard(name):
         answer = method.answer(views)
     wanted = [len(context.class_names)]

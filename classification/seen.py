@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,10 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from clipscore.clip_model import ClipModel
 from clipscore.reward import ClipReward, resize_images
 
 if TYPE_CHECKING:
     from classification.policy import Policy
+
+Bank = Callable[[ClipModel, list[int] | None, Callable[[list[int]], Tensor]], Tensor]  # None: all views
 
 
 class Views:
@@ -24,6 +28,8 @@ class Views:
         policy: the classifier.
         reward: the reward models, where there are some.
         reward_class_features: theirs of the class texts. M x [C, D]
+        bank: gives a model's features of the views with these numbers, and computes those that it lacks; None: computes
+            all. Features are [R, D], not yet of unit length.
     """
 
     def __init__(
@@ -32,9 +38,10 @@ class Views:
         policy: Policy,
         reward: ClipReward | None = None,
         reward_class_features: Sequence[Tensor] = (),
+        bank: Bank | None = None,
     ) -> None:
         self.policy, self.reward, self.reward_class_features = policy, reward, reward_class_features
-        self._pixels = pixels
+        self._pixels, self._bank = pixels, bank
 
     @cached_property
     def pixels(self) -> Tensor:
@@ -51,6 +58,8 @@ class Views:
     def projected(self) -> Tensor:
         """The policy's image features before they are scaled to unit length. [N, D]"""
         clip = self.policy.clip
+        if self._bank is not None:
+            return self._bank(clip, None, functools.partial(self._project, clip))
         return clip.project_images(resize_images(self.pixels, clip.image_size))
 
     @cached_property
@@ -87,12 +96,22 @@ class Views:
 
     def reward_features(self, rows: Tensor) -> list[Tensor]:
         """The reward models' image features of some views, unit length; none without such models. [S] -> M x [S, D]"""
-        return self.reward.encode_images(self.pixels[rows]) if self.reward else []
+        if self.reward is None:
+            return []
+        if self._bank is None:
+            return self.reward.encode_images(self.pixels[rows])
+        numbers, bank = rows.tolist(), self._bank
+        models = self.reward.models
+        return [F.normalize(bank(clip, numbers, functools.partial(self._project, clip)), dim=-1) for clip in models]
 
     def reward_logits(self, rows: Tensor) -> Tensor:
         """Logits of some views by the reward model, with its scale. [S] -> [S, C]; ValueError: there are several."""
         assert self.reward is not None
         return self.reward.teacher_logits(self.reward_features(rows), self.reward_class_features)
+
+    @torch.no_grad()
+    def _project(self, clip: ClipModel, rows: list[int]) -> Tensor:
+        return clip.project_images(resize_images(self.pixels[rows], clip.image_size))
 
 
 def confident_views(logits: Tensor, num_selected: int) -> Tensor:

@@ -1,5 +1,6 @@
 """A classification run: from its config to one record per image."""
 
+import functools
 import hashlib
 import logging
 import time
@@ -20,6 +21,7 @@ from classification.method import Answer, Method, classify
 from classification.policy import PromptPolicy
 from classification.prompt_learner import PromptStart, load_prompt_start
 from classification.texts import TEMPLATES, class_texts, find_file
+from classification.view_bank import ViewBank
 from classification.views import draw_views
 from clipscore import task
 from clipscore.config.methods import Stage
@@ -61,8 +63,10 @@ class ClassificationTask(task.Task):
         self.published = self.data.published
         self._images = {image.id: image for image in self.data.images}
         super().__init__(config)
+        self.views = config.views if "views" in config.METHOD.reads else ViewsConfig(num_views=1)
         self.method = build_method(config, self.models, self.data.class_names, start)
         self._watch()
+        self.bank = self._open_bank() if config.view_cache else None
         self.fingerprint["data"] = data_fingerprint(self.data)
         if start:
             tensors = [start[0], *(tensor for _, tensor in sorted(start[1].items()))]
@@ -85,6 +89,13 @@ class ClassificationTask(task.Task):
         stages += [(context.reward, "encode_images", "reward")] if context.reward else []
         self.watch(*stages)
 
+    def _open_bank(self) -> ViewBank:
+        config, num_views = self.config, self.views.num_views
+        views = {"dataset": self.data.name, "seed": config.seed, "num_views": num_views, **self.views.drawing}
+        folder = Path(config.output_root) / "views"
+        models = [self.clip, *self.models.rewards]
+        return ViewBank(folder, models, views, num_views, len(self.ids[: config.limit]))
+
     @classmethod
     def check(cls, config: ClassificationConfig) -> None:
         """Refuse what is missing without loading a model: device, weight files, images, class names, prompt file."""
@@ -93,14 +104,26 @@ class ClassificationTask(task.Task):
 
     def samples(self, ids: Sequence[str]) -> Iterator[Sample]:
         """These samples, in this order, read and augmented in the background."""
-        views = self.config.views if "views" in self.method.reads else ViewsConfig(num_views=1)
         images = [self._images[key] for key in ids]
-        dataset = _Views(images, self.data.name, self.clip.image_size, views, self.config.seed)
-        yield from read_in_background(dataset, len(ids), self.config.num_workers)
+        kept = self.bank.complete() if self.bank else set()
+        known = {image.id for image in images if _bank_key(image) in kept} if kept else set()
+        unseen = [image for image in images if image.id not in known]
+        fresh = iter(read_in_background(self._drawn(unseen), len(unseen), self.config.num_workers))
+        for image in images:
+            yield Sample(image.id, None, None, image.label) if image.id in known else next(fresh)
+
+    def _drawn(self, images: list[LabelledImage]) -> "_Views":
+        return _Views(images, self.data.name, self.clip.image_size, self.views, self.config.seed)
 
     def episode(self, sample: Sample) -> dict[str, Any]:
         """The record of one image without times."""
-        answer = classify(self.method, lambda: sample.on(self.device))
+        image = self._images[sample.id]
+
+        def pixels() -> Tensor:
+            return (self._drawn([image])[0] if sample.tensor is None else sample).on(self.device)
+
+        bank = functools.partial(self.bank.projected, _bank_key(image)) if self.bank else None
+        answer = classify(self.method, pixels, bank)
         return {"id": sample.id, "label": sample.label, **record(answer, sample.label)}
 
     def stages(self, sample: Sample) -> dict[str, float]:
@@ -119,6 +142,11 @@ def _inputs(config: ClassificationConfig) -> tuple[LabelledImages, PromptStart |
     for source in (config.texts, config.reward_texts):
         class_texts(source, config.prompt_words, data.class_names, roots)
     return data, load_prompt_start(config.prompt_start, roots) if config.prompt_start else None
+
+
+def _bank_key(image: LabelledImage) -> str:
+    """Of an image in the bank of view features: another one when the file changes."""
+    return f"{image.id} {image.path.stat().st_size if image.path.is_file() else None}"
 
 
 class _Views(Dataset[Sample]):
