@@ -1,7 +1,10 @@
 """Classification: one adapted image, by the official schedule of work and by ours."""
 
 import argparse
+import functools
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,7 +15,8 @@ from classification.config import ClassificationConfig
 from classification.data.class_names import class_names
 from classification.method import TunedMethod
 from classification.prompt_learner import class_prompts
-from classification.seen import Views
+from classification.seen import Bank, Views
+from classification.view_bank import ViewBank
 from classification.views import make_views
 from clipscore.clip_model import ClipModel
 from clipscore.data.images import open_image
@@ -26,14 +30,17 @@ from scripts.bench.models import bench_clip
 from scripts.bench.plain import Answer, plain_encoder, plain_prompt
 from scripts.bench.timing import NOWHERE, Bench
 
-LEARNING_RATE = {"prompt": 7e-3, "encoder": 1e-5, "norm": 1e-5}  # of the official runs
+LEARNING_RATE = {"prompt": 7e-3, "encoder": 1e-5, "norm": 1e-5, "cached": 7e-3}  # of the official runs
 NUM_SELECTED = 6  # of 64 views, in the paper; all, when there are fewer
 
 Clips = tuple[ClipModel, ClipModel]  # policy and reward
 
 
 class ClassificationBench(Bench):
-    """A case is what is tuned, and the number of classes."""
+    """A case is what is tuned, and the number of classes.
+
+    "cached" is a second run of prompt tuning on the same views, from the bank of their features, beside the first.
+    """
 
     task = "classification"
     defaults = {
@@ -54,7 +61,7 @@ class ClassificationBench(Bench):
 
     @staticmethod
     def add_options(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--tune", nargs="+", choices=list(LEARNING_RATE), default=["prompt", "encoder"])
+        parser.add_argument("--tune", nargs="+", choices=list(LEARNING_RATE), default=["prompt", "encoder", "cached"])
         parser.add_argument("--policy", help="open_clip architecture")
         parser.add_argument("--reward", help="open_clip architecture")
         parser.add_argument("--classes", type=int, nargs="+", help="of prompt tuning; the first is the encoder's too")
@@ -68,7 +75,7 @@ class ClassificationBench(Bench):
     def cases(self) -> list[str]:
         """For example "prompt, 100 classes"."""
         classes = self.options.classes
-        counts = {tune: classes if tune == "prompt" else classes[:1] for tune in self.options.tune}
+        counts = {tune: classes if tune in {"prompt", "cached"} else classes[:1] for tune in self.options.tune}
         return [f"{tune}, {number} classes" for tune in counts for number in counts[tune]]
 
     def growth(self, case: str) -> float:
@@ -84,6 +91,8 @@ class ClassificationBench(Bench):
         return views.to(self.device)
 
     def plain(self, case: str, clips: Clips, times: StageTimes) -> Callable[[Tensor, int], Answer]:
+        if case.startswith("cached"):
+            return self.fast(case, clips, times)
         config, (clip, reward), names = self._config(case), clips, self._few(case)
         make = plain_prompt if config.tune == "prompt" else plain_encoder
         episode = make(clip, config, self._objective(config, reward, names), names, times)
@@ -105,7 +114,8 @@ class ClassificationBench(Bench):
             times.watch(owner, function, stage)
 
         def run(views: Tensor, steps: int) -> Answer:
-            seen = Views(views, policy, objective.reward, objective.features)
+            bank = self._bank(clips, views) if case.startswith("cached") else None
+            seen = Views(views, policy, objective.reward, objective.features, bank)
             episode = adapt(policy, state, objective, seen, config.views.num_selected, steps)
             candidates = [step.candidates for step in episode.steps if isinstance(step, RlcfStep)]
             return Answer(episode.after, episode.selected, candidates, [step.logits for step in episode.steps])
@@ -123,6 +133,16 @@ class ClassificationBench(Bench):
             "logits": float((plain.logits - fast.logits).abs().max()),
         }
 
+    def reads_what_plain_left(self, case: str) -> bool:
+        return case.startswith("cached")
+
+    def _bank(self, clips: Clips, views: Tensor) -> Bank:
+        """That of a run, in a folder that goes with the process."""
+        if not hasattr(self, "_folder"):
+            self._folder = tempfile.TemporaryDirectory()
+        bank = ViewBank(Path(self._folder.name), clips, {}, len(views), 1)
+        return functools.partial(bank.projected, f"{float(views.double().sum())!r}")
+
     def _names(self, case: str) -> Sequence[str]:
         return self.names[: int(case.split()[1])]
 
@@ -139,8 +159,9 @@ class ClassificationBench(Bench):
     def _config(self, case: str) -> ClassificationConfig:
         """The paper's RLCF run, for models made here; six trusted views, however many there are."""
         tune, num_views = case.split(",")[0], self.options.views
+        lr, tune = LEARNING_RATE[tune], tune.replace("cached", "prompt")
         return ClassificationConfig.of(
-            NOWHERE | {"dataset_files": {"images": ""}, "tune": tune, "lr": LEARNING_RATE[tune]}
+            NOWHERE | {"dataset_files": {"images": ""}, "tune": tune, "lr": lr}
             | {"steps": self.options.steps, "reward": {"models": ["random"]}}
             | {"views": {"num_views": num_views, "select_fraction": min(1.0, (NUM_SELECTED + 0.5) / num_views)}}
         )  # fmt: skip

@@ -85,6 +85,10 @@ class Bench(Protocol):
         """Classes of the case over those that the plain form is run on; 1 when it is run on all of them."""
         return 1.0
 
+    def reads_what_plain_left(self, case: str) -> bool:
+        """Whether the fast form of a case follows the plain one, and not the other way round in turn."""
+        return False
+
     @torch.no_grad()
     def sample(self, case: str, number: int) -> tuple[Any, dict[str, float]]:
         """A sample, and the seconds that reading it took, by stage."""
@@ -142,7 +146,7 @@ def _alternate(bench: Bench, case: str, forms: Mapping[str, Form]) -> dict[str, 
     for number in range(1, bench.options.images + 1):
         sample, times = bench.sample(case, number)
         reading.append(times)
-        for which in FORMS if number % 2 else reversed(FORMS):
+        for which in FORMS if number % 2 or bench.reads_what_plain_left(case) else reversed(FORMS):
             runs[which].append(timed(forms[which], sample, bench.options.steps, bench.device))
         plain, fast = (runs[which][-1] for which in FORMS)
         agreement = merge(agreement, bench.compare(case, plain.answer, fast.answer))
