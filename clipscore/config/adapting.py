@@ -44,6 +44,11 @@ class AdaptingConfig(RunConfig):
         """The configuration of these values."""
         return cls.for_values(values).model_validate(dict(values))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes: the class, made here, is made there again."""
+        base = type(self).__bases__[0] if "METHOD" in vars(type(self)) else type(self)
+        return _rebuild, (base, self.method, dict(self), self.model_fields_set)
+
     @property
     def adapts(self) -> bool:
         return self.METHOD.adapts
@@ -118,6 +123,10 @@ def single_teacher(config: AdaptingConfig) -> Iterator[str]:
     """The rule of methods that imitate one reward model."""
     if config.reward and len(config.reward.models) > 1:
         yield f"method={config.method} takes one teacher, got {len(config.reward.models)}"
+
+
+def _rebuild(base: type[AdaptingConfig], method: str, values: dict[str, Any], given: set[str]) -> AdaptingConfig:
+    return base.for_values({"method": method}).model_construct(given, **values)
 
 
 @functools.cache

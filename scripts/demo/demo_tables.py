@@ -12,7 +12,7 @@ from clipscore.metrics.captions import check_metrics, score_captions
 from clipscore.metrics.coco import has_java
 from clipscore.metrics.significance import bootstrap_interval, changes, mcnemar_p_value
 from clipscore.models.load import load_clip
-from scripts.demo.demo_runs import CAPTION_LINES, CAPTIONERS, JUDGE, TABLES, Runs, Table, demo_runs
+from scripts.demo.demo_runs import JUDGE, TABLES, Runs, Table, demo_runs
 from scripts.runs.folder import run_path
 from scripts.runs.read import open_run
 from scripts.runs.samples import Sample, read_sample
@@ -21,11 +21,7 @@ from scripts.tables.grid import Grid, comma_separated, latex, markdown
 
 Samples = Mapping[str, Sample]
 CAPTION_COLUMNS = {"BLEU-4": ("bleu", "bleu_4"), "CIDEr": ("cider", "cider"), "CLIPScore": ("clipscore", "clipscore")}
-P_LEGEND = "in brackets the p-value against zero-shot (exact McNemar test of the first answers to the same samples)"
-CAPTION_LEGEND = (
-    "before -> after RLCF, times 100 (BLEU-4 of all captions pooled); in brackets the mean difference per image, with "
-    "its 95% bootstrap interval"
-)
+P_LEGEND = "in brackets the p-value against {} (exact McNemar test of the first answers to the same samples)"
 
 
 def read_run(config: RunConfig) -> dict[str, Sample]:
@@ -46,17 +42,23 @@ def p_value(before: Samples, after: Samples) -> float:
 
 
 def table_grid(table: Table, runs: Runs) -> Grid:
-    """A table; the p-value against the first method in brackets, "-" for runs on other samples or none."""
+    """A table, from the runs of the lines that are among them.
+
+    In brackets the p-value against the first method, "-" for runs on other samples or none; see `caption_grid`.
+    """
+    if not table.places:
+        return caption_grid(table, runs)
     names = [method.name for method in table.methods]
     lines = []
-    for line in table.lines:
+    for line in [line for line in table.lines if (names[0], line) in runs]:
         base, *others = (read_run(runs[name, line]) for name in names)
         cells = [*line.cells, str(len(base)), hits(base, table.places) if base else "-"]
         for samples in others:
             same = base and samples.keys() == base.keys()
             cells.append(f"{hits(samples, table.places)} (p {p_value(base, samples):.1g})" if same else "-")
         lines.append(cells)
-    return Grid([*table.heading, "n", *names], lines, len(table.heading), notes=[table.legend])
+    notes = [table.legend, P_LEGEND.format(names[0])]
+    return Grid([*table.heading, "n", *names], lines, len(table.heading), notes=notes)
 
 
 def caption_cells(samples: Samples, config: RunConfig, dataset: str, names: Sequence[str]) -> list[str]:
@@ -77,29 +79,33 @@ def caption_cells(samples: Samples, config: RunConfig, dataset: str, names: Sequ
     return cells
 
 
-def caption_grid(runs: Runs) -> Grid:
+def caption_grid(table: Table, runs: Runs) -> Grid:
     """The captioning table: CapDec and ClipCap before and after RLCF. BLEU and CIDEr need Java."""
     names = [name for name in CAPTION_COLUMNS if name == "CLIPScore" or has_java()]
     lines = []
-    for line, method in itertools.product(CAPTION_LINES, CAPTIONERS):
+    for line, method in itertools.product(table.lines, table.methods):
+        if (method.name, line) not in runs:
+            continue
         config = runs[method.name, line]
         samples = read_run(config)
         shown = caption_cells(samples, config, line.dataset, names) if samples else ["-"] * len(names)
         lines.append([*line.cells, method.name, str(len(samples)), *shown])
-    return Grid(["scenes", "captioner", "n", *names], lines, 2, notes=[CAPTION_LEGEND])
+    return Grid([*table.heading, "n", *names], lines, len(table.heading), notes=[table.legend])
 
 
 def demo_tables(words: Sequence[str], form: str = "markdown") -> str:
-    """The three tables, from the records that are there; FileNotFoundError: no run has begun.
+    """The tables, from the records that are there; FileNotFoundError: no run has begun.
 
     `words` are the overrides that the runs were made with; `form` is "markdown", "csv" or "latex".
     """
     runs = demo_runs(words)
-    folders = list(map(run_path, runs.values()))
-    if not any(map(Path.is_dir, folders)):
-        raise FileNotFoundError(f"no run of the demo in {folders[0].parent}; `bash scripts/quickstart.sh` makes them")
-    *grids, last = [*(table_grid(table, runs) for table in TABLES), caption_grid(runs)]
+    begun = {key: config for key, config in runs.items() if run_path(config).is_dir()}
+    if not begun:
+        folder = run_path(next(iter(runs.values()))).parent
+        raise FileNotFoundError(f"no run of the demo in {folder}; `bash scripts/quickstart.sh` makes them")
+    lines = {line for _, line in begun}
+    shown = {key: config for key, config in runs.items() if key[1] in lines}
+    grids = [grid for grid in (table_grid(table, shown) for table in TABLES) if grid.rows]
     if form == "csv":
-        return "\n\n".join(comma_separated(grid.heading, grid.rows) for grid in (*grids, last))
-    write = latex if form == "latex" else markdown
-    return "\n\n".join(map(write, grids)) + f"\n{'% ' if form == 'latex' else ''}{P_LEGEND}\n\n{write(last)}"
+        return "\n\n".join(comma_separated(grid.heading, grid.rows) for grid in grids)
+    return "\n\n".join(map(latex if form == "latex" else markdown, grids))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clipscore.config.load import REPOSITORY
-from scripts.demo.demo_runs import CAPTION_LINES, CAPTIONERS, TABLES, demo_runs
+from scripts.demo.demo_runs import TABLES, demo_runs
 from scripts.demo.demo_tables import demo_tables, hits, p_value
 from scripts.runs.samples import read_sample
 from tests.scripts.synthetic_runs import write_folder
@@ -32,14 +32,18 @@ def test_ctrl_c_stops_it_and_the_same_command_goes_on(tmp_path: Path) -> None:
     done = subprocess.run(command, check=True, **group)  # a process left over would hold its run folder's lock
     lines = [line for line in done.stdout.splitlines() if line.startswith("|") and not line.startswith("| -")]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-    for table in TABLES:
-        starts, width = [table.heading, *(line.cells for line in table.lines)], len(table.heading)
+    *tables, captioning = TABLES
+    for table in tables:
+        starts, width = [table.heading, *(line.cells for line in table.quick)], len(table.heading)
         found, rows = rows[: len(starts)], rows[len(starts) :]
         assert [row[:width] for row in found] == [list(start) for start in starts]
         assert all(len(row) == width + 1 + len(table.methods) for row in found)
     heading, *captions = rows
     assert heading[:3] == ["scenes", "captioner", "n"]
-    assert [row[:2] for row in captions] == [[*line.cells, m.name] for line in CAPTION_LINES for m in CAPTIONERS]
+    assert [row[:2] for row in captions] == [[*captioning.quick[0].cells, m.name] for m in captioning.methods]
+    places = [done.stdout.index(table.meaning) for table in TABLES]
+    assert places == sorted(places) and (tmp_path / "report.html").stat().st_size > 10_000
+    assert f"report of a run: {tmp_path}/report.html" in done.stdout and "CPU time so far" in done.stderr
 
 
 def test_tables_of_a_benchmark_that_is_not_finished(tmp_path: Path) -> None:
