@@ -16,6 +16,7 @@ benchmark() {
     source scripts/environment.sh
     echo "usage: [NPROC=N] $script GPU [key=value ...]"
     echo "GPU: number of the CUDA device, several (0,1), or cpu; NPROC: how many processes share the samples"
+    echo "--dry-run prints the command and runs nothing"
     echo "paths in overrides are relative to the repository's root"
     echo "data sets: ${datasets[*]} (others: dataset=a,b)"
     if ((${#sweeps[@]})); then echo "one run for each: ${sweeps[*]#--sweep} (one of them: KEY=VALUE)"; fi
@@ -51,21 +52,21 @@ benchmark() {
 # train_mapper CONFIG -- GPU [key=value ...], extract_features NAME DATASET -- GPU [--option value ...]: in one process
 
 train_mapper() {
-  _one_device "${3:-}"
+  _one_device "${@:3}"
   local train=(python -m scripts.train_mapper --config "$1")
   if [[ "$3" == -* ]]; then "${train[@]}" --help; else "${train[@]}" device="$device" "${@:4}"; fi
 }
 
 extract_features() {
-  _one_device "${4:-}"
+  _one_device "${@:4}"
   if [[ "$4" == -* ]]; then exec python -m captioning.features --help; fi
   local options=(--dataset "$2" --split train --policy ViT-B/16 --device "$device")
   python -m scripts.extract_features "$1" "${options[@]}" "${@:5}"
 }
 
-_one_device() {  # sets device
-  if [[ ! "$1" =~ ^(cpu|[0-9]+|-h|--help)$ ]]; then
-    echo "error: the first argument is the GPU's number, or cpu; got '$1'" >&2
+_one_device() {  # of the words after the --; sets device
+  if [[ ! "${1:-}" =~ ^(cpu|[0-9]+|-h|--help)$ ]]; then
+    echo "error: the first argument is the GPU's number, or cpu; got '${1:-}'" >&2
     return 2
   fi
   cd "$(dirname "${BASH_SOURCE[0]}")/.."

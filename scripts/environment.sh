@@ -1,5 +1,6 @@
 # Sourced by the other scripts; afterwards `python` is one that has the requirements. It is .venv's, made and filled when
 # needed, with the python of PYTHON=... or the first one found that is new enough.
+# With --dry-run among the words of a script its commands are printed, and nothing is made or run.
 # RLCF_USE_ACTIVE_ENV=1: take `python` as it is (conda, a container, an own torch) and install nothing.
 
 _rlcf_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -110,4 +111,15 @@ _rlcf_environment() {
   fi
 }
 
-_rlcf_environment || return 1
+_rlcf_dry_run() {  # --dry-run among the words of the script that sources this: its commands are printed, nothing is done
+  python() {
+    local word line="python"
+    for word in "$@"; do
+      if [[ "$word" != --dry-run ]]; then line+=" $(printf '%q' "$word")"; fi
+    done
+    echo "$line"
+  }
+  exec() { "$@"; exit; }
+}
+
+if [[ " $* " == *" --dry-run "* ]]; then _rlcf_dry_run; else _rlcf_environment || return 1; fi

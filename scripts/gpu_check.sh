@@ -3,6 +3,7 @@
 # Without a GPU, bash scripts/gpu_check.sh OUT --pretend shows that it would run.
 # Missing packages are taken from the folders .whl (wheels) and .site (unpacked); nothing is fetched.
 set -uo pipefail
+if [[ " $* " == *" --dry-run "* ]]; then echo "python3 -m scripts.gpu_check OUT"; exit; fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out="$(realpath -m "${1:-${OUT:-output}/gpu_check}")"
 mkdir -p "$out"

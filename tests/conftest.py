@@ -1,5 +1,7 @@
 """Tiny models with recorded weights, as float64 CLIPs; tiny copies of all data and weights; the demo's data."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from clipscore.config.load import REPOSITORY
 from scripts.demo.make_data import make_data
 from tests import miniatures
 from tests.golden_files import Golden
+
+os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # scripts under test take this python
 
 GOLDEN = Path(__file__).parent / "golden"
 collect_ignore = ["cuda"]  # a process of its own: see scripts/test.sh

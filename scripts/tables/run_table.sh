@@ -15,7 +15,7 @@ run_table() {
         echo "process. --list prints the commands and runs nothing; key=value goes to every run (limit=100, seed=1)."
         return 0
         ;;
-      --list) list=1 ;;
+      --list | --dry-run) list=1 ;;
       *=*) words+=("$word") ;;
       *)
         if [[ -n "$gpu" ]]; then

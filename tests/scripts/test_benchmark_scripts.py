@@ -1,5 +1,9 @@
-"""Every benchmark script: its help names its overrides, and it runs on the demo with the demo's models."""
+"""Benchmark scripts as processes, one of each kind: their help names their overrides, they run on the demo's models.
 
+What others give to `python` is in tests/test_scripts_and_configs.py, and each config runs in the tests of its task.
+"""
+
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +29,7 @@ for path in SCRIPTS:
         reward = [] if path.stem.startswith("eval") else retrieval.ENSEMBLE if "_s_" in path.stem else retrieval.REWARD
         kind = "clipcap" if "clipcap" in path.stem else "capdec"
         WORDS[f"captioning/{path.stem}"] = [*CAPTIONER, *reward, f"checkpoint=demo/{kind}"]
+KINDS = {"classification/rlcf_prompt", "retrieval/rlcf_coco", "captioning/eval_c2f", "captioning/tta_clipcap_c2f"}
 DATASET = {"classification": "demo/noise", "retrieval": "demo_scenes/noise", "captioning": "demo_scenes/noise"}
 KEYS = {
     "classification": ("views.num_views: int",),
@@ -48,7 +53,7 @@ def test_there_is_a_script_for_every_config():
     assert {name_of(script) for script in SCRIPTS} == set(WORDS)
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+@pytest.mark.parametrize("script", [path for path in SCRIPTS if name_of(path) in KINDS], ids=name_of)
 def test_script(script, environment):
     task, name = script.parent.name, f"{name_of(script)}.sh"
     shown = bash(name, "--help", **environment).stdout
@@ -59,6 +64,19 @@ def test_script(script, environment):
     columns = [f"{DATASET[task]}/{d}" for d in retrieval.DIRECTIONS] if task == "retrieval" else [DATASET[task]]
     table = ["dataset", *columns] * (2 if script.stem.startswith("eval") else 1)  # eval_*: CapDec, then ClipCap
     assert [line.split()[0] for line in done.stdout.splitlines()] == table
+
+
+def test_dry_run_prints_the_command_and_touches_nothing(environment, tmp_path):
+    (tmp_path / "python").write_text(f"#!/bin/sh\ntouch {tmp_path}/called\n")  # not even to look for packages
+    (tmp_path / "python").chmod(0o755)
+    folder = REPOSITORY / "scripts"
+    for script in [*folder.glob("*.sh"), *(path for task in TASKS for path in (folder / task).glob("*.sh"))]:
+        if script.name in {"environment.sh", "benchmark.sh"}:
+            continue
+        first = [] if script.parent == folder and script.name != "reproduce.sh" else ["cpu"]
+        shown = bash(script, *first, "--dry-run", PATH=f"{tmp_path}:{os.environ['PATH']}", RLCF_USE_ACTIVE_ENV="0")
+        assert shown.returncode == 0 and shown.stdout.startswith("python"), (script, shown.stderr)
+        assert "--dry-run" not in shown.stdout and not (tmp_path / "called").exists()
 
 
 def test_one_direction_by_itself(environment):

@@ -67,3 +67,17 @@ def test_comparison_by_hand() -> None:
     ranked = {str(rank): read_sample({"rank": rank}) for rank in (1, 5, 6, 11)}
     assert hits(ranked, (1, 5, 10)) == "25.0 / 50.0 / 75.0"
     assert p_value(ranked, {**ranked, "5": ranked["1"]}) == 1
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cells in one process, one after the other, as a notebook does."""
+    monkeypatch.setenv("RLCF_NOTEBOOK_LIMIT", "1")
+    monkeypatch.setenv("RLCF_OUTPUT", str(tmp_path))
+    notebook = json.loads((REPOSITORY / "scripts/demo/demo.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    folder = REPOSITORY / "scripts/demo"
+    done = subprocess.run(
+        [sys.executable, "-c", "\n\n".join(cells)], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert "| test set |" in done.stdout and "red five" in done.stdout
+    assert done.stdout.splitlines()[-1] == str((tmp_path / "report.html").resolve())
