@@ -56,7 +56,7 @@ def check_data(name: str, data_root: Path, deep: bool = False) -> Check:
 
 
 def needed_by(name: str) -> str:
-    """Tables of the paper, or rows of the README, that a data set is for."""
+    """Tables of the paper, or rows of a README, that a data set is for."""
     if name in FINE_GRAINED:
         return "the fine-grained rows"
     if name.startswith("imagenet_c/"):

@@ -1,6 +1,6 @@
 """The run folder: what a run writes, how a killed run goes on, and who may write to it.
 
-README.md ("Runs") lists its files. Without rows, and without others at work, config.yaml counts for nothing;
+scripts/README.md ("Runs") lists its files. Without rows, and without others at work, config.yaml counts for nothing;
 summary.json is written last, so a folder that has it is finished. Rows are only ever added to a folder of the same
 identity (scripts/runs/compare_configs.py); those of shard i of n are in rows-<i>-of-<n>.jsonl.
 """
