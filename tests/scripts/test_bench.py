@@ -65,7 +65,7 @@ def test_the_file_holds_everything_that_was_measured(classification: tuple[str, 
         for which in ("plain", "fast"):
             stages, seconds = case[which]["stages"], case[which]["median"]
             assert {"policy", "reward", "update", "reset"} <= stages.keys()
-            assert ("text" in stages) == case["case"].startswith("prompt")
+            assert ("text" in stages) == case["case"].startswith(("prompt", "cached"))
             assert sum(stages.values()) == pytest.approx(seconds, rel=0.05)
         floor = case["floor"]
         assert floor["times"] == pytest.approx(case["fast"]["median"] * floor["flops_per_second"] / floor["flops"])
