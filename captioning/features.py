@@ -31,7 +31,7 @@ from clipscore.config.fields import CaptionFiles
 from clipscore.config.load import roots
 from clipscore.data.caption_sets import CaptionedImages, find_captions
 from clipscore.data.checks import list_some
-from clipscore.data.images import Pictures, UnreadableImage
+from clipscore.data.images import Pictures, UnreadableImage, stack
 from clipscore.models.devices import autocast_dtype, choose_device
 from clipscore.models.load import load_clip
 from clipscore.text_encoder import length_chunks
@@ -120,11 +120,13 @@ def _encode_images(
         for first in range(start, min(start + size, total), batch)
     ]
     pictures = Pictures([image.path for image in data.images], clip.image_size)
-    stack = functools.partial(_stack, size=clip.image_size)
-    loader = DataLoader(pictures, batch_sampler=batches, num_workers=min(num_workers, len(batches)), collate_fn=stack)
+    collate = functools.partial(stack, size=clip.image_size)
+    loader = DataLoader(pictures, batch_sampler=batches, num_workers=min(num_workers, len(batches)), collate_fn=collate)
     rows: list[Tensor] = []
     left_out: list[int] = []
-    for numbers, (images, faults) in zip(batches, loader, strict=True):
+    num_truncated = 0
+    for numbers, (images, faults, truncated) in zip(batches, loader, strict=True):
+        num_truncated += truncated
         if faults and not partial:
             raise UnreadableImage(f"{next(iter(faults.values()))}; or partial=true to go on with what is there")
         for place, fault in faults.items():
@@ -134,6 +136,8 @@ def _encode_images(
         if numbers[-1] + 1 in (total, (numbers[0] // size + 1) * size):  # the last batch of its shard
             yield numbers[0] // size * size, torch.cat(rows), left_out
             rows, left_out = [], []
+    if num_truncated:
+        log.warning("%d pictures are cut off, and were read as far as they go", num_truncated)
 
 
 @torch.no_grad()
@@ -144,13 +148,6 @@ def _encode_texts(clip: ClipModel, index: FeatureIndex, missing: Sequence[int]) 
         chunks = length_chunks(end_of_text(ids).cpu())
         features = torch.cat([clip.project_token_ids(ids[chunk.to(ids.device)]).cpu() for chunk in chunks])
         yield start, features[torch.cat(chunks).argsort()], []
-
-
-def _stack(pictures: list[Tensor | str], size: int) -> tuple[Tensor, dict[int, str]]:
-    """Images [B, 3, size, size], blank where one cannot be read; and why it cannot, by its place."""
-    faults = {place: picture for place, picture in enumerate(pictures) if isinstance(picture, str)}
-    images = [torch.zeros(3, size, size) if isinstance(picture, str) else picture for picture in pictures]
-    return torch.stack(images), faults
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,9 +22,10 @@ def non_empty(rows: Rows) -> float:
 def reward_gain(rows: Rows) -> float:
     """How much more reward the captions proposed in the last step have than those of the first, times 100.
 
-    Mean over the K of a step, then over the rows, which have two steps or more.
+    Mean over the K of a step, then over the rows with two steps or more; 0 without such rows.
     """
-    return 100 * fmean(fmean(row["rewards"][-1]) - fmean(row["rewards"][0]) for row in rows)
+    rewards = [row["rewards"] for row in rows if len(row["rewards"]) > 1]
+    return 100 * fmean(fmean(steps[-1]) - fmean(steps[0]) for steps in rewards) if rewards else 0.0
 
 
 def summarize(
@@ -48,6 +49,6 @@ def summarize(
         for note in scores.notes:
             log.warning("metrics of %s: %s", key, note)
     result["non_empty"] = non_empty(rows)
-    if all(len(row["rewards"]) > 1 for row in rows):
+    if any(len(row["rewards"]) > 1 for row in rows):
         result["reward_gain"] = reward_gain(rows)
     return result

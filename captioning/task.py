@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from captioning import metrics
+from captioning.adapt import describe
 from captioning.build import (
     build_method,
     check_language_model,
@@ -79,8 +80,10 @@ class CaptioningTask(Task):
 
     def samples(self, ids: Sequence[str]) -> Iterator[Sample]:
         """These images [3, H, W] at the policy's size, in this order, read in the background."""
-        pictures = Pictures([self._images[key].path for key in ids], self.clip.image_size)
-        yield from map(Sample.of, ids, read_in_background(pictures, len(ids), self.config.num_workers))
+        paths = [self._images[key].path for key in ids]
+        pictures = Pictures(paths, self.clip.image_size, strict=self.config.strict_images)
+        found = read_in_background(pictures, len(ids), self.config.num_workers)
+        yield from (Sample(key, *read) for key, read in zip(ids, found, strict=True))
 
     def episode(self, sample: Sample) -> dict[str, Any]:
         """The record of one image without times."""
@@ -92,6 +95,15 @@ class CaptioningTask(Task):
         if not isinstance(answer, Answer) or not isinstance(answer.caption, str):
             raise ValueError(f"method={config.method} answered {answer!r:.100}, expected an Answer with a caption")
         return record(self._images[sample.id], answer, config.caption_before)
+
+    def unadapted(self, sample: Sample) -> dict[str, Any]:
+        """The record of one image that the captioner as it was before any adaptation describes, without times."""
+        config = self.config
+        features = image_features(self.clip, sample.on(self.device).unsqueeze(0), config.normalize_prefix)  # [1, D]
+        if self.method.state is not None:
+            self.method.state.restore_source()
+        caption, hypotheses = describe(self.captioner, features, config)
+        return record(self._images[sample.id], Answer(caption, caption, hypotheses), config.caption_before)
 
     def progress(self, rows: Sequence[dict[str, Any]]) -> float:
         """The reward gained so far; without steps to compare, the share of captions that hold anything."""

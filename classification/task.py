@@ -14,12 +14,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from classification import metrics
+from classification.adapt import source_logits
 from classification.build import build_method, check_candidates
 from classification.config import ClassificationConfig, ViewsConfig
 from classification.data.find import LabelledImage, LabelledImages, find_dataset
 from classification.method import Answer, Method, classify
 from classification.policy import PromptPolicy
 from classification.prompt_learner import PromptStart, load_prompt_start
+from classification.seen import Views
 from classification.texts import TEMPLATES, class_texts, find_file
 from classification.view_bank import ViewBank
 from classification.views import draw_views
@@ -28,6 +30,7 @@ from clipscore.config.methods import Stage
 from clipscore.data import samples
 from clipscore.data.images import UnreadableImage, normalize, open_image, read_in_background
 from clipscore.data.samples import sample_seed
+from clipscore.models.devices import to_host
 from clipscore.models.files import file_digest
 from clipscore.models.group import check_models
 from clipscore.objectives import RlcfStep
@@ -110,21 +113,27 @@ class ClassificationTask(task.Task):
         unseen = [image for image in images if image.id not in known]
         fresh = iter(read_in_background(self._drawn(unseen), len(unseen), self.config.num_workers))
         for image in images:
-            yield Sample(image.id, None, None, image.label) if image.id in known else next(fresh)
+            yield Sample(image.id, None, label=image.label) if image.id in known else next(fresh)
 
     def _drawn(self, images: list[LabelledImage]) -> "_Views":
-        return _Views(images, self.data.name, self.clip.image_size, self.views, self.config.seed)
+        return _Views(images, self.clip.image_size, self.views, self.config)
+
+    def _pixels(self, sample: Sample) -> Tensor:
+        return (self._drawn([self._images[sample.id]])[0] if sample.tensor is None else sample).on(self.device)
 
     def episode(self, sample: Sample) -> dict[str, Any]:
         """The record of one image without times."""
-        image = self._images[sample.id]
-
-        def pixels() -> Tensor:
-            return (self._drawn([image])[0] if sample.tensor is None else sample).on(self.device)
-
-        bank = functools.partial(self.bank.projected, _bank_key(image)) if self.bank else None
-        answer = classify(self.method, pixels, bank)
+        key, is_whole = _bank_key(self._images[sample.id]), not sample.truncated  # others are looked at by each run
+        bank = functools.partial(self.bank.projected, key) if self.bank and is_whole else None
+        answer = classify(self.method, lambda: self._pixels(sample), bank)
         return {"id": sample.id, "label": sample.label, **record(answer, sample.label)}
+
+    def unadapted(self, sample: Sample) -> dict[str, Any]:
+        """The record of one image that the policy as it was before any adaptation answers, without times."""
+        context, state = self.method.context, self.method.state
+        views = Views(self._pixels(sample)[:1], context.policy)
+        logits = to_host(views.logits[0] if state is None else source_logits(context.policy, state, views))
+        return {"id": sample.id, "label": sample.label, **record(Answer(logits, before=logits), sample.label)}
 
     def stages(self, sample: Sample) -> dict[str, float]:
         """Seconds in each stage, the drawing of the views included."""
@@ -152,8 +161,11 @@ def _bank_key(image: LabelledImage) -> str:
 class _Views(Dataset[Sample]):
     """Reads images and draws their views; each sample's views depend on the seed and the sample only."""
 
-    def __init__(self, images: list[LabelledImage], dataset: str, size: int, views: ViewsConfig, seed: int) -> None:
-        self.images, self.dataset, self.size, self.views, self.seed = images, dataset, size, views, seed
+    def __init__(
+        self, images: list[LabelledImage], size: int, views: ViewsConfig, config: ClassificationConfig
+    ) -> None:
+        self.images, self.size, self.views = images, size, views
+        self.dataset, self.seed, self.strict = config.dataset, config.seed, config.strict_images
 
     def __len__(self) -> int:
         return len(self.images)
@@ -162,12 +174,13 @@ class _Views(Dataset[Sample]):
         started = time.perf_counter()
         image, options = self.images[index], self.views
         try:
-            picture = open_image(image.path)
+            picture = open_image(image.path, strict=self.strict)
         except UnreadableImage as error:
-            return Sample(image.id, None, str(error), image.label)
+            return Sample(image.id, None, str(error), label=image.label)
         seed = sample_seed(self.seed, self.dataset, image.id)
         views = draw_views(picture, options.num_views, self.size, seed, **options.drawing)
-        return Sample(image.id, views, None, image.label, time.perf_counter() - started)
+        truncated, seconds = "truncated" in picture.info, time.perf_counter() - started
+        return Sample(image.id, views, None, truncated, image.label, seconds)
 
 
 def record(answer: Answer, label: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What the three tasks share: their models, their state, and where the time of an episode goes."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
@@ -15,6 +16,8 @@ from clipscore.lean_blocks import Copies
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.models.group import load_models
 from clipscore.reward import ClipReward, ensemble_weights
+
+log = logging.getLogger(__name__)
 
 
 def build_reward(config: AdaptingConfig, models: Sequence[ClipModel]) -> ClipReward:
@@ -65,6 +68,7 @@ class Task:
     SAMPLE: ClassVar[str]  # what one is called
     STAGE_DIGITS: ClassVar[int] = 4
     progress_metric: str
+    config: Any  # an AdaptingConfig
     method: Method
     ids: list[str]
     about: dict[str, Any]
@@ -80,21 +84,24 @@ class Task:
             self.fingerprint["method"] = digest
 
     def adapt(self, sample: Any) -> dict[str, Any]:
-        """Adapt to one sample; its record.
+        """Adapt to one sample; its record, or that of the answer without adaptation where a number is not finite.
 
         Raises:
-            FloatingPointError: a number is not finite; the sample is named.
+            FloatingPointError: a number is not finite without adaptation either, or ends the run (`on_error`).
         """
         started = time.perf_counter()
         self.times.start()
         try:
             row = self._episode(sample)
+            if self.method.state is not None:
+                row["moved"] = rounded(self.method.state.moved)
+                if self.models.scale_loss:
+                    row["repeated_steps"] = self.method.state.updates.num_repeated
         except FloatingPointError as error:
-            raise FloatingPointError(f"{self.SAMPLE} {sample.id}: {error}") from error
-        if self.method.state is not None:
-            row["moved"] = rounded(self.method.state.moved)
-            if self.models.scale_loss:
-                row["repeated_steps"] = self.method.state.updates.num_repeated
+            if self.config.on_error == "stop":
+                raise FloatingPointError(f"{self.SAMPLE} {sample.id}: {error}") from error
+            log.warning("%s %s is answered without adaptation: %s", self.SAMPLE, sample.id, error)
+            row = self.unadapted(sample) | {"unadapted": True}
         stages = self.stages(sample)
         if stages:
             row["seconds_stages"] = {stage: round(seconds, self.STAGE_DIGITS) for stage, seconds in stages.items()}
@@ -115,6 +122,10 @@ class Task:
 
     def episode(self, sample: Any) -> dict[str, Any]:
         """The record of one sample without times."""
+        raise NotImplementedError
+
+    def unadapted(self, sample: Any) -> dict[str, Any]:
+        """The record of one sample, without times, that the policy as it was before any adaptation answers."""
         raise NotImplementedError
 
     def stages(self, sample: Any) -> dict[str, float]:

@@ -4,6 +4,7 @@ Source: official retrieval/custom_models.py, which encodes the gallery in front 
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -28,7 +29,7 @@ from tqdm import tqdm
 
 from clipscore.clip_model import ClipModel
 from clipscore.data.caption_sets import CaptionedImage
-from clipscore.data.images import Pictures, UnreadableImage
+from clipscore.data.images import Pictures, UnreadableImage, stack
 from clipscore.reward import resize_images
 from clipscore.text_encoder import encode_texts
 
@@ -93,41 +94,60 @@ class FeatureCache:
 
 
 def image_features(
-    models: Sequence[ClipModel], images: Sequence[CaptionedImage], size: int, cache: FeatureCache, num_workers: int
+    models: Sequence[ClipModel],
+    images: Sequence[CaptionedImage],
+    size: int,
+    cache: FeatureCache,
+    num_workers: int,
+    unreadable: dict[int, str] | None = None,
+    **options: bool,
 ) -> list[Tensor]:
     """Unit-length features of I images by M models, block by block: what a kill leaves is used again. -> M x [I, D]
 
     `size` is the side of the pictures in pixels, the policy's; another model gets them resized from there, as a reward
-    does. `num_workers` processes read them.
+    does. `num_workers` processes read them, with `options` of `open_image`. Images that cannot be read go into
+    `unreadable`, their number and why, and have the features 0.
 
     Raises:
-        UnreadableImage: images cannot be read; the first are named, after all were tried.
+        UnreadableImage: images cannot be read, and there is no `unreadable`; the first are named, after all were tried.
         ValueError: a model's features are not finite.
     """
     parts: list[list[Tensor]] = [[] for _ in models]
-    unreadable: list[str] = []
+    faults: dict[int, str] = {}
+    num_truncated = 0
     with _progress(f"{', '.join(model.name for model in models)}: images", len(images)) as advance:
         for block in _blocks(images, IMAGE_BLOCK):
             stats = [(image.id, image.path.stat()) for image in block]
             files = "\n".join(f"{key}\t{stat.st_size} bytes at {stat.st_mtime_ns}" for key, stat in stats)
             how = {"preprocessing": f"{PREPROCESSING}; {size} px", "pillow": PIL.__version__}
+            how |= {option: "yes" for option, is_set in options.items() if is_set}
             origins = [_origin(model, "images", files) | how for model in models]
             found = [cache.load(origin, len(block)) for origin in origins]
             missing = [number for number, features in enumerate(found) if features is None]
             if missing:
-                pictures = Pictures([image.path for image in block], size)
-                fresh = _encode_images([models[number] for number in missing], pictures, num_workers, unreadable)
+                pictures, wanted = (
+                    Pictures([image.path for image in block], size, **options),
+                    [models[n] for n in missing],
+                )
+                fresh, of_block, truncated = _encode_images(wanted, pictures, num_workers)
+                faults |= {len(parts[0]) * IMAGE_BLOCK + place: fault for place, fault in of_block.items()}
+                num_truncated += truncated
                 for number, features in zip(missing, fresh, strict=True):
                     found[number] = _finite(features, models[number], "images")
-                    if not unreadable:
+                    if not of_block and not truncated:  # what is wrong with them is said by each run
                         cache.save(origins[number], features)
             for ready, model, of_model in zip(found, models, parts, strict=True):
                 assert ready is not None
                 of_model.append(ready.to(model.device, model.dtype))
             advance(len(block))
-    if unreadable:
-        more = f"; and {len(unreadable) - 1} more: {'; '.join(unreadable[1:4])}" if len(unreadable) > 1 else ""
-        raise UnreadableImage(f"{unreadable[0]}{more}")
+    if num_truncated:
+        log.warning("%d of %d images are cut off, and are read as far as they go", num_truncated, len(images))
+    if faults and unreadable is None:
+        first, *others = faults.values()
+        more = f"; and {len(others)} more: {'; '.join(others[:3])}" if others else ""
+        raise UnreadableImage(f"{first}{more}; without them it is another benchmark, so no run was started")
+    if unreadable is not None:
+        unreadable |= faults
     return [torch.cat(of_model) for of_model in parts]
 
 
@@ -148,19 +168,23 @@ def text_features(model: ClipModel, texts: Sequence[str], cache: FeatureCache) -
 
 @torch.no_grad()
 def _encode_images(
-    models: Sequence[ClipModel], pictures: Pictures, num_workers: int, unreadable: list[str]
-) -> list[Tensor]:
-    """M x [I, D]; sentences about pictures that cannot be read are added to `unreadable`, and those left out."""
+    models: Sequence[ClipModel], pictures: Pictures, num_workers: int
+) -> tuple[list[Tensor], dict[int, str], int]:
+    """M x [I, D]; why images cannot be read, whose features are 0, by their number; and how many are truncated."""
     num_workers = min(num_workers, len(pictures), os.cpu_count() or 1)
+    collate = functools.partial(stack, size=pictures.size)
     parts: list[list[Tensor]] = [[] for _ in models]
-    for batch, problems in DataLoader(pictures, IMAGE_BATCH, num_workers=num_workers, collate_fn=_stack):
-        unreadable += problems
-        if batch is None:
-            continue
+    faults: dict[int, str] = {}
+    num_truncated = 0
+    batches = DataLoader(pictures, IMAGE_BATCH, num_workers=num_workers, collate_fn=collate)
+    for number, (batch, of_batch, truncated) in enumerate(batches):
+        faults |= {number * IMAGE_BATCH + place: fault for place, fault in of_batch.items()}
+        num_truncated += truncated
         for model, encoded in zip(models, parts, strict=True):
             images = batch.to(model.device, model.dtype, non_blocking=True)
             encoded.append(model.encode_images(resize_images(images, model.image_size)))
-    return [torch.cat(encoded) if encoded else torch.empty(0, 1) for encoded in parts]
+            encoded[-1][list(of_batch)] = 0
+    return [torch.cat(encoded) for encoded in parts], faults, num_truncated
 
 
 def _finite(features: Tensor, model: ClipModel, kind: str) -> Tensor:
@@ -173,11 +197,6 @@ def _finite(features: Tensor, model: ClipModel, kind: str) -> Tensor:
 
 def _blocks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def _stack(pictures: list[Tensor | str]) -> tuple[Tensor | None, list[str]]:
-    readable = [picture for picture in pictures if isinstance(picture, Tensor)]
-    return torch.stack(readable) if readable else None, [text for text in pictures if isinstance(text, str)]
 
 
 @contextmanager

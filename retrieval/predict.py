@@ -13,7 +13,7 @@ from torch import Tensor
 from clipscore.cli import candidates_for_command, columns, command_parser, describe, read_settings, run_command
 from clipscore.data.caption_sets import CaptionedImage
 from clipscore.data.checks import IMAGE_SUFFIXES
-from clipscore.data.images import model_input, open_image
+from clipscore.data.images import model_input
 from clipscore.data.user_files import open_picture, read_lines
 from clipscore.models.devices import to_host
 from clipscore.models.group import load_models
@@ -133,11 +133,12 @@ def search(config: RetrievalConfig, question: Question) -> tuple[Tensor, Tensor,
     clip, rewards = models.policy, models.rewards
     check_tower(clip, config.direction)
     cache = FeatureCache(None)
-    pictures = image_features([clip, *rewards], question.images, clip.image_size, cache, config.num_workers)
+    size, workers = clip.image_size, config.num_workers
+    pictures = image_features([clip, *rewards], question.images, size, cache, workers, upright=True)
     texts = [text_features(model, question.texts, cache) for model in [clip, *rewards]]
     queries, galleries = (pictures, texts) if question.by_image else (texts, pictures)
     if question.by_image:
-        query = model_input(open_image(question.images[0].path), clip.image_size).unsqueeze(0)  # [1, 3, H, W]
+        query = model_input(open_picture(question.images[0].path, "--query-image"), size).unsqueeze(0)  # [1, 3, H, W]
     else:
         query = clip.tokenizer(question.texts)  # [1, L]
     scores = galleries[0] @ queries[0][0]  # [G]

@@ -15,8 +15,9 @@ from clipscore.clip_model import end_of_text
 from clipscore.data.caption_sets import CaptionedImages, captions_fingerprint, find_captions
 from clipscore.data.images import Pictures, read_in_background
 from clipscore.data.samples import Sample
+from clipscore.models.devices import to_host
 from clipscore.models.group import check_models
-from clipscore.objectives import RlcfStep
+from clipscore.objectives import RlcfStep, check_finite
 from clipscore.task import rounded
 from retrieval import metrics
 from retrieval.build import build_method, check_candidates, check_tower
@@ -88,13 +89,16 @@ class RetrievalTask(task.Task):
         self.ids = [image.id for image in pairs.data.images] if self.by_image else pairs.caption_ids
         self.published = whole and (whole.num_images if self.by_image else whole.num_captions)
         self._numbers = {key: number for number, key in enumerate(self.ids)}
+        self.unreadable: dict[int, str] = {}  # queries, and why
 
     def _encode(self) -> None:
         """Unit-length features of both sides by the policy, the rewards and the members: [Q, D] and [G, D] of each."""
         config, (policy, rewards, members, *_) = self.config, self.models
         cache = FeatureCache(Path(config.output_root) / "gallery" if config.cache else None)
         models = [policy, *rewards, *members]
-        pictures = image_features(models, self.pairs.data.images, policy.image_size, cache, config.num_workers)
+        unreadable = self.unreadable if self.by_image else None  # a gallery has to be whole
+        images, size, strict = self.pairs.data.images, policy.image_size, config.strict_images
+        pictures = image_features(models, images, size, cache, config.num_workers, unreadable, strict=strict)
         texts = [text_features(model, self.pairs.texts, cache) for model in models]
         self.queries, self.galleries = (pictures, texts) if self.by_image else (texts, pictures)
         for model in [*rewards, *members]:
@@ -107,7 +111,9 @@ class RetrievalTask(task.Task):
             data.name, len(data.images), len(self.pairs.texts), data.root,
             config.direction, config.method, self.device, self.fingerprint["precision"].removeprefix("torch."),
         )  # fmt: skip
-        ranks = metrics.feature_ranks(self.queries[0], self.galleries[0], self.positives).tolist()
+        rows = [number for number in range(len(self.ids)) if number not in self.unreadable]
+        positives = [self.positives[number] for number in rows]
+        ranks = metrics.feature_ranks(self.queries[0][rows], self.galleries[0], positives).tolist()
         found = ", ".join(f"{value:.2f}" for value in metrics.recalls(ranks).values())
         log.info("%s by itself, on all %d queries: recall at 1, 5 and 10 is %s", self.clip.name, len(ranks), found)
 
@@ -121,23 +127,34 @@ class RetrievalTask(task.Task):
         """These queries, in this order: images [3, H, W], read in the background, or token ids [L]."""
         numbers = [self._numbers[key] for key in ids]
         if not self.config.tunes:
-            yield from (Sample(key, None) for key in ids)
+            yield from (Sample(key, None, self.unreadable.get(self._numbers[key])) for key in ids)
         elif self.by_image:
             paths = [self.pairs.data.images[number].path for number in numbers]
-            pictures = Pictures(paths, self.clip.image_size)
+            pictures = Pictures(paths, self.clip.image_size, strict=self.config.strict_images)
             found = read_in_background(pictures, len(ids), self.config.num_workers)
-            yield from map(Sample.of, ids, found)
+            yield from (Sample(key, *read) for key, read in zip(ids, found, strict=True))
         else:
             yield from (Sample(key, self._token_ids[number]) for key, number in zip(ids, numbers, strict=True))
 
     def episode(self, sample: Sample) -> dict[str, Any]:
         """The record of one query without times."""
+        return self._record(sample, rank(self.method, self._query(sample)))
+
+    def unadapted(self, sample: Sample) -> dict[str, Any]:
+        """The record of one query that the policy as it was before any adaptation ranks, without times."""
+        scores = to_host(self._query(sample).scores)
+        check_finite([], scores)
+        return self._record(sample, Answer(scores, before=scores))
+
+    def _query(self, sample: Sample) -> Query:
         number, num_rewards = self._numbers[sample.id], len(self.models.rewards)
         inputs = None if sample.tensor is None else sample.on(torch.device("cpu")).unsqueeze(0)
         scores = [gallery @ queries[number] for gallery, queries in zip(self.galleries, self.queries, strict=True)]
         anchor = [queries[number : number + 1] for queries in self.queries[1 : 1 + num_rewards]]
-        query = Query(inputs, scores[0], anchor, scores[1 + num_rewards :])
-        answer = rank(self.method, query)
+        return Query(inputs, scores[0], anchor, scores[1 + num_rewards :])
+
+    def _record(self, sample: Sample, answer: Answer) -> dict[str, Any]:
+        number = self._numbers[sample.id]
         text = {} if self.by_image else {"text": self.pairs.texts[number]}
         return {"id": sample.id, **text, **record(answer, self.positives[number])}
 

@@ -28,6 +28,7 @@ from clipscore.config.fields import RunConfig
 from clipscore.config.load import available_configs, load_config
 from clipscore.models.devices import autocast_dtype, choose_device, prepare_torch
 from clipscore.models.load import load_clip
+from clipscore.models.pickles import load_tensors
 from scripts.runs.command_line import describe_keys
 from scripts.runs.compare_configs import config_differences
 from scripts.runs.folder import RunFolder
@@ -54,7 +55,7 @@ class TrainingFolder:
         """The state to go on from, empty at first; ValueError when the folder holds another training."""
         if not (self.path / RESUME).is_file():
             return {}
-        state = torch.load(self.path / RESUME, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = load_tensors(self.path / RESUME)
         found = config_differences(state["identity"], self.identity, TrainConfig)
         if state["identity"]["limit"] != self.identity["limit"]:
             found.append(f"limit is {state['identity']['limit']} there and {self.identity['limit']} here")

@@ -14,7 +14,7 @@ class TrainConfig(RunConfig):
     """Training of one mapper: ClipCap on image features, CapDec on noisy text features.
 
     Defaults are those of the official runs. Of the fields that every run has, `limit` counts captions, and
-    `num_workers` and `on_error` have nothing to act on.
+    `num_workers`, `on_error` and `strict_images` have nothing to act on.
     """
 
     ADDED: ClassVar[dict[str, Any]] = {**RunConfig.ADDED, "clip_length": None}

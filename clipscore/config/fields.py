@@ -24,7 +24,7 @@ class RunConfig(StrictModel):
     ORDER: ClassVar[frozenset[str]] = frozenset({"order", "order_seed"})  # identity where a sample builds on others
     # Keys younger than some runs ("section.key", of list items too) -> what those runs did. At that value a key is no
     # part of a run's identity, so that old runs go on and fit the tables. A task adds to it: {**RunConfig.ADDED, ...}.
-    ADDED: ClassVar[dict[str, Any]] = {"order": "listed", "order_seed": 0}
+    ADDED: ClassVar[dict[str, Any]] = {"order": "listed", "order_seed": 0, "strict_images": False}
 
     task: str
     dataset: str
@@ -45,7 +45,10 @@ class RunConfig(StrictModel):
     compile: bool = Field(False, description="torch.compile the image towers: faster after a minute, other last digits")
     num_workers: int = Field(4, ge=0, description="processes that read images and draw views")
     num_threads: int | None = Field(None, ge=1, description="CPU threads of torch; torch's choice when null")
-    on_error: Literal["stop", "skip"] = Field("stop", description="what an unreadable sample does to the run")
+    on_error: Literal["stop", "skip"] = Field(
+        "skip", description="an unreadable sample, or one whose numbers are not finite: ends the run, or is counted"
+    )
+    strict_images: bool = Field(False, description="a picture that is cut off is unreadable; false: the part is read")
     data_root: str
     pretrained_root: str
     output_root: str

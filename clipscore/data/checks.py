@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # of files that are taken for images
+START_BYTES = 256  # are enough to know what a file is
 _SHOWN = 3  # names listed in a message; the rest is counted
 
 
@@ -64,6 +65,15 @@ def resolve(path: str, data_root: Path, key: str, kind: str) -> Path:
     if found.is_dir() != (kind == "folder"):
         raise ValueError(f"{key}: expected a {kind}, got the {'folder' if found.is_dir() else 'file'} {found}")
     return found
+
+
+def describe_stand_in(start: bytes) -> str:
+    """What lies in the place of a file, by its first `START_BYTES`: a pointer of git-lfs, a web page, or nothing."""
+    if start.startswith(b"version https://git-lfs"):
+        return "is a git-lfs pointer, not the file: `git lfs pull` gets it where it was cloned"
+    if re.match(rb"\s*<(!doctype|html|head|\?xml)", start, re.IGNORECASE):
+        return "is a web page, of a login or an error most likely, not the file"
+    return ""
 
 
 def read_json(path: Path) -> Any:

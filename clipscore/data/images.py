@@ -1,20 +1,22 @@
 """An image file as a model sees it: opened as RGB whatever is in it, resized, cropped, normalised."""
 
+import contextlib
 import functools
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD
+from clipscore.data.checks import START_BYTES, describe_stand_in
 
 _FULL_SCALES = {  # brightest value of single-channel images with more than 8 bits, by PIL mode
     "I;16": [65535.0], "I;16L": [65535.0], "I;16B": [65535.0], "I;16N": [65535.0],
@@ -28,11 +30,13 @@ class UnreadableImage(ValueError):
     """An image file that cannot be decoded. The message names the file and the reason."""
 
 
-def open_image(path: Path, as_rgb: bool = True) -> Image.Image:
+def open_image(path: Path, as_rgb: bool = True, strict: bool = False, upright: bool = False) -> Image.Image:
     """Open an image file as RGB, as torchvision's default loader does: transparency is dropped, EXIF is not applied.
 
     Images of 16 or 32 bits per pixel are scaled to 8 bits, not clipped at 255; others keep their mode unless `as_rgb`.
-    UnreadableImage for a file that is not there, empty, damaged, or no image.
+    One that is cut off is read as far as it goes, as in the official code, and has `truncated` in its `info`; `strict`
+    refuses it. `upright` turns it as its EXIF says. UnreadableImage for a file that is not there, empty, damaged, or no
+    image.
     """
     path = Path(path)
     if not path.is_file():
@@ -40,16 +44,36 @@ def open_image(path: Path, as_rgb: bool = True) -> Image.Image:
     if path.stat().st_size == 0:
         raise UnreadableImage(f"{path}: the file is empty (0 bytes); download the image again")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large images and palette transparency are expected
-            with Image.open(path) as image:
-                if image.mode in _FULL_SCALES:
-                    return _deep_to_rgb(image)
-                return image.convert("RGB") if as_rgb else image.copy()
+        try:
+            return _decode(path, as_rgb, upright)
+        except OSError:
+            if strict:
+                raise
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        try:
+            image = _decode(path, as_rgb, upright)
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+        image.info["truncated"] = True
+        return image
     except Exception as error:  # the decoders raise many types on damaged files
-        raise UnreadableImage(
-            f"{path}: cannot be read as an image ({type(error).__name__}: {error}); replace the file"
-        ) from error
+        with path.open("rb") as stream:
+            stand_in = describe_stand_in(stream.read(START_BYTES))
+        reason = f"it {stand_in}" if stand_in else f"{type(error).__name__}: {error}"
+        raise UnreadableImage(f"{path}: cannot be read as an image ({reason}); replace the file") from error
+
+
+def _decode(path: Path, as_rgb: bool, upright: bool) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # large images and palette transparency are expected
+        with Image.open(path) as file:
+            image: Image.Image = file
+            if upright:
+                with contextlib.suppress(ValueError, TypeError, SyntaxError):  # EXIF that makes no sense
+                    image = ImageOps.exif_transpose(file)
+            if image.mode in _FULL_SCALES:
+                return _deep_to_rgb(image)
+            return image.convert("RGB") if as_rgb else image.copy()
 
 
 def _deep_to_rgb(image: Image.Image) -> Image.Image:
@@ -91,23 +115,40 @@ def model_input(image: Image.Image, size: int) -> Tensor:
     return normalize(to_pixels(centre_view(image, size).convert("RGB")))
 
 
-class Pictures(Dataset["Tensor | str"]):
-    """Images at a model's size [3, size, size]; a sentence in place of one that cannot be read.
+class Read(NamedTuple):
+    """What came of an image file: pixels as a model sees them [3, size, size], or the sentence why there are none."""
+
+    pixels: Tensor | None
+    error: str | None = None
+    truncated: bool = False  # only a part of the picture was there
+
+
+class Pictures(Dataset[Read]):
+    """Images at a model's size; options as in `open_image`.
 
     Without `as_rgb` they are resized first and become RGB then, as the official CLIPScore does.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int, as_rgb: bool = True) -> None:
-        self.paths, self.size, self.as_rgb = list(paths), size, as_rgb
+    def __init__(self, paths: Sequence[Path], size: int, **options: bool) -> None:
+        self.paths, self.size, self.options = list(paths), size, options
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Tensor | str:
+    def __getitem__(self, index: int) -> Read:
         try:
-            return model_input(open_image(self.paths[index], self.as_rgb), self.size)
+            image = open_image(self.paths[index], **self.options)
         except UnreadableImage as error:  # as a value: raised in a reader process it would come with its traceback
-            return str(error)
+            return Read(None, str(error))
+        return Read(model_input(image, self.size), None, "truncated" in image.info)
+
+
+def stack(found: Sequence[Read], size: int) -> tuple[Tensor, dict[int, str], int]:
+    """Images [B, 3, size, size], blank where there is none; why there is none, by place; how many are truncated."""
+    blank = torch.zeros(3, size, size)
+    images = torch.stack([blank if read.pixels is None else read.pixels for read in found])
+    faults = {place: read.error for place, read in enumerate(found) if read.error is not None}
+    return images, faults, sum(read.truncated for read in found)
 
 
 def read_in_background(dataset: Dataset[Any], num_items: int, num_workers: int) -> Iterator[Any]:

@@ -17,11 +17,7 @@ class Sample:
     id: str
     tensor: Tensor | None
     error: str | None = None
-
-    @staticmethod
-    def of(key: str, picture: Tensor | str) -> Sample:
-        """An item of `clipscore.data.images.Pictures`: the picture [3, H, W], or why there is none."""
-        return Sample(key, None, picture) if isinstance(picture, str) else Sample(key, picture)
+    truncated: bool = False  # only a part of its picture was there
 
     def on(self, device: torch.device) -> Tensor:
         """The tensor of a sample that has one."""

@@ -8,11 +8,11 @@ from clipscore.data.images import open_image
 
 
 def open_picture(path: str | Path, option: str) -> Image.Image:
-    """The user's picture as RGB; FileNotFoundError when there is none, and see `open_image`."""
+    """The user's picture as RGB, upright; FileNotFoundError when there is none, and see `open_image`."""
     if not Path(path).is_file():
         kind = "this is a folder" if Path(path).is_dir() else "there is no such file"
         raise FileNotFoundError(f"{option} {path}: {kind}; give the path of a picture")
-    return open_image(Path(path))
+    return open_image(Path(path), upright=True)
 
 
 def read_lines(path: str | Path, option: str) -> list[str]:

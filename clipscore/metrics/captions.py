@@ -141,8 +141,8 @@ def encode_image_files(
     for start in tqdm(range(0, len(names), batch_size), desc="images", unit="batch", disable=None):
         rows = range(start, min(start + batch_size, len(names)))
         read = {names[row]: pictures[row] for row in rows}
-        views = {name: picture for name, picture in read.items() if isinstance(picture, Tensor)}
-        unreadable += [picture for picture in read.values() if isinstance(picture, str)]
+        views = {name: found.pixels for name, found in read.items() if found.pixels is not None}
+        unreadable += [found.error for found in read.values() if found.error is not None]
         if unreadable and on_error != "skip":
             raise UnreadableImage(unreadable[0])
         if views:

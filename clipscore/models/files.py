@@ -12,6 +12,8 @@ from pathlib import Path
 import open_clip
 from safetensors import SafetensorError, safe_open
 
+from clipscore.data.checks import START_BYTES, describe_stand_in
+
 log = logging.getLogger(__name__)
 
 OPENAI_NAMES = (
@@ -21,7 +23,9 @@ SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 CHECKSUMS = "checksums.sha256"
 FETCH = "move it away and fetch it again (bash scripts/fetch_pretrained.sh)"
 _OWN_CHECKSUMS = Path(__file__).resolve().parents[2] / "pretrained" / CHECKSUMS
-_ZIP_START = b"PK\x03\x04"
+_ZIP_START, _ZIP_RECORD = b"PK\x03\x04", b"PK\x01\x02"
+MAX_EXTRA_BYTES = 1 << 26  # beyond its size on the disk, that a file may claim to hold
+MAX_RECORDS, MAX_DIRECTORY_BYTES = 20_000, 1 << 24  # of a zip archive; each takes ten times its size in memory
 
 
 def check_clip(name: str, pretrained_root: str | Path) -> None:
@@ -96,26 +100,36 @@ def _first_file(tried: Sequence[Path]) -> Path | None:
 
 
 def check_whole(path: Path) -> None:
-    """Refuse a file that is cut off, which is seen from its beginning and its end.
+    """Refuse what is no whole weight file, which is seen from its beginning and its end.
 
-    ValueError for an empty file, a zip archive (`torch.save`, TorchScript) without its end, and a .safetensors file
-    that does not fit its head.
+    ValueError for an empty file, a web page or a git-lfs pointer in its place, a zip archive (`torch.save`,
+    TorchScript) without its end or that unpacks to far more than its size, and a .safetensors file that does not fit
+    its head.
     """
+    size = path.stat().st_size
     with path.open("rb") as stream:
-        start = stream.read(len(_ZIP_START))
-    missing = ""
-    if not start:
-        missing = "it is empty"
-    elif path.suffix == ".safetensors":
+        start = stream.read(START_BYTES)
+        stream.seek(max(0, size - MAX_DIRECTORY_BYTES))
+        end = stream.read() if start.startswith(_ZIP_START) else b""
+    fault = "is truncated: it is empty" if not start else describe_stand_in(start)
+    if not fault and path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt"):
                 pass
         except SafetensorError as error:
-            missing = str(error)
-    elif start == _ZIP_START and not zipfile.is_zipfile(path):
-        missing = "the end of its zip archive is missing"
-    if missing:
-        raise ValueError(f"{path} ({path.stat().st_size:,} bytes) is truncated: {missing}; {FETCH}")
+            fault = f"is truncated: {error}"
+    elif end and not zipfile.is_zipfile(path):
+        fault = "is truncated: the end of its zip archive is missing"
+    elif end and (end.count(_ZIP_RECORD) > MAX_RECORDS or unpacked_size(path) > 1.5 * size + MAX_EXTRA_BYTES):
+        fault = "is a zip archive that unpacks to far more than its size"
+    if fault:
+        raise ValueError(f"{path} ({size:,} bytes) {fault}; {FETCH}")
+
+
+def unpacked_size(path: Path) -> int:
+    """Bytes that the records of a zip archive say they hold."""
+    with zipfile.ZipFile(path) as archive:
+        return sum(record.file_size for record in archive.infolist())
 
 
 def check_published(name: str, path: Path, sha256: str, root: Path, folder: str = "clip") -> bool:

@@ -1,17 +1,16 @@
 """Find and read the weights of any CLIP: an OpenAI name, an open_clip `arch/tag`, or a file."""
 
 import functools
-import zipfile
 from pathlib import Path
 
 import open_clip
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipscore.clip_model import ClipModel
 from clipscore.models import files
-from clipscore.models.files import FETCH, OPENAI_NAMES, is_open_clip_tag, open_clip_arch
+from clipscore.models.files import OPENAI_NAMES, is_open_clip_tag, open_clip_arch
+from clipscore.models.pickles import load_tensors
 
 ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size", "attn_mask")  # constants that archives carry
 FILE_FORMS = "an OpenAI TorchScript archive, or a state dict (.pt or .safetensors) in OpenAI layout"
@@ -58,7 +57,7 @@ def build_openai_layout(state_dict: dict[str, Tensor], quick_gelu: bool = True) 
 
     `quick_gelu`: the activation of OpenAI's weights. ValueError for missing or surplus keys and shapes that do not fit.
     """
-    weights = {key: value for key, value in state_dict.items() if key not in ARCHIVE_EXTRAS}
+    weights = {k: value for k, value in state_dict.items() if k.rpartition(".")[2] not in ARCHIVE_EXTRAS}
     try:
         # The builder rounds weights to fp16 as OpenAI's files are; fp32 weights are loaded again, unrounded.
         model = open_clip.model.build_model_from_openai_state_dict(
@@ -85,7 +84,7 @@ def _create(name: str, arch: str, path: Path) -> nn.Module:
 
 
 def _read_openai_layout(path: Path) -> nn.Module:
-    checkpoint = _read_file(path)
+    checkpoint = load_tensors(path)
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} holds a {type(checkpoint).__name__}; expected {FILE_FORMS}")
     if "state_dict" in checkpoint or path.name.startswith("open_clip"):
@@ -97,21 +96,3 @@ def _read_openai_layout(path: Path) -> nn.Module:
         return build_openai_layout(checkpoint)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _read_file(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                is_torchscript = any(name.endswith("constants.pkl") for name in archive.namelist())
-            if is_torchscript:
-                return dict(torch.jit.load(path, map_location="cpu").state_dict())
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = (str(error).splitlines() or ["no reason given"])[0]
-        raise ValueError(
-            f"{path} ({path.stat().st_size:,} bytes) cannot be read as CLIP weights: {type(error).__name__}: {reason}; "
-            f"expected {FILE_FORMS}; if it is damaged, {FETCH}"
-        ) from error

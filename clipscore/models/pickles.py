@@ -1,58 +1,51 @@
 """Read tensors and arrays from files of others without running what is pickled in them."""
 
 import io
+import itertools
 import pickle
-import types
-from collections.abc import Callable
+import pickletools
+import re
+import threading
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
-from clipscore.models.files import check_whole
+from clipscore.models.files import MAX_EXTRA_BYTES, check_whole
 
-# Exact names: a dotted one could reach anything through a function's globals.
-ALLOWED = frozenset(
-    {("collections", "OrderedDict"), ("torch", "Size"), ("torch.storage", "UntypedStorage")}
-    | {("torch._utils", name) for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")}
-    | {("torch", f"{kind}Storage") for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Byte")}
-    | {("torch", "BoolStorage"), ("torch", "CharStorage")}
-)
-
-
-class _Inert:
-    """Stands for every object that is not a tensor or a container; it does nothing."""
-
-    def _ignore(self, *args: Any, **kwargs: Any) -> None: ...
-
-    __init__ = __setstate__ = __setitem__ = append = extend = _ignore
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        return super().find_class(module, name) if (module, name) in ALLOWED else _Inert
+HARMLESS = ("numpy.", "torch.optim.", "argparse.Namespace", "collections.defaultdict", "__torch__.Module")
+MAX_NAMES, MAX_MODULES = 100, 100_000  # a short pickle can refer to its parts again and again
+_SCRIPTED = re.compile(r"__torch__|torch\.\w+\._pickle ")  # modules, and lists of numbers, of TorchScript
+_LOCK = threading.Lock()  # torch's list of allowed names is the process's
 
 
 def load_tensors(path: Path) -> Any:
-    """The tensors and plain containers of a `torch.save` file; any other object is replaced by an inert one.
+    """The tensors and plain containers of a weight file; the state dict of a TorchScript archive.
 
-    Training checkpoints hold optimizers and schedulers, which `weights_only` loading refuses. Here they are skipped.
-    ValueError for a file that is cut off, or cannot be read.
+    Nothing else is imported or run: an object of an unknown class is a dict of its items, and a call of anything but
+    `HARMLESS` is refused. ValueError for a file that is cut off, cannot be read, or claims more than it holds.
     """
-    if path.is_file():
-        check_whole(path)
+    check_whole(path)
     try:
-        return _torch_load(path)
-    except Exception as error:
-        raise ValueError(f"{path} cannot be read as a PyTorch file: {type(error).__name__}: {error}") from error
-
-
-def _torch_load(file: Path | io.BytesIO) -> Any:
-    reader = types.SimpleNamespace(
-        Unpickler=_Unpickler, load=lambda stream, **options: _Unpickler(stream, **options).load(), __name__="safe_load"
-    )
-    return torch.load(file, map_location="cpu", pickle_module=reader, weights_only=False)
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if zipfile.is_zipfile(path) and _records(path, "/constants.pkl"):
+            found: Any = dict(_state_dict(_torch_load(_without_code(path)), itertools.count()))
+        else:
+            found = _torch_load(path)
+        _check_extent(found, path)
+        return found
+    except Exception as error:  # a damaged file raises almost anything
+        raise ValueError(
+            f"{path} ({path.stat().st_size:,} bytes) cannot be read as weights: {_reason(error)}; expected a file of "
+            "torch.save, TorchScript or safetensors; if it is damaged, move it away and get it again"
+        ) from error
 
 
 def load_pickle(path: Path) -> Any:
@@ -62,11 +55,117 @@ def load_pickle(path: Path) -> Any:
     called: its names stand for the readers below, which take numbers from bytes. ValueError for a pickle that refers
     to anything but containers, tensors and arrays of numbers, and for what is no pickle.
     """
+    check_whole(path)
     try:
         with path.open("rb") as stream:
-            return _without_arrays(_PlainUnpickler(stream).load())
+            found = _without_arrays(_PlainUnpickler(stream).load(), {})
+        _check_extent(found, path)
+        return found
     except Exception as error:  # a damaged pickle raises almost anything
-        raise ValueError(f"{path} cannot be read as a pickle: {type(error).__name__}: {error}") from error
+        raise ValueError(
+            f"{path} cannot be read as a pickle: {_reason(error)}; if it is damaged, get it again"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The cause in one line; torch puts advice before it, how to read the file unsafely."""
+    cause = error.__context__ if isinstance(error, pickle.UnpicklingError) and error.__context__ else error
+    return f"{type(cause).__name__}: {(str(cause).splitlines() or ['no reason given'])[0]}"
+
+
+def _torch_load(file: Path | io.BytesIO) -> Any:
+    names = set(_names(file))
+    if len(names) > MAX_NAMES or "builtins.bytearray" in names:  # torch makes one of any size
+        raise pickle.UnpicklingError(f"it refers to {', '.join(sorted(names)[:3])} ({len(names)} names)")
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+    with _LOCK, torch.serialization.safe_globals([(_stand_in(name), name) for name in names]):
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _names(file: Path | io.BytesIO) -> Iterator[str]:
+    """What the pickles of a `torch.save` file refer to; without zip, three short ones precede the one with tensors."""
+    if zipfile.is_zipfile(file):
+        pickles = list(map(io.BytesIO, _records(file, "/data.pkl")))
+    else:
+        pickles = [io.BytesIO(file.getvalue() if isinstance(file, io.BytesIO) else file.read_bytes())] * 4
+    for stream in pickles:
+        for code, word, _ in pickletools.genops(stream):
+            if code.name == "GLOBAL":
+                yield str(word).replace(" ", ".").replace("__builtin__", "builtins")
+
+
+def _records(file: Path | io.BytesIO, ending: str) -> list[bytes]:
+    with zipfile.ZipFile(file) as archive:
+        return [archive.read(name) for name in archive.namelist() if name.endswith(ending)]
+
+
+class _Uncalled(type):
+    """A class of classes that are not called."""
+
+    def __call__(cls, *args: Any) -> Any:
+        if not cls.__name__.startswith(HARMLESS):
+            raise pickle.UnpicklingError(f"it calls {cls.__name__}, which is no tensor or container")
+        return super().__call__()
+
+
+def _stand_in(name: str) -> type:
+    """Stands for an unknown class: an object of it is a dict of what is put into it, with its state as attributes."""
+    if name.startswith("numpy."):  # their state is a tuple
+        return _Uncalled(name, (), {"__setstate__": lambda self, state: None})
+    return _Uncalled(name, (), {"__new__": lambda cls, *args: OrderedDict()})
+
+
+def _without_code(path: Path) -> io.BytesIO:
+    """A TorchScript archive as `torch.save` would have written it, with one class for all of its modules."""
+    plain = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(plain, "w") as copy:
+        for record in archive.infolist():
+            if record.filename.endswith("/data.pkl"):
+                copy.writestr(record.filename, _one_class(archive.read(record)))
+            elif not record.filename.endswith("/constants.pkl"):
+                copy.writestr(record.filename, archive.read(record))
+    return plain
+
+
+def _one_class(data: bytes) -> bytes:
+    codes = [(code.name == "GLOBAL" and _SCRIPTED.match(str(word)), at) for code, word, at in pickletools.genops(data)]
+    ends = [at for _, at in codes[1:]] + [len(data)]
+    pairs = zip(codes, ends, strict=True)
+    return b"".join(b"c__torch__\nModule\n" if is_scripted else data[at:end] for (is_scripted, at), end in pairs)
+
+
+def _state_dict(module: Any, visits: Iterator[int], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    if next(visits) > MAX_MODULES:
+        raise pickle.UnpicklingError("its modules hold each other without end")
+    for name, value in vars(module).items():
+        if isinstance(value, Tensor):
+            yield prefix + name, value
+        elif isinstance(value, OrderedDict):
+            yield from _state_dict(value, visits, f"{prefix}{name}.")
+
+
+def _check_extent(value: Any, path: Path) -> None:
+    """Refuse tensors that claim to be larger than their file, and such as are not plain numbers."""
+    extents, seen, left = dict[tuple[int, ...], int](), set[int](), [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, Tensor):
+            if item.layout is not torch.strided or item.is_meta or item.is_quantized:
+                raise pickle.UnpicklingError("it holds a tensor that is not plain numbers")
+            extents[(item.data_ptr(), *item.shape, *item.stride())] = item.numel() * item.element_size()
+        elif isinstance(item, dict | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            left += item.values() if isinstance(item, dict) else item
+    if sum(extents.values()) > path.stat().st_size + MAX_EXTRA_BYTES:
+        raise pickle.UnpicklingError(f"its tensors claim {sum(extents.values()):,} bytes")
+
+
+# Exact names: a dotted one could reach anything through a function's globals.
+ALLOWED = frozenset(
+    {("collections", "OrderedDict"), ("torch", "Size")}
+    | {("torch._utils", name) for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")}
+)
 
 
 class _Dtype:
@@ -128,7 +227,11 @@ STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-class _PlainUnpickler(pickle.Unpickler):
+class _PlainUnpickler(pickle._Unpickler):
+    """Python's own form of the unpickler: that in C takes memory for a memo, or an array, of any size it is told."""
+
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]]}
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in STAND_INS:
             return STAND_INS[module, name]
@@ -137,17 +240,19 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is no container, tensor or array")
 
 
-def _without_arrays(value: Any) -> Any:
-    """Arrays in dicts, lists and tuples become tensors."""
-    if isinstance(value, dict):
-        return {key: _without_arrays(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        # Hundreds of thousands of captions or numbers: they are looked at only where they could hold something.
-        if value and isinstance(value[0], (str, int, float)):
-            return value
-        return type(value)(_without_arrays(item) for item in value)
+def _without_arrays(value: Any, done: dict[int, Any]) -> Any:
+    """Arrays in dicts, lists and tuples become tensors; what stands in several places, and is in `done` by id, once."""
     if isinstance(value, _Array):
-        return _without_arrays(value.value)
+        return _without_arrays(value.value, done)
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.astype(value.dtype.newbyteorder("="), copy=True))
-    return value
+    # Hundreds of thousands of captions or numbers: they are looked at only where they could hold something.
+    is_plain = isinstance(value, list | tuple) and bool(value) and isinstance(value[0], str | int | float)
+    if is_plain or not isinstance(value, dict | list | tuple):
+        return value
+    if id(value) not in done:
+        if isinstance(value, dict):
+            done[id(value)] = {key: _without_arrays(item, done) for key, item in value.items()}
+        else:
+            done[id(value)] = type(value)(_without_arrays(item, done) for item in value)
+    return done[id(value)]

@@ -13,6 +13,7 @@ from classification.data import layouts
 from classification.data.find import LabelledImages, find_dataset
 from clipscore.data import caption_layouts
 from clipscore.data.caption_sets import CaptionedImages, find_captions, published_md5
+from clipscore.data.checks import list_some
 from clipscore.data.images import UnreadableImage, open_image
 from scripts.doctor.checks import Check, wrong
 from scripts.tables.paper import paper_tables
@@ -69,23 +70,25 @@ def check_images(title: str, paths: Sequence[Path]) -> Check:
     """Decode every image, in as many processes as there are cores; `title` is for the progress bar."""
     num_processes = min(os.cpu_count() or 1, 1 + len(paths) // 100)
     bar = tqdm(total=len(paths), desc=title, unit="image", file=sys.stderr, disable=not sys.stderr.isatty())
-    faults = []
+    faults, cut = [], []
     # An interrupt is for this process alone, which ends the others.
     with bar, multiprocessing.Pool(num_processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        for fault in pool.imap(_decode, paths, chunksize=50):
+        for path, (fault, is_cut) in zip(paths, pool.imap(_decode, paths, chunksize=50), strict=True):
             faults += [fault] if fault else []
+            cut += [path.name] if is_cut else []
             bar.update()
+    more = f"; {len(cut):,} are cut off, and are read as far as they go{list_some(cut)}" if cut else ""
     if faults:
-        return wrong(f"decoded: {len(faults):,} of {len(paths):,} images are unreadable", *faults)
-    return Check(f"decoded: all {len(paths):,} images")
+        return wrong(f"decoded: {len(faults):,} of {len(paths):,} images are unreadable{more}", *faults)
+    return Check(f"decoded: all {len(paths):,} images{more}")
 
 
-def _decode(path: Path) -> str | None:
+def _decode(path: Path) -> tuple[str, bool]:
+    """Why an image is unreadable, and whether it is cut off."""
     try:
-        open_image(path)
+        return "", "truncated" in open_image(path).info
     except UnreadableImage as error:
-        return str(error)
-    return None
+        return str(error), False
 
 
 def _parts(data: LabelledImages | CaptionedImages) -> list[Check]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-import torch
 from huggingface_hub import try_to_load_from_cache
 
 from captioning.build import find_checkpoint, find_language_model
@@ -17,6 +16,7 @@ from captioning.checkpoints import CHECKPOINT, load_mapper, read_checkpoint
 from classification.prompt_learner import load_prompt_start
 from clipscore.config.load import REPOSITORY, load_config
 from clipscore.models.files import check_published, check_whole, file_digest, local_file, places
+from clipscore.models.pickles import load_tensors
 from scripts.doctor.checks import Check, wrong
 from scripts.fetch.manifest import FILES
 from scripts.run import config_class
@@ -126,7 +126,7 @@ def _language_model(weights: Weights, root: Path) -> str:
     check_whole(file)
     check_published(name, file, file_digest(file), root, folder.name)
     if file.suffix == ".bin":
-        state = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        state = load_tensors(file)
         shape = next((list(value.shape) for key, value in state.items() if key.endswith("embed_tokens.weight")), None)
         if shape != [vocabulary, width]:
             raise ValueError(f"{file}: embed_tokens.weight is {shape}, config.json says {[vocabulary, width]}")

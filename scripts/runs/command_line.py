@@ -16,7 +16,7 @@ overrides (key=value, dots for sections, values as in YAML; a later one wins):
   lr=7e-3 reward.scale=2.5    any key of the configuration; --config FILE --help lists all with their values
   seed=1 name=my_run device=cuda:0 precision=fp16 num_workers=8 num_threads=2 procs_per_gpu=2
   shard=0/4                   every fourth sample from the first; 1/4, 2/4 and 3/4 do the others, each when it likes
-  on_error=skip               leave unreadable samples out and count them, instead of stopping
+  on_error=stop               end at an unreadable sample, instead of leaving it out and counting it
   data_root=DIR pretrained_root=DIR output_root=DIR
                               else RLCF_DATA, RLCF_PRETRAINED, RLCF_OUTPUT, else configs/paths.yaml
 

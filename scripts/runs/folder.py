@@ -126,11 +126,11 @@ class RunFolder:
 
     def take_up_sequence(self, task: Task, ids: Sequence[str]) -> list[Row]:
         """Go back to the last saved state; the rows until then. Those after it are dropped, and will come out again."""
-        import torch  # slow to import, and only sequential tasks have a carry
+        from clipscore.models.pickles import load_tensors  # imports torch, and only sequential tasks have a carry
 
         count = 0
         with suppress(FileNotFoundError):
-            carry = torch.load(self.path / "carry.pt", map_location="cpu", weights_only=True)
+            carry = load_tensors(self.path / "carry.pt")
             count = carry["rows"]
             task.load_state_dict(carry["state"])
         rows = self.rows()[:count]

@@ -84,13 +84,22 @@ def in_order(ids: Sequence[str], config: RunConfig) -> list[str]:
 
 def _adapt_samples(task: Task, config: RunConfig, todo: list[str], title: str) -> Iterator[Row]:
     """The row of each sample; in the end a warning if most of the time went by waiting for data."""
-    waited, start = 0.0, time.perf_counter()
+    waited, num_truncated, start = 0.0, 0, time.perf_counter()
     asked = start
     for key, sample in zip(todo, task.samples(todo), strict=True):
         waiting = time.perf_counter() - asked
         assert sample.id == key, f"sample {sample.id} came in the place of {key}"
         waited += waiting
-        yield _adapt_sample(task, sample, config.on_error) | {"seconds_waiting": round(waiting, 4)}
+        row = _adapt_sample(task, sample, config.on_error) | {"seconds_waiting": round(waiting, 4)}
+        if getattr(sample, "truncated", False):
+            if not num_truncated:
+                text = (
+                    "%s is cut off, and is read as far as it goes, like others if there are some: see num_truncated in "
+                )
+                log.warning(text + "the summary; strict_images=true takes such pictures for unreadable ones", sample.id)
+            num_truncated += 1
+            row["truncated"] = True
+        yield row
         asked = time.perf_counter()
     share = 100 * waited / (asked - start)
     if waited > WAITING_S and share > WAITING_PERCENT:
@@ -108,7 +117,9 @@ def _adapt_sample(task: Task, sample: Any, on_error: str) -> Row:
         except FloatingPointError as error:
             problem = str(error)
     if on_error == "stop":
-        raise SampleError(f"{problem}; the rows so far are in the run folder; on_error=skip leaves such samples out")
+        raise SampleError(
+            f"{problem}; the rows so far are in the run folder; on_error=skip goes on without such samples"
+        )
     log.warning("%s is left out: %s", sample.id, problem)
     return {"id": sample.id, "error": problem}
 

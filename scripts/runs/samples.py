@@ -87,9 +87,9 @@ def read_samples(run: Run) -> tuple[dict[str, Sample], dict[str, str]]:
 
 
 def by_step(values: Iterable[Sequence[float]]) -> np.ndarray | None:
-    """A quantity of each sample at each step, [n, steps]; None unless all have the same number of steps."""
-    rows = list(values)
-    return np.asarray(rows, dtype=float) if rows and rows[0] and len(set(map(len, rows))) == 1 else None
+    """A quantity of each sample with steps at each step, [n, steps]; None unless all have the same number of them."""
+    rows = [value for value in values if value]  # a sample that was answered without adaptation has none
+    return np.asarray(rows, dtype=float) if len(set(map(len, rows))) == 1 else None
 
 
 def _mean_reward(step: Sequence[Any]) -> float:

@@ -10,7 +10,9 @@ from scripts.runs.task import Task
 
 NUM_LISTED_ERRORS = 10
 NOT_METRICS = {"dataset", "name", "num_samples", "partial", "num_errors", "errors", "moved_mean", "samples_per_second"}
-NOT_METRICS |= {"repeated_steps"}
+COUNTED = ("unadapted", "truncated")  # marks of records with a result
+NUM_COLUMNS = ("num_errors", *(f"num_{key}" for key in COUNTED))
+NOT_METRICS |= {"repeated_steps", *NUM_COLUMNS}
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ def summarize(task: Task, config: RunConfig, rows: Sequence[Row]) -> Row:
     if published is not None and (count != published or faults):
         summary["partial"] = f"{count} of {published}" + (", data not as published" if faults else "")
     summary |= {"num_errors": len(errors), "errors": [row["id"] for row in errors[:NUM_LISTED_ERRORS]]}
+    summary |= {f"num_{key}": num for key in COUNTED if (num := sum(key in row for row in good))}
     summary |= task.summarize(good)
     if moved := [row["moved"] for row in good if "moved" in row]:
         summary["moved_mean"] = float(f"{sum(moved) / len(moved):.6g}")
@@ -51,7 +54,7 @@ def summary_table(summaries: Sequence[Row]) -> str:
     """Data set, number of samples and metrics of each summary, in aligned columns."""
     keys = dict.fromkeys(key for summary in summaries for key in summary)
     columns = ["dataset", "num_samples"]
-    columns += [key for key in ("partial", "num_errors") if any(summary.get(key) for summary in summaries)]
+    columns += [key for key in ("partial", *NUM_COLUMNS) if any(summary.get(key) for summary in summaries)]
     columns += [key for key in keys if key not in NOT_METRICS and not key.startswith("seconds")]
     rows = [columns, *([_cell(summary.get(key)) for key in columns] for summary in summaries)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -151,7 +151,8 @@ def _note(summary: Mapping[str, Any] | None) -> str:
     if not summary:
         return " so far"
     notes = [f"partial: {summary['partial']}"] if "partial" in summary else []
-    notes += [f"{summary['num_errors']:,} without a result"] if summary.get("num_errors") else []
+    marks = {"errors": "without a result", "unadapted": "answered without adaptation", "truncated": "cut off"}
+    notes += [f"{summary[f'num_{key}']:,} {text}" for key, text in marks.items() if summary.get(f"num_{key}")]
     return f" ({'; '.join(notes)})" if notes else ""
 
 

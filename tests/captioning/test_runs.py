@@ -206,13 +206,3 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(roots, demo_data, caps
     errors = capsys.readouterr().err
     assert message in errors and "Traceback" not in errors
     assert not list(roots.glob("output/*/rows.jsonl" if captions == GOOD else "output/*"))
-
-
-def test_an_unreadable_image_stops_the_run_or_is_left_out(roots, demo_data, capsys):
-    own_data = write_own_data(roots / "own", demo_data / SCENES, [GOOD] * 3)
-    (roots / "own/pictures/00001.png").write_bytes(b"")
-    assert start("eval_capdec", *own_data) == 1
-    assert "00001.png: the file is empty" in capsys.readouterr().err
-    assert start("eval_capdec", *own_data, "on_error=skip") == 0
-    summary, rows = results(folder_of(roots, "eval_capdec", "mine"))
-    assert (summary["num_samples"], summary["errors"]) == (2, ["00001.png"]) and len(rows) == 3

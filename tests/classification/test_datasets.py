@@ -502,13 +502,13 @@ def test_unreadable_images_name_the_file_and_the_reason(tmp_path, monkeypatch):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "whole.jpg")
     whole = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "text.jpg").write_text("<html>not an image</html>")
+    (tmp_path / "text.jpg").write_text("not an image")
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "folder.jpg").mkdir()
     reasons = {"cut": "truncated", "text": "cannot identify", "empty": "empty .0 bytes", "folder": "not a file"}
     for file, reason in (reasons | {"gone": "no such file"}).items():
         with pytest.raises(UnreadableImage, match=rf"{file}\.jpg: .*{reason}"):
-            open_image(tmp_path / f"{file}.jpg")
+            open_image(tmp_path / f"{file}.jpg", strict=True)
 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 - 1)  # PIL warns above it and raises above twice of it
     with warnings.catch_warnings():

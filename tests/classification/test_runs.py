@@ -129,9 +129,7 @@ def test_own_data_and_unreadable_images(roots, demo_data, caplog):
     (roots / "names.txt").write_text("red zero\nred one\n")
     words = ["dataset=mine", f"dataset_files.images={roots}/own", f"dataset_files.class_names={roots}/names.txt"]
     words += [*REWARD, "num_candidates=2"]
-    assert start("rlcf_prompt", *words) == 1
-    assert "01_red_one/001.png: the file is empty" in caplog.text and "on_error=skip" in caplog.text
-    assert start("rlcf_prompt", *words, "on_error=skip") == 0
+    assert start("rlcf_prompt", *words) == 0
     summary, _ = results(roots, "rlcf_prompt", "mine")
     assert summary["num_errors"] == 1 and summary["errors"] == ["01_red_one/001.png"]
     assert start("rlcf_prompt", *words, "num_candidates=3", "name=other") == 2

@@ -1,5 +1,6 @@
 """What fp16 needs around an update: loss scale, overflows, copies of weights; and the one copy to the host."""
 
+from argparse import Namespace
 from dataclasses import dataclass
 
 import pytest
@@ -29,6 +30,7 @@ class ScaledTask(Task):
         self.factor = torch.tensor(65504 / largest_scale).half()  # times the scale it is the gradient, at most 65504
         self.scale_loss, self.passes = scale_loss, 0
         self.models = self.method = self
+        self.config = Namespace(on_error="stop")
         self.times = StageTimes(torch.device("cpu"))
 
     def episode(self, sample):
@@ -81,6 +83,9 @@ def test_a_gradient_that_is_finite_at_no_scale_ends_the_episode():
     with pytest.raises(FloatingPointError, match="sample a: the gradient is not finite"):
         task.adapt(Sample("a", None))
     assert task.weight.item() == 1.0 and task.passes == 2
+    task.config.on_error, task.unadapted = "skip", lambda sample: {"id": sample.id}
+    row = task.adapt(Sample("a", None))
+    assert row.items() >= {"id": "a", "unadapted": True}.items() and not {"moved", "repeated_steps"} & row.keys()
 
 
 def test_copies_of_tuned_weights_give_the_numbers_of_autocast(tiny_clip):

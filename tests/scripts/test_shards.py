@@ -223,7 +223,7 @@ def test_torchrun_does_several_data_sets_and_prints_one_table(workspace: Path) -
 def test_one_process_that_fails_ends_the_others_in_order(workspace: Path) -> None:
     (workspace / "data/broken.txt").write_text("sample3")
     (workspace / "data/slow.txt").write_text("0.2")
-    done = launch(workspace, "dataset=d", "num_samples=200")
+    done = launch(workspace, "dataset=d", "num_samples=200", "on_error=stop")
     errors = done.stderr
     assert (done.returncode, done.stdout) == (1, "")
     assert errors.count("error: cannot read /data/sample3.png") == 1 and "process 1 of 2: error: " in errors
