@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from captioning import metrics
+from captioning.adapt import Step
 from captioning.build import (
     build_method,
     check_language_model,
@@ -28,7 +29,7 @@ from clipscore.metrics.captions import CLIP_METRICS, check_captions, check_metri
 from clipscore.models.files import check_clip, file_digest
 from clipscore.models.group import check_models
 from clipscore.models.load import load_clip
-from clipscore.task import Task, rounded
+from clipscore.task import Task, rounded, with_extra
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,8 @@ class CaptioningTask(Task):
             answer = self.method.answer(Picture(image, features, generator))
         if not isinstance(answer, Answer) or not isinstance(answer.caption, str):
             raise ValueError(f"method={config.method} answered {answer!r:.100}, expected an Answer with a caption")
-        return record(self._images[sample.id], answer, config.caption_before)
+        row = record(self._images[sample.id], answer, config.caption_before)
+        return with_extra(row, config.method, answer.extra)
 
     def progress(self, rows: Sequence[dict[str, Any]]) -> float:
         """The reward gained so far; without steps to compare, the share of captions that hold anything."""
@@ -144,6 +146,5 @@ def record(image: CaptionedImage, answer: Answer, with_before: bool) -> dict[str
         "references": list(image.captions),
         "captions": [step.captions for step in answer.steps],
         "rewards": rounded([step.rewards for step in answer.steps]),
-        "loss": rounded([step.loss for step in answer.steps]),
-        **{key: rounded(value) for key, value in answer.extra.items()},
+        "loss": rounded([step.loss for step in answer.steps if isinstance(step, Step)]),
     }

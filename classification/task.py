@@ -29,7 +29,7 @@ from clipscore.data.samples import sample_seed
 from clipscore.models.files import file_digest
 from clipscore.models.group import check_models
 from clipscore.objectives import RlcfStep
-from clipscore.task import rounded
+from clipscore.task import rounded, with_extra
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,8 @@ class ClassificationTask(task.Task):
     def episode(self, sample: Sample) -> dict[str, Any]:
         """The record of one image without times."""
         answer = classify(self.method, lambda: sample.on(self.device))
-        return {"id": sample.id, "label": sample.label, **record(answer, sample.label)}
+        row = {"id": sample.id, "label": sample.label, **record(answer, sample.label)}
+        return with_extra(row, self.config.method, answer.extra)
 
     def stages(self, sample: Sample) -> dict[str, float]:
         """Seconds in each stage, the drawing of the views included."""
@@ -157,7 +158,7 @@ def record(answer: Answer, label: int) -> dict[str, Any]:
     if scored:
         row["candidates"] = [step.candidates.tolist() for step in scored]
         row["rewards"] = rounded([step.rewards for step in scored])
-    return row | {key: rounded(value) for key, value in answer.extra.items()}
+    return row
 
 
 def answers(before: Tensor, after: Tensor, label: int) -> dict[str, Any]:

@@ -24,6 +24,9 @@ def build_reward(config: AdaptingConfig, models: Sequence[ClipModel]) -> ClipRew
     return ClipReward(models, weights, options.scale)
 
 
+OTHER_KEYS = {"moved", "repeated_steps", "seconds", "seconds_stages", "seconds_waiting", "error"}  # of some records
+
+
 class Tunable(Protocol):
     """What a policy says of itself."""
 
@@ -51,12 +54,31 @@ def build_state(config: AdaptingConfig, policy: Tunable, scale_loss: bool = Fals
 
 
 def rounded(value: Any) -> Any:
-    """Six digits, as records hold them: of a number, a tensor, or lists of these; tensors are read in one copy."""
+    """Six digits, as records hold them: of a number, a tensor, or lists of these; tensors are read in one copy.
+
+    Whole numbers and texts stay as they are; TypeError for anything else.
+    """
     if isinstance(value, list) and value and all(isinstance(item, Tensor) for item in value):
         value = torch.stack(value)
     if isinstance(value, Tensor):
         value = value.tolist()
-    return [rounded(item) for item in value] if isinstance(value, list) else float(f"{value:.6g}")
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return value if isinstance(value, int | str) else float(f"{value:.6g}")
+
+
+def with_extra(row: dict[str, Any], method: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with what its method adds to it; ValueError: it cannot hold that, or has another value of that name."""
+    for key, value in extra.items():
+        if key in row or key in OTHER_KEYS:
+            raise ValueError(f"method={method} gives extra[{key!r}], but every record has {key}; choose another name")
+        try:
+            row[key] = rounded(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(
+                f"method={method} gives extra[{key!r}] = {value!r:.80}; a tensor, number, text or list of them expected"
+            ) from None
+    return row
 
 
 class Task:

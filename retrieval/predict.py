@@ -131,7 +131,8 @@ def search(config: RetrievalConfig, question: Question) -> tuple[Tensor, Tensor,
     """
     models = load_models(config)
     clip, rewards = models.policy, models.rewards
-    check_tower(clip, config.direction)
+    if config.tunes:
+        check_tower(clip, config.direction)
     cache = FeatureCache(None)
     pictures = image_features([clip, *rewards], question.images, clip.image_size, cache, config.num_workers)
     texts = [text_features(model, question.texts, cache) for model in [clip, *rewards]]

@@ -17,7 +17,7 @@ from clipscore.data.images import Pictures, read_in_background
 from clipscore.data.samples import Sample
 from clipscore.models.group import check_models
 from clipscore.objectives import RlcfStep
-from clipscore.task import rounded
+from clipscore.task import rounded, with_extra
 from retrieval import metrics
 from retrieval.build import build_method, check_candidates, check_tower
 from retrieval.captions import clean_captions
@@ -139,7 +139,8 @@ class RetrievalTask(task.Task):
         query = Query(inputs, scores[0], anchor, scores[1 + num_rewards :])
         answer = rank(self.method, query)
         text = {} if self.by_image else {"text": self.pairs.texts[number]}
-        return {"id": sample.id, **text, **record(answer, self.positives[number])}
+        row = {"id": sample.id, **text, **record(answer, self.positives[number])}
+        return with_extra(row, self.config.method, answer.extra)
 
     def summarize(self, rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
         """See `retrieval.metrics.summarize`."""
@@ -183,4 +184,4 @@ def record(answer: Answer, positives: Sequence[int]) -> dict[str, Any]:
     if scored:
         row["candidates"] = [step.candidates[0].tolist() for step in scored]
         row["rewards"] = rounded([step.rewards[0] for step in scored])
-    return row | {key: rounded(value) for key, value in answer.extra.items()}
+    return row
