@@ -92,7 +92,8 @@ class CaptioningTask(Task):
             answer = self.method.answer(Picture(image, features, generator))
         if not isinstance(answer, Answer) or not isinstance(answer.caption, str):
             raise ValueError(f"method={config.method} answered {answer!r:.100}, expected an Answer with a caption")
-        row = record(self._images[sample.id], answer, config.caption_before)
+        with guard(config.method):
+            row = record(self._images[sample.id], answer, config.caption_before)
         return with_extra(row, config.method, answer.extra)
 
     def progress(self, rows: Sequence[dict[str, Any]]) -> float:

@@ -22,7 +22,7 @@ from classification.prompt_learner import PromptStart, load_prompt_start
 from classification.texts import TEMPLATES, class_texts, find_file
 from classification.views import draw_views
 from clipscore import task
-from clipscore.config.methods import Stage
+from clipscore.config.methods import Stage, guard
 from clipscore.data import samples
 from clipscore.data.images import UnreadableImage, normalize, open_image, read_in_background
 from clipscore.data.samples import sample_seed
@@ -101,7 +101,8 @@ class ClassificationTask(task.Task):
     def episode(self, sample: Sample) -> dict[str, Any]:
         """The record of one image without times."""
         answer = classify(self.method, lambda: sample.on(self.device))
-        row = {"id": sample.id, "label": sample.label, **record(answer, sample.label)}
+        with guard(self.config.method):
+            row = {"id": sample.id, "label": sample.label, **record(answer, sample.label)}
         return with_extra(row, self.config.method, answer.extra)
 
     def stages(self, sample: Sample) -> dict[str, float]:

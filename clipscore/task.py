@@ -1,7 +1,7 @@
 """What the three tasks share: their models, their state, and where the time of an episode goes."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -81,12 +81,21 @@ def with_extra(row: dict[str, Any], method: str, extra: Mapping[str, Any]) -> di
     return row
 
 
+def _leaves(value: Any) -> Iterator[Any]:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else None
+    if items is None:
+        yield value
+    for item in items or ():
+        yield from _leaves(item)
+
+
 class Task:
     """Base of the three tasks: what the launcher asks of each in the same way; see `scripts.runs.task.Task`."""
 
     SAMPLE: ClassVar[str]  # what one is called
     STAGE_DIGITS: ClassVar[int] = 4
     progress_metric: str
+    config: Any
     method: Method
     ids: list[str]
     about: dict[str, Any]
@@ -162,8 +171,18 @@ class Task:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next sample depends on: the momentum buffer, a method's own, or nothing."""
-        return self.method.state_dict() if self.sequential else {}
+        """What the next sample depends on: the momentum buffer, a method's own, or nothing.
+
+        ValueError: it holds what could not be read again safely.
+        """
+        state = self.method.state_dict() if self.sequential else {}
+        for value in _leaves(state):
+            if not isinstance(value, Tensor | str | int | float | None):
+                raise ValueError(
+                    f"method={self.config.method} keeps a {type(value).__name__} in its state_dict; tensors, numbers, "
+                    "texts, and lists and dicts of them expected"
+                )
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""

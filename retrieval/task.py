@@ -12,6 +12,7 @@ import torch
 
 from clipscore import task
 from clipscore.clip_model import end_of_text
+from clipscore.config.methods import guard
 from clipscore.data.caption_sets import CaptionedImages, captions_fingerprint, find_captions
 from clipscore.data.images import Pictures, read_in_background
 from clipscore.data.samples import Sample
@@ -139,7 +140,8 @@ class RetrievalTask(task.Task):
         query = Query(inputs, scores[0], anchor, scores[1 + num_rewards :])
         answer = rank(self.method, query)
         text = {} if self.by_image else {"text": self.pairs.texts[number]}
-        row = {"id": sample.id, **text, **record(answer, self.positives[number])}
+        with guard(self.config.method):
+            row = {"id": sample.id, **text, **record(answer, self.positives[number])}
         return with_extra(row, self.config.method, answer.extra)
 
     def summarize(self, rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:

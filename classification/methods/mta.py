@@ -69,15 +69,16 @@ def mean_shift(features: Tensor, logits: Tensor, lambda_y: float = 0.2, lambda_q
     def kernel(mode: Tensor) -> Tensor:
         return (-(features - mode).square().sum(dim=1) / spread).exp()  # [N]
 
+    def counted(inlierness: Tensor) -> Tensor:
+        return ((density + lambda_q * affinity @ inlierness) / lambda_y).softmax(dim=0)
+
     def shifted(mode: Tensor) -> Tensor:
         weights = kernel(mode) * inlierness
         return F.normalize(weights @ features / weights.sum(), dim=0)
 
     for _ in range(ROUNDS):
         density = kernel(mode)
-        inlierness, num_inlierness = _repeat(
-            lambda y, density=density: ((density + lambda_q * affinity @ y) / lambda_y).softmax(dim=0), inlierness
-        )
+        inlierness, num_inlierness = _repeat(counted, inlierness)
         mode, num_mode = _repeat(shifted, mode)
         yield Round(inlierness, mode, num_inlierness, num_mode)
 

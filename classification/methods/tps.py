@@ -87,8 +87,10 @@ def mixed_class_features(clip: ClipModel, context: Context, mixture: str) -> Ten
         for texts in (config.texts, "templates80")
     )
     with clip.full_precision():
-        parts = [[encode_texts(clip, part) for part in texts] for texts in zip(*of_classes, strict=True)]
-    return torch.stack([mix(*part, mixture) for part in parts])
+        pairs = [
+            (encode_texts(clip, texts), encode_texts(clip, others)) for texts, others in zip(*of_classes, strict=True)
+        ]
+    return torch.stack([mix(texts, templates, mixture) for texts, templates in pairs])
 
 
 def mix(texts: Tensor, templates: Tensor, mixture: str) -> Tensor:
