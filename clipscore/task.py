@@ -24,7 +24,7 @@ def build_reward(config: AdaptingConfig, models: Sequence[ClipModel]) -> ClipRew
     return ClipReward(models, weights, options.scale)
 
 
-OTHER_KEYS = {"moved", "repeated_steps", "seconds", "seconds_stages", "seconds_waiting", "error"}  # of some records
+OTHER_KEYS = {"adapted", "moved", "repeated_steps", "seconds", "seconds_stages", "seconds_waiting", "error"}
 
 
 class Tunable(Protocol):
@@ -122,6 +122,8 @@ class Task:
             row = self._episode(sample)
         except FloatingPointError as error:
             raise FloatingPointError(f"{self.SAMPLE} {sample.id}: {error}") from error
+        if self.adapts and self.method.state is None:
+            row["adapted"] = True  # which elsewhere the losses of the steps say
         if self.method.state is not None:
             row["moved"] = rounded(self.method.state.moved)
             if self.models.scale_loss:
