@@ -19,8 +19,16 @@ from clipscore.reward import ClipReward, subtract_baseline
 
 
 @dataclass
-class Step:
-    """One update: the prefix it started from [1, P, W], the K captions, and what they earned [K].
+class Proposals:
+    """K captions, and what they earned. [K]"""
+
+    captions: list[str]
+    rewards: Tensor
+
+
+@dataclass
+class Step(Proposals):
+    """One update by reward, from a prefix [1, P, W].
 
     The tokens are those of the captions read again, which are not always those that were written: the first word has
     lost its leading space, the stop token is gone, the start token is there. [K, T]
@@ -28,9 +36,7 @@ class Step:
 
     prefix: Tensor
     proposals: list[Hypothesis]
-    captions: list[str]
-    rewards: Tensor
-    advantages: Tensor
+    advantages: Tensor  # [K]
     tokens: Tensor
     mask: Tensor
     token_losses: Tensor  # [K, T]
@@ -81,7 +87,7 @@ class RlcfObjective:
         nll = caption_nll(token_losses, mask, self.config.pad_in_loss)  # [K]
         loss = reinforce_loss(nll[None], advantages)
         return Step(
-            prefix.detach(), proposals, captions, rewards[0], advantages[0], tokens, mask, token_losses.detach(), loss
+            captions, rewards[0], prefix.detach(), proposals, advantages[0], tokens, mask, token_losses.detach(), loss
         )
 
     def propose(self, captioner: Captioner, prefix: Tensor, generator: torch.Generator) -> list[Hypothesis]:

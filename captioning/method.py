@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captioning.adapt import RlcfObjective, Step, adapt
+from captioning.adapt import Proposals, RlcfObjective, adapt
 from captioning.captioner import Captioner
 from captioning.config import CaptioningConfig
 from captioning.generate import Hypothesis
@@ -44,7 +44,7 @@ class Answer:
     caption: str
     before: str | None = None  # by the captioner as it starts, where `caption_before` asks for it
     hypotheses: list[Hypothesis] = field(default_factory=list)  # of the beam search for `caption`, best first
-    steps: list[Step] = field(default_factory=list)  # updates, or one round of proposals
+    steps: Sequence[Proposals] = ()  # updates, or one round of proposals
     extra: dict[str, Any] = field(default_factory=dict)  # goes into the record: tensors, numbers, texts, lists of them
 
 

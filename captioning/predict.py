@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from captioning.adapt import Step
 from captioning.build import (
     build_method,
     check_language_model,
@@ -75,11 +76,12 @@ def caption(config: CaptioningConfig, picture: Image.Image, file_name: str) -> A
 
 def result(answer: Answer) -> dict[str, Any]:
     """The JSON-able part of an answer; numbers as in a run's record."""
-    steps = []
+    steps: list[dict[str, Any]] = []
     for step in answer.steps:
         pairs = zip(step.captions, step.rewards.tolist(), strict=True)
         candidates = [{"caption": text, "reward": rounded(reward)} for text, reward in pairs]
-        steps.append({"loss": rounded(step.loss), "candidates": candidates})
+        steps.append({"loss": rounded(step.loss)} if isinstance(step, Step) else {})
+        steps[-1]["candidates"] = candidates
     return {"caption_before": answer.before, "steps": steps, "caption": answer.caption}
 
 
@@ -87,9 +89,11 @@ def show(found: dict[str, Any]) -> str:
     """A result as text."""
     lines = [found["image"], f"{found['method']}, captioner {found['checkpoint']}"]
     for number, step in enumerate(found["steps"], start=1):
-        lines += ["", f"step {number}: loss {step['loss']:.6g}, rewards of the candidates"]
+        loss = f"loss {step['loss']:.6g}, " if "loss" in step else ""
+        lines += ["", f"step {number}: {loss}rewards of the candidates"]
         lines += columns([[f"{c['reward']:.4f}", c["caption"] or "(empty)"] for c in step["candidates"]])
-    answers = [[name, found[key] or "(empty)"] for name, key in [("before", "caption_before"), ("after", "caption")]]
+    told = {"before": found["caption_before"], "after": found["caption"]}
+    answers = [[name, text or "(empty)"] for name, text in told.items() if text is not None]
     return "\n".join([*lines, "", *columns(answers, indent="")])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from captioning import metrics
-from captioning.adapt import describe
+from captioning.adapt import Step, describe
 from captioning.build import (
     build_method,
     check_language_model,
@@ -29,7 +29,7 @@ from clipscore.metrics.captions import CLIP_METRICS, check_captions, check_metri
 from clipscore.models.files import check_clip, file_digest
 from clipscore.models.group import check_models
 from clipscore.models.load import load_clip
-from clipscore.task import Task, rounded
+from clipscore.task import Task, rounded, with_extra
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,9 @@ class CaptioningTask(Task):
             answer = self.method.answer(Picture(image, features, generator))
         if not isinstance(answer, Answer) or not isinstance(answer.caption, str):
             raise ValueError(f"method={config.method} answered {answer!r:.100}, expected an Answer with a caption")
-        return record(self._images[sample.id], answer, config.caption_before)
+        with guard(config.method):
+            row = record(self._images[sample.id], answer, config.caption_before)
+        return with_extra(row, config.method, answer.extra)
 
     def unadapted(self, sample: Sample) -> dict[str, Any]:
         """The record of one image that the captioner as it was before any adaptation describes, without times."""
@@ -156,6 +158,5 @@ def record(image: CaptionedImage, answer: Answer, with_before: bool) -> dict[str
         "references": list(image.captions),
         "captions": [step.captions for step in answer.steps],
         "rewards": rounded([step.rewards for step in answer.steps]),
-        "loss": rounded([step.loss for step in answer.steps]),
-        **{key: rounded(value) for key, value in answer.extra.items()},
+        "loss": rounded([step.loss for step in answer.steps if isinstance(step, Step)]),
     }

@@ -49,7 +49,10 @@ def build_policy(
             raise ValueError(
                 "normalize_cocoop_features needs a CoCoOp file in prompt_start; this one has no meta network"
             )
-        return PromptPolicy(clip, learner)
+        policy = PromptPolicy(clip, learner)
+        return PrototypePolicy(clip, policy.class_features().detach()) if config.tune == "prototypes" else policy
+    if config.tune == "prototypes":
+        raise ValueError("tune=prototypes shifts features that all images share; CoCoOp makes them of each")
     conditional = ConditionalContext(*start).to(clip.device, clip.dtype)
     return CoCoOpPolicy(clip, learner, conditional, config.normalize_cocoop_features)
 

@@ -116,15 +116,12 @@ class ClassificationConfig(AdaptingConfig):
 
     def _rules(self) -> Iterator[str]:
         yield from super()._rules()
-        method, tune, views = self.method, self.tune, self.views
+        method, tune = self.method, self.tune
         uses_prompts = tune == "prompt" or self.prompt_start is not None
         if self.tunes and tune == "none":
             yield f"method={method} needs tune=prompt, prototypes, encoder or norm, got none"
-        if self.tunes and views.num_selected < 1:
-            yield (
-                f"views.num_views={views.num_views} times views.select_fraction={views.select_fraction} "
-                "keeps no view; raise one of them so that their product is at least 1"
-            )
+        if self.tunes:
+            yield from some_view_kept(self)
         if self.tunes_clip and self.prompt_start is not None:
             yield (
                 f"tune={tune} takes its class features from prompt, so prompt_start would be ignored; set "
@@ -146,6 +143,16 @@ class ClassificationConfig(AdaptingConfig):
             yield "prompt holds [CLS]; set class_position=middle"
         if self.class_position == "middle" and not _splits(self.prompt_words):
             yield f"class_position=middle needs [CLS] between two words of prompt, got {self.prompt!r}"
+
+
+def some_view_kept(config: ClassificationConfig) -> Iterator[str]:
+    """The rule of methods that need a confident view."""
+    views = config.views
+    if views.num_selected < 1:
+        yield (
+            f"views.num_views={views.num_views} times views.select_fraction={views.select_fraction} keeps no view; "
+            "raise one of them so that their product is at least 1"
+        )
 
 
 def _splits(prompt: str) -> bool:

@@ -105,10 +105,7 @@ def classify(method: Method, pixels: Tensor | Callable[[], Tensor], bank: Bank |
     views = Views(pixels, context.policy, context.reward, context.reward_class_features, bank)
     with methods.guard(name):
         answer = method.answer(views)
-    wanted = [len(context.class_names)]
-    shape = list(answer.logits.shape) if isinstance(answer, Answer) else type(answer).__name__
-    if shape != wanted:
-        raise ValueError(f"method={name} answered {shape}, expected an Answer with logits {wanted}")
+    methods.check_answer(name, answer, Answer, "logits", [len(context.class_names)])
     if answer.before is None:
         answer.before = views.logits[0]
     answer = to_host(answer)

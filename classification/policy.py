@@ -45,17 +45,41 @@ class Policy(Tunable, Protocol):
         """No loss will depend on more classes than this; None: any number of them."""
 
 
-class PromptPolicy:
-    """Tunes the context vectors of the prompts; the image features are computed once.
+class FeaturePolicy:
+    """Classifies by cosines with class features, which may be tuned; the image features are computed once."""
+
+    couples_views = False
+    written: Sequence[str] = ()
+    copies: Copies = []
+    clip: ClipModel
+    used_class_features: Tensor | None = None  # those of the last logits, with their gradient. [C, D]
+
+    def prepare(self, views: Views) -> Tensor:
+        """Unit-length image features [N, D]"""
+        return views.features
+
+    def logits(self, inputs: Tensor, at_start: bool = False) -> Tensor:
+        """[N, D] -> [N, C]"""
+        self.used_class_features = None  # so that the last graph is not kept beside the next one
+        self.used_class_features = self.class_features(at_start)
+        return self.clip.logit_scale * inputs @ self.used_class_features.T
+
+    def class_features(self, at_start: bool = False) -> Tensor:
+        """Unit length. [C, D]"""
+        raise NotImplementedError
+
+    def set_mode(self, mode: Mode) -> None: ...  # nothing differs
+
+    def limit_classes(self, most: int | None) -> None: ...  # a question of tuned prompts
+
+
+class PromptPolicy(FeaturePolicy):
+    """Tunes the context vectors of the prompts.
 
     Args:
         clip: the policy's CLIP, frozen.
         learner: the prompts.
     """
-
-    couples_views = False
-    written: Sequence[str] = ()
-    copies: Copies = []
 
     def __init__(self, clip: ClipModel, learner: PromptLearner) -> None:
         self.clip, self.learner = clip, learner
@@ -72,18 +96,12 @@ class PromptPolicy:
         self._start_here()
         return views.features
 
-    def logits(self, inputs: Tensor, at_start: bool = False) -> Tensor:
-        """[N, D] -> [N, C]"""
-        return self.clip.logit_scale * inputs @ self.class_features(at_start).T
-
     def class_features(self, at_start: bool = False) -> Tensor:
         """Unit-length text features of all classes; at_start: those that `prepare` left, with their gradient. [C, D]"""
         learner, known = self.learner, self._start_features if at_start else None
         return encode_prompts(
             self.clip, learner.build, learner.context, learner.eot, known, learner.num_shared, self.max_used
         )
-
-    def set_mode(self, mode: Mode) -> None: ...  # nothing in CLIP's text tower differs
 
     def limit_classes(self, most: int | None) -> None:
         """See `Policy`; elsewhere than on CUDA asking which classes are used costs no waiting."""
@@ -128,17 +146,13 @@ class CoCoOpPolicy(PromptPolicy):
         return views.features
 
 
-class FixedPolicy:
-    """Tunes nothing: fixed prompts, and the image features as they are.
+class FixedPolicy(FeaturePolicy):
+    """Tunes nothing: fixed prompts.
 
     Args:
         clip: the policy's CLIP.
         class_features: unit length. [C, D]
     """
-
-    couples_views = False
-    written: Sequence[str] = ()
-    copies: Copies = []
 
     def __init__(self, clip: ClipModel, class_features: Tensor) -> None:
         self.clip, self._class_features = clip, class_features
@@ -146,39 +160,33 @@ class FixedPolicy:
         self.state = self.tuned
         clip.cast_frozen()
 
-    def prepare(self, views: Views) -> Tensor:
-        """Unit-length image features [N, D]"""
-        return views.features
-
-    def logits(self, inputs: Tensor, at_start: bool = False) -> Tensor:
-        """[N, D] -> [N, C]"""
-        return self.clip.logit_scale * inputs @ self.class_features(at_start).T
-
     def class_features(self, at_start: bool = False) -> Tensor:
         """Unit length. [C, D]"""
         return self._class_features
 
-    def set_mode(self, mode: Mode) -> None: ...  # there is one
-
-    def limit_classes(self, most: int | None) -> None: ...  # a question of tuned prompts
-
 
 class PrototypePolicy(FixedPolicy):
-    """Tunes a shift of each class's text feature, from zero; all features are computed once. Source: TPS.
+    """Tunes the class features themselves: shifts them, from zero. Source: Sui et al. 2024 (arXiv 2403.12952).
 
     Args:
         clip: the policy's CLIP, frozen.
         class_features: unit length. [C, D]
+        per_class: a shift for each class; False: one for all.
+        with_scale: before the shift each number is multiplied by one that is tuned too, from 1.
     """
 
-    def __init__(self, clip: ClipModel, class_features: Tensor) -> None:
+    def __init__(
+        self, clip: ClipModel, class_features: Tensor, per_class: bool = True, with_scale: bool = False
+    ) -> None:
         super().__init__(clip, class_features)
-        self.shift = nn.Parameter(torch.zeros_like(class_features))
-        self.tuned["shift"] = self.shift
+        like = class_features if per_class else class_features[0]  # [C, D] or [D]
+        self.tuned["shift"] = nn.Parameter(torch.zeros_like(like))
+        if with_scale:
+            self.tuned["scale"] = nn.Parameter(torch.ones_like(like))
 
     def class_features(self, at_start: bool = False) -> Tensor:
         """Shifted, and scaled to unit length again. [C, D]"""
-        return F.normalize(self._class_features + self.shift, dim=-1)
+        return F.normalize(self.tuned.get("scale", 1) * self._class_features + self.tuned["shift"], dim=-1)
 
 
 class EncoderPolicy(FixedPolicy):

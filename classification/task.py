@@ -26,7 +26,7 @@ from classification.texts import TEMPLATES, class_texts, find_file
 from classification.view_bank import ViewBank
 from classification.views import draw_views
 from clipscore import task
-from clipscore.config.methods import Stage
+from clipscore.config.methods import Stage, guard
 from clipscore.data import samples
 from clipscore.data.images import UnreadableImage, normalize, open_image, read_in_background
 from clipscore.data.samples import sample_seed
@@ -34,7 +34,7 @@ from clipscore.models.devices import to_host
 from clipscore.models.files import file_digest
 from clipscore.models.group import check_models
 from clipscore.objectives import RlcfStep
-from clipscore.task import rounded
+from clipscore.task import rounded, with_extra
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,9 @@ class ClassificationTask(task.Task):
         key, is_whole = _bank_key(self._images[sample.id]), not sample.truncated  # others are looked at by each run
         bank = functools.partial(self.bank.projected, key) if self.bank and is_whole else None
         answer = classify(self.method, lambda: self._pixels(sample), bank)
-        return {"id": sample.id, "label": sample.label, **record(answer, sample.label)}
+        with guard(self.config.method):
+            row = {"id": sample.id, "label": sample.label, **record(answer, sample.label)}
+        return with_extra(row, self.config.method, answer.extra)
 
     def unadapted(self, sample: Sample) -> dict[str, Any]:
         """The record of one image that the policy as it was before any adaptation answers, without times."""
@@ -198,7 +200,7 @@ def record(answer: Answer, label: int) -> dict[str, Any]:
     if scored:
         row["candidates"] = [step.candidates.tolist() for step in scored]
         row["rewards"] = rounded([step.rewards for step in scored])
-    return row | {key: rounded(value) for key, value in answer.extra.items()}
+    return row
 
 
 def answers(before: Tensor, after: Tensor, label: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -25,6 +25,9 @@ def build_reward(config: AdaptingConfig, models: Sequence[ClipModel]) -> ClipRew
     options = config.reward_options
     weights = ensemble_weights([model.weight for model in options.models], options.weighted)
     return ClipReward(models, weights, options.scale)
+
+
+OTHER_KEYS = {"adapted", "moved", "repeated_steps", "seconds", "seconds_stages", "seconds_waiting", "error"}
 
 
 class Tunable(Protocol):
@@ -54,12 +57,39 @@ def build_state(config: AdaptingConfig, policy: Tunable, scale_loss: bool = Fals
 
 
 def rounded(value: Any) -> Any:
-    """Six digits, as records hold them: of a number, a tensor, or lists of these; tensors are read in one copy."""
+    """Six digits, as records hold them: of a number, a tensor, or lists of these; tensors are read in one copy.
+
+    Whole numbers and texts stay as they are; TypeError for anything else.
+    """
     if isinstance(value, list) and value and all(isinstance(item, Tensor) for item in value):
         value = torch.stack(value)
     if isinstance(value, Tensor):
         value = value.tolist()
-    return [rounded(item) for item in value] if isinstance(value, list) else float(f"{value:.6g}")
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return value if isinstance(value, int | str) else float(f"{value:.6g}")
+
+
+def with_extra(row: dict[str, Any], method: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with what its method adds to it; ValueError: it cannot hold that, or has another value of that name."""
+    for key, value in extra.items():
+        if key in row or key in OTHER_KEYS:
+            raise ValueError(f"method={method} gives extra[{key!r}], but every record has {key}; choose another name")
+        try:
+            row[key] = rounded(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(
+                f"method={method} gives extra[{key!r}] = {value!r:.80}; a tensor, number, text or list of them expected"
+            ) from None
+    return row
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else None
+    if items is None:
+        yield value
+    for item in items or ():
+        yield from _leaves(item)
 
 
 class Task:
@@ -102,6 +132,8 @@ class Task:
                 raise FloatingPointError(f"{self.SAMPLE} {sample.id}: {error}") from error
             log.warning("%s %s is answered without adaptation: %s", self.SAMPLE, sample.id, error)
             row = self.unadapted(sample) | {"unadapted": True}
+        if self.adapts and self.method.state is None and "unadapted" not in row:
+            row["adapted"] = True  # which elsewhere the losses of the steps say
         stages = self.stages(sample)
         if stages:
             row["seconds_stages"] = {stage: round(seconds, self.STAGE_DIGITS) for stage, seconds in stages.items()}
@@ -151,8 +183,18 @@ class Task:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next sample depends on: the momentum buffer, a method's own, or nothing."""
-        return self.method.state_dict() if self.sequential else {}
+        """What the next sample depends on: the momentum buffer, a method's own, or nothing.
+
+        ValueError: it holds what could not be read again safely.
+        """
+        state = self.method.state_dict() if self.sequential else {}
+        for value in _leaves(state):
+            if not isinstance(value, Tensor | str | int | float | None):
+                raise ValueError(
+                    f"method={self.config.method} keeps a {type(value).__name__} in its state_dict; tensors, numbers, "
+                    "texts, and lists and dicts of them expected"
+                )
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""

@@ -103,10 +103,7 @@ def rank(method: Method, query: Query) -> Answer:
     name = method.context.config.method
     with methods.guard(name):
         answer = method.answer(query)
-    wanted = list(query.scores.shape)
-    shape = list(answer.scores.shape) if isinstance(answer, Answer) else type(answer).__name__
-    if shape != wanted:
-        raise ValueError(f"method={name} answered {shape}, expected an Answer with scores {wanted}")
+    methods.check_answer(name, answer, Answer, "scores", list(query.scores.shape))
     if answer.before is None:
         answer.before = query.scores
     answer = to_host(answer)

@@ -131,7 +131,8 @@ def search(config: RetrievalConfig, question: Question) -> tuple[Tensor, Tensor,
     """
     models = load_models(config)
     clip, rewards = models.policy, models.rewards
-    check_tower(clip, config.direction)
+    if config.tunes:
+        check_tower(clip, config.direction)
     cache = FeatureCache(None)
     size, workers = clip.image_size, config.num_workers
     pictures = image_features([clip, *rewards], question.images, size, cache, workers, upright=True)

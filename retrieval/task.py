@@ -12,13 +12,14 @@ import torch
 
 from clipscore import task
 from clipscore.clip_model import end_of_text
+from clipscore.config.methods import guard
 from clipscore.data.caption_sets import CaptionedImages, captions_fingerprint, find_captions
 from clipscore.data.images import Pictures, read_in_background
 from clipscore.data.samples import Sample
 from clipscore.models.devices import to_host
 from clipscore.models.group import check_models
 from clipscore.objectives import RlcfStep, check_finite
-from clipscore.task import rounded
+from clipscore.task import rounded, with_extra
 from retrieval import metrics
 from retrieval.build import build_method, check_candidates, check_tower
 from retrieval.captions import clean_captions
@@ -156,7 +157,9 @@ class RetrievalTask(task.Task):
     def _record(self, sample: Sample, answer: Answer) -> dict[str, Any]:
         number = self._numbers[sample.id]
         text = {} if self.by_image else {"text": self.pairs.texts[number]}
-        return {"id": sample.id, **text, **record(answer, self.positives[number])}
+        with guard(self.config.method):
+            row = {"id": sample.id, **text, **record(answer, self.positives[number])}
+        return with_extra(row, self.config.method, answer.extra)
 
     def summarize(self, rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
         """See `retrieval.metrics.summarize`."""
@@ -200,4 +203,4 @@ def record(answer: Answer, positives: Sequence[int]) -> dict[str, Any]:
     if scored:
         row["candidates"] = [step.candidates[0].tolist() for step in scored]
         row["rewards"] = rounded([step.rewards[0] for step in scored])
-    return row | {key: rounded(value) for key, value in answer.extra.items()}
+    return row

@@ -4,23 +4,25 @@
 # shared out over the GPUs; without it one per GPU.
 
 benchmark() {
-  local config="$1" script="bash ${0#"$PWD"/}" datasets=() sweeps=()
+  local config="$1" script="bash ${0#"$PWD"/}" datasets=() sweeps=() words
   shift
   while [[ "$1" != -- ]]; do
     if [[ "$1" == *=* ]]; then sweeps+=(--sweep "$1"); else datasets+=("$1"); fi
     shift
   done
   shift
+  _keep_paths_of_methods "$@"
+  set -- "${words[@]}"
   cd "$(dirname "${BASH_SOURCE[0]}")/.."
   if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
     source scripts/environment.sh
     echo "usage: [NPROC=N] $script GPU [key=value ...]"
     echo "GPU: number of the CUDA device, several (0,1), or cpu; NPROC: how many processes share the samples"
     echo "--dry-run prints the command and runs nothing"
-    echo "paths in overrides are relative to the repository's root"
+    echo "paths in overrides are relative to the repository's root, but for method=FILE.py:CLASS"
     echo "data sets: ${datasets[*]} (others: dataset=a,b)"
     if ((${#sweeps[@]})); then echo "one run for each: ${sweeps[*]#--sweep} (one of them: KEY=VALUE)"; fi
-    python -m scripts.run --config "$config" --help
+    python -m scripts.run --config "$config" "${@:2}" --help
     return
   fi
   local gpu="${1:-}"
@@ -38,7 +40,7 @@ benchmark() {
     return 2
   fi
   source scripts/environment.sh
-  local words=(device=cuda)
+  words=(device=cuda)
   if [[ "$gpu" == cpu ]]; then words=(device=cpu); else export CUDA_VISIBLE_DEVICES="$gpu"; fi
   local start=(python -m scripts.run)
   if ((num_procs > 1)); then
@@ -47,6 +49,19 @@ benchmark() {
     words+=(procs_per_gpu=$(((num_procs + num_gpus - 1) / num_gpus)))
   fi
   "${start[@]}" --config "$config" --datasets "${datasets[@]}" "${sweeps[@]}" "${words[@]}" "$@"
+}
+
+_keep_paths_of_methods() {  # a user's method is found from the folder where the user stands; sets words, PYTHONPATH
+  local word IFS=: entries=()
+  words=()
+  for word in "$@"; do
+    if [[ "$word" == method=[!/~]*.py:* ]]; then word="method=$PWD/${word#method=}"; fi
+    words+=("$word")
+  done
+  for word in ${PYTHONPATH:-}; do
+    if [[ "$word" == /* ]]; then entries+=("$word"); else entries+=("$PWD/$word"); fi
+  done
+  if ((${#entries[@]})); then export PYTHONPATH="${entries[*]}"; fi
 }
 
 # train_mapper CONFIG -- GPU [key=value ...], extract_features NAME DATASET -- GPU [--option value ...]: in one process

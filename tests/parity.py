@@ -20,7 +20,14 @@ import open_clip
 import torch
 from torch import Tensor
 
-from tests import parity_caption_metrics, parity_captioning, parity_classification, parity_clip, parity_retrieval
+from tests import (
+    parity_caption_metrics,
+    parity_captioning,
+    parity_classification,
+    parity_clip,
+    parity_peers,
+    parity_retrieval,
+)
 from tests.golden_files import Golden
 
 TOLERANCE = 1e-8  # absolute, float64; integers must be equal; figures of the caption metrics state their own
@@ -62,11 +69,14 @@ def replay_trace(golden: Golden, trace: str) -> list[Deviation]:
     if trace in parity_caption_metrics.TRACES:
         quantities = parity_caption_metrics.TRACES[trace](golden)
         return [_compare(trace, name, *values) for name, values in quantities.items()]
-    replay = next((function for prefix, function in REPLAYS.items() if trace.startswith(prefix)), None)
+    is_peer = golden.meta(trace).get("method") in parity_peers.REPLAYS
+    prefixed = (function for prefix, function in REPLAYS.items() if trace.startswith(prefix))
+    replay, tolerance = (parity_peers.replay, parity_peers.tolerance) if is_peer else (next(prefixed, None), None)
     if replay is None:
         return [Deviation(trace, "(all)", math.inf, "no replay for traces of this kind")]
-    ours = replay(golden, trace)
-    return [_compare(trace, name, ours.get(name), recorded) for name, recorded in golden.recorded(trace).items()]
+    ours, recorded = replay(golden, trace), golden.recorded(trace)
+    limits = {name: tolerance(name) if tolerance else TOLERANCE for name in recorded}
+    return [_compare(trace, name, ours.get(name), values, limits[name]) for name, values in recorded.items()]
 
 
 def _compare(trace: str, name: str, ours: Any, recorded: np.ndarray, tolerance: float = TOLERANCE) -> Deviation:
@@ -77,7 +87,8 @@ def _compare(trace: str, name: str, ours: Any, recorded: np.ndarray, tolerance: 
         return Deviation(trace, name, math.inf, f"shape {ours.shape}, recorded {recorded.shape}")
     if np.issubdtype(recorded.dtype, np.integer):
         return Deviation(trace, name, 0.0 if (ours == recorded).all() else math.inf, "integers")
-    difference = np.abs(ours.astype(np.float64) - recorded).max() if recorded.size else 0.0
+    both_nan = np.isnan(ours) & np.isnan(recorded)  # a place that is empty
+    difference = np.where(both_nan, 0.0, np.abs(ours.astype(np.float64) - recorded)).max(initial=0.0)
     return Deviation(trace, name, math.inf if np.isnan(difference) else float(difference), "", tolerance)
 
 

@@ -14,7 +14,7 @@ from scripts.runs.command_line import CommandLine
 from tests.commands import bash, roots
 
 TASK_FOLDERS = ("classification", "retrieval", "captioning")
-SCRIPTS = sorted(path for task in TASK_FOLDERS for path in (REPOSITORY / "scripts" / task).glob("*.sh"))
+SCRIPTS = sorted(path for task in TASK_FOLDERS for path in (REPOSITORY / "scripts" / task).rglob("*.sh"))
 RUNS = [path for path in SCRIPTS if not path.stem.startswith(("extract", "train"))]  # those have tests of their own
 TRAINING = {"configs/captioning/train_capdec_coco.yaml", "configs/captioning/train_clipcap_coco.yaml"}
 STUB = """#!{python}

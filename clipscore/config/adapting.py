@@ -10,7 +10,7 @@ from pydantic import Field, create_model, field_validator, model_validator
 from typing_extensions import Self
 
 from clipscore.config.fields import MomentumConfig, RewardConfig, RunConfig, StrictModel
-from clipscore.config.methods import TUNING, Method, find_method
+from clipscore.config.methods import TUNING, Method, absolute_name, find_method, readers, source_digest
 from clipscore.data import caption_layouts
 
 
@@ -37,7 +37,7 @@ class AdaptingConfig(RunConfig):
     def for_values(cls, values: Mapping[str, Any]) -> type[Self]:
         """This class with the options of the method that the values name; ValueError: there is no such method."""
         method = values.get("method")
-        return _with_options(cls, method) if isinstance(method, str) else cls
+        return _with_options(cls, absolute_name(method)) if isinstance(method, str) else cls
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -48,6 +48,23 @@ class AdaptingConfig(RunConfig):
         """For other processes: the class, made here, is made there again."""
         base = type(self).__bases__[0] if "METHOD" in vars(type(self)) else type(self)
         return _rebuild, (base, self.method, dict(self), self.model_fields_set)
+
+    @classmethod
+    def default_name(cls, file_name: str, values: Mapping[str, Any]) -> str:
+        """The config file's; a method of the user's adds its class and its digest: once edited, it is another run."""
+        digest = source_digest(cls.model_fields["task"].default, str(values.get("method")))
+        return f"{file_name}-{cls.METHOD.__name__}-{digest[:8]}" if digest else file_name
+
+    @classmethod
+    def readers_of(cls, key: str) -> str:
+        """Methods whose own setting it is."""
+        found = [] if key in cls.model_fields else readers(cls.model_fields["task"].default, key.split(".")[0])
+        return f"; read by method={', '.join(found)}" if found else ""
+
+    @property
+    def method_digest(self) -> str | None:
+        """See `source_digest`."""
+        return source_digest(self.task, self.method)
 
     @property
     def adapts(self) -> bool:
@@ -81,6 +98,11 @@ class AdaptingConfig(RunConfig):
         rewards = [model.name for model in self.reward.models] if self.reward else []
         return [self.policy], rewards, list(getattr(self, "zero_shot_models", []))
 
+    @field_validator("method")
+    @classmethod
+    def _found_from_every_folder(cls, method: str) -> str:
+        return absolute_name(method)
+
     @field_validator("dataset")
     @classmethod
     def _one_name_per_dataset(cls, dataset: str) -> str:
@@ -105,7 +127,8 @@ class AdaptingConfig(RunConfig):
         if self.LAYOUTS.canonical_name(self.dataset) is None and self.dataset_files is None:
             yield str(self.LAYOUTS.unknown_name(self.dataset))
         if unread:
-            yield f"method={method} does not read {', '.join(unread)}; start from that method's own YAML"
+            by_others = [f"{name} (read by {', '.join(readers(self.task, name))})" for name in unread]
+            yield f"method={method} does not read {', '.join(by_others)}; start from that method's own YAML"
         if self.tunes and "steps" not in given:
             yield f"method={method} needs steps, updates per {self.SAMPLE}"
         if self.tunes and self.steps > 0 and self.lr == 0:

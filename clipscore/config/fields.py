@@ -59,6 +59,16 @@ class RunConfig(StrictModel):
         return cls
 
     @classmethod
+    def default_name(cls, file_name: str, values: Mapping[str, Any]) -> str:
+        """The name of a run that is given none: its config file's."""
+        return file_name
+
+    @classmethod
+    def readers_of(cls, key: str) -> str:
+        """For a message about a key that is unknown here: what does read it, or nothing."""
+        return ""
+
+    @classmethod
     def canonical_dataset(cls, name: str) -> str:
         """The one name of a data set that has several."""
         return name

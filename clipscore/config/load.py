@@ -86,13 +86,15 @@ class Draft:
         if "by_dataset" not in value:
             return {name: self._chosen(item, dataset, f"{key}.{name}") for name, item in value.items()}
         table = value["by_dataset"] if isinstance(value["by_dataset"], dict) else {}
-        for name in (dataset, dataset.split("/")[0]):
-            if name in table:
-                return table[name]
-        if "otherwise" not in value:
+        names = [name for name in (dataset, dataset.split("/")[0]) if name in table]
+        found = table[names[0]] if names else value.get("otherwise")
+        overrides = {name: item for name, item in value.items() if name not in {"by_dataset", "otherwise"}}
+        if overrides:  # of single keys of the section that is chosen here
+            return {**found, **overrides} if isinstance(found, dict) else overrides
+        if not names and "otherwise" not in value:
             known = ", ".join(map(str, table))
             self.problems.append(f"{key}: no value for data set {dataset!r}, only for {known}; give {key}=...")
-        return value.get("otherwise")
+        return found
 
     def source(self, dotted: str) -> str:
         """Where a key, or the section it is in, was given: " [...]", or nothing."""
@@ -127,6 +129,8 @@ def load_config(
         found = found.for_values(draft.values)
     except ValueError as error:
         raise ConfigError([*draft.problems, f"method: {error}{draft.source('method')}"]) from error
+    if "name" not in draft.sources:
+        draft.values["name"] = found.default_name(draft.values["name"], draft.values)
     if not draft.choose(found.canonical_dataset(str(draft.values.get("dataset")))):
         raise ConfigError(draft.problems)
     try:
@@ -134,7 +138,8 @@ def load_config(
         config = found.model_validate_json(json.dumps(draft.values))
     except ValidationError as error:
         keys_and_texts = [explain(item, found) for item in error.errors()]
-        raise ConfigError([*draft.problems, *(text + draft.source(key) for key, text in keys_and_texts)]) from None
+        told = [text + found.readers_of(key) + draft.source(key) for key, text in keys_and_texts]
+        raise ConfigError([*draft.problems, *told]) from None
     if draft.problems:
         raise ConfigError(draft.problems)
     return config

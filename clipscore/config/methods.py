@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
@@ -96,12 +97,32 @@ def find_method(task: str, name: str) -> type[Method]:
     made: Any = found
     if not issubclass(found, base) or made.answer is base.answer:
         raise ValueError(f"{name} is no method: a subclass of {task}.method.Method with a function answer was expected")
+    if made.sequential and made.state_dict is Method.state_dict:
+        raise ValueError(
+            f"{name} is sequential, so it needs state_dict and load_state_dict: a killed run goes on by them"
+        )
     return made
 
 
-def _built_in(task: str, name: str) -> type[Method]:
+def absolute_name(name: str) -> str:
+    """A method's name as it is found from every folder."""
+    place, _, class_name = name.rpartition(":")
+    return f"{Path(place).expanduser().absolute()}:{class_name}" if place.endswith(".py") else name
+
+
+def readers(task: str, key: str) -> list[str]:
+    """Our methods that read a setting."""
+    found = {name: find_method(task, name) for name in _names(task)}
+    return [name for name, method in found.items() if key in method.reads | method.Options.model_fields.keys()]
+
+
+def _names(task: str) -> list[str]:
     methods = importlib.import_module(f"{task}.methods")
-    names = sorted(path.stem for path in Path(methods.__path__[0]).glob("[a-z]*.py"))
+    return sorted(path.stem for path in Path(methods.__path__[0]).glob("[a-z]*.py"))
+
+
+def _built_in(task: str, name: str) -> type[Method]:
+    names = _names(task)
     if name not in names:
         raise ValueError(
             f"unknown method {name!r}; there are {', '.join(names)}; the nearest is {nearest(name, names)}; one of "
@@ -119,7 +140,8 @@ def _user_module(place: str) -> ModuleType:
     with user_code(place):
         if not place.endswith(".py"):
             return importlib.import_module(place)
-        spec = importlib.util.spec_from_file_location(f"user_method_{path.stem}", path)
+        unique = hashlib.sha256(str(path).encode()).hexdigest()  # two files may have one name
+        spec = importlib.util.spec_from_file_location(f"{path.stem}_{unique}", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # dataclasses look their own module up
@@ -130,6 +152,14 @@ def _user_module(place: str) -> ModuleType:
 def guard(name: str) -> AbstractContextManager[None]:
     """What to call a method's functions in: errors inside of a user's file are told as those of that file."""
     return user_code(name) if ":" in name else nullcontext()
+
+
+def check_answer(name: str, answer: Any, kind: type[Any], field: str, shape: list[int]) -> None:
+    """ValueError: a method gives something else than its task's Answer, whose field is a tensor of this shape."""
+    found = getattr(answer, field) if isinstance(answer, kind) else answer
+    told = list(found.shape) if isinstance(answer, kind) and hasattr(found, "shape") else type(found).__name__
+    if told != shape:
+        raise ValueError(f"method={name} answered {told}, expected an Answer with {field} {shape}, a tensor")
 
 
 def source_digest(task: str, name: str) -> str | None:
@@ -147,8 +177,7 @@ def user_code(place: str) -> Iterator[None]:
     except FloatingPointError:  # numbers that are not finite are told as those of every method
         raise
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        file = place.rpartition(":")[0] or place
-        theirs = [frame for frame in frames if Path(frame.filename).name == Path(file).name] or frames[-1:]
-        lines = "".join(traceback.format_list(theirs)).rstrip()
-        raise ValueError(f"{place} failed: {type(error).__name__}: {error}\n{lines}") from error
+        stem = re.split(r"[./]", (place.rpartition(":")[0] or place).removesuffix(".py"))[-1]
+        theirs = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).stem == stem]
+        lines = "".join(traceback.format_list(theirs))
+        raise ValueError(f"{place} failed: {type(error).__name__}: {error}\n{lines}".rstrip()) from error

@@ -126,7 +126,7 @@ def _shared(row: Row) -> Card:
 
 def _sides(row: Row) -> list[tuple[str, str]]:
     """Name of each answer of a record, and how its keys end."""
-    return [("Before", "_before"), ("After", "")] if row.get("loss") else [("Answer", "")]
+    return [("Before", "_before"), ("After", "")] if row.get("loss") or row.get("adapted") else [("Answer", "")]
 
 
 def _candidates(row: Row, field: str, show: Callable[[Any], Card]) -> list[Card]:

@@ -81,7 +81,7 @@ def read_figures(run: Run) -> Figures:
     samples, errors = read_samples(run)
     found = list(samples.values())
     outcomes = dict(Counter(sample.outcome for sample in found))
-    ranked, adapted = any(s.rank is not None for s in found), any(s.losses for s in found)
+    ranked, adapted = any(s.rank is not None for s in found), any(s.losses or s.adapted for s in found)
     reward = _curve(sample.rewards for sample in found)
     return Figures(
         run=run,

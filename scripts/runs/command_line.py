@@ -81,6 +81,7 @@ def describe_keys(path: str, words: Sequence[str], config_class: ConfigClass) ->
     if draft.problems:
         raise ConfigError(draft.problems)
     found = config_class(draft.values.get("task", "")).for_values(draft.values)
+    draft.choose(found.canonical_dataset(str(draft.values.get("dataset"))))
     lines = [f"keys of {path}, with type and current value:"]
     for key, kind, value, text in describe_fields(found, draft.values):
         shown = value if isinstance(value, str) else json.dumps(value)

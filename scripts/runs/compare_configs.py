@@ -23,6 +23,8 @@ def identifying(values: Row, config_class: type[RunConfig]) -> Row:
     """The part of a configuration that a run's numbers depend on: without `NOT_IDENTITY`, and `ADDED` as it says."""
     others = config_class.NOT_IDENTITY | (frozenset() if is_sequential(values, config_class) else config_class.ORDER)
     own = {key: value for key, value in values.items() if key not in others}
+    if "method" in own:
+        own["method"] = str(own["method"]).rpartition("/")[2]  # of a user's file the digest counts, not the folder
     kept: Any = FORMER.get(values.get("task", ""), {}) | own
     for key, before in config_class.ADDED.items():
         kept = _drop(kept, key.split("."), before)

@@ -19,7 +19,7 @@ import yaml
 from clipscore.config.fields import RunConfig
 from scripts.runs.compare_configs import check_finite, config_differences, differences, identity, summary_terms
 from scripts.runs.lock import FolderLock
-from scripts.runs.read import Row, open_run, read_file
+from scripts.runs.read import Row, Run, open_run, read_file
 from scripts.runs.rows import RecordFile, explain_full_disk, has_rows, read_rows, record_files, whole_file, write_whole
 from scripts.runs.shards import Shard
 from scripts.runs.task import Task
@@ -42,8 +42,15 @@ def recorded_summary(config: RunConfig) -> Row | None:
     except FileNotFoundError:
         return None
     wanted = config.model_dump(mode="json")
-    is_same = summary_terms(run.config) == summary_terms(wanted)
+    is_same = summary_terms(run.config) == summary_terms(wanted) and not method_differences(run, config)
     return run.summary if is_same and not config_differences(run.config, wanted, type(config)) else None
+
+
+def method_differences(run: Run, config: RunConfig) -> list[str]:
+    """What differs if the run is of a method of the user's that has been edited."""
+    digest = getattr(config, "method_digest", None)
+    recorded, wanted = ({"method": value} if value else {} for value in (run.fingerprint.get("method"), digest))
+    return differences(recorded, wanted)
 
 
 def finished_summary(config: RunConfig) -> Row | None:
@@ -88,6 +95,7 @@ class RunFolder:
             return []
         run = open_run(self.path)
         found = config_differences(run.config, self.config.model_dump(mode="json"), type(self.config))
+        found += method_differences(run, self.config) if fingerprint is None else []
         if fingerprint is not None:
             found += differences(run.fingerprint, fingerprint)
         if found:

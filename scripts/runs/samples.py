@@ -28,7 +28,8 @@ class Sample(NamedTuple):
     caption: str | None = None
     references: Sequence[str] = ()  # captions
     rewards: Sequence[float] = ()  # mean of each step, over its candidates and views
-    losses: Sequence[float] = ()  # of each step; empty without adaptation
+    losses: Sequence[float] = ()  # of each step; empty without steps
+    adapted: bool = False  # without steps
     step_hits: Sequence[bool] = ()  # whether the answer before each update is right
     moved: float | None = None  # L2 norm of the change of the tuned parameters
     seconds: float = 0.0
@@ -53,7 +54,7 @@ class Sample(NamedTuple):
             if not self.losses:
                 return NOT_ADAPTED
             return UNCHANGED if abs(gain) < SAME_REWARD else ROSE if gain > 0 else FELL
-        if not self.losses:
+        if not self.losses and not self.adapted:
             return RIGHT if self.is_right else WRONG
         if self.was_right == self.is_right:
             return UNCHANGED

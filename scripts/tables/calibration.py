@@ -3,6 +3,7 @@
 Source: Guo et al. 2017, On Calibration of Modern Neural Networks (arXiv 1706.04599).
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,15 +34,23 @@ def reliability_bins(confidences: Sequence[float], right: Sequence[bool], num_bi
         raise ValueError(f"a confidence and a hit of each answer expected, got shapes {given.shape} and {hits.shape}")
     if not ((given >= 0) & (given <= 1)).all():  # NaN is outside too
         raise ValueError(f"confidences are probabilities in [0, 1], got {given.min()} to {given.max()}")
-    edges = np.linspace(0, 1, num_bins + 1).tolist()
-    index = np.searchsorted(edges[1:-1], given, side="left")  # [n]; an answer on an edge is in the bin below it
     return [
-        Bin(edges[i], edges[i + 1], int(inside.sum()), float(given[inside].mean()), float(hits[inside].mean()))
-        for i in range(num_bins)
-        if (inside := index == i).any()
+        Bin(low, high, int(inside.sum()), float(given[inside].mean()), float(hits[inside].mean()))
+        for low, high in itertools.pairwise(bin_edges(num_bins))
+        if (inside := (given > low) & (given <= high)).any()
     ]
 
 
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """Expected calibration error (ECE), in [0, 1]: |accuracy - confidence| of each bin, weighted by its count."""
-    return sum(b.count * abs(b.accuracy - b.confidence) for b in bins) / sum(b.count for b in bins)
+def bin_edges(num_bins: int) -> list[float]:
+    """From 0 to 1, as torch.linspace has them in float32: the published figures are of these."""
+    number, step = np.arange(num_bins + 1), float(np.float32(1 / num_bins))
+    edges = np.where(number < (num_bins + 1) // 2, step * number, 1 - step * number[::-1])
+    return edges.astype(np.float32).tolist()
+
+
+def calibration_error(bins: Sequence[Bin], num_answers: int) -> float:
+    """Expected calibration error (ECE), in [0, 1]: |accuracy - confidence| of each bin, weighted by its count.
+
+    Of all answers; one whose confidence is 0 is in no bin.
+    """
+    return sum(b.count * abs(b.accuracy - b.confidence) for b in bins) / num_answers

@@ -42,7 +42,7 @@ def sample_metrics(run: Run, samples: Collection[Sample]) -> list[Metric]:
     for key, place in PLACES.get(run.config["task"], {}).items() if ranks else ():
         found.append(Metric(key, share(ranks_before, place) if ranks_before else None, share(ranks, place)))
     if diagrams := reliability(samples):
-        found.append(Metric("ece", *(100 * calibration_error(bins) for bins in diagrams)))
+        found.append(Metric("ece", *(100 * calibration_error(bins, len(samples)) for bins in diagrams)))
     before, after = column(samples, "brier_before"), column(samples, "brier")
     if before and after:
         found.append(Metric("brier", statistics.fmean(before), statistics.fmean(after)))

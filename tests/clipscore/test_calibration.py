@@ -24,10 +24,10 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 def test_reliability_bins_by_hand():
     bins = reliability_bins([0.0, 0.25, 0.3, 0.9, 1.0], [False, True, True, False, True], num_bins=4)
-    assert [(b.low, b.high, b.count) for b in bins] == [(0, 0.25, 2), (0.25, 0.5, 1), (0.75, 1, 2)]
-    assert [b.accuracy for b in bins] == [0.5, 1, 0.5]
-    assert [b.confidence for b in bins] == [0.125, 0.3, 0.95]
-    assert calibration_error(bins) == pytest.approx((2 * 0.375 + 1 * 0.7 + 2 * 0.45) / 5)
+    assert [(b.low, b.high, b.count) for b in bins] == [(0, 0.25, 1), (0.25, 0.5, 1), (0.75, 1, 2)]
+    assert [b.accuracy for b in bins] == [1, 1, 0.5]
+    assert [b.confidence for b in bins] == [0.25, 0.3, 0.95]
+    assert calibration_error(bins, 5) == pytest.approx((1 * 0.75 + 1 * 0.7 + 2 * 0.45) / 5)
 
 
 def test_calibration_error_agrees_with_torchmetrics(predictions):
@@ -38,8 +38,8 @@ def test_calibration_error_agrees_with_torchmetrics(predictions):
         torch.tensor(given), torch.tensor(labels)
     )
     assert 2 < len(bins) <= 15 and sum(b.count for b in bins) == 400
-    assert calibration_error(bins) == pytest.approx(float(expected), abs=1e-6)
-    assert calibration_error(bins) > 0.05  # not zero on both sides
+    assert calibration_error(bins, 400) == pytest.approx(float(expected), abs=1e-6)
+    assert calibration_error(bins, 400) > 0.05  # not zero on both sides
 
 
 def test_brier_of_the_records_agrees_with_scikit_learn(predictions):

@@ -132,6 +132,9 @@ def test_a_value_of_each_data_set_is_chosen_by_its_name_and_an_override_wins(wor
     assert [(config.lr, config.section.scale) for config in found] == [(0.5, 3.0), (0.25, 3.0)]
     assert load(file, "lr=1.0").lr == 1.0
     assert problems(file) == ["lr: no value for data set 'd', only for a, b; give lr=..."]
+    file.write_text("task: dummy\nsection: {by_dataset: {a: {scale: 2.0, models: [x]}}, otherwise: {scale: 3.0}}\n")
+    config = load(file, "section.scale=4.0", dataset="a")  # of a key inside a section that is chosen
+    assert (config.section.scale, config.section.models) == (4.0, ["x"])
 
 
 def test_official_names_lead_to_the_key_they_have_here() -> None:

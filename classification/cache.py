@@ -1,0 +1,38 @@
+"""What methods for a stream keep of the images that they have seen."""
+
+import torch
+from torch import Tensor
+
+
+class Cache:
+    """At most K items of each class: those of lowest entropy, in its order. Empty places are of infinite entropy.
+
+    Args:
+        like: class features. [C, D]
+        capacity: K, items of a class.
+        width: of what is kept of an item besides its feature.
+        ranked: False: the last items, in the order in which they came.
+    """
+
+    def __init__(self, like: Tensor, capacity: int, width: int = 0, ranked: bool = True) -> None:
+        num_classes, feature_width = like.shape
+        self.ranked = ranked
+        self.entropy = like.new_full((num_classes, capacity), torch.inf)  # [C, K]
+        self.features = like.new_zeros(num_classes, capacity, feature_width)  # [C, K, D]
+        self.extra = like.new_zeros(num_classes, capacity, width)  # [C, K, width]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [self.entropy, self.features, self.extra]
+
+    def add(self, label: int, entropy: Tensor, feature: Tensor, extra: Tensor | None = None) -> None:
+        """Take an item in; of too many one leaves: of the ranked the last, else the first. [], [D], [width]"""
+        row = self.entropy[label]
+        place = int((row <= entropy).sum() if self.ranked else row.isfinite().sum())
+        first = 0 if self.ranked else max(0, place + 1 - len(row))
+        for kept, new in zip(self.tensors, (entropy, feature, feature[:0] if extra is None else extra), strict=True):
+            kept[label] = torch.cat([kept[label, :place], new[None], kept[label, place:]])[first : first + len(row)]
+
+    def affinities(self, feature: Tensor, beta: float) -> Tensor:
+        """How near each item is, 0 where there is none. [D] -> [C, K]"""
+        return (-beta * (1 - self.features @ feature)).exp() * self.entropy.isfinite()
