@@ -178,7 +178,7 @@ def _captioned_images(
         if file
     ]
     place = checks.relative(root, data_root) + ("" if {*files} <= {None, *listed} else ", by file name")
-    layout = f"{checks.relative(annotations, data_root)} ({form}), images in {place}"
+    layout = f"{checks.relative(annotations, data_root)} ({form}{checks.origin(annotations.parent)}), images in {place}"
     return CaptionedImages(name, root, annotations, layout, images, faults=faults)
 
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # of files that are taken for images
+CONVERTED = "converted.json"  # beside images or annotations that scripts/convert copied
 _SHOWN = 3  # names listed in a message; the rest is counted
 
 
@@ -189,6 +190,12 @@ def list_some(names: Iterable[str]) -> str:
     """The first few names in brackets, or nothing."""
     shown = list(names)
     return f" ({', '.join(shown[:_SHOWN])}{', ...' if len(shown) > _SHOWN else ''})" if shown else ""
+
+
+def origin(folder: Path) -> str:
+    """For reports, of what a converted set was made: its ids, and so its views, are not those of the original files."""
+    file = folder / CONVERTED
+    return f", converted from {read_json(file)['source']}: ids and views are of that copy" if file.is_file() else ""
 
 
 def relative(path: Path, data_root: Path) -> str:
