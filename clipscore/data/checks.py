@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -67,9 +68,12 @@ def resolve(path: str, data_root: Path, key: str, kind: str) -> Path:
     return found
 
 
-def read_json(path: Path) -> Any:
-    """The content of a json file; ValueError, with the place, for one that is empty or no json."""
-    content = path.read_bytes()
+def read_json(path: Path, member: str | None = None) -> Any:
+    """The content of a json file, or of one in a zip archive; ValueError, with the place, for one that is no json."""
+    try:
+        content = zipfile.ZipFile(path).read(member) if member else path.read_bytes()
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no zip archive that holds {member} ({error}); get it again") from error
     if not content.strip():
         raise ValueError(f"{path}: the file is empty ({len(content)} bytes); get it again")
     try:
