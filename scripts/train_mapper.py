@@ -33,6 +33,7 @@ from scripts.runs.command_line import describe_keys
 from scripts.runs.compare_configs import config_differences
 from scripts.runs.folder import RunFolder
 from scripts.runs.process import command, describe_environment, log_file
+from scripts.runs.trackers import module, tracker
 
 TASK = "train_mapper"
 RESUME, LOSSES = "resume.pt", "losses.jsonl"
@@ -138,6 +139,7 @@ def run_training(config: TrainConfig) -> Path:
     """
     if config.shard is not None:
         raise ValueError(f"a training has no shards, got shard={config.shard}; leave it out")
+    module(config)
     device = choose_device(config.device)
     dtype = autocast_dtype(config.precision, device)
     features = load_features(config.features, [config.output_root, config.data_root])
@@ -156,10 +158,12 @@ def run_training(config: TrainConfig) -> Path:
         training = Training(config, captioner, features)
         folder.begin(fingerprint, describe_environment(config.device), {})
         done = files.begin(state, training) or (training.start_from(start) if start else 0)
-        for epoch in range(done + 1, config.epochs + 1):
-            for report in training.run_epoch(epoch):
-                files.write(report)
-            files.finish_epoch(epoch, training)
+        with tracker(config, folder.path) as add:
+            for epoch in range(done + 1, config.epochs + 1):
+                for report in training.run_epoch(epoch):
+                    files.write(report)
+                    add({"loss": report["loss"]}, (epoch - 1) * training.num_batches + int(report["update"]))
+                files.finish_epoch(epoch, training)
         folder.finish({"dataset": config.dataset, "name": config.name, "loss": epoch_losses(folder.path)})
         log.info("wrote %s", folder.path / CHECKPOINT)
         return folder.path

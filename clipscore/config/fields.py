@@ -19,7 +19,7 @@ class RunConfig(StrictModel):
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
         {"limit", "partial", "shard", "device", "procs_per_gpu", "num_workers", "num_threads", "on_error"}
         | {"name", "cache", "data_root", "pretrained_root", "output_root"}
-        | {"metrics", "metric_model"}  # computed from finished rows
+        | {"metrics", "metric_model", "log_to"}  # of finished rows
     )
     ORDER: ClassVar[frozenset[str]] = frozenset({"order", "order_seed"})  # identity where a sample builds on others
     # Keys younger than some runs ("section.key", of list items too) -> what those runs did. At that value a key is no
@@ -46,6 +46,7 @@ class RunConfig(StrictModel):
     num_workers: int = Field(4, ge=0, description="processes that read images and draw views")
     num_threads: int | None = Field(None, ge=1, description="CPU threads of torch; torch's choice when null")
     on_error: Literal["stop", "skip"] = Field("stop", description="what an unreadable sample does to the run")
+    log_to: Literal["tensorboard", "wandb", "none"] = Field("none", description="takes the figures of a finished run")
     data_root: str
     pretrained_root: str
     output_root: str

@@ -27,6 +27,7 @@ from scripts import train_mapper
 from scripts.demo.training.train_captioner import DATASET, write_training_scenes
 from scripts.train_mapper import epoch_losses
 from tests.commands import bash
+from tests.scripts.test_trackers import scalars
 from tests.whole_runs import kill_at
 
 PRETRAINED = REPOSITORY / "pretrained/demo"
@@ -311,3 +312,10 @@ def test_going_on_from_an_official_checkpoint(features, tmp_path, monkeypatch):
     assert all(torch.equal(mapper[key], again[key]) for key in mapper)
     done = ["epochs=1", f"start={tmp_path / 'ckpt-000.pt'}"]
     assert train_mapper.main(words("clipcap", features, tmp_path / "done", *done)) == 2
+
+
+def test_the_loss_in_tensorboard(features, tmp_path):
+    pytest.importorskip("tensorboard", reason="pip install tensorboard: log_to is not tested")
+    assert train_mapper.main(words("capdec", features, tmp_path, "log_to=tensorboard", "epochs=2")) == 0
+    folder = run_folder(tmp_path, "capdec")
+    assert scalars(folder)["loss"] == [(12 * n, pytest.approx(x)) for n, x in enumerate(epoch_losses(folder), start=1)]
