@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from captioning.captioner import Captioner, embedding_width
 from captioning.checkpoints import CHECKPOINT, load_lm, load_mapper, read_checkpoint
 from captioning.config import CaptioningConfig
+from captioning.mapper import ClipLength
 from captioning.method import Context, Method
 from clipscore.clip_model import ClipModel
 from clipscore.config.methods import guard
@@ -157,7 +159,8 @@ def build_method(
 
 
 @torch.no_grad()
-def image_features(clip: ClipModel, images: Tensor, normalize: bool) -> Tensor:
-    """What the mapper reads: the policy's features of its images, at its size. [B, 3, H, W] -> [B, D]"""
+def image_features(clip: ClipModel, images: Tensor, normalize: bool, clip_length: ClipLength = None) -> Tensor:
+    """What the mapper reads: the policy's features of its images, at its size. [B, 3, H, W] -> [B, D] or [B, C, D]"""
     images = resize_images(images, clip.image_size)
-    return clip.encode_images(images) if normalize else clip.project_images(images)
+    features = clip.project_patches(images) if clip_length == "patches" else clip.project_images(images)
+    return F.normalize(features, dim=-1) if normalize else features

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from captioning.mapper import Mapper, build_mapper
+from captioning.mapper import ClipLength, Mapper, build_mapper
 from clipscore.models.pickles import load_tensors
 
 MAPPER_KEYS, LM_KEYS = "clip_project.", "llm.llm."
@@ -50,7 +50,7 @@ def load_mapper(
     lm_width: int,
     prefix_length: int,
     num_layers: int,
-    clip_length: int | None = None,
+    clip_length: ClipLength = None,
 ) -> Mapper:
     """A mapper with these weights (see `read_checkpoint`), in fp32; the other arguments as in `build_mapper`.
 
@@ -85,7 +85,9 @@ def load_mapper(
                 f"the mapper makes embeddings of width {last.shape[1]}, but the language model reads width {lm_width}; "
                 "set llm to the model it was trained with"
             )
-        lengths, wanted = (len(last), len(first) // last.shape[1]), (prefix_length, clip_length or prefix_length)
+        tokens: ClipLength = len(first) // last.shape[1]
+        tokens = "patches" if tokens == 1 != clip_length else tokens
+        lengths, wanted = (len(last), tokens), (prefix_length, clip_length or prefix_length)
         if lengths != wanted:
             stored, given = (f"prefix_length={p} clip_length={'null' if c == p else c}" for p, c in (lengths, wanted))
             yield f"the mapper has {stored}, not {given}; set them so"

@@ -1,7 +1,7 @@
 """Every switch of a captioning run, with its default and its range."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_serializer
 
@@ -42,8 +42,10 @@ class CaptioningConfig(AdaptingConfig):
     mapper: Literal["transformer", "mlp"] = "transformer"
     mapper_layers: int = Field(8, ge=1, description="of the transformer mapper")
     prefix_length: int = Field(40, ge=1, description="P: embeddings that the language model reads before the caption")
-    clip_length: int | None = Field(
-        None, ge=1, description="C: tokens that the transformer mapper makes of the feature; null: as prefix_length"
+    clip_length: Annotated[int, Field(ge=1)] | Literal["patches"] | None = Field(
+        None,
+        description="C: tokens that the transformer mapper makes of the feature; null: as prefix_length; patches: it "
+        "reads the features of the class token and of all patches (official --clip_patch)",
     )
     normalize_prefix: bool = Field(True, description="scale the image feature to unit length before the mapper")
     dataset_files: CaptionFiles | None = None

@@ -9,6 +9,7 @@ Source: official caption/extractor_pickle.py.
 import argparse
 import functools
 import logging
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ from clipscore.config.load import roots
 from clipscore.data.caption_sets import CaptionedImages, find_captions
 from clipscore.data.checks import list_some
 from clipscore.data.images import Pictures, UnreadableImage, stack
+from clipscore.data.user_files import read_lines
 from clipscore.models.devices import autocast_dtype, choose_device
 from clipscore.models.load import load_clip
 from clipscore.text_encoder import length_chunks
@@ -52,6 +54,8 @@ def extract(
     batch: int = 64,
     num_workers: int = 4,
     partial: bool = False,
+    patches: bool = False,
+    texts: Sequence[str] = (),
     shard_rows: int = SHARD_ROWS,
 ) -> FeatureIndex:
     """Write the features of a data set, or what an earlier call left out; returns what they are of.
@@ -64,6 +68,8 @@ def extract(
         batch: images at once; captions are batched by their length.
         num_workers: processes that read images.
         partial: pass over an image that cannot be read, and over its captions; else UnreadableImage.
+        patches: of images all tokens, for mappers with clip_length=patches.
+        texts: captions without images, in place of `data`'s.
         shard_rows: rows of a file.
     """
     index = FeatureIndex(
@@ -72,15 +78,17 @@ def extract(
         policy=clip.name,
         weights=clip.sha256,
         precision=str(clip.autocast_dtype or clip.dtype),
-        preprocessing=f"short side bicubic, centre crop, CLIP mean and deviation; {clip.image_size} px",
+        preprocessing=f"short side bicubic, centre crop, CLIP mean and deviation; {clip.image_size} px"
+        + "; all tokens" * patches,
         shard_rows=shard_rows,
         image_ids=[image.image_id for image in data.images],
-        captions=[caption for image in data.images for caption in image.captions],
+        captions=[caption for image in data.images for caption in image.captions] or list(texts),
         image_index=[row for row, image in enumerate(data.images) for _ in image.captions],
     )
     begin_folder(out, index)
     starts = missing_shards(out, "images", index)
-    _write(out, "images", index, starts, _encode_images(data, clip, index, starts, batch, num_workers, partial))
+    images = _encode_images(data, clip, index, starts, batch, num_workers, partial, patches)
+    _write(out, "images", index, starts, images)
     starts = missing_shards(out, "texts", index)
     _write(out, "texts", index, starts, _encode_texts(clip, index, starts))
     return index
@@ -111,8 +119,10 @@ def _encode_images(
     batch: int,
     num_workers: int,
     partial: bool,
+    patches: bool,
 ) -> Iterator[Shard]:
     """The missing shards of images."""
+    project = clip.project_patches if patches else clip.project_images
     total, size = index.count("images"), index.shard_rows
     batches = [
         list(range(first, min(first + batch, start + size, total)))
@@ -132,7 +142,7 @@ def _encode_images(
         for place, fault in faults.items():
             log.warning("left out: %s", fault)
             left_out.append(numbers[place])
-        rows.append(clip.project_images(images.to(clip.device, clip.dtype, non_blocking=True)).cpu())
+        rows.append(project(images.to(clip.device, clip.dtype, non_blocking=True)).cpu())
         if numbers[-1] + 1 in (total, (numbers[0] // size + 1) * size):  # the last batch of its shard
             yield numbers[0] // size * size, torch.cat(rows), left_out
             rows, left_out = [], []
@@ -150,6 +160,22 @@ def _encode_texts(clip: ClipModel, index: FeatureIndex, missing: Sequence[int]) 
         yield start, features[torch.cat(chunks).argsort()], []
 
 
+def read_captions(file: str) -> list[str]:
+    """Captions without images: of a text file one a line, of CC3M's and CC12M's tables what is no address.
+
+    FileNotFoundError: no such file; ValueError: no captions in it, or a table of numbers and the like.
+    """
+    rows = [[cell.strip() for cell in line.split("\t")] for line in read_lines(file, "--captions") if line.strip()]
+    if rows and {"url", "caption"} <= set(rows[0]):
+        del rows[0]
+    texts = [[cell for cell in row if cell and not re.match(r"https?://", cell)] for row in rows]
+    if odd := next((row for row in texts if len(row) > 1), None):
+        raise ValueError(f"--captions {file}: expected a caption a line, beside it an address at most, got {odd[:3]}")
+    if not any(texts):
+        raise ValueError(f"--captions {file}: holds no captions")
+    return [row[0] for row in texts if row]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     paths = roots()
@@ -157,6 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dataset", required=True, help="coco, flickr30k, demo_scenes/clean, or a name of your own")
     parser.add_argument("--annotations", help="of your own data: a json file with captions")
     parser.add_argument("--images", help="of your own data: folder of the listed images")
+    parser.add_argument("--captions", metavar="FILE", help="texts alone: one a line, or CC3M's table; for CapDec")
+    parser.add_argument("--patches", action="store_true", help="of images all tokens, for clip_length=patches")
     parser.add_argument("--split", default="train")
     parser.add_argument("--policy", default="ViT-B/16", help="a CLIP: a name, arch/tag, or a file")
     parser.add_argument("--out", type=Path, required=True, help="folder of the features")
@@ -173,11 +201,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         own = {"annotations": args.annotations, "images": args.images, "split": args.split}
         files = CaptionFiles(**own) if args.annotations else None
-        data = find_captions(args.dataset, Path(args.data_root), files, args.split, args.partial)
+        texts = read_captions(args.captions) if args.captions else []
+        if texts:
+            data = CaptionedImages(args.dataset, Path(), Path(args.captions), f"{args.captions}, no images", [])
+        else:
+            data = find_captions(args.dataset, Path(args.data_root), files, args.split, args.partial)
         log.info("%s, %s: %s", data.name, args.split, data.layout)
         device = choose_device(args.device)
         clip = load_clip(args.policy, args.pretrained_root, device, autocast_dtype(args.precision, device))
-        index = extract(data, args.split, clip, args.out, args.batch, args.num_workers, args.partial)
+        options = {"partial": args.partial, "patches": args.patches, "texts": texts}
+        index = extract(data, args.split, clip, args.out, args.batch, args.num_workers, **options)
         log.info("%s: %d images, %d captions", args.out, len(index.image_ids), len(index.captions))
         if lost := [data.images[row].id for row in rows_left_out(args.out, index)]:
             log.warning("left out of them, with their captions: %d unreadable images%s", len(lost), list_some(lost))

@@ -5,6 +5,7 @@ caption/image_llm/models/modules.py. Parameter names are those of the released c
 """
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from torch.nn import functional as F
 
 NUM_HEADS = 8
 MLP_RATIO = 2
+
+ClipLength = int | Literal["patches"] | None
 
 
 class Mapper(nn.Module):
@@ -30,8 +33,8 @@ class TransformerMapper(Mapper):
         lm_width: W, width of the language model's token embeddings.
         prefix_length: P, number of prefix embeddings.
         num_layers: of the transformer.
-        clip_length: C, number of tokens that the feature becomes; P when None.
-        patches: the input is a sequence of features [B, C, D], one token each.
+        clip_length: C, number of tokens that the feature becomes; P when None. "patches": the input is a sequence of
+            features [B, C, D], one token each (official --clip_patch).
     """
 
     def __init__(
@@ -40,15 +43,15 @@ class TransformerMapper(Mapper):
         lm_width: int,
         prefix_length: int,
         num_layers: int,
-        clip_length: int | None = None,
-        patches: bool = False,
+        clip_length: ClipLength = None,
     ) -> None:
         super().__init__()
         self.clip_width, self.lm_width, self.prefix_length = clip_width, lm_width, prefix_length
         # In the order of the released checkpoints, whose optimizer state goes by position.
         self.prefix_const = nn.Parameter(torch.randn(prefix_length, lm_width))
         self.transformer = _Transformer(lm_width, num_layers)
-        self.linear = nn.Linear(clip_width, lm_width if patches else (clip_length or prefix_length) * lm_width)
+        num_tokens = 1 if clip_length == "patches" else clip_length or prefix_length  # of each feature
+        self.linear = nn.Linear(clip_width, num_tokens * lm_width)
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, D], or [B, C, D] for patches -> [B, P, W]"""
@@ -121,7 +124,7 @@ class _Mlp(nn.Module):
 
 
 def build_mapper(
-    kind: str, clip_width: int, lm_width: int, prefix_length: int, num_layers: int, clip_length: int | None = None
+    kind: str, clip_width: int, lm_width: int, prefix_length: int, num_layers: int, clip_length: ClipLength = None
 ) -> Mapper:
     """A fresh mapper.
 

@@ -69,7 +69,7 @@ def caption(config: CaptioningConfig, picture: Image.Image, file_name: str) -> A
         config.model_copy(update={"caption_before": True}), captioner, models.rewards, models.scale_loss
     )
     image = model_input(picture, clip.image_size).to(models.device).unsqueeze(0)  # [1, 3, H, W]
-    features = image_features(clip, image, config.normalize_prefix)  # [1, D]
+    features = image_features(clip, image, config.normalize_prefix, config.clip_length)
     generator = torch.Generator().manual_seed(sample_seed(config.seed, config.dataset, file_name))
     return method.answer(Picture(image, features, generator))
 

@@ -88,7 +88,7 @@ class CaptioningTask(Task):
     def episode(self, sample: Sample) -> dict[str, Any]:
         """The record of one image without times."""
         config, image = self.config, sample.on(self.device).unsqueeze(0)
-        features = image_features(self.clip, image, config.normalize_prefix)  # [1, D]
+        features = image_features(self.clip, image, config.normalize_prefix, config.clip_length)
         generator = torch.Generator().manual_seed(sample_seed(config.seed, self.data.name, sample.id))
         with guard(config.method):
             answer = self.method.answer(Picture(image, features, generator))

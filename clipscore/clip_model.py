@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._functorch import config as functorch
 from torch.nn import functional as F
 
-from clipscore.lean_blocks import Copies, cast_frozen, cast_tuned, has_clip_text_tower, make_lean
+from clipscore.lean_blocks import Copies, all_tokens, cast_frozen, cast_tuned, has_clip_text_tower, make_lean
 from clipscore.shared_prefix import SharedPrefix, can_share
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -154,6 +154,9 @@ class ClipModel(nn.Module):
         Raises:
             ValueError: the size is not the model's.
         """
+        return self._project(images, self.visual)
+
+    def _project(self, images: Tensor, tower: Callable[[Tensor], Tensor]) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[-2:] != (self.image_size, self.image_size):
             raise ValueError(
                 f"{self.name} takes images [B, 3, {self.image_size}, {self.image_size}], got {list(images.shape)}; "
@@ -162,7 +165,14 @@ class ClipModel(nn.Module):
         if self.own_normalisation:  # models whose training did not use CLIP's mean and deviation
             images = images * self._gain + self._shift
         with self._autocast() if self.images_under_autocast else contextlib.nullcontext():
-            return self.visual(images).to(self.dtype)
+            return tower(images).to(self.dtype)
+
+    def project_patches(self, images: Tensor) -> Tensor:
+        """Features of the class token and of every patch, before normalisation. [B, 3, H, W] -> [B, C, D]
+
+        ValueError: no plain ViT as OpenAI's are, or another size.
+        """
+        return self._project(images, all_tokens(self.visual, self.name))
 
     def encode_images(self, images: Tensor) -> Tensor:
         """`project_images`, scaled to unit length. [B, 3, H, W] -> [B, D]"""

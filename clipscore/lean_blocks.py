@@ -1,6 +1,6 @@
 """Blocks of open_clip's towers, rewritten to do less for the same numbers. Parameters and their names stay."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -108,6 +108,16 @@ def make_lean(backend: nn.Module) -> None:
         last = visual.transformer.resblocks[-1]
         if visual.attn_pool is None and not visual.output_tokens and type(last) is LeanBlock:
             last.__class__ = ClassTokenBlock
+
+
+def all_tokens(visual: Any, name: str) -> Callable[[Tensor], Tensor]:
+    """An image tower that gives the features of its tokens, the class token first. [B, 3, H, W] -> [B, C, D]"""
+    if type(visual) is not VisionTransformer or visual.pool_type != "tok" or visual.attn_pool is not None:
+        raise ValueError(f"{name} has no features of patches, only a ViT with a class token has; use another policy")
+    for block in visual.transformer.resblocks:
+        if type(block) is ClassTokenBlock:
+            block.__class__ = LeanBlock
+    return lambda images: visual.ln_post(visual.transformer(visual._embeds(images))) @ visual.proj
 
 
 def has_clip_text_tower(backend: nn.Module) -> bool:

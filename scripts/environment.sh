@@ -31,7 +31,7 @@ _rlcf_missing() {  # prints the requirements whose modules cannot be found; impo
 import importlib.util, re, sys
 modules = {"open_clip_torch": "open_clip", "pillow": "PIL", "scikit-learn": "sklearn", "pyyaml": "yaml",
            "pytest-timeout": "pytest_timeout", "pytest-xdist": "xdist"}
-lines = open(sys.argv[1], encoding="utf-8").read().splitlines()
+lines = open(sys.argv[1], encoding="utf-8").read().partition("\n# optional")[0].splitlines()
 names = [re.match(r"[\w-]+", line).group() for line in lines if re.match(r"\w", line)]
 print(*(name for name in names if importlib.util.find_spec(modules.get(name, name)) is None))
 PY

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from clipscore.cli import DONE, REFUSED, USER_ERRORS, print_text
 from clipscore.config.explain import nearest
 from clipscore.config.fields import RunConfig
-from scripts.runs import process
+from scripts.runs import process, trackers
 from scripts.runs.command_line import CommandLine
 from scripts.runs.folder import RunFolder, finished_summary, recorded_summary, run_path
 from scripts.runs.loop import run_task
@@ -79,6 +79,7 @@ def run_all(configs: Sequence[RunConfig], rank: Rank) -> None:
                 "start it without shard=..., NPROC and torchrun"
             )
         if finished_summary(config) is None:
+            trackers.module(config)
             task_class(config).check(config)
             RunFolder(config).check()
     speaks = rank.count == 1 or (rank.index == 0 and all(map(finished_summary, configs)))

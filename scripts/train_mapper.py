@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from captioning.build import language_model_digest, load_language_model
+from captioning.build import find_checkpoint, language_model_digest, load_language_model
 from captioning.checkpoints import CHECKPOINT, LM_KEYS, MAPPER_KEYS
 from captioning.training.config import TrainConfig
 from captioning.training.feature_files import CaptionFeatures, load_features
@@ -27,12 +27,14 @@ from clipscore.cli import DONE, print_text
 from clipscore.config.fields import RunConfig
 from clipscore.config.load import available_configs, load_config
 from clipscore.models.devices import autocast_dtype, choose_device, prepare_torch
+from clipscore.models.files import file_digest
 from clipscore.models.load import load_clip
 from clipscore.models.pickles import load_tensors
 from scripts.runs.command_line import describe_keys
 from scripts.runs.compare_configs import config_differences
 from scripts.runs.folder import RunFolder
 from scripts.runs.process import command, describe_environment, log_file
+from scripts.runs.trackers import module, tracker
 
 TASK = "train_mapper"
 RESUME, LOSSES = "resume.pt", "losses.jsonl"
@@ -138,6 +140,7 @@ def run_training(config: TrainConfig) -> Path:
     """
     if config.shard is not None:
         raise ValueError(f"a training has no shards, got shard={config.shard}; leave it out")
+    module(config)
     device = choose_device(config.device)
     dtype = autocast_dtype(config.precision, device)
     features = load_features(config.features, [config.output_root, config.data_root])
@@ -147,15 +150,21 @@ def run_training(config: TrainConfig) -> Path:
         lm, tokenizer = load_language_model(config.llm, Path(config.pretrained_root))
         fingerprint = {"features": features.digest, "language_model": language_model_digest(lm, tokenizer)}
         fingerprint["computed_in"] = str(dtype or torch.float32)
+        start = config.start and find_checkpoint(config.start, [Path(config.pretrained_root), Path(config.output_root)])
+        if start:
+            fingerprint["start"] = file_digest(start)
         files = TrainingFolder(folder.path, config, fingerprint)
         state = files.check()
         captioner = fresh_captioner(config, features.width, lm.to(device), tokenizer, dtype)
         training = Training(config, captioner, features)
         folder.begin(fingerprint, describe_environment(config.device), {})
-        for epoch in range(files.begin(state, training) + 1, config.epochs + 1):
-            for report in training.run_epoch(epoch):
-                files.write(report)
-            files.finish_epoch(epoch, training)
+        done = files.begin(state, training) or (training.start_from(start) if start else 0)
+        with tracker(config, folder.path) as add:
+            for epoch in range(done + 1, config.epochs + 1):
+                for report in training.run_epoch(epoch):
+                    files.write(report)
+                    add({"loss": report["loss"]}, (epoch - 1) * training.num_batches + int(report["update"]))
+                files.finish_epoch(epoch, training)
         folder.finish({"dataset": config.dataset, "name": config.name, "loss": epoch_losses(folder.path)})
         log.info("wrote %s", folder.path / CHECKPOINT)
         return folder.path

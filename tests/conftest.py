@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from clipscore.clip_model import ClipModel
 from clipscore.config.load import REPOSITORY
 from scripts.demo.make_data import make_data
 from tests import miniatures
+from tests.file_server import Server
 from tests.golden_files import Golden
 
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # scripts under test take this python
@@ -56,3 +58,15 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RLCF_PRETRAINED", str(REPOSITORY / "pretrained"))
     monkeypatch.setenv("RLCF_OUTPUT", str(tmp_path / "output"))
     return tmp_path
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Files over HTTP."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()

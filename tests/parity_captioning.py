@@ -27,7 +27,7 @@ def replay_mapper(golden: Golden, trace: str) -> dict[str, Any]:
         x = golden.tensor(inputs["input/x_patch" if kind == "patch" else "input/x"])
         if kind == "patch":
             sizes = [meta["config"][name] for name in ("dim_clip", "emb", "prefix_length", "num_layers")]
-            mapper = TransformerMapper(*sizes, patches=True).double()
+            mapper = TransformerMapper(*sizes, clip_length="patches").double()
             load_strictly(mapper, weights(golden, "cap_mapper_patch"), "the patch mapper")
         else:
             mapper = tiny_captioner(golden, meta, kind).mapper

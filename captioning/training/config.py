@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,7 +17,7 @@ class TrainConfig(RunConfig):
     `num_workers`, `on_error` and `strict_images` have nothing to act on.
     """
 
-    ADDED: ClassVar[dict[str, Any]] = {**RunConfig.ADDED, "clip_length": None}
+    ADDED: ClassVar[dict[str, Any]] = {**RunConfig.ADDED, "clip_length": None, "start": None}
 
     task: Literal["train_mapper"] = "train_mapper"
     seed: int = Field(0, ge=0, description="draws the first weights, the order of the captions, and the noise")
@@ -28,13 +28,18 @@ class TrainConfig(RunConfig):
     mapper: Literal["transformer", "mlp"] = "transformer"
     mapper_layers: int = Field(8, ge=1, description="of the transformer mapper")
     prefix_length: int = Field(40, ge=1, description="P: embeddings that the language model reads before the caption")
-    clip_length: int | None = Field(
-        None, ge=1, description="C: tokens that the transformer mapper makes of the feature; null: as prefix_length"
+    clip_length: Annotated[int, Field(ge=1)] | Literal["patches"] | None = Field(
+        None,
+        description="C: tokens that the transformer mapper makes of the feature; null: as prefix_length; patches: it "
+        "reads the features of the class token and of all patches (official --clip_patch)",
     )
     normalize_prefix: bool = Field(True, description="scale the features to unit length before anything else")
     noise_variance: float = Field(0.016, ge=0, description="capdec: of the Gaussian noise, per coordinate")
     uniform_ball: bool = Field(False, description="capdec: noise uniform in a ball instead of Gaussian")
 
+    start: str | None = Field(
+        None, description="a trained mapper to go on from: with its optimizer and epochs where the file has them"
+    )
     epochs: int = Field(10, ge=1)
     batch: int = Field(40, ge=1)
     lr: float = Field(2e-5, gt=0)
@@ -55,6 +60,8 @@ class TrainConfig(RunConfig):
             problems.append(f"noise_variance and uniform_ball need kind=capdec, got {self.kind}")
         if self.mapper != "transformer" and given & {"mapper_layers", "clip_length"}:
             problems.append(f"mapper_layers and clip_length need mapper=transformer, got {self.mapper}")
+        if self.kind == "capdec" and self.clip_length == "patches":
+            problems.append("clip_length=patches needs kind=clipcap: a caption has no patches")
         if problems:
             raise ValueError("; ".join(problems))
         return self

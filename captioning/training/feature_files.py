@@ -62,7 +62,7 @@ class FeatureIndex:
 class CaptionFeatures:
     """Features of images and captions, not normalised."""
 
-    images: Tensor | None  # [I, D]; None where only captions were encoded
+    images: Tensor | None  # [I, D], or [I, C, D] of all tokens; None where only captions were encoded
     texts: Tensor  # [N, D]
     captions: list[str]  # N
     image_index: Tensor  # int64 [N], for each caption the row of its image
@@ -155,8 +155,11 @@ def load_features(place: str | Path, roots: Sequence[str | Path] = ()) -> Captio
 
 def _from_folder(folder: Path) -> CaptionFeatures:
     index = read_index(folder)
-    images, texts = (torch.cat(list(_shards(folder, kind, index))) for kind in ("images", "texts"))
+    texts = torch.cat(list(_shards(folder, "texts", index)))
     captions, image_index, ids, digest = index.captions, torch.tensor(index.image_index), index.image_ids, index.digest
+    if not ids:
+        return CaptionFeatures(None, texts, captions, torch.arange(len(captions)), ids, index.weights, digest)
+    images = torch.cat(list(_shards(folder, "images", index)))
     if left_out := rows_left_out(folder, index):
         kept = torch.ones(len(images), dtype=torch.bool)
         kept[left_out] = False
@@ -180,7 +183,7 @@ def _shards(folder: Path, kind: Kind, index: FeatureIndex) -> Iterator[Tensor]:
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged ({error}); delete it and extract again") from error
         rows = min(index.shard_rows, index.count(kind) - start)
-        if digest != index.digest or features.ndim != 2 or len(features) != rows:
+        if digest != index.digest or features.ndim not in (2, 3) or len(features) != rows:
             raise ValueError(f"{path} does not belong to the {INDEX} beside it; delete it and extract again")
         yield features
 
@@ -216,7 +219,7 @@ def _check(features: CaptionFeatures, path: Path) -> CaptionFeatures:
         raise ValueError(f"{path}: {number} captions do not go with {len(rows)} entries of image_index and {shapes}")
     if not number or not any(caption.strip() for caption in features.captions):
         raise ValueError(f"{path} has no captions; extract the features of a data set with captions")
-    if images is not None and (images.ndim != 2 or images.shape[1] != texts.shape[1]):
+    if images is not None and (images.ndim not in (2, 3) or images.shape[-1] != texts.shape[1]):
         raise ValueError(f"{path}: features of one CLIP are of one width, got {shapes}")
     if images is not None and (int(rows.min()) < 0 or int(rows.max()) >= len(images)):
         raise ValueError(f"{path}: image_index points to rows {int(rows.min())} to {int(rows.max())} of {len(images)}")

@@ -7,6 +7,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +17,11 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from captioning.captioner import Captioner, embedding_width
+from captioning.checkpoints import load_mapper, read_checkpoint
 from captioning.mapper import build_mapper, noise_injection
 from captioning.training.config import TrainConfig
 from captioning.training.feature_files import CaptionFeatures
+from clipscore.models.pickles import load_tensors
 
 REPORT_STEPS = 50  # updates between two looks at the loss
 SCALE = 1000.0  # first factor of the loss under fp16; official GradScaler(init_scale=1000)
@@ -71,7 +74,12 @@ class TrainingSet:
         if config.kind == "clipcap":
             if features.images is None:
                 raise ValueError("kind=clipcap needs image features, but only captions were encoded; use kind=capdec")
-            self.features, self.rows = features.images, features.image_index  # [I, D], [N]
+            self.features, self.rows = features.images, features.image_index  # [I, D] or [I, C, D], [N]
+            if (features.images.ndim == 3) != (config.clip_length == "patches"):
+                raise ValueError(
+                    f"clip_length={config.clip_length}, but the features are {list(features.images.shape)}; patches "
+                    "needs those of captioning.features --patches [I, C, D], all else [I, D]"
+                )
         else:
             self.features, self.rows = features.texts, torch.arange(len(captions))  # [N, D], [N]
         if config.normalize_prefix:
@@ -144,6 +152,25 @@ class Training:
         """Go on from a `state_dict`."""
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
+
+    def start_from(self, path: Path) -> int:
+        """Take up a trained mapper: official checkpoints go on with their optimizer, others begin with its weights.
+
+        Returns the epochs that are done. ValueError: a mapper of other sizes, or nothing left to do.
+        """
+        config, mapper = self.config, self.captioner.mapper
+        sizes = mapper.clip_width, mapper.lm_width, config.prefix_length, config.mapper_layers, config.clip_length
+        mapper.load_state_dict(load_mapper(config.mapper, read_checkpoint(path)[0], *sizes).state_dict())
+        stored = load_tensors(path)
+        if "optimizer" not in stored:
+            return 0
+        if stored["epoch"] >= config.epochs:
+            raise ValueError(f"{path} has done {stored['epoch']} epochs of {config.epochs}; raise epochs")
+        self.optimizer.load_state_dict(stored["optimizer"])
+        self.schedule.load_state_dict(stored["scheduler"])
+        if stored.get("scaler"):
+            self.scaler.load_state_dict(stored["scaler"])
+        return int(stored["epoch"])
 
     def run_epoch(self, epoch: int) -> Iterator[Report]:
         """One pass over the captions in a new order; a report every REPORT_STEPS updates, and after the last.

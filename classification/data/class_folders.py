@@ -7,7 +7,7 @@ from pathlib import Path
 from classification.data.class_names import class_names, wnids
 from classification.data.labelled_images import LabelledImage, LabelledImages, Listed
 from classification.data.layouts import FolderLayout
-from clipscore.data.checks import IMAGE_SUFFIXES, file_names, list_some, not_found, relative, subfolders
+from clipscore.data.checks import IMAGE_SUFFIXES, file_names, list_some, not_found, origin, relative, subfolders
 
 _WNID = re.compile(r"n\d{8}", re.IGNORECASE)
 _NUMBER = re.compile(r"\d{1,4}")
@@ -28,7 +28,7 @@ def find_imagenet_set(name: str, data_root: Path, layout: FolderLayout) -> Label
     if not faults and len(images) != layout.num_images:
         counts = f"{root}: {len(images):,} images, published are {layout.num_images:,}"
         faults = [ValueError(f"{counts}; unpack the original archive again ({layout.source})")]
-    found = f"{relative(root, data_root)} ({kind})"
+    found = f"{relative(root, data_root)} ({kind}{origin(root)})"
     return LabelledImages(name, root, found, names, images, layout.num_images, tuple(faults))
 
 

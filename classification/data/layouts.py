@@ -35,6 +35,7 @@ class SplitLayout:
     num_images: int  # published number of test images
     num_classes: int
     source: str = COOP_PAGE  # page that offers the data
+    other_files: tuple[str, ...] = ()  # that list the test images in another form
 
 
 _V2 = "imagenetv2-matched-frequency-format-val"
@@ -73,7 +74,8 @@ LAYOUTS: dict[str, FolderLayout | SplitLayout] = {
         ("oxford_pets", "oxford-iiit-pet"), ("images",), "split_zhou_OxfordPets.json", 3_669, 37
     ),
     "stanford_cars": SplitLayout(
-        ("stanford_cars",), ("", "cars_test"), "split_zhou_StanfordCars.json", 8_041, 196
+        ("stanford_cars", "stanford_cars/stanford_cars"), ("", "cars_test"), "split_zhou_StanfordCars.json", 8_041, 196,
+        other_files=("cars_test_annos_withlabels.mat",),
     ),
     "flower102": SplitLayout(
         ("oxford_flowers", "flower102", "flowers-102"), ("jpg",), "split_zhou_OxfordFlowers.json", 2_463, 102

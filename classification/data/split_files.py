@@ -1,12 +1,16 @@
 """Data sets whose images are listed in a file: hold the list against the class names and the files on disk."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from classification.data.class_names import class_names
 from classification.data.labelled_images import LabelledImage, LabelledImages
 from classification.data.layouts import SplitLayout
-from clipscore.data.checks import check_repeated, locate_images, not_found, read_json, relative
+from clipscore.data.checks import check_repeated, list_some, locate_images, not_found, read_json, relative
+
+log = logging.getLogger(__name__)
 
 
 class SplitEntry(NamedTuple):
@@ -60,6 +64,21 @@ def read_aircraft_split(split_file: Path) -> list[SplitEntry]:
     return entries
 
 
+def read_cars_annotations(path: Path, names: Sequence[str]) -> list[SplitEntry]:
+    """Stanford's own list of the Cars test images, cars_test_annos_withlabels.mat, whose classes begin with 1.
+
+    Copies on Kaggle have it instead of a split file. ValueError for another file.
+    """
+    from scipy.io import loadmat  # slow to import
+
+    try:
+        rows = loadmat(path, squeeze_me=True)["annotations"]
+        numbered = [(str(row["fname"]), int(row["class"]) - 1) for row in rows]
+        return [SplitEntry(f"cars_test/{file}", label, names[label]) for file, label in numbered]
+    except (ValueError, KeyError, IndexError) as error:
+        raise ValueError(f"{path} is not Stanford's list of test images with labels ({error}); get it again") from error
+
+
 def names_in_split(path: Path) -> list[str]:
     """Class names in label order, from all splits of a CoOp-style file.
 
@@ -79,22 +98,41 @@ def names_in_split(path: Path) -> list[str]:
 
 def find_split_set(name: str, data_root: Path, layout: SplitLayout) -> LabelledImages:
     """One of the fine-grained sets, in the first of its layouts; arguments and errors as in `find_dataset`."""
-    tried = [data_root / folder / layout.split_file for folder in layout.folders]
+    files = (layout.split_file, *layout.other_files)
+    tried = [data_root / folder / file for file in files for folder in layout.folders]
     split_file = next((path for path in tried if path.is_file()), None)
     if split_file is None:
         mend = f"get the images and {layout.split_file} as told in {layout.source}"
         raise not_found(f"data set {name} not found", tried, "file", data_root, mend)
     names = class_names(name)
-    entries = read_aircraft_split(split_file) if name == "aircraft" else read_split(split_file, "test")
+    if split_file.suffix == ".mat":
+        entries = read_cars_annotations(split_file, names)
+    else:
+        entries = read_aircraft_split(split_file) if name == "aircraft" else read_split(split_file, "test")
+    _check_names(split_file, entries, names, layout)
+    roots = [split_file.parent / folder for folder in layout.image_folders]
+    return listed_set(name, data_root, split_file, roots, names, entries, layout)
+
+
+def _check_names(split_file: Path, entries: Sequence[SplitEntry], names: Sequence[str], layout: SplitLayout) -> None:
+    """A warning for class names that we spell otherwise; ValueError for a label that is none, or is another class's.
+
+    Source: the official code never looks at the names in split files.
+    """
+    known, others = {_plain(name): name for name in names}, {}
     for entry in entries:
-        if not 0 <= entry.label < len(names) or _plain(entry.class_name) != _plain(names[entry.label]):
-            expected = repr(names[entry.label]) if 0 <= entry.label < len(names) else f"a label below {len(names)}"
+        own = names[entry.label] if 0 <= entry.label < len(names) else None
+        if own is None or known.get(_plain(entry.class_name), own) != own:
+            expected = f"a label below {len(names)}" if own is None else repr(own)
             raise ValueError(
                 f"{split_file}: {entry.path} has label {entry.label} and class name {entry.class_name!r}, expected "
                 f"{expected}; get the original file as told in {layout.source}"
             )
-    roots = [split_file.parent / folder for folder in layout.image_folders]
-    return listed_set(name, data_root, split_file, roots, names, entries, layout)
+        if _plain(entry.class_name) not in known:
+            others[entry.label] = f"{entry.class_name!r} for {own!r}"
+    if others:
+        text = "%s: %d class names are not the published ones, which the prompts are made of%s"
+        log.warning(text, split_file, len(others), list_some(others.values()))
 
 
 def listed_set(

@@ -23,7 +23,8 @@ OFFICIAL_NAMES = {
     # models
     "arch": "policy", "model": "policy", "clip_model": "policy",
     "reward_arch": "reward.models", "reward_model": "reward.models", "multiple_reward_models": "reward.models",
-    "clip_project": "mapper", "mapping_type": "mapper", "prefix_length_clip": "clip_length", "language_model": "llm",
+    "clip_project": "mapper", "mapping_type": "mapper", "prefix_length_clip": "clip_length",
+    "clip_patch": "clip_length", "language_model": "llm",
     "ctx_init": "prompt", "load": "prompt_start",
     # the reward
     "clipscore_weight": "reward.scale",

@@ -19,7 +19,7 @@ class RunConfig(StrictModel):
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
         {"limit", "partial", "shard", "device", "procs_per_gpu", "num_workers", "num_threads", "on_error"}
         | {"name", "cache", "data_root", "pretrained_root", "output_root"}
-        | {"metrics", "metric_model"}  # computed from finished rows
+        | {"metrics", "metric_model", "log_to"}  # of finished rows
     )
     ORDER: ClassVar[frozenset[str]] = frozenset({"order", "order_seed"})  # identity where a sample builds on others
     # Keys younger than some runs ("section.key", of list items too) -> what those runs did. At that value a key is no
@@ -49,6 +49,7 @@ class RunConfig(StrictModel):
         "skip", description="an unreadable sample, or one whose numbers are not finite: ends the run, or is counted"
     )
     strict_images: bool = Field(False, description="a picture that is cut off is unreadable; false: the part is read")
+    log_to: Literal["tensorboard", "wandb", "none"] = Field("none", description="takes the figures of a finished run")
     data_root: str
     pretrained_root: str
     output_root: str

@@ -1,23 +1,30 @@
-"""Read an annotation file of images and captions, in any of the json forms that are in use.
+"""Read an annotation file of images and captions, in any of the forms that are in use.
 
 [{"image": path, "caption": [str, ...]}, ...]                        val and test lists of BLIP and LAVIS
 [{"image": path, "caption": str, "image_id": str}, ...]              their train lists: one entry per caption
 {"images": [{"filepath", "filename", "split", "cocoid", "sentences": [{"raw"}]}]}    Karpathy's dataset_*.json
 {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}          COCO and nocaps ("domain")
+caption_datasets.zip                                                 Karpathy's json of several sets, as he offers them
+1.jpg#0 TAB caption                                                  Flickr's results_20130124.token
+image,caption                                                        Kaggle's captions.txt of Flickr8k
+image_name| comment_number| comment                                  Kaggle's results.csv of Flickr30k
 """
 
+import csv
 import posixpath
+import re
 import reprlib
 from collections import Counter, defaultdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from clipscore.data.checks import check_repeated, list_some, read_json
 
 _FORMS = (
     'known forms: a list of {"image", "caption"}, {"images": [{"filename", "split", "sentences"}]}, '
-    'and {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}'
+    'and {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}; and tables of image and caption'
 )
+TABLES = (".csv", ".txt", ".token")
 JOIN_ENTRIES = ", expected one entry per image with all its captions; join the entries"
 _SHORT = reprlib.Repr()
 _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxstring = 8, 2, 60
@@ -32,12 +39,16 @@ class Entry(NamedTuple):
     domain: str | None = None
 
 
-def read_annotations(path: Path, split: str) -> tuple[str, list[Entry]]:
+def read_annotations(path: Path, split: str, dataset: str = "") -> tuple[str, list[Entry]]:
     """Name of the form and the checked entries of an annotation file, or of one split of it, in file order.
 
-    ValueError for a file that is empty, no json, of no known form, without the split, or with faulty entries.
+    `dataset` says which of the files in a zip archive it is. ValueError for a file that is empty, no json, of no known
+    form, without the split, or with faulty entries.
     """
-    content = read_json(path)
+    if path.suffix in TABLES:
+        content: Any = _read_table(path)
+    else:
+        content = read_json(path, f"dataset_{dataset}.json" if path.suffix == ".zip" else None)
     parts = content if isinstance(content, dict) else {}
     images, annotations = (part if isinstance(part, list) else [] for part in map(parts.get, ("images", "annotations")))
     if isinstance(content, list) and (not content or _any_has(content, "image", "caption")):
@@ -52,6 +63,53 @@ def read_annotations(path: Path, split: str) -> tuple[str, list[Entry]]:
         raise ValueError(f"{path}: the file lists no images; get it again")
     check_repeated(path, [posixpath.normpath(entry.image) for entry in entries], JOIN_ENTRIES)
     return form, entries
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    """Flickr's tables, as BLIP's train lists: one entry per caption."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        head = file.readline()
+        file.seek(0)
+        if "\t" in head:
+            lines = (line.partition("\t") for line in file if line.strip())
+            return [{"image": image.rpartition("#")[0], "caption": text.rstrip("\r\n")} for image, _, text in lines]
+        # Quotes are part of captions between bars; between commas they are the table's.
+        options: Any = {"delimiter": "|", "quoting": csv.QUOTE_NONE} if "|" in head else {}
+        columns, *rows = ([cell.strip() for cell in row] for row in csv.reader(file, **options) if row)
+        if columns not in (["image", "caption"], ["image_name", "comment_number", "comment"]):
+            raise ValueError(f"{path}: its columns are {', '.join(columns)}; name them image,caption in its first line")
+        if "|" in head:  # one row of Kaggle's file lacks a bar: `2199200615.jpg| 4   A dog runs across the grass .`
+            rows = [row if len(row) > 2 else [row[0], *row[1].split(maxsplit=1)] for row in rows]
+    if faulty := [number for number, row in enumerate(rows, start=2) if len(row) != len(columns)]:
+        raise ValueError(f"{path}: row {faulty[0]} has not {len(columns)} columns; put quotes around its caption")
+    return [{"image": row[0], "caption": row[-1]} for row in rows]
+
+
+def of_listed(path: Path, entries: list[Entry], split: str) -> list[Entry]:
+    """Of a file that holds all images, those of a split, in the order of a list that lies beside it.
+
+    A line of the list begins with an image's file name or number. COCO's images get the folder that Karpathy gives
+    them. FileNotFoundError without a list; ValueError for images that the file has not.
+    """
+    names = (f"karpathy_{split}_images.txt", f"karpathy_{split}.txt", f"coco_{split}.txt", f"flickr30k_{split}.txt")
+    found = next((place for name in names if (place := path.with_name(name)).is_file()), None)
+    if found is None:
+        raise FileNotFoundError(
+            f"{path} holds all images, and nothing beside it says which are the {split} set; put Karpathy's list of "
+            f"them there as {names[0]}, a file name or number on each line, or his own json"
+        )
+    known = {_number(entry.image): entry for entry in entries}
+    wanted = [line.split()[0] for line in found.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    if lost := [image for image in wanted if _number(image) not in known]:
+        raise ValueError(f"{found}: {len(lost)} images are not in {path.name}{list_some(lost)}; get both again")
+    chosen = [known[_number(image)] for image in wanted]
+    folders = [re.fullmatch(r"COCO_(\w+)_\d+\.\w+", entry.image) for entry in chosen]
+    return [e._replace(image=f"{at[1]}/{e.image}") if at else e for e, at in zip(chosen, folders, strict=True)]
+
+
+def _number(image: str) -> str:
+    """What a file name or number of Flickr's or COCO's has in common: `COCO_val2014_000000391895.jpg`, `391895`."""
+    return PurePosixPath(image).name.partition(".")[0].rpartition("_")[2].lstrip("0")
 
 
 def _read_list(path: Path, content: list) -> tuple[str, list[Entry]]:

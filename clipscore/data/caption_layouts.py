@@ -9,6 +9,9 @@ from clipscore.data.checks import demo_id, unknown_data_set
 NOCAPS_DOMAINS = ("in-domain", "near-domain", "out-domain")
 NOCAPS_FILE = "nocaps_val_4500_captions.json"
 DEMO_SETS = "demo_scenes"
+KARPATHY_ZIP = "caption_datasets.zip"
+FLICKR_TABLES = ("results_20130124.token", "results.csv")
+WHOLE_FILES = {"captions_val2014.json", *FLICKR_TABLES}  # of all images; a list beside them says which are a split's
 
 
 class Counts(NamedTuple):
@@ -53,7 +56,7 @@ _NOCAPS_LISTS = {  # converted lists, one per domain
 LAYOUTS: dict[str, CaptionLayout] = {
     "coco": CaptionLayout(
         ("coco2014", "coco"),
-        _both_places("coco_karpathy_{split}.json", "dataset_coco.json"),
+        _both_places("coco_karpathy_{split}.json", "dataset_coco.json", KARPATHY_ZIP, "captions_val2014.json"),
         ("", "images"),
         ("test", "val", "train"),
         f"https://cocodataset.org/#download (2014 images) and {_BLIP} (coco_karpathy_*.json)",
@@ -66,7 +69,7 @@ LAYOUTS: dict[str, CaptionLayout] = {
     ),
     "flickr30k": CaptionLayout(
         ("flickr30k",),
-        _both_places("flickr30k_{split}.json", "{split}.json", "dataset_flickr30k.json"),
+        _both_places("flickr30k_{split}.json", "{split}.json", "dataset_flickr30k.json", KARPATHY_ZIP, *FLICKR_TABLES),
         ("", "flickr30k-images", "flickr30k_images", "images"),
         ("test", "val", "train"),
         f"https://shannon.cs.illinois.edu/DenotationGraph (images) and {_BLIP} (flickr30k_*.json)",

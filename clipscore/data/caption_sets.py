@@ -1,4 +1,4 @@
-"""Find images with their captions on disk, in the folders and the json forms that are in use.
+"""Find images with their captions on disk, in the folders and the forms that are in use.
 
 Everything is checked before the first image is opened: the entries of the annotation file, their number against the
 published one, the md5 of known files, and that every listed image is there.
@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from clipscore.config.fields import CaptionFiles
 from clipscore.data import caption_layouts, checks
-from clipscore.data.caption_forms import JOIN_ENTRIES, Entry, read_annotations
+from clipscore.data.caption_forms import JOIN_ENTRIES, Entry, of_listed, read_annotations
 from clipscore.data.caption_layouts import DEMO_SETS, NOCAPS_DOMAINS, NOCAPS_FILE, CaptionLayout, Counts, find_layout
 
 _COCO_STEM = re.compile(r"COCO_.+_(\d+)")
@@ -89,7 +89,9 @@ def _built_in_set(name: str, data_root: Path, split: str) -> CaptionedImages:
     annotations = _annotation_file(name, layout, data_root, split)
     if name == "nocaps" and annotations.name != NOCAPS_FILE:
         return _joined_nocaps(data_root, annotations.parent, split)
-    form, entries = read_annotations(annotations, split)
+    form, entries = read_annotations(annotations, split, name)
+    if annotations.name in caption_layouts.WHOLE_FILES:
+        entries = of_listed(annotations, entries, split)
     if name.startswith("nocaps/"):
         entries = _of_domain(annotations, entries, name.removeprefix("nocaps/"))
     own_folder_first = sorted(layout.folders, key=lambda folder: not annotations.is_relative_to(data_root / folder))
@@ -156,10 +158,10 @@ def _of_domain(annotations: Path, entries: list[Entry], domain: str) -> list[Ent
 
 
 def _own_set(name: str, data_root: Path, files: CaptionFiles) -> CaptionedImages:
-    annotations = checks.resolve(files.annotations, data_root, "dataset_files.annotations", "json file")
+    annotations = checks.resolve(files.annotations, data_root, "dataset_files.annotations", "file with captions")
     images = files.images
     root = checks.resolve(images, data_root, "dataset_files.images", "folder") if images else annotations.parent
-    form, entries = read_annotations(annotations, files.split)
+    form, entries = read_annotations(annotations, files.split, name)
     return _captioned_images(name, data_root, annotations, form, [root], entries)
 
 
@@ -178,7 +180,7 @@ def _captioned_images(
         if file
     ]
     place = checks.relative(root, data_root) + ("" if {*files} <= {None, *listed} else ", by file name")
-    layout = f"{checks.relative(annotations, data_root)} ({form}), images in {place}"
+    layout = f"{checks.relative(annotations, data_root)} ({form}{checks.origin(annotations.parent)}), images in {place}"
     return CaptionedImages(name, root, annotations, layout, images, faults=faults)
 
 

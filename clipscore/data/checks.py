@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # of files that are taken for images
 START_BYTES = 256  # are enough to know what a file is
+CONVERTED = "converted.json"  # beside images or annotations that scripts/convert copied
 _SHOWN = 3  # names listed in a message; the rest is counted
 
 
@@ -76,9 +78,12 @@ def describe_stand_in(start: bytes) -> str:
     return ""
 
 
-def read_json(path: Path) -> Any:
-    """The content of a json file; ValueError, with the place, for one that is empty or no json."""
-    content = path.read_bytes()
+def read_json(path: Path, member: str | None = None) -> Any:
+    """The content of a json file, or of one in a zip archive; ValueError, with the place, for one that is no json."""
+    try:
+        content = zipfile.ZipFile(path).read(member) if member else path.read_bytes()
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no zip archive that holds {member} ({error}); get it again") from error
     if not content.strip():
         raise ValueError(f"{path}: the file is empty ({len(content)} bytes); get it again")
     try:
@@ -199,6 +204,12 @@ def list_some(names: Iterable[str]) -> str:
     """The first few names in brackets, or nothing."""
     shown = list(names)
     return f" ({', '.join(shown[:_SHOWN])}{', ...' if len(shown) > _SHOWN else ''})" if shown else ""
+
+
+def origin(folder: Path) -> str:
+    """For reports, of what a converted set was made: its ids, and so its views, are not those of the original files."""
+    file = folder / CONVERTED
+    return f", converted from {read_json(file)['source']}: ids and views are of that copy" if file.is_file() else ""
 
 
 def relative(path: Path, data_root: Path) -> str:

@@ -18,6 +18,7 @@ from scripts.runs.rows import Row, merged
 from scripts.runs.shards import Rank
 from scripts.runs.summary import SampleError, summarize
 from scripts.runs.task import Task
+from scripts.runs.trackers import log_run
 
 CARRY_INTERVAL = 64  # samples between two saves of a sequential task's state, and at most what a kill costs it
 METRIC_INTERVAL_S, LOG_INTERVAL_S = 2.0, 30.0  # between two looks at the running metric: on a terminal, in a log
@@ -67,6 +68,7 @@ def run_task(task: Task, config: RunConfig, folder: RunFolder, environment: Row)
         return None
     summary = summarize(task, config, present)
     folder.finish(summary)
+    log_run(config, folder.path, summary, present)
     return summary
 
 

@@ -1,6 +1,7 @@
 """The process a run lives in: its messages, its signals, and what env.json tells about it."""
 
 import hashlib
+import importlib
 import logging
 import platform
 import signal
@@ -117,6 +118,14 @@ def command(run: Callable[[], int], goes_on: str = "from here") -> int:
         except USER_ERRORS as error:
             log.error("error: %s", error)
             return REFUSED
+
+
+def optional(module: str, package: str, purpose: str) -> Any:
+    """A module of a package that is not among the requirements; RuntimeError: what to install for what purpose."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise RuntimeError(f"{purpose} needs a package more: python -m pip install {package}") from error
 
 
 def describe_environment(device: str = "auto") -> dict[str, Any]:

@@ -12,11 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
+from captioning import predict
 from captioning.build import load_language_model
 from captioning.checkpoints import load_lm, load_mapper, read_checkpoint
 from captioning.features import extract
+from captioning.features import main as extract_command
 from captioning.training.config import TrainConfig
-from captioning.training.feature_files import CaptionFeatures
+from captioning.training.feature_files import CaptionFeatures, load_features
 from captioning.training.train import TrainingSet, fresh_captioner, longest_caption
 from clipscore.config.load import REPOSITORY
 from clipscore.data.caption_sets import find_captions
@@ -25,6 +27,7 @@ from scripts import train_mapper
 from scripts.demo.training.train_captioner import DATASET, write_training_scenes
 from scripts.train_mapper import epoch_losses
 from tests.commands import bash
+from tests.scripts.test_trackers import scalars
 from tests.whole_runs import kill_at
 
 PRETRAINED = REPOSITORY / "pretrained/demo"
@@ -226,3 +229,93 @@ def test_the_bash_scripts(tmp_path, data, kind):
     for script in (extract_script, train_script):
         refused = bash(script, "lr=1", **output)
         assert refused.returncode == 2 and "the first argument is the GPU's number" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [("all.txt", "{0}"), ("Train_GCC.tsv", "{0}\thttp://a.b/{1}.jpg"), ("cc12m.tsv", "https://a.b/{1}\t{0}")],
+)
+def test_captions_alone_train_a_capdec(tmp_path, file, line):
+    captions = [
+        f"a {colour} {digit}, {place}"
+        for colour in ("red", "blue")
+        for digit in range(6)
+        for place in ("left", "right")
+    ]
+    (tmp_path / file).write_text("\n".join(map(line.format, captions, range(24))) + "\n\n")
+    given = ["--dataset=web", f"--captions={tmp_path / file}", f"--policy={PRETRAINED / 'policy.pt'}", "--device=cpu"]
+    assert extract_command([*given, f"--out={tmp_path / 'features'}"]) == 0
+    assert load_features(tmp_path / "features").captions == captions
+    run = words("capdec", tmp_path / "features", tmp_path, "dataset=web", "epochs=6")
+    assert train_mapper.main(run) == 0
+    losses = epoch_losses(tmp_path / "train_capdec_coco__web__seed0")
+    assert losses[-1] < 0.8 * losses[0]
+    assert train_mapper.main(words("clipcap", tmp_path / "features", tmp_path, "dataset=web")) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("\n\n", "holds no captions"), ("a\tb\tc\n", "expected a caption a line, .*got")]
+)
+def test_a_file_without_captions(tmp_path, caplog, content, said):
+    (tmp_path / "a.tsv").write_text(content)
+    assert extract_command(["--dataset=web", f"--captions={tmp_path / 'a.tsv'}", f"--out={tmp_path}"]) == 2
+    assert re.search(said, caplog.text)
+
+
+def test_a_mapper_of_patches(features, tmp_path, caplog):
+    clip = load_clip(str(PRETRAINED / "policy.pt"), ".")
+    data = find_captions(DATASET, features.parent, split="train")
+    extract(data, "train", clip, tmp_path / "features", num_workers=0, patches=True)
+    found, whole = load_features(tmp_path / "features").images, load_features(features).images
+    torch.testing.assert_close(found[:, 0], whole)  # the class token first, then the patches
+    given = words("clipcap", tmp_path / "features", tmp_path)
+    assert train_mapper.main(given) == 2 and "clip_length=None, but the features are [24, 37, 128]" in caplog.text
+    assert train_mapper.main([*given, "clip_length=patches"]) == 0
+    trained = [
+        f"checkpoint={run_folder(tmp_path)}",
+        *SIZES[:2],
+        "policy=policy.pt",
+        "llm=opt",
+        "reward.models=reward.pt",
+    ]
+    line = [
+        "--image",
+        str(data.images[0].path),
+        *trained,
+        f"pretrained_root={PRETRAINED}",
+        "num_candidates=2",
+        "steps=1",
+    ]
+    assert predict.main([*line, "decoding.max_new_tokens=4"]) == 2
+    assert "set them so" in caplog.text
+    assert predict.main([*line, "decoding.max_new_tokens=4", "clip_length=patches"]) == 0
+
+
+def test_going_on_from_an_official_checkpoint(features, tmp_path, monkeypatch):
+    finish = train_mapper.TrainingFolder.finish_epoch
+
+    def keep(self, epoch, training):
+        finish(self, epoch, training)
+        if epoch == 1:
+            official = {"mapper": "state_dict", "schedule": "scheduler"}
+            state = {official.get(name, name): part for name, part in training.state_dict().items()}
+            state["state_dict"] = {f"clip_project.{key}": tensor for key, tensor in state["state_dict"].items()}
+            torch.save({"epoch": epoch, **state}, tmp_path / "ckpt-000.pt")
+
+    monkeypatch.setattr(train_mapper.TrainingFolder, "finish_epoch", keep)
+    assert train_mapper.main(words("clipcap", features, tmp_path)) == 0
+    monkeypatch.undo()
+    assert train_mapper.main(words("clipcap", features, tmp_path / "on", f"start={tmp_path / 'ckpt-000.pt'}")) == 0
+    whole, on = epoch_losses(run_folder(tmp_path)), epoch_losses(run_folder(tmp_path / "on"))
+    assert on == whole[1:]
+    mapper, again = (read_checkpoint(run_folder(root))[0] for root in (tmp_path, tmp_path / "on"))
+    assert all(torch.equal(mapper[key], again[key]) for key in mapper)
+    done = ["epochs=1", f"start={tmp_path / 'ckpt-000.pt'}"]
+    assert train_mapper.main(words("clipcap", features, tmp_path / "done", *done)) == 2
+
+
+def test_the_loss_in_tensorboard(features, tmp_path):
+    pytest.importorskip("tensorboard", reason="pip install tensorboard: log_to is not tested")
+    assert train_mapper.main(words("capdec", features, tmp_path, "log_to=tensorboard", "epochs=2")) == 0
+    folder = run_folder(tmp_path, "capdec")
+    assert scalars(folder)["loss"] == [(12 * n, pytest.approx(x)) for n, x in enumerate(epoch_losses(folder), start=1)]

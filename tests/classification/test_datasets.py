@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
@@ -517,3 +518,25 @@ def test_unreadable_images_name_the_file_and_the_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(UnreadableImage, match=r"whole\.jpg: .*DecompressionBombError"):
         open_image(tmp_path / "whole.jpg")
+
+
+def test_other_class_names_in_a_split_file_are_named(tmp_path, caplog):
+    touch(tmp_path / "eurosat/2750", "a.jpg", "b.jpg")
+    write_split(tmp_path / "eurosat/split_zhou_EuroSAT.json", [["a.jpg", 0, "crops"], ["b.jpg", 1, "forest"]])
+    data = find_dataset("eurosat", tmp_path, partial=True)
+    assert data.class_names == class_names("eurosat")
+    assert "1 class names are not the published ones, which the prompts are made of ('crops' for 'Annual" in caplog.text
+
+
+def test_stanford_cars_as_kaggle_has_it(tmp_path):
+    rows = np.array([("00001.jpg", 181), ("00002.jpg", 1)], dtype=[("fname", "O"), ("class", "i4")])
+    touch(tmp_path / "stanford_cars/stanford_cars/cars_test/cars_test", "00001.jpg", "00002.jpg")
+    file = tmp_path / "stanford_cars/stanford_cars/cars_test_annos_withlabels.mat"
+    scipy.io.savemat(file, {"annotations": rows})
+    found = find_dataset("stanford_cars", tmp_path, partial=True)
+    assert [(image.id, image.label) for image in found.images] == [
+        ("cars_test/00001.jpg", 180),
+        ("cars_test/00002.jpg", 0),
+    ]
+    file.write_bytes(b"x" * 200)
+    refused(ValueError, "is not Stanford's list of test images with labels", "stanford_cars", tmp_path)

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -321,7 +322,7 @@ def test_a_missing_annotation_file_names_every_path_tried(tmp_path, name):
         ("mine", "test", {"annotations": "x.json"}, FileNotFoundError,
          r"dataset_files\.annotations=x\.json not found; tried: .*, .*x\.json"),
         ("mine", "test", {"images": "x"}, FileNotFoundError, r"dataset_files\.images=x not found"),
-        ("mine", "test", {"annotations": "folder"}, ValueError, "expected a json file, got the folder"),
+        ("mine", "test", {"annotations": "folder"}, ValueError, "expected a file with captions, got the folder"),
         ("mine", "test", {"images": "a.jpg"}, ValueError, "expected a folder, got the file"),
     ],
 )  # fmt: skip
@@ -450,3 +451,78 @@ def test_missing_images_name_every_root_and_may_be_left_out(tmp_path, monkeypatc
     assert listed(data) == [(COCO_B, ("Ä cat",) * 6, 9, None)]
     assert (data.counts, data.published, len(data.faults)) == ((1, 6), (2, 8), 1)
     assert "1 of 2 listed images are missing" in caplog.text
+
+
+# ------------------------------------------------------------------------------ what people have beside these forms
+
+TOLD = ["A red dog, barking.", 'It says "red".', "Two dogs\nin two lines."]
+
+
+@pytest.fixture
+def known(tmp_path, monkeypatch) -> CaptionedImages:
+    """Flickr's and COCO's sets in Karpathy's form: two test images and one of the training set."""
+    for name, folder, stem in [("flickr30k", "", "{}"), ("coco", "val2014", "COCO_val2014_{:012}")]:
+        files = [f"{stem.format(number)}.jpg" for number in (1007, 1008, 1009)]
+        images = [(split, folder, file, TOLD[:2]) for split, file in zip(("test", "train", "test"), files, strict=True)]
+        root = tmp_path / LAYOUTS[name].folders[0]
+        write(root / f"dataset_{name}.json", karpathy(*images))
+        touch(root / folder, *files)
+    return {name: find_part(name, tmp_path) for name in ("flickr30k", "coco")}
+
+
+FLICKR = [(f"{number}.jpg", text) for number in (1009, 1008, 1007) for text in TOLD[:2]]
+COCO_FORM = coco_form(*((number, f"COCO_val2014_{number:012}.jpg", TOLD[:2]) for number in (1009, 1008, 1007)))
+BARS = ["image_name| comment_number| comment", *(f"{image}| {n % 2}| {text}" for n, (image, text) in enumerate(FLICKR))]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content"),
+    [
+        (
+            "flickr30k",
+            "results_20130124.token",
+            "".join(f"{image}#{n}\t{text}\n" for n, (image, text) in enumerate(FLICKR)),
+        ),
+        ("flickr30k", "results.csv", "\r\n".join(BARS).replace("1008.jpg| 1|", "1008.jpg| 1 ")),  # Kaggle's lost bar
+        ("coco", "captions_val2014.json", COCO_FORM),
+    ],
+)
+def test_tables_and_cocos_own_file_with_karpathys_list(tmp_path, known, name, file, content):
+    folder = tmp_path / LAYOUTS[name].folders[0]
+    (folder / f"dataset_{name}.json").rename(tmp_path / "karpathy.json")
+    write(folder / file, content)
+    with pytest.raises(
+        FileNotFoundError, match=r"which are the test set; put Karpathy's list .* karpathy_test_images.txt"
+    ):
+        find_part(name, tmp_path)
+    write(folder / "karpathy_test_images.txt", "COCO_val2014_000000001007.jpg 1007\n1009\n")
+    found = find_part(name, tmp_path)
+    assert listed(found)[0][:2] == listed(known[name])[0][:2]
+    assert captions_fingerprint(found) == captions_fingerprint(known[name])
+    write(folder / "karpathy_test_images.txt", "1007\n12345\n")
+    refused(ValueError, r"1 images are not in .* \(12345\)", name, tmp_path)
+
+
+def test_karpathys_zip(tmp_path, known):
+    file = tmp_path / "coco2014/dataset_coco.json"
+    with zipfile.ZipFile(tmp_path / "coco2014/caption_datasets.zip", "w") as archive:
+        archive.write(file, file.name)
+    file.unlink()
+    assert captions_fingerprint(find_part("coco", tmp_path)) == captions_fingerprint(known["coco"])
+    (tmp_path / "flickr30k/dataset_flickr30k.json").unlink()
+    os.link(tmp_path / "coco2014/caption_datasets.zip", tmp_path / "flickr30k/caption_datasets.zip")
+    refused(ValueError, "is no zip archive that holds dataset_flickr30k.json", "flickr30k", tmp_path)
+
+
+def test_a_table_between_commas(tmp_path):
+    quoted = "".join('a.jpg,"{}"\r\n'.format(text.replace('"', '""')) for text in TOLD)
+    touch(tmp_path, "a.jpg")
+    file = write(tmp_path / "captions.txt", f"image,caption\r\n{quoted}")
+    files = {"annotations": "captions.txt"}
+    assert find_captions("flickr8k", tmp_path, CaptionFiles(**files)).images[0].captions == tuple(TOLD)
+    for content, said in [
+        ("image,caption\na.jpg,a, b\n", "row 2 has not 2 columns; put quotes"),
+        ("a,b,c\n", "first line"),
+    ]:
+        write(file, content)
+        refused(ValueError, said, "flickr8k", tmp_path, **files)

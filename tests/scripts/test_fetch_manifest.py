@@ -11,6 +11,7 @@ from classification.data.layouts import FolderLayout, SplitLayout
 from clipscore.config.load import REPOSITORY
 from clipscore.config.yaml12 import parse_yaml
 from clipscore.data.caption_layouts import LAYOUTS as CAPTION_LAYOUTS
+from scripts.fetch.data import MANIFEST, read_manifest
 from scripts.fetch.manifest import FILES
 
 DATA_PAGE = (REPOSITORY / "pretrained/DATA.md").read_text(encoding="utf-8")
@@ -107,3 +108,13 @@ def test_the_weights_page_names_every_folder_and_size():
         folder = "opt-125m/" if file.group == "opt" else re.split("/prompt_learner|/ckpt-latest", file.path)[0]
         assert f"`{folder}" in WEIGHTS_PAGE
         assert (file.size or 0) <= 1_000 or f"{file.size:,}" in WEIGHTS_PAGE
+
+
+def test_each_archive_is_in_the_data_page():
+    manifest = read_manifest(MANIFEST)
+    assert set(manifest) == {*IMAGE_LAYOUTS, *(name for name in CAPTION_LAYOUTS if "/" not in name)}
+    for item in (item for sources in manifest.values() for source in sources for item in source):
+        remote = item.as_remote("")
+        assert "prompt_learning_dataset" in (item.address or "") or remote.path in DATA_PAGE, item
+        assert f"{item.size or 0:,}" in DATA_PAGE and (item.checksum or "").partition(":")[2] in DATA_PAGE, item
+        assert item.file in {file.path for file in FILES} | {None}

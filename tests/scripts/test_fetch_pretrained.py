@@ -8,12 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import zipfile
-from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -22,64 +19,9 @@ from clipscore.config.load import REPOSITORY
 from scripts.fetch import __main__ as fetch_pretrained
 from scripts.fetch.manifest import FILES, RemoteFile
 from tests.commands import bash, roots
+from tests.file_server import CUT_AT
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
-CUT_AT = 300_000
-
-
-class Server(ThreadingHTTPServer):
-    """Serves `files`; `cuts` answers end after CUT_AT bytes, `stalls` delays that; `ranges` are the Range headers."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {}
-        self.cuts, self.knows_ranges, self.ranges = 0, True, []
-        self.stalls = threading.Event()
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        wanted = self.headers.get("Range")
-        self.server.ranges.append(wanted)
-        content = self.server.files.get(self.path)
-        if content is None:
-            return self.send_error(404)
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.knows_ranges else 0
-        if start and start >= len(content):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(content)}")
-            return self.end_headers()
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        if self.server.cuts:
-            self.server.cuts -= 1
-            content = content[: start + CUT_AT]
-        self.wfile.write(content[start:])
-        while self.server.stalls.is_set():
-            time.sleep(0.01)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "*")
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Data sets in the forms that others store them, into the folders that runs look for."""
