@@ -57,7 +57,7 @@ def paper_cells(run: Run, samples: Sequence[Sample]) -> tuple[PaperTable | None,
             if (column.dataset, column.direction) == (dataset, direction):
                 settings = tuple(other_settings(wanted, run, column.metric))
                 cell = Cell(row.group, row.label, column, row.paper[column.key], settings=settings)
-                cells[str(column.metric)] = figure_cell(cell, table, [found], None)
+                cells[str(column.metric)] = figure_cell(cell, table, {(0, 0): found}, None)
         return table, cells
     return None, {}
 

@@ -20,8 +20,9 @@ overrides (key=value, dots for sections, values as in YAML; a later one wins):
   data_root=DIR pretrained_root=DIR output_root=DIR
                               else RLCF_DATA, RLCF_PRETRAINED, RLCF_OUTPUT, else configs/paths.yaml
 
-A run writes to OUTPUT/NAME__DATASET__seedSEED. The same command takes up a run that was stopped, and prints the
-summary of a finished one. Several processes: torchrun --standalone --nproc-per-node=N -m scripts.run --config ...
+A run writes to OUTPUT/NAME__DATASET__seedSEED, with __orderN behind it for an order_seed other than 0. The same command
+takes up a run that was stopped, and prints the summary of a finished one. Several processes:
+torchrun --standalone --nproc-per-node=N -m scripts.run --config ...
 Exit code: 0 done, 1 a sample failed, 2 bad input or a full disk, 130 or 143 stopped by a signal.
 """
 

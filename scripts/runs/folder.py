@@ -32,7 +32,8 @@ def run_path(config: RunConfig) -> Path:
     name = config.name or config.task
     if name.startswith(".") or set(name) & set("/\\\0"):
         raise ValueError(f"name must be a plain folder name without slashes or a leading dot, got {name!r}")
-    return Path(config.output_root) / f"{name}__{config.column.replace('/', '-')}__seed{config.seed}"
+    order = f"__order{config.order_seed}" if config.order_seed else ""
+    return Path(config.output_root) / f"{name}__{config.column.replace('/', '-')}__seed{config.seed}{order}"
 
 
 def recorded_summary(config: RunConfig) -> Row | None:

@@ -12,7 +12,7 @@ a unit of the paper's last digit, plus
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from scripts.tables.figures import Figures
@@ -26,6 +26,8 @@ QUANTILE = 1.96  # of the normal distribution: 95% of it are within
 ZERO_SHOT_POINTS = 0.1
 CAPTION_SHARE = 0.01
 
+Seeds = tuple[int, int]  # seed and order seed
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -36,7 +38,7 @@ class Cell:
     column: Column
     paper: float | None
     ours: float | None = None  # mean over the seeds
-    by_seed: dict[int, float] = field(default_factory=dict)
+    by_seed: dict[Seeds, float] = field(default_factory=dict)
     difference: float | None = None  # ours - paper in the paper's digits
     tolerance: float | None = None  # how large a difference may be
     num_samples: int = 0  # per seed
@@ -67,14 +69,16 @@ class Cell:
         return half if self.is_partial else max(half, 50 / self.num_samples)
 
 
-def figure_cell(cell: Cell, table: PaperTable, found: Sequence[Figures], given: float | None) -> Cell:
-    """Fill the cell of a data set's column from its runs, one for each seed, at least one.
+def figure_cell(cell: Cell, table: PaperTable, found: Mapping[Seeds, Figures], given: float | None) -> Cell:
+    """Fill the cell of a data set's column from its runs, one for each seed and order seed, at least one.
 
     Those that are whole count; if none is, the largest. `given`: the tolerance in points; None: this module's.
     """
-    taken = [figures for figures in found if figures.is_whole] or [max(found, key=lambda one: one.num_samples)]
-    first, metric = taken[0], str(cell.column.metric)
-    values = {int(one.run.config["seed"]): one.values[metric] for one in taken if metric in one.values}
+    most = max(figures.num_samples for figures in found.values())
+    whole = {seeds: figures for seeds, figures in found.items() if figures.is_whole}
+    taken = whole or {seeds: figures for seeds, figures in found.items() if figures.num_samples == most}
+    first, metric = next(iter(taken.values())), str(cell.column.metric)
+    values = {seeds: one.values[metric] for seeds, one in taken.items() if metric in one.values}
     adapts = first.run.config.get("method") != "zero_shot"
     cell = replace(cell, num_samples=first.num_samples, published=first.published, adapts=adapts)
     if len(values) < len(taken):

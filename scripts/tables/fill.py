@@ -9,7 +9,7 @@ from clipscore.config.load import load_config
 from scripts.run import config_class
 from scripts.runs.compare_configs import ABSENT, config_differences, differences
 from scripts.runs.read import Run, find_runs
-from scripts.tables.cells import Cell, figure_cell, mean_cell
+from scripts.tables.cells import Cell, Seeds, figure_cell, mean_cell
 from scripts.tables.figures import Figures, measure
 from scripts.tables.paper import PaperRun, PaperTable, Row
 
@@ -24,7 +24,7 @@ def fill_table(table: PaperTable, output_root: Path, tolerance: float | None = N
 
 
 def _fill_row(table: PaperTable, row: Row, runs: Sequence[Run], tolerance: float | None) -> list[Cell]:
-    measured: dict[tuple[str, str | None], list[Figures]] = {}  # the metrics of a data set share one reading
+    measured: dict[tuple[str, str | None], dict[Seeds, Figures]] = {}  # the metrics of a data set share one reading
     cells: dict[str, Cell] = {}
     for column in table.columns:
         cell = Cell(row.group, row.label, column, row.paper[column.key], verdict="not in this repository")
@@ -35,24 +35,33 @@ def _fill_row(table: PaperTable, row: Row, runs: Sequence[Run], tolerance: float
             cell = mean_cell(cell, table, [cells[key] for key in column.mean_of], tolerance)
         elif wanted:
             if (dataset, direction) not in measured:
-                measured[dataset, direction] = _measure(wanted.name, dataset, direction, runs)
-            found = [(one, other_settings(wanted, one.run, column.metric)) for one in measured[dataset, direction]]
-            found = [pair for pair in found if not pair[1]] or found  # seeds with other settings are none of the row's
-            settings = tuple(dict.fromkeys(text for _, others in found for text in others))
+                measured[dataset, direction] = _measure(wanted, dataset, direction, runs)
+            found = measured[dataset, direction]
+            others = {seeds: other_settings(wanted, one.run, column.metric) for seeds, one in found.items()}
+            if own := {seeds: one for seeds, one in found.items() if not others[seeds]}:
+                found = own  # seeds with other settings are none of the row's
+            settings = tuple(dict.fromkeys(text for seeds in found for text in others[seeds]))
             command = cell_command(wanted, dataset, direction)
             cell = replace(cell, command=command, verdict="no run", settings=settings)
             if found:
-                cell = figure_cell(cell, table, [figures for figures, _ in found], tolerance)
+                cell = figure_cell(cell, table, found, tolerance)
         cells[column.key] = cell
     return list(cells.values())
 
 
-def _measure(name: str, dataset: str, direction: str | None, runs: Sequence[Run]) -> list[Figures]:
-    """The runs of a cell that have records, one for each seed: the one with the most."""
-    wanted = [r for r in runs if (r.name, r.config["dataset"], r.config.get("direction")) == (name, dataset, direction)]
-    fullest = sorted(map(measure, reversed(wanted)), key=lambda figures: figures.num_samples)  # of equals the first
-    by_seed = {int(figures.run.config["seed"]): figures for figures in fullest if figures.num_samples}
-    return [by_seed[seed] for seed in sorted(by_seed)]
+def _measure(wanted: PaperRun, dataset: str, direction: str | None, runs: Sequence[Run]) -> dict[Seeds, Figures]:
+    """The runs of a cell that have records, one for each seed and order seed: the one with the most.
+
+    Where each sample has a result of its own and all are there, the order decides nothing and its seed counts as 0.
+    """
+    place = (wanted.name, dataset, direction)
+    found = [measure(r) for r in runs if (r.name, r.config["dataset"], r.config.get("direction")) == place]
+    by_seed: dict[Seeds, Figures] = {}
+    for figures in sorted(reversed(found), key=lambda figures: figures.num_samples):  # of equals the first
+        config, is_ordered = figures.run.config, wanted.sequential or not figures.is_whole
+        if figures.num_samples:
+            by_seed[int(config["seed"]), int(config.get("order_seed", 0)) if is_ordered else 0] = figures
+    return dict(sorted(by_seed.items()))
 
 
 def cell_command(wanted: PaperRun, datasets: str, direction: str | None) -> str:
@@ -62,13 +71,14 @@ def cell_command(wanted: PaperRun, datasets: str, direction: str | None) -> str:
 
 
 def other_settings(wanted: PaperRun, run: Run, metric: str | None = None) -> list[str]:
-    """Where a run's configuration differs from the row's, the seed aside: "lr is 0.001 (the row: 1e-05)".
+    """Where a run's configuration differs from the row's, its seeds aside: "lr is 0.001 (the row: 1e-05)".
 
     `metric` is the cell's: CLIPScore and RefCLIPScore depend on `metric_model` too.
     """
     words = [*wanted.overrides, *([f"direction={run.config['direction']}"] if "direction" in run.config else [])]
     config = load_config(wanted.config, words, config_class, str(run.config["dataset"]))
-    row = config.model_dump(mode="json") | {"seed": run.config["seed"]}
+    seeds = {key: run.config[key] for key in ("seed", "order_seed") if key in run.config}
+    row = config.model_dump(mode="json") | seeds
     found = config_differences(run.config, row, type(config))
     if "clipscore" in (metric or ""):
         found += differences(*({"metric_model": values.get("metric_model", ABSENT)} for values in (run.config, row)))

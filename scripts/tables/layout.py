@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from scripts.tables.cells import TOLERANCE, Cell
+from scripts.tables.cells import TOLERANCE, Cell, Seeds
 from scripts.tables.grid import Grid
 from scripts.tables.paper import PaperTable
 
@@ -46,11 +46,15 @@ def record(table: PaperTable, cell: Cell) -> dict[str, Any]:
         "table": table.key, "group": cell.group, "row": cell.row, "column": column.label,
         "dataset": column.dataset or "+".join(column.mean_of), "direction": column.direction,
         "metric": column.metric or "mean", "paper": cell.paper, "ours": rounded(cell.ours),
-        "deviation": rounded(cell.deviation), "seeds": " ".join(map(str, cell.by_seed)) or None,
+        "deviation": rounded(cell.deviation), "seeds": " ".join(map(_seeds, cell.by_seed)) or None,
         "difference": cell.difference, "tolerance": rounded(cell.tolerance), "samples": cell.num_samples,
         "published": cell.published, "verdict": cell.verdict, "settings": "; ".join(cell.settings),
         "command": cell.command,
     }  # fmt: skip
+
+
+def _seeds(seeds: Seeds) -> str:
+    return f"{seeds[0]}/order{seeds[1]}" if seeds[1] else str(seeds[0])
 
 
 def _headings(labels: Sequence[str]) -> list[str]:

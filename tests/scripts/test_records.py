@@ -30,9 +30,10 @@ def begin(config: DummyConfig, fingerprint: dict[str, str] = FINGERPRINT, **envi
         return folder.begin(fingerprint, environment, {"unit": "m"})
 
 
-def test_the_folder_is_named_after_name_data_set_and_seed(tmp_path: Path) -> None:
+def test_the_folder_is_named_after_name_data_set_and_seeds(tmp_path: Path) -> None:
     config = make_config(tmp_path, dataset="imagenet_c/fog/5", seed=3)
     assert run_path(config) == tmp_path / "n__imagenet_c-fog-5__seed3"
+    assert run_path(make_config(tmp_path, dataset="d", order_seed=2)) == tmp_path / "n__d__seed0__order2"
     for name in ("a/b", "..", "a\\b"):
         with pytest.raises(ValueError, match="name must be a plain folder name"):
             run_path(make_config(tmp_path, name=name))

@@ -110,10 +110,30 @@ def test_seeds_by_hand(one_column):
     one_column(0.0)
     one_column(0.3, "seed=1")
     cell = one_column(0.9, "seed=5")
-    assert cell.ours == pytest.approx(69.77 + 0.4) and list(cell.by_seed) == [0, 1, 5]
+    assert cell.ours == pytest.approx(69.77 + 0.4) and list(cell.by_seed) == [(0, 0), (1, 0), (5, 0)]
     assert cell.settings == ()  # another seed is no other setting
     assert cell.deviation == pytest.approx(statistics.stdev([0, 0.3, 0.9]))
     assert cell.tolerance == pytest.approx(0.005 + 1.2730 * ((1 + 1 / 3) / 2) ** 0.5, abs=1e-3)
+
+
+def test_order_seeds_count_as_seeds_where_the_order_decides(tmp_path, one_column):
+    table, label, shifts = TABLES["table1"], "RLCF-S-M, encoder", (0.0, 0.3, 0.9)
+    row = row_of(table, label)
+    for order, shift in enumerate(shifts):
+        fill_column(tmp_path, table, row, row.runs[0], "imagenet_v2", shift=shift, words=[f"order_seed={order}"])
+    cell = cell_of(table, tmp_path, label, "imagenet_v2")
+    assert (tmp_path / "rlcf_s_m_encoder__imagenet_v2__seed0__order2").is_dir()
+    assert list(cell.by_seed) == [(0, 0), (0, 1), (0, 2)] and cell.settings == ()
+    assert (cell.ours, cell.deviation) == (pytest.approx(70.42 + 0.4), pytest.approx(statistics.stdev(shifts)))
+    assert layout.record(table, cell)["seeds"] == "0 0/order1 0/order2"
+    assert layout.compact(table, fill_table(table, tmp_path)).rows[-2][4] == "70.82 ± 0.46"
+    one_column(0.0)  # without momentum the order moves nothing: the same run once more
+    assert list(one_column(0.3, "order_seed=1").by_seed) == [(0, 0)]
+    for order in range(3):  # but decides what a limit takes
+        words = ["limit=200", f"order_seed={order}", "seed=7"]
+        write_run(tmp_path, row_of(table, "KD, encoder").runs[0].config, words, "imagenet_a", answers(200, 100 + order))
+    cell = cell_of(table, tmp_path, "KD, encoder", "imagenet_a")
+    assert (cell.verdict, cell.ours, cell.deviation) == ("partial, 200 of 7,500", 50.5, 0.5)
 
 
 def test_partial_runs_are_said_to_be_partial(tmp_path):
@@ -131,7 +151,7 @@ def test_partial_runs_are_said_to_be_partial(tmp_path):
     assert "-23.71 of 200" in layout.compact(table, rows).rows[-3]
     write_run(tmp_path, rlcf, ["seed=1"], "imagenet_a", answers(7500, 5528), {"num_samples": 7500})
     cell = cell_of(table, tmp_path, "RLCF, encoder", "imagenet_a")
-    assert (cell.verdict, list(cell.by_seed)) == ("reproduced", [1])  # the whole run alone counts
+    assert (cell.verdict, list(cell.by_seed)) == ("reproduced", [(1, 0)])  # the whole run alone counts
 
 
 def test_caption_metrics_are_taken_only_for_the_captions_that_are_there(tmp_path):
@@ -156,7 +176,7 @@ def test_other_settings_are_named(one_column, tmp_path):
     shown = layout.compact(TABLES["table1"], fill_table(TABLES["table1"], tmp_path))
     assert "0.00*" in shown.rows[-3] and any("lr is 0.0001" in note for note in shown.notes)
     cell = one_column(0.0, "seed=1")  # a seed with other settings is no seed of the row
-    assert (cell.verdict, list(cell.by_seed), cell.settings) == ("reproduced", [1], ())
+    assert (cell.verdict, list(cell.by_seed), cell.settings) == ("reproduced", [(1, 0)], ())
 
 
 def test_fewer_reward_models_and_another_metric_model_are_other_settings(tmp_path):
