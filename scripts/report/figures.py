@@ -21,7 +21,7 @@ TASKS = ("classification", "retrieval", "captioning")
 LABELS = {  # of the figures that are shown, with their digits after the point
     "accuracy": ("Accuracy, %", 1), "accuracy_top5": ("Top-5 accuracy, %", 1),
     "r1": ("Recall at 1, %", 1), "r5": ("Recall at 5, %", 1), "r10": ("Recall at 10, %", 1),
-    "ece": ("Calibration error (ECE), %", 1), "brier": ("Brier score", 3),
+    "ece": ("Calibration error (ECE), %", 1), "ece20": ("ECE with 20 bins, %", 1), "brier": ("Brier score", 3),
     "bleu_4": ("BLEU-4", 1), "meteor": ("METEOR", 1), "rouge_l": ("ROUGE-L", 1), "cider": ("CIDEr", 1),
     "spice": ("SPICE", 1), "clipscore": ("CLIPScore", 1), "refclipscore": ("RefCLIPScore", 1),
     "reward": ("Mean reward of the proposed captions, first and last step", 3),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 NUM_BINS = 15  # Guo et al. 2017
+ECE_BINS = {"ece": NUM_BINS, "ece20": 20}  # metric -> bins; 20 are those of Yoon et al. 2024 (C-TPT, arXiv 2403.14119)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from clipscore.metrics.coco import has_java
 from clipscore.metrics.significance import Paired, bootstrap_interval, paired
 from scripts.runs.read import Run, open_run
 from scripts.runs.samples import Sample, by_step, read_sample
+from scripts.tables.calibration import ECE_BINS
 from scripts.tables.figures import column, measure
 from scripts.tables.grid import Grid, comma_separated, latex, markdown
 
@@ -78,8 +79,8 @@ def _sheet(run: Run, samples: Samples) -> Sheet:
     for metric in figures.metrics:
         name = NAMES.get(metric.key, metric.key)
         names = (f"{name}_before" if run.config["task"] == "captioning" else f"{name} before", name)
-        if metric.key == "ece":
-            names = ("ECE before, 15 bins, %", "ECE, 15 bins, %")
+        if num_bins := ECE_BINS.get(metric.key):
+            names = (f"ECE before, {num_bins} bins, %", f"ECE, {num_bins} bins, %")
         for name, value in zip(names, (metric.before, metric.after), strict=True):
             if value is not None:
                 sheet[name] = Quantity(value, format(value, ".4f" if metric.key == "brier" else ".2f"))

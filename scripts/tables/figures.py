@@ -15,7 +15,7 @@ from clipscore.metrics.coco import COCO_METRICS
 from retrieval.metrics import RECALL_AT
 from scripts.runs.read import Run
 from scripts.runs.samples import Sample, read_sample
-from scripts.tables.calibration import Bin, calibration_error, reliability_bins
+from scripts.tables.calibration import ECE_BINS, NUM_BINS, Bin, calibration_error, reliability_bins
 
 CAPTION_COLUMNS = (*(column for columns in COCO_METRICS.values() for column in columns), "clipscore", "refclipscore")
 PLACES = {
@@ -25,7 +25,7 @@ PLACES = {
 
 
 class Metric(NamedTuple):
-    """A figure before (None: not known) and after adaptation; `key` is its name in summary.json, or ece or brier.
+    """A figure before (None: not known) and after adaptation; `key` is its name in summary.json, or ece, ece20, brier.
 
     In % (caption metrics times 100), the Brier score in [0, 2].
     """
@@ -41,8 +41,9 @@ def sample_metrics(run: Run, samples: Collection[Sample]) -> list[Metric]:
     ranks, ranks_before = column(samples, "rank"), column(samples, "rank_before")
     for key, place in PLACES.get(run.config["task"], {}).items() if ranks else ():
         found.append(Metric(key, share(ranks_before, place) if ranks_before else None, share(ranks, place)))
-    if diagrams := reliability(samples):
-        found.append(Metric("ece", *(100 * calibration_error(bins, len(samples)) for bins in diagrams)))
+    for key, num_bins in ECE_BINS.items():
+        if diagrams := reliability(samples, num_bins):
+            found.append(Metric(key, *(100 * calibration_error(bins, len(samples)) for bins in diagrams)))
     before, after = column(samples, "brier_before"), column(samples, "brier")
     if before and after:
         found.append(Metric("brier", statistics.fmean(before), statistics.fmean(after)))
@@ -55,13 +56,13 @@ def caption_metrics(run: Run) -> list[Metric]:
     return [Metric(key, summary.get(f"{key}_before"), summary[key]) for key in CAPTION_COLUMNS if key in summary]
 
 
-def reliability(samples: Collection[Sample]) -> tuple[list[Bin], list[Bin]] | None:
+def reliability(samples: Collection[Sample], num_bins: int = NUM_BINS) -> tuple[list[Bin], list[Bin]] | None:
     """The reliability diagrams before and after adaptation."""
     before, after = column(samples, "confidence_before"), column(samples, "confidence")
     if not before or not after:
         return None
     was, now = [sample.was_right for sample in samples], [sample.is_right for sample in samples]
-    return reliability_bins(before, was), reliability_bins(after, now)
+    return reliability_bins(before, was, num_bins), reliability_bins(after, now, num_bins)
 
 
 def column(samples: Collection[Sample], name: str) -> list[float]:

@@ -7,7 +7,8 @@ from sklearn.metrics import brier_score_loss
 from torchmetrics.classification import MulticlassCalibrationError
 
 from classification.task import answers
-from scripts.tables.calibration import calibration_error, reliability_bins
+from clipscore.config.load import REPOSITORY
+from scripts.tables.calibration import ECE_BINS, calibration_error, reliability_bins
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,18 @@ def test_reliability_bins_by_hand():
     assert [b.accuracy for b in bins] == [1, 1, 0.5]
     assert [b.confidence for b in bins] == [0.25, 0.3, 0.95]
     assert calibration_error(bins, 5) == pytest.approx((1 * 0.75 + 1 * 0.7 + 2 * 0.45) / 5)
+
+
+@pytest.mark.parametrize("num_bins", ECE_BINS.values())
+def test_calibration_error_agrees_with_the_trace_of_ctpt(num_bins):
+    trace = np.load(REPOSITORY / "tests/golden/peers/ece.npz")
+    right = trace["input/prediction"] == trace["input/label"]
+    bins = reliability_bins(trace["input/confidence"], right, num_bins)
+    filled = trace[f"bins{num_bins}/count"] > 0
+    for name in ("accuracy", "confidence", "count"):
+        expected = trace[f"bins{num_bins}/{name}"][filled]
+        np.testing.assert_allclose([getattr(each, name) for each in bins], expected, rtol=0, atol=1e-9)
+    assert calibration_error(bins, len(right)) == pytest.approx(float(trace[f"bins{num_bins}/ece"]), abs=1e-9)
 
 
 def test_calibration_error_agrees_with_torchmetrics(predictions):

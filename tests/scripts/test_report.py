@@ -65,7 +65,7 @@ def test_classification_by_hand(tmp_path: Path) -> None:
     found = metrics_of(figures)
     assert found["accuracy"] == pytest.approx((100 * 2 / 6, 100 * 3 / 6))
     assert found["accuracy_top5"] == pytest.approx((100 * 2 / 6, 100 * 3 / 6))
-    assert found["ece"] == pytest.approx((100 * (0.5 - 2 / 6), 100 * (0.9 - 0.5)))
+    assert found["ece"] == found["ece20"] == pytest.approx((100 * (0.5 - 2 / 6), 100 * (0.9 - 0.5)))
     assert found["brier"] == pytest.approx((0.4, 0.2))
     assert figures.outcomes == {"fixed": 2, "broken": 1, "unchanged": 3} and figures.moved == [0.25] * 6
     assert figures.p_value == pytest.approx(1.0)  # 2 of 3 of fair coins, two-sided
