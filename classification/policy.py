@@ -215,11 +215,11 @@ class EncoderPolicy(FixedPolicy):
             raise ValueError(f"tune={tune} found nothing to tune in the image tower of {clip.name}; use tune=encoder")
         for parameter in self.tuned.values():
             parameter.requires_grad_(True)
-        clip.cast_frozen()
-        self.copies: Copies = clip.cast_tuned()
         buffers: dict[str, Tensor] = {
             n: t for n, t in clip.visual.state_dict(keep_vars=True).items() if n not in parameters
         }
+        clip.cast_frozen()
+        self.copies = clip.cast_tuned()
         self.state: dict[str, Tensor] = {**self.tuned, **buffers}
         self.couples_views = bool(self._norms())
 

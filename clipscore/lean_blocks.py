@@ -1,5 +1,6 @@
 """Blocks of open_clip's towers, rewritten to do less for the same numbers. Parameters and their names stay."""
 
+import ctypes
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 Copies = list[tuple[Tensor, Tensor]]  # tuned weights, and what a model computes with in their place
 QUICK_GELU_SLOPE = 1.702
@@ -136,6 +138,27 @@ def cast_frozen(module: nn.Module, dtype: torch.dtype, spared: Iterable[nn.Modul
     for owner, name, weight in _products(module, spared):
         if not weight.requires_grad and weight.dtype == torch.float32:
             owner._parameters[name] = nn.Parameter(weight.to(dtype), requires_grad=False)
+
+
+class _Widened(nn.Module):
+    """What a weight is for those who read it, and what it is kept as."""
+
+    def forward(self, kept: Tensor) -> Tensor:
+        return kept.float()
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor]:
+        return (weight.half(),)  # several may have another type, one may not
+
+
+def keep_halves(module: nn.Module) -> None:
+    """Keep frozen fp32 weights that fp16 holds exactly, as OpenAI's, in half the memory; read, they are fp32."""
+    for owner, name in [(owner, name) for owner, name, _ in _products(module)]:
+        weight = getattr(owner, name)
+        if not weight.requires_grad and weight.dtype == torch.float32 and torch.equal(weight.half().float(), weight):
+            parametrize.register_parametrization(owner, name, _Widened(), unsafe=True)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; without it the holes stay the process's
+    if trim is not None:
+        trim(0)
 
 
 @torch.no_grad()

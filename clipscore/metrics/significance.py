@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
 
 
 def changes(before: Sequence[bool], after: Sequence[bool]) -> tuple[int, int]:
@@ -20,6 +19,8 @@ def percent(hits: Sequence[bool]) -> float:
 
 def mcnemar_p_value(fixed: int, broken: int) -> float:
     """Two-sided exact McNemar test: are `fixed` and `broken` equally likely? 1 when nothing changed."""
+    from scipy.stats import binomtest  # 70 MiB, and a second, that a run needs at its end only
+
     return float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
 
 

@@ -26,7 +26,7 @@ def bench_clip(name: str, device: torch.device, precision: str) -> ClipModel:
     if name in {"policy", "reward"}:
         backend = build_openai_layout(torch.load(DEMO / f"{name}.pt", weights_only=True))
     else:
-        backend = open_clip.create_model(name, force_quick_gelu=True)
+        backend = open_clip.create_model(name, force_quick_gelu=True).half().float()  # OpenAI's lie on fp16's grid
     model = ClipModel(backend, name, "random", open_clip.tokenize, autocast_dtype(precision, device), lean=False)
     return model.to(device).eval().requires_grad_(False)
 

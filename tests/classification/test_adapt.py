@@ -98,13 +98,16 @@ def test_how_many_classes_a_loss_can_depend_on(tiny_clip, monkeypatch):
 
 
 def test_what_is_tuned(tiny_clip):
-    prompt, encoder, norm = (build(tiny_clip, tune=tune)[1] for tune in ("prompt", "encoder", "norm"))
+    def clip(name):
+        return tiny_clip(name).half().float()  # frozen image weights are kept in fp16
+
+    prompt, encoder, norm = (build(clip, tune=tune)[1] for tune in ("prompt", "encoder", "norm"))
     assert {name: tuple(t.shape) for name, t in prompt.tuned.items()} == {"context": (4, 64)}
     assert not any(p.requires_grad for p in prompt.clip.parameters())
     assert list(encoder.tuned) == [name for name, _ in encoder.clip.visual.named_parameters()]
     trainable = {name for name, p in encoder.clip.named_parameters() if p.requires_grad}
     assert all(".visual." in name for name in trainable) and len(trainable) == len(encoder.tuned) == 32
-    assert len(norm.tuned) == 12 and all("ln" in name for name in norm.tuned)
+    assert len(norm.tuned) == 12 and all("ln" in name for name in norm.tuned) and norm.state.keys() == norm.tuned.keys()
     resnet = build(tiny_clip, "RN", tune="norm")[1]
     assert not any("downsample" in name for name in resnet.tuned) and "bn1.running_mean" in resnet.state
 

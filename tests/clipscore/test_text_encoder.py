@@ -169,6 +169,22 @@ def test_frozen_weights_cast_once_change_no_bit_and_leave_what_is_tuned_or_in_fp
     assert all((dtype == torch.float32) == any(word in name for word in kept) for name, dtype in types.items())
 
 
+def test_on_a_cpu_frozen_image_weights_that_fp16_holds_are_kept_in_it_and_change_no_bit(clip):
+    images = torch.randn(2, 3, 32, 32)
+    clip.half().float().visual.conv1.weight[0, 0, 0, 0] = 1 / 3
+    first, second, *_ = clip.visual.transformer.resblocks
+    tuned = first.mlp.c_fc.weight.requires_grad_()
+    before = clip.encode_images(images).detach()
+    clip.cast_frozen()
+    assert torch.equal(clip.encode_images(images), before)
+    types = {name: parameter.dtype for name, parameter in clip.named_parameters()}
+    halves = {name.split(".parametrizations")[0] for name, dtype in types.items() if dtype == torch.float16}
+    assert first.mlp.c_fc.weight is tuned and second.mlp.c_fc.weight.dtype == torch.float32
+    block = "backend.visual.transformer.resblocks.1."
+    assert halves >= {f"{block}{name}" for name in ("attn", "attn.out_proj", "mlp.c_fc", "mlp.c_proj")}
+    assert not any(word in name for name in halves for word in ("conv1", "ln", "embedding", "backend.transformer"))
+
+
 def test_without_its_text_tower_a_model_encodes_images_only(clip):
     images = torch.randn(1, 3, 32, 32, dtype=torch.float64)
     before = clip.encode_images(images)
