@@ -1,5 +1,7 @@
 """What methods for a stream keep of the images that they have seen."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,13 @@ class Cache:
 
     @property
     def tensors(self) -> list[Tensor]:
+        """Its whole state."""
         return [self.entropy, self.features, self.extra]
+
+    def load(self, tensors: Sequence[Tensor]) -> None:
+        """Take over the `tensors` of a cache that is as large, or smaller."""
+        for here, saved in zip(self.tensors, tensors, strict=True):
+            here[:, : saved.shape[1]].copy_(saved)
 
     def add(self, label: int, entropy: Tensor, feature: Tensor, extra: Tensor | None = None) -> None:
         """Take an item in; of too many one leaves: of the ranked the last, else the first. [], [D], [width]"""

@@ -16,16 +16,16 @@ def roots(root: Path, pretrained: Path | None = None) -> dict[str, str]:
     return {name: str(path) for name, path in {**folders, "RLCF_OUTPUT": root / "output"}.items()}
 
 
-def python(*words: object, **environment: str) -> Done[str]:
-    """`python -m words...` in the repository, with changes to the environment."""
-    return _run([sys.executable, "-m", *map(str, words)], REPOSITORY, environment)
+def python(*words: object, folder: Path = REPOSITORY, **environment: str) -> Done[str]:
+    """`python -m words...` in the repository or another folder, with changes to the environment."""
+    return _run([sys.executable, "-m", *map(str, words)], folder, {"PYTHONPATH": str(REPOSITORY), **environment})
 
 
-def bash(script: str | Path, *words: object, **environment: str) -> Done[str]:
+def bash(script: str | Path, *words: object, folder: Path = Path("/"), **environment: str) -> Done[str]:
     """A script of `scripts/` from another folder, in the active Python."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     command = ["bash", str(REPOSITORY / "scripts" / script), *map(str, words)]
-    return _run(command, Path("/"), {"RLCF_USE_ACTIVE_ENV": "1", "PATH": path, **environment})
+    return _run(command, folder, {"RLCF_USE_ACTIVE_ENV": "1", "PATH": path, **environment})
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str]) -> Done[str]:

@@ -25,8 +25,9 @@ class Golden:
         self.folder, self.device = folder, device
 
     def traces(self) -> list[str]:
-        """Names of all traces: every file pair NAME.json and NAME.npz; inputs_* are what traces share."""
-        names = {path.stem for kind in ("json", "npz") for path in self.folder.glob(f"*.{kind}")}
+        """Names of all traces: every file pair NAME.json, an object, and NAME.npz; inputs_* are what traces share."""
+        names = {path.stem for path in self.folder.glob("*.json") if path.read_text().lstrip().startswith("{")}
+        names |= {path.stem for path in self.folder.glob("*.npz")}
         return sorted(name for name in names if not name.startswith("inputs_") and not name.endswith("_f32"))
 
     def meta(self, trace: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def test_every_command_is_understood(page: Path) -> None:
     """Scripts and modules are there, and the configurations that run commands ask for are valid."""
     for line in commands(page):
         first, *words = shlex.split(re.sub(r"[<>]", "", line.replace("RUN ...", "RUN")))
-        if first == "bash" and words[0] != "...":
+        if first == "bash" and words[0] != "..." and not words[0].startswith("RLCF/"):
             assert (REPOSITORY / words[0]).is_file(), line
             if RUN_SCRIPT.fullmatch(words[0]):
                 dry = bash(REPOSITORY / words[0], *words[1:], "--dry-run")

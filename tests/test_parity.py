@@ -51,6 +51,24 @@ def test_a_deviation_is_noticed(copy, capsys, change, complaint):
     assert complaint in capsys.readouterr().out.split("DEVIATES")[1]
 
 
+PEERS = "zero_ties,zero_reward_k0,mta_n5,tps_shared,boost_center_a,tda_thresholds,ctpt_features_two_step,otpt_clip_fg"
+
+
+def test_methods_of_others_replay_and_their_deviations_are_noticed(tmp_path, capsys):
+    folder = shutil.copytree(GOLDEN / "peers", tmp_path / "traces")
+    assert [d for d in parity.replay_folder(folder, f"{PEERS},ece,text*") if not d.ok] == []
+    for trace, name, change in [
+        ("zero_ties", "float64_epsdtype/tie_answer", 1), ("tda_thresholds", "neg_cache_image", 1),
+        ("boost_center_a", "boost_cache_view", 1), ("mta_n5", "logits", 2e-9), ("otpt_clip_fg", "grad_ctx", 2e-9),
+        ("zero_reward_k0", "autocast_fp16/output", 3e-5),
+    ]:  # fmt: skip
+        arrays = dict(np.load(folder / f"{trace}.npz"))
+        arrays[name][..., -1] += np.asarray(change, arrays[name].dtype)
+        np.savez(folder / f"{trace}.npz", **arrays)
+        found = [d.quantity for d in parity.replay_folder(folder, trace) if not d.ok]
+        assert name in found and len(found) <= 2, found
+
+
 def test_an_unknown_kind_is_not_passed_over(copy, capsys):
     shutil.copy(copy / "A_prompt_onestep.json", copy / "Z_future.json")
     shutil.copy(copy / "A_prompt_onestep.npz", copy / "Z_future.npz")

@@ -45,6 +45,18 @@ def num_lines(paths) -> int:
     return sum(len(path.read_text().splitlines()) for path in paths)
 
 
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_a_method_is_one_short_file_and_no_other_names_it(task):
+    files = [path for path in (ROOT / task / "methods").glob("*.py") if path.stem != "__init__"]
+    assert all(num_lines([path]) < 120 for path in files)
+    names = {path.stem for path in files}
+    for path in set((ROOT / task).rglob("*.py")) - set(files):
+        tree = ast.parse(path.read_text())
+        texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert not names & texts and not any(f"{task}.methods" in str(module) for module in modules), path
+
+
 def test_the_method_is_short():
     assert num_lines(ROOT / path for path in METHOD) < 600
 

@@ -47,8 +47,7 @@ class BoostAdapter(Tda):
         if not self.options.boost:
             return history
         boosted = Cache(views.class_features, history.entropy.shape[1] + self.options.delta)
-        for larger, kept in zip(boosted.tensors, history.tensors, strict=True):
-            larger[:, : kept.shape[1]] = kept
+        boosted.load(history.tensors)
         for view in views.confident(self.options.views.select_fraction).tolist():
             boosted.add(int(views.logits[view].argmax()), views.entropies[view], views.features[view])
         return boosted

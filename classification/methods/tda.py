@@ -58,9 +58,7 @@ class Tda(Method):
 
         positive: Positive | None = Positive()
         negative: Negative | None = Negative()
-        nats_over_bits: bool = Field(
-            True, description="relative entropy as released, in nats over log2(C); false: over ln(C), from 0 to 1"
-        )
+        nats_over_bits: bool = Field(True, description="relative entropy as released, nats over log2(C); false: ln(C)")
 
     sequential = True
 
@@ -96,20 +94,15 @@ class Tda(Method):
     def look(self, views: Views) -> Seen:
         """An image as the mean of some of its views."""
         selected = self.answering(views)
-        logits = views.logits[selected]
-        probabilities = logits.softmax(dim=1).mean(dim=0)  # [C]
-        entropy, num_classes = torch.special.entr(probabilities).sum(), len(probabilities)
-        most = math.log2(num_classes) if self.options.nats_over_bits else math.log(num_classes)
-        mean = logits.mean(dim=0)
-        return Seen(
-            selected, views.features[selected].mean(dim=0), mean, probabilities, entropy, float(entropy / most),
-            int(mean.argmax()),
-        )  # fmt: skip
+        feature, logits = views.features[selected].mean(dim=0), views.logits[selected]
+        probabilities, mean = logits.softmax(dim=1).mean(dim=0), logits.mean(dim=0)  # [C], [C]
+        entropy = torch.special.entr(probabilities).sum()
+        relative = entropy / (math.log2 if self.options.nats_over_bits else math.log)(len(mean))
+        return Seen(selected, feature, mean, probabilities, entropy, float(relative), int(mean.argmax()))
 
     def answering(self, views: Views) -> Tensor:
         """Those views: the one, or the confident ones. -> [S]"""
-        one = len(views.entropies) == 1
-        return views.confident(1.0 if one else self.options.views.select_fraction)
+        return views.confident(1.0 if len(views.entropies) == 1 else self.options.views.select_fraction)
 
     def history(self, views: Views) -> Cache:
         """The positive cache that an image is answered with."""
@@ -117,11 +110,9 @@ class Tda(Method):
 
     def state_dict(self) -> dict[str, Any]:
         """The caches."""
-        caches = {"positive": self.positive, "negative": self.negative}
-        return {name: cache.tensors for name, cache in caches.items() if cache}
+        return {name: cache.tensors for name in ("positive", "negative") if (cache := getattr(self, name))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`."""
         for name, tensors in state.items():
-            for here, saved in zip(getattr(self, name).tensors, tensors, strict=True):
-                here.copy_(saved)
+            getattr(self, name).load(tensors)

@@ -8,6 +8,7 @@ import torch
 from captioning.adapt import adapt, caption_nll
 from captioning.build import build_method, find_language_model, image_features, load_language_model
 from captioning.generate import Hypothesis
+from captioning.method import Picture
 from captioning.training.train import training_loss
 from clipscore.config.load import REPOSITORY
 from clipscore.models import group
@@ -113,6 +114,19 @@ def test_several_rewards_and_momentum(build):
     assert objective.reward.weights == [0.56, 0.17, 0.28]  # confidences, rounded
     run(IMAGES[0])
     assert not torch.equal(state.start["prefix_const"], state.source["prefix_const"])
+
+
+def test_best_of_k_by_hand(captioner, tiny_clip, monkeypatch):
+    options, model = config(method="best_of_k", steps=0, lr=0.0), captioner()
+    method = build_method(options, model, [tiny_clip("RC")])
+    monkeypatch.setattr(model, "decode", lambda tokens: ["A dog", "A Cat", "a man"][: len(tokens)])
+    rewards = torch.tensor([[1.0, 2.0, 2.0]])
+    monkeypatch.setattr(method.context.reward, "score", lambda anchor, texts: rewards)
+    features = image_features(tiny_clip("P"), IMAGES[0], True)
+    answer = method.answer(Picture(IMAGES[0], features, torch.Generator()))
+    assert answer.caption == "a cat"  # the highest reward; of equal ones the likelier caption
+    [step] = answer.steps
+    assert (step.captions, step.rewards.tolist()) == (["A dog", "A Cat", "a man"], [1, 2, 2])
 
 
 def test_sampling_depends_on_the_generator_only(build):

@@ -4,11 +4,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from clipscore.config.methods import find_method
 from clipscore.models.group import Models
+from clipscore.task import build_reward
 from clipscore.text_encoder import encode_texts
 from retrieval.adapt import adapt
 from retrieval.build import build_method, check_candidates
 from retrieval.config import RetrievalConfig
+from retrieval.method import Context, Query, rank
+from retrieval.metrics import top_items
 
 IMAGES = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 TEXTS = ["a red seven", "two dogs and a cat on a mat", "a man", "the sea at night", "a red dog on a red mat"]
@@ -78,6 +82,19 @@ def test_the_token_table_has_no_optimizer_state_unless_there_is_momentum(tiny_cl
     ]
     assert sizes == [(77, 64), (49408, 64)]
     assert torch.equal(rows.clip.text.token_embedding.weight, before)
+
+
+def test_best_of_k_by_hand(tiny_clip):
+    options = config(method="best_of_k", num_candidates=3, steps=0, lr=0.0)
+    gallery = torch.tensor([[0.6, 0.8], [1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])
+    reward = build_reward(options, [tiny_clip("R1")])
+    method = find_method("retrieval", "best_of_k")(Context(options, None, gallery, reward, [gallery]))
+    query = Query(None, torch.tensor([0.5, 0.1, 0.3, 0.5, 0.4]), [torch.tensor([[0.0, 1.0]])])
+    answer = rank(method, query)  # first for the policy are 3, 0 and 4, of equal ones the later; rewards 2, 2, 2.5
+    assert top_items(answer.scores[None], 5) == [[4, 3, 0, 2, 1]]
+    assert answer.scores.tolist() == pytest.approx([0.4, 0.1, 0.3, 0.5, 0.5], abs=1e-7)
+    assert answer.extra["candidates"][0].tolist() == [3, 0, 4]
+    assert answer.extra["rewards"][0].tolist() == pytest.approx([2.0, 2.0, 2.5])
 
 
 def test_bad_numbers_are_named(tiny_clip):

@@ -27,6 +27,10 @@ TASKS = {
     "retrieval": ["--config", "configs/retrieval/rlcf_coco.yaml", SCENES, "num_candidates=8", "lr=1e-4", "steps=3"],
     "captioning": ["--config", "configs/captioning/clipcap_c2f.yaml", SCENES, *CAPTIONER],
 }
+STREAMS = {
+    name: ["--config", f"configs/classification/methods/{name}.yaml", *VIEWS, "dataset=demo/noise"]
+    for name in ("tda", "boost_adapter")
+}
 Command = Callable[..., list[str]]
 
 
@@ -43,7 +47,8 @@ def command(tmp_path: Path, demo_data: Path) -> Command:
 
     def build(task: str, output: str, *words: str) -> list[str]:
         roots = [f"data_root={demo_data}", f"pretrained_root={REPOSITORY / 'pretrained'}"]
-        return [*TASKS[task], *COMMON, *roots, f"output_root={tmp_path / output}", "num_workers=0", *words]
+        common = [word for word in COMMON if task in TASKS or "reward" not in word]
+        return [*(TASKS | STREAMS)[task], *common, *roots, f"output_root={tmp_path / output}", "num_workers=0", *words]
 
     return build
 
@@ -89,6 +94,21 @@ def test_workers_order_processes_and_kills_do_not_change_a_record(tmp_path: Path
     for output in ("workers", "shuffled", "shards", "torchrun"):
         assert records(tmp_path / output) == expected, output
         assert summary(tmp_path / output) == summary(tmp_path / "whole"), output
+
+
+@pytest.mark.parametrize("method", STREAMS)
+def test_a_stream_goes_on_where_it_was_killed_and_depends_on_its_order(
+    tmp_path: Path, command: Command, method: str
+) -> None:
+    screen, limit = tmp_path / "screen", "limit=30"
+    killed = command(method, "killed", limit)
+    assert end_run(start_run(killed, screen, killed_at=22)) == -signal.SIGKILL
+    others = [command(method, "whole", limit), command(method, "other", "limit=240", "order_seed=1")]
+    assert [end_run(start_run(words, screen)) for words in [killed, *others]] == [0, 0, 0], screen.read_text()
+    assert records(tmp_path / "killed") == records(tmp_path / "whole")
+    assert not set(records(tmp_path / "whole")) <= set(records(tmp_path / "other"))
+    assert end_run(start_run(command(method, "shards", limit, "shard=0/2"), screen)) == 2
+    assert "depends on all samples before it, so the run cannot be sharded" in screen.read_text()
 
 
 def test_fifty_kills_lose_and_repeat_nothing(tmp_path: Path, command: Command) -> None:
