@@ -141,6 +141,7 @@ EVIL = {"../evil.txt": b"x"}
         (b"", {"address": "http://127.0.0.1:9/a.tar"}, "Connection refused"),
         (b"x", {"size": 10**18}, "no space in .*: .* bytes are needed"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_fails_is_said_and_the_next_set_is_fetched(sent, item, sentence, site, server, tmp_path, capsys):
     server.files["/a.tar"] = sent
