@@ -73,9 +73,11 @@ def run_all(configs: Sequence[RunConfig], rank: Rank) -> None:
     for config, path in zip(configs, paths, strict=True):  # what a later run lacks is said before the first one starts
         if paths.count(path) > 1:
             raise ValueError(f"several runs would share the folder {path}; start each with a name=... of its own")
-        if Shard.of(config).count > 1 and getattr(config, "sequential", False):
+        has_momentum = getattr(config, "momentum", None) is not None
+        if Shard.of(config).count > 1 and (has_momentum or getattr(config, "sequential", False)):
+            how = "momentum" if has_momentum else f"method={getattr(config, 'method', None)}"
             raise ValueError(
-                f"{config.name}: a sample's result depends on all samples before it, so the run cannot be sharded; "
+                f"a run with {how} cannot be sharded, because a sample's result depends on all samples before it; "
                 "start it without shard=..., NPROC and torchrun"
             )
         if finished_summary(config) is None:

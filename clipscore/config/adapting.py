@@ -58,7 +58,8 @@ class AdaptingConfig(RunConfig):
     @classmethod
     def readers_of(cls, key: str) -> str:
         """Methods whose own setting it is."""
-        found = [] if key in cls.model_fields else readers(cls.model_fields["task"].default, key.split(".")[0])
+        name = key.split(".")[0]
+        found = [] if name in cls.model_fields else readers(cls.model_fields["task"].default, name)
         return f"; read by method={', '.join(found)}" if found else ""
 
     @property

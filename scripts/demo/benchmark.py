@@ -24,7 +24,7 @@ from tqdm import tqdm
 from clipscore.cli import DONE, print_text
 from clipscore.config.fields import RunConfig
 from scripts.demo import make_data
-from scripts.demo.demo_runs import BASELINE, SKETCH, TABLES, demo_runs
+from scripts.demo.demo_runs import BASELINE, SKETCH, TABLES, Runs, Table, demo_runs
 from scripts.demo.demo_tables import table_grid
 from scripts.report.__main__ import write_report
 from scripts.run import TASKS, run_one
@@ -79,21 +79,27 @@ def main(words: Sequence[str]) -> int:
     return command(lambda: _benchmark(words))
 
 
-def _benchmark(words: Sequence[str]) -> int:
-    options = {word for word in words if word in ("--full", "--open")}
-    words, full = [word for word in words if word not in options], "--full" in options
-    runs = [demo_runs(words, [table], full) for table in TABLES]
+def make_tables(tables: Sequence[Table], words: Sequence[str], full: bool) -> Runs:
+    """Make all runs of these tables, and print each table when it is there; see `demo_runs`. The runs."""
+    runs = [demo_runs(words, [table], full) for table in tables]
     every = {key: config for of_table in runs for key, config in of_table.items()}
     make_data.make_data(Path(next(iter(every.values())).data_root))
     with (
         worker_pool(len(every)) as pool,
         tqdm(total=len(every), unit="run", desc="demo benchmark", dynamic_ncols=True) as bar,
     ):
-        for table, of_table in zip(TABLES, runs, strict=True):
+        for table, of_table in zip(tables, runs, strict=True):
             run_all(pool, list(reversed(of_table.values())), bar)  # adaptation takes longest
             with tqdm.external_write_mode():
                 print_text(f"{markdown(table_grid(table, of_table))}\n{table.meaning}\n")
             log.info("CPU time so far: %.0f s", _cpu_seconds())
+    return every
+
+
+def _benchmark(words: Sequence[str]) -> int:
+    options = {word for word in words if word in ("--full", "--open")}
+    words, full = [word for word in words if word not in options], "--full" in options
+    every = make_tables(TABLES, words, full)
     chosen = [run_path(every[name, SKETCH]) for name in (BASELINE, "RLCF encoder")]
     report = chosen[1].parent / "report.html"
     write_report(chosen, report)

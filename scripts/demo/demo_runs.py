@@ -40,6 +40,7 @@ class Line(NamedTuple):
     cells: tuple[str, ...]
     dataset: str
     overrides: tuple[str, ...] = ()
+    suffix: str = ""  # of the runs' names, where the overrides make other runs
 
 
 class Table(NamedTuple):
@@ -51,8 +52,9 @@ class Table(NamedTuple):
     places: tuple[int, ...]  # a cell has the share of right answers up to each of these ranks; none: captions
     legend: str
     meaning: str  # what the table says, in a line
-    quick: tuple[Line, ...]  # the lines of the quick form, and of how many samples
+    quick: tuple[Line, ...]  # the lines of the quick form, of how many samples, and the methods that it leaves out
     limit: int
+    only_full: tuple[str, ...] = ()
 
 
 SKETCH = Line(("sketch",), "demo/sketch")
@@ -62,6 +64,9 @@ CLASSIFICATION = Table(
         Method(BASELINE, "classification/zero_shot", PROMPT),
         Method("TPT", "classification/tpt_prompt", [*PROMPT, *VIEWS]),
         Method("KD", "classification/kd", [*PROMPT, *VIEWS, *REWARD, TOWER_LR]),
+        Method("zero", "classification/methods/zero", [*PROMPT, *VIEWS]),
+        Method("best of K", "classification/methods/best_of_k", [*PROMPT, *VIEWS, *REWARD]),
+        Method("zero reward", "classification/methods/zero_reward", [*PROMPT, *VIEWS, *REWARD]),
         Method("RLCF prompt", "classification/rlcf_prompt", [*PROMPT, *VIEWS, *REWARD, PROMPT_STEPS]),
         Method("RLCF encoder", "classification/rlcf_encoder", [*PROMPT, *VIEWS, *REWARD, TOWER_LR]),
         Method("reward model", "classification/zero_shot", [*PROMPT, *REWARD_AS_POLICY]),
@@ -73,7 +78,27 @@ CLASSIFICATION = Table(
     "CLIP whose score is the reward.",
     (SKETCH,),
     100,
+    ("zero", "best of K", "zero reward"),
 )
+# What does the gradient add over asking the teacher? The same views, and rewards by the policy's own weights too.
+ASKED = ("best of K", "zero reward", "KD", "RLCF prompt", "RLCF prototypes", "RLCF encoder")
+PROTOTYPES = Method("RLCF prototypes", "classification/methods/rlcf_prototypes", [*PROMPT, *VIEWS, *REWARD])
+SAME_INFORMATION = Table(
+    ("reward", "test set"),
+    sorted((m for m in (*CLASSIFICATION.methods, PROTOTYPES) if m.name in ASKED), key=lambda m: ASKED.index(m.name)),
+    [
+        Line((reward, style), f"demo/{style}", overrides, suffix)
+        for reward, overrides, suffix in [
+            ("the policy itself", ("reward.models=[{name: demo/policy.pt}]",), "_own"), ("larger CLIP", (), ""),
+        ]
+        for style in ("sketch", "noise", "contrast", "blur")
+    ],
+    (1,),
+    "accuracy in %",
+    "Every method has the same views and asks the same reward model; best of K asks it once and takes no step.",
+    (),
+    0,
+)  # fmt: skip
 RETRIEVAL_LINES = [
     Line((style, direction.partition("_")[0]), f"demo_scenes/{style}", (f"direction={direction}",))
     for style in RETRIEVAL_STYLES
@@ -131,7 +156,10 @@ def demo_runs(words: Sequence[str], tables: Sequence[Table] = tuple(TABLES), ful
     for table in tables:
         limit = [] if full else [f"limit={table.limit}"]
         for method, line in itertools.product(table.methods, table.lines if full else table.quick):
-            own = [f"name=demo_{method.name.replace(' ', '_').replace('-', '_')}", f"data_root={data_root}", *limit]
+            if not full and method.name in table.only_full:
+                continue
+            name = f"{method.name}{line.suffix}".replace(" ", "_").replace("-", "_")
+            own = [f"name=demo_{name}", f"data_root={data_root}", *limit]
             overrides = [*POLICY, *own, *method.overrides, *line.overrides, *words]
             file = f"configs/{method.config}.yaml"
             runs[method.name, line] = load_config(file, overrides, config_class, line.dataset)

@@ -48,7 +48,7 @@ def table_grid(table: Table, runs: Runs) -> Grid:
     """
     if not table.places:
         return caption_grid(table, runs)
-    names = [method.name for method in table.methods]
+    names = [method.name for method in table.methods if any(name == method.name for name, _ in runs)]
     lines = []
     for line in [line for line in table.lines if (names[0], line) in runs]:
         base, *others = (read_run(runs[name, line]) for name in names)

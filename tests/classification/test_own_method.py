@@ -63,7 +63,7 @@ CENTRE = "return Answer(views.logits[0]{})"
         (MINE.format("", "return views.logits[0]"), [], r"answered Tensor, expected an Answer with logits \[60\]"),
         (MINE.format("", "return Answer(views.logits)"), [], r"answered \[16, 60\], expected an Answer with logits"),
         (MINE.format("", "return Answer([1.0])"), [], "answered list, expected an Answer with logits"),
-        (MINE.format("", CENTRE.format(" * float('nan')")), [], r"not finite: logits \[nan"),
+        (MINE.format("", CENTRE.format(" * float('nan')")), ["on_error=stop"], r"not finite: logits \[nan"),
         (MINE.format("", CENTRE.format(", selected=3")), [], "AttributeError: 'int' object has no attribute 'tolist'"),
         (MINE.format("", CENTRE.format(", extra={'id': 3}")), [], r"gives extra\['id'\], but every record has id"),
         (MINE.format("", CENTRE.format(", extra={'a': {}}")), [], r"extra\['a'\] = {}; a tensor, number, text or"),
@@ -74,7 +74,7 @@ CENTRE = "return Answer(views.logits[0]{})"
         ),
         (
             MINE.format("sequential, state_dict = True, lambda self: {}", CENTRE.format("")), ["shard=0/2"],
-            "depends on all samples before it, so the run cannot be sharded",
+            "cannot be sharded, because a sample.s result depends on all samples before it",
         ),
         (MINE.format("", CENTRE.format("")), ["lambda_y=1.0"], "lambda_y: unknown key;.*; read by method=mta "),
         (MINE.format("", CENTRE.format("")), ["num_candidates=2"], r"num_candidates \(read by best_of_k, rlcf\)"),

@@ -31,7 +31,7 @@ def start(tmp_path, monkeypatch):
     monkeypatch.setenv("RLCF_OUTPUT", str(tmp_path / "output"))
     opened = []
     plain = task_module.open_image
-    monkeypatch.setattr(task_module, "open_image", lambda path: opened.append(path.name) or plain(path))
+    monkeypatch.setattr(task_module, "open_image", lambda path, **how: opened.append(path.name) or plain(path, **how))
 
     def start(name, *words, config="rlcf_prompt"):
         opened.clear()
