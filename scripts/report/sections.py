@@ -1,7 +1,7 @@
 """What the page says of one run: what must be known first, its figures, charts and settings. page.html draws it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -26,7 +26,7 @@ def run_section(figures: Figures, num_shown: int) -> dict[str, Any]:
     if len(errors) > NUM_LISTED_ERRORS:
         errors[NUM_LISTED_ERRORS:] = [f"... and {len(errors) - NUM_LISTED_ERRORS:,} more"]
     record = {"fingerprint": run.fingerprint, "environments": run.environments}
-    paper, cells = paper_cells(run, list(figures.samples.values())) if figures.metrics else (None, {})
+    paper, cells = paper_cells(run, figures.samples) if figures.metrics else (None, {})
     others = "; ".join(dict.fromkeys(setting for cell in cells.values() for setting in cell.settings))
     return {
         "figures": figures,
@@ -42,7 +42,7 @@ def run_section(figures: Figures, num_shown: int) -> dict[str, Any]:
     }
 
 
-def paper_cells(run: Run, samples: Sequence[Sample]) -> tuple[PaperTable | None, dict[str, Cell]]:
+def paper_cells(run: Run, samples: Mapping[str, Sample]) -> tuple[PaperTable | None, dict[str, Cell]]:
     """The table of the paper that a run belongs to, and its cells by metric, judged as `scripts.tables` judges them.
 
     A run is known by the name of its config, or the `name=...` that the table's row has; (None, {}): it is no row.

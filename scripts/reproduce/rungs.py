@@ -105,7 +105,7 @@ def climb(rung: Rung, words: Sequence[str]) -> Outcome:
     run = open_run(run_path(config))
     samples = run.collect(read_sample)
     ordered = in_order(list(samples), config)[: run.summary["num_samples"] if run.summary else None]
-    found = measure(run, [samples[key] for key in ordered])  # of a longer run, stopped before its end, the first ones
+    found = measure(run, {key: samples[key] for key in ordered})  # of a longer run that was stopped the first ones
     size = rung.size or found.num_samples
     figures = []
     for column in rung.columns:

@@ -1,4 +1,4 @@
-"""The paper's tables against ours, the demo's table, and runs against each other: `python -m scripts.tables TABLE`."""
+"""Published tables beside ours, the demo's table, and runs against each other: `python -m scripts.tables TABLE`."""
 
 import argparse
 import json
@@ -12,27 +12,27 @@ from scripts.tables import layout
 from scripts.tables.cells import TOLERANCE
 from scripts.tables.fill import fill_table
 from scripts.tables.grid import comma_separated, latex, markdown
-from scripts.tables.paper import PaperTable, paper_tables
+from scripts.tables.paper import FIELD_FILE, PaperTable, find_tables, paper_tables
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    tables = paper_tables()
     args = _parser().parse_args(arguments)
+    first, *words = args.what
     try:
+        tables, words = find_tables(first, words)
         root = Path(args.output_root or roots()["output_root"])
         if args.output_root and not root.is_dir():
             raise FileNotFoundError(f"--output-root {root} is no folder; run folders are looked for in it")
-        first = args.what[0]
         if first not in {*tables, "demo"}:
             from scripts.tables.compare import compare  # it reads captions, and needs their metrics
 
             text = compare(args.what, root, args.format, args.json)
-        elif len(args.what) > 1:
+        elif words:
             raise ValueError(f"one table at a time, or runs without a table; got {' '.join(args.what)}")
         elif first == "demo":
             if args.json:
-                raise ValueError("--json is for the paper's tables and for runs; the demo's tables have --format csv")
+                raise ValueError("--json is for published tables and for runs; the demo's tables have --format csv")
             from scripts.demo.demo_tables import demo_tables  # it imports torch
 
             text = demo_tables([f"output_root={root}"], args.format)
@@ -68,10 +68,12 @@ def _paper_table(table: PaperTable, root: Path, args: argparse.Namespace) -> str
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.tables",
-        description="A table of the paper beside ours; the demo's tables; or runs compared with the first of them.",
+        description="Published figures beside ours; the demo's tables; or runs compared with the first of them.",
         epilog=f"Everything is computed from the records of the run folders. Of a table: {TOLERANCE}.",
     )
-    parser.add_argument("what", nargs="+", metavar="TABLE|RUN", help="table1, table2, table3, demo, or run folders")
+    names = ", ".join([*paper_tables(), *paper_tables(FIELD_FILE), "demo"])
+    what = f"{names}, or run folders; behind imagenet_c: severity=N"
+    parser.add_argument("what", nargs="+", metavar="TABLE|RUN", help=what)
     parser.add_argument("--output-root", metavar="DIR", help="where the run folders are, if not in output_root")
     parser.add_argument("--format", choices=("markdown", "csv", "latex"), default="markdown")
     parser.add_argument("--json", action="store_true", help="everything that is known about each cell, as JSON")

@@ -1,9 +1,9 @@
-"""One cell of a table of the paper: the paper's figure, ours, and whether the difference is more than chance.
+"""One cell of a table: the paper's figure (or one published elsewhere), ours, and whether the difference is chance.
 
 A difference has the paper's digits, and is 0 when no other number of right samples comes nearer. The tolerance is half
 a unit of the paper's last digit, plus
 
-* accuracy and recall after adaptation: 1.96 sqrt(p (1 - p) / n (1 + 1 / seeds)), p being the paper's figure. Random
+* accuracy and recall after adaptation: 1.96 sqrt(p (1 - p) / n (1 + 1 / seeds)), p being the published figure. Random
   views and rounding on a GPU make each sample right with some probability of its own; the variance of a mean of n such
   samples is at most p (1 - p) / n. It counts once for the paper's run and once, divided by the seeds, for ours.
 * zero-shot, where nothing is drawn: 0.1 points, for half precision and image decoders.
@@ -15,6 +15,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from clipscore.metrics.significance import changes, mcnemar_p_value
 from scripts.tables.figures import Figures
 from scripts.tables.paper import Column, PaperTable
 
@@ -47,6 +48,12 @@ class Cell:
     verdict: str = ""  # reproduced (with other settings), off by +1.23, partial, no run, or what is missing
     settings: tuple[str, ...] = ()  # where our configuration differs from the row's
     command: str = ""  # fills the cell; empty for methods that are not in this repository
+    source: str = ""  # of the published figure
+    hits: Mapping[Seeds, Mapping[str, bool]] = field(default_factory=dict)  # where cells are compared with a baseline
+    baseline: str = ""  # the row that it is compared with
+    gain: float | None = None  # ours - the baseline's, on the samples that both have; mean over the seeds of both
+    p_value: float | None = None  # exact McNemar's of it, the largest of the seeds'; None for a mean of columns
+    num_common: int = 0  # samples that both have, per seed
 
     @property
     def deviation(self) -> float | None:
@@ -61,7 +68,7 @@ class Cell:
     @property
     def variance(self) -> float:
         """Bound on the variance of the difference of two runs over the same samples, in points squared."""
-        share = (self.paper or 0.0) / 100
+        share = (self.ours or 0.0 if self.paper is None else self.paper) / 100
         return 100**2 * share * (1 - share) / self.num_samples * (1 + 1 / max(1, len(self.by_seed)))
 
     def nearest(self, half: float) -> float:
@@ -80,7 +87,8 @@ def figure_cell(cell: Cell, table: PaperTable, found: Mapping[Seeds, Figures], g
     first, metric = next(iter(taken.values())), str(cell.column.metric)
     values = {seeds: one.values[metric] for seeds, one in taken.items() if metric in one.values}
     adapts = first.run.config.get("method") != "zero_shot"
-    cell = replace(cell, num_samples=first.num_samples, published=first.published, adapts=adapts)
+    hits = {seeds: one.hits for seeds, one in taken.items()} if table.has_baselines else {}
+    cell = replace(cell, num_samples=first.num_samples, published=first.published, adapts=adapts, hits=hits)
     if len(values) < len(taken):
         partial = [_partial(cell)] if cell.is_partial else []
         return replace(cell, verdict="; ".join([*partial, first.missing or f"no {metric} in the summary"]))
@@ -109,13 +117,37 @@ def mean_cell(cell: Cell, table: PaperTable, parts: Sequence[Cell], given: float
     return _judged(cell, table, table.half_digit + rounding, chance if cell.adapts else ZERO_SHOT_POINTS, given)
 
 
+def against(cell: Cell, base: Cell) -> Cell:
+    """A cell with its difference from its baseline's on the samples that both have, if any, seed by seed."""
+    found = []
+    for seeds in cell.hits.keys() & base.hits.keys():
+        was, now = base.hits[seeds], cell.hits[seeds]
+        if common := [key for key in now if key in was]:
+            fixed, broken = changes([was[key] for key in common], [now[key] for key in common])
+            found.append((100 * (fixed - broken) / len(common), mcnemar_p_value(fixed, broken), len(common)))
+    cell = replace(cell, baseline=base.row, hits={})
+    if not found:
+        return cell
+    gains, p_values, counts = zip(*found, strict=True)
+    return replace(cell, gain=statistics.fmean(gains), p_value=max(p_values), num_common=min(counts))
+
+
+def mean_against(cell: Cell, parts: Sequence[Cell]) -> Cell:
+    """The same of a column that is the mean of others, without a test."""
+    cell, gains = replace(cell, baseline=parts[0].baseline), [part.gain for part in parts if part.gain is not None]
+    if len(gains) < len(parts):
+        return cell
+    return replace(cell, gain=statistics.fmean(gains), num_common=sum(part.num_common for part in parts))
+
+
 def _judged(cell: Cell, table: PaperTable, nearest: float, chance: float, given: float | None) -> Cell:
-    """A cell with its difference and verdict, unless it lacks one of the figures.
+    """A cell with its verdict, and its difference if it has both figures.
 
     A difference up to `nearest` is 0; one up to half a digit and `chance`, or up to `given`, reproduces; in points.
     """
-    if cell.paper is None or cell.ours is None:
-        return cell
+    assert cell.ours is not None
+    if cell.paper is None:
+        return replace(cell, verdict=_partial(cell) if cell.is_partial else "no published figure")
     tolerance, exact = table.half_digit + chance if given is None else given, cell.ours - cell.paper
     difference = 0.0 if abs(exact) <= nearest + 1e-9 else round(exact, table.decimals)  # 1e-9: 69.965 is not a float
     if cell.is_partial:

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from scripts.tables.paper import PaperTable, paper_tables
+from scripts.tables.paper import PaperTable, find_tables
 
 
 def table_commands(table: PaperTable, gpu: str, words: Sequence[str] = ()) -> list[str]:
@@ -21,7 +21,8 @@ def table_commands(table: PaperTable, gpu: str, words: Sequence[str] = ()) -> li
             raise ValueError(f"{word}: a table finds its runs by their names; output_root=DIR keeps runs apart")
     commands = []
     for run in (run for row in table.rows for run in row.runs):
-        command = shlex.join(["bash", run.script, gpu, *run.overrides, *words])
+        datasets = [] if table.reference == "paper" else [f"dataset={','.join(run.datasets)}"]  # the scripts' are those
+        command = shlex.join(["bash", run.script, gpu, *run.overrides, *datasets, *words])
         commands.append(f"NPROC=1 {command}" if run.sequential else command)
     return list(dict.fromkeys(commands))
 
@@ -30,7 +31,8 @@ def main(arguments: Sequence[str]) -> int:
     """Print the commands; returns the exit code."""
     key, gpu, *words = arguments
     try:
-        print("\n".join(table_commands(paper_tables()[key], gpu, words)))
+        tables, words = find_tables(key, words)
+        print("\n".join(table_commands(tables[key], gpu, words)))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -75,7 +75,7 @@ def _sheet(run: Run, samples: Samples) -> Sheet:
         "seed": Quantity(run.config["seed"], str(run.config["seed"])),
         "samples": Quantity(len(found), f"{len(found):,}{_note(run.summary)}"),
     }
-    figures = measure(run, found)
+    figures = measure(run, samples)
     for metric in figures.metrics:
         name = NAMES.get(metric.key, metric.key)
         names = (f"{name}_before" if run.config["task"] == "captioning" else f"{name} before", name)

@@ -5,8 +5,8 @@ summary.json, which tables believe only when it is about as many samples as ther
 """
 
 import statistics
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from classification.data import layouts
@@ -80,6 +80,7 @@ class Figures:
     published: int | None  # how many samples the column of the paper's table has; None where nothing is published
     metrics: Sequence[Metric]
     missing: str | None = None  # why there are no caption metrics; None where there are some, and in the other tasks
+    hits: Mapping[str, bool] = field(default_factory=dict)  # whether the first answer is right, by sample
 
     @property
     def values(self) -> dict[str, float]:
@@ -92,14 +93,15 @@ class Figures:
         return self.run.summary is not None if self.published is None else self.num_samples == self.published
 
 
-def measure(run: Run, samples: Collection[Sample] | None = None) -> Figures:
+def measure(run: Run, samples: Mapping[str, Sample] | None = None) -> Figures:
     """A run's figures, from samples that were read before or else from its records; ValueError: a damaged record."""
     if samples is None:
-        samples = run.collect(read_sample).values()
+        samples = run.collect(read_sample)
     task, count = run.config["task"], len(samples)
     published = published_samples(task, str(run.config["dataset"]), run.config.get("direction"))
     if task != "captioning":
-        return Figures(run, count, published, sample_metrics(run, samples))
+        hits = {key: sample.is_right for key, sample in samples.items()}
+        return Figures(run, count, published, sample_metrics(run, samples.values()), hits=hits)
     if run.summary is None:
         return Figures(run, count, published, [], "caption metrics come with the last caption")
     if (scored := run.summary["num_samples"]) != count:

@@ -1,4 +1,4 @@
-"""All cells of a table of the paper, from the run folders under an output root."""
+"""All cells of a table, from the run folders under an output root."""
 
 import shlex
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from clipscore.config.load import load_config
 from scripts.run import config_class
 from scripts.runs.compare_configs import ABSENT, config_differences, differences
 from scripts.runs.read import Run, find_runs
-from scripts.tables.cells import Cell, Seeds, figure_cell, mean_cell
+from scripts.tables.cells import Cell, Seeds, against, figure_cell, mean_against, mean_cell
 from scripts.tables.figures import Figures, measure
 from scripts.tables.paper import PaperRun, PaperTable, Row
 
@@ -20,17 +20,33 @@ def fill_table(table: PaperTable, output_root: Path, tolerance: float | None = N
     `tolerance`: how large a difference may be, in points; None: as `cells` says.
     """
     runs = [run for run in find_runs(output_root) if run.config.get("task") == table.task]
-    return [_fill_row(table, row, runs, tolerance) for row in table.rows]
+    rows: list[list[Cell]] = []
+    bases: dict[str, list[Cell]] = {}  # the first row of each group
+    for row in table.rows:
+        cells = _fill_row(table, row, runs, tolerance)
+        if table.has_baselines and (base := bases.setdefault(row.group, cells)) is not cells:
+            cells = _against(cells, base)
+        rows.append(cells)
+    return rows
+
+
+def _against(cells: Sequence[Cell], base: Sequence[Cell]) -> list[Cell]:
+    found: dict[str, Cell] = {}
+    for cell, other in zip(cells, base, strict=True):
+        parts = [found[key] for key in cell.column.mean_of]
+        found[cell.column.key] = mean_against(cell, parts) if parts else against(cell, other)
+    return list(found.values())
 
 
 def _fill_row(table: PaperTable, row: Row, runs: Sequence[Run], tolerance: float | None) -> list[Cell]:
     measured: dict[tuple[str, str | None], dict[Seeds, Figures]] = {}  # the metrics of a data set share one reading
     cells: dict[str, Cell] = {}
     for column in table.columns:
-        cell = Cell(row.group, row.label, column, row.paper[column.key], verdict="not in this repository")
+        cell = Cell(row.group, row.label, column, row.paper.get(column.key), source=row.source)
+        cell = replace(cell, verdict="not in this repository")
         dataset, direction = str(column.dataset), column.direction
         wanted = row.run_for(dataset)
-        if column.mean_of:
+        if column.mean_of and row.runs:
             cell = replace(cell, command=cell_command(row.runs[0], ",".join(column.mean_of), None))
             cell = mean_cell(cell, table, [cells[key] for key in column.mean_of], tolerance)
         elif wanted:

@@ -1,4 +1,4 @@
-"""The cells of a paper's table laid out for the eye: three lines per row, or one line per cell with everything."""
+"""The cells of a table laid out for the eye: three lines per row, or one line per cell with everything."""
 
 import itertools
 from collections import Counter
@@ -11,20 +11,30 @@ from scripts.tables.paper import PaperTable
 
 NUM_SHOWN = 12  # cells named under a table
 MARKS = "bold: beyond the tolerance; *: other settings than the row's; ±: standard deviation over the seeds"
+PAIRED = "p: exact McNemar test on the samples that both have; of several seeds the mean difference and the largest p"
 
 
 def compact(table: PaperTable, rows: Sequence[Sequence[Cell]], given: float | None = None) -> Grid:
-    """For each row the paper's figures, ours and the difference; the latter two where there is a run."""
+    """For each row the published figures, ours, and the difference from them or from the baseline: those that are."""
     lines: list[list[str]] = []
     breaks: dict[str, int] = {}  # where each group of rows starts
     for cells in rows:
-        breaks.setdefault(cells[0].group, len(lines))
-        lines.append([cells[0].row, "paper", *(_figure(cell.paper, table.decimals) for cell in cells)])
-        if any(cell.num_samples for cell in cells):
+        first, start = cells[0], len(lines)
+        breaks.setdefault(first.group, start)
+        is_published, is_run = any(cell.paper is not None for cell in cells), any(cell.num_samples for cell in cells)
+        if is_published or not is_run:
+            lines.append(["", table.reference, *(_figure(cell.paper, table.decimals) for cell in cells)])
+        if is_run:
             lines.append(["", "ours", *(_ours(cell, table.decimals) for cell in cells)])
+        if is_run and first.baseline:
+            lines.append(["", f"to {first.baseline}", *(_gain(cell, table.decimals) for cell in cells)])
+        elif is_run and is_published and not table.has_baselines:
             lines.append(["", "difference", *(_difference(cell, table.decimals) for cell in cells)])
+        lines[start][0] = first.row
     heading = ["run", "", *_headings([column.label for column in table.columns])]
-    return Grid(heading, lines, 2, frozenset(breaks.values()), _notes([cell for row in rows for cell in row], given))
+    notes = _notes([cell for row in rows for cell in row], given)
+    notes += [PAIRED] if table.has_baselines else []
+    return Grid(heading, lines, 2, frozenset(breaks.values()), notes)
 
 
 def long(table: PaperTable, rows: Sequence[Sequence[Cell]], given: float | None = None) -> Grid:
@@ -42,7 +52,7 @@ def record(table: PaperTable, cell: Cell) -> dict[str, Any]:
     def rounded(value: float | None) -> float | None:
         return None if value is None else round(value, table.decimals + 2)
 
-    return {
+    known = {
         "table": table.key, "group": cell.group, "row": cell.row, "column": column.label,
         "dataset": column.dataset or "+".join(column.mean_of), "direction": column.direction,
         "metric": column.metric or "mean", "paper": cell.paper, "ours": rounded(cell.ours),
@@ -51,6 +61,9 @@ def record(table: PaperTable, cell: Cell) -> dict[str, Any]:
         "published": cell.published, "verdict": cell.verdict, "settings": "; ".join(cell.settings),
         "command": cell.command,
     }  # fmt: skip
+    of_published = {"source": cell.source or None} if table.reference != "paper" else {}
+    paired = {"baseline": cell.baseline or None, "gain": rounded(cell.gain), "p_value": cell.p_value}
+    return known | of_published | (paired | {"common": cell.num_common or None} if table.has_baselines else {})
 
 
 def _seeds(seeds: Seeds) -> str:
@@ -83,12 +96,20 @@ def _difference(cell: Cell, decimals: int) -> str:
     return f"**{shown}**" if _kind(cell) == "off" else shown + ("*" if cell.settings else "")
 
 
+def _gain(cell: Cell, decimals: int) -> str:
+    if cell.gain is None:
+        return "-"
+    some = f" of {cell.num_common:,}" if cell.num_common != cell.published else ""
+    p_value = "" if cell.p_value is None else f" (p {cell.p_value:.2g})"
+    return f"{cell.gain:+.{decimals}f}{some}{'*' if cell.settings else ''}{p_value}"
+
+
 def _notes(cells: Sequence[Cell], given: float | None) -> list[str]:
     """What the marks mean, how many cells say what, and which ones want attention."""
-    with_paper = [cell for cell in cells if cell.paper is not None and cell.verdict != "not in this repository"]
-    counts = Counter(map(_kind, with_paper))
-    notes = ["", ", ".join(f"{count} {kind}" for kind, count in counts.items()) + f", of {len(with_paper)} cells"]
-    named = [cell for cell in with_paper if _kind(cell) in ("off", "partial", "without figures") or cell.settings]
+    ours = [cell for cell in cells if cell.verdict != "not in this repository"]
+    counts = Counter(map(_kind, ours))
+    notes = ["", ", ".join(f"{count} {kind}" for kind, count in counts.items()) + f", of {len(ours)} cells"]
+    named = [cell for cell in ours if _kind(cell) in ("off", "partial", "without figures") or cell.settings]
     for cell in named[:NUM_SHOWN]:
         with_settings = f"; other settings: {'; '.join(cell.settings)}" if cell.settings else ""
         wanted = f" ({cell.command})" if _kind(cell) in ("partial", "without figures") else ""
@@ -100,6 +121,6 @@ def _notes(cells: Sequence[Cell], given: float | None) -> list[str]:
 
 def _kind(cell: Cell) -> str:
     """The verdict in one word or two."""
-    if cell.verdict in ("reproduced", "reproduced with other settings", "no run"):
+    if cell.verdict in ("reproduced", "reproduced with other settings", "no run", "no published figure"):
         return cell.verdict
     return next((kind for kind in ("off", "partial") if cell.verdict.startswith(kind)), "without figures")

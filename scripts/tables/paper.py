@@ -1,11 +1,15 @@
-"""The paper's Tables 1 to 3: their numbers, and which run of ours belongs to each cell (paper_tables.json)."""
+"""The paper's Tables 1 to 3, and the field's: published figures, and which run of ours belongs to each cell.
+
+They are in paper_tables.json and field_tables.json; the latter names where each row's figures are from.
+"""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PAPER_FILE = Path(__file__).with_name("paper_tables.json")
+PAPER_FILE, FIELD_FILE = (Path(__file__).with_name(f"{name}_tables.json") for name in ("paper", "field"))
+SEVERITY = "5"  # of ImageNet-C
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A method: its runs (none for methods that are not in this repository) and the paper's figures by column key."""
+    """A method: its runs (none for methods that are not in this repository) and published figures by column key."""
 
     group: str
     label: str
     runs: Sequence[PaperRun]
     paper: dict[str, float | None]
     doubtful: Sequence[str] = ()  # columns whose figure is most likely a slip of the paper
+    source: str = ""  # of the figures, if that is not the paper
 
     def run_for(self, dataset: str) -> PaperRun | None:
         """The run that fills the columns of a data set."""
@@ -55,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """One table of the paper; `decimals` is how many digits after the point it prints."""
+    """One table of the paper, or of the field; `decimals` is how many digits after the point it prints."""
 
     key: str
     title: str
@@ -63,6 +68,8 @@ class PaperTable:
     decimals: int
     columns: Sequence[Column]
     rows: Sequence[Row]
+    reference: str = "paper"  # what the published figures are called
+    has_baselines: bool = False  # each group of rows starts with the one that the others are compared with
 
     @property
     def half_digit(self) -> float:
@@ -70,11 +77,24 @@ class PaperTable:
         return 0.5 * 10**-self.decimals
 
 
-def paper_tables(file: Path = PAPER_FILE) -> dict[str, PaperTable]:
-    """The tables of a file by their key: table1, table2, table3."""
+def paper_tables(file: Path = PAPER_FILE, severity: str = SEVERITY) -> dict[str, PaperTable]:
+    """The tables of a file by their key: table1, table2, table3. A run fills all columns, if it names no data sets."""
     tables: dict[str, PaperTable] = {}
-    for key, table in json.loads(file.read_text(encoding="utf-8")).items():
+    for key, table in json.loads(file.read_text(encoding="utf-8").replace("SEVERITY", severity)).items():
         columns = [Column(**column) for column in table["columns"]]
-        rows = [Row(**row | {"runs": [PaperRun(**run) for run in row["runs"]]}) for row in table["rows"]]
+        every = {"datasets": [column.dataset for column in columns if column.dataset]}
+        rows = [Row(**row | {"runs": [PaperRun(**every | run) for run in row["runs"]]}) for row in table["rows"]]
         tables[key] = PaperTable(key, **table | {"columns": columns, "rows": rows})
     return tables
+
+
+def find_tables(key: str, words: Sequence[str]) -> tuple[dict[str, PaperTable], list[str]]:
+    """All tables, and the words that are left of those behind a key: `imagenet_c severity=3` is about that severity.
+
+    ValueError: it is none of 1 to 5.
+    """
+    own = [word for word in words if key == "imagenet_c" and word.startswith("severity=")]
+    severity = own[-1].removeprefix("severity=") if own else SEVERITY
+    if severity not in tuple("12345"):
+        raise ValueError(f"{own[-1]}: ImageNet-C has the severities 1 to 5")
+    return paper_tables() | paper_tables(FIELD_FILE, severity), [word for word in words if word not in own]

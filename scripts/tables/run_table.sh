@@ -1,5 +1,5 @@
-# Sourced by table1.sh, table2.sh and table3.sh: run_table TABLE -- GPU [--list] [key=value ...]
-# Runs every row and column of a table of the paper, one script after the other, and prints the table.
+# Sourced by the scripts of the tables: run_table TABLE -- GPU [--list] [key=value ...]
+# Runs every row and column of a table, one script after the other, and prints the table.
 
 run_table() {
   local table="$1" script="bash ${0#"$PWD"/}" gpu="" list="" words=() word command commands status failed=() output=()
@@ -10,8 +10,8 @@ run_table() {
       -h | --help)
         echo "usage: [NPROC=N] $script GPU [--list] [key=value ...]"
         echo "GPU: number of the CUDA device, several (0,1), or cpu; NPROC: how many processes share the samples of a run"
-        echo "Runs every row and column of the paper's $table and prints it beside the paper's numbers. The same command"
-        echo "goes on with what is missing; a row that fails is named at the end. Rows with the momentum buffer take one"
+        echo "Runs every row and column of $table and prints it beside published numbers. The same command goes on with"
+        echo "what is missing; a row that fails is named at the end. Rows whose samples build on each other take one"
         echo "process. --list prints the commands and runs nothing; key=value goes to every run (limit=100, seed=1)."
         return 0
         ;;
@@ -25,7 +25,8 @@ run_table() {
         gpu="$word"
         ;;
     esac
-    if [[ "$word" == output_root=* ]]; then output=(--output-root "${word#output_root=}"); fi
+    if [[ "$word" == output_root=* ]]; then output+=(--output-root "${word#output_root=}"); fi
+    if [[ "$table $word" == "imagenet_c severity="* ]]; then output+=("$word"); fi
   done
   if [[ -n "$list" && -z "$gpu" ]]; then gpu=0; fi
   if [[ ! "$gpu" =~ ^(cpu|[0-9]+(,[0-9]+)*)$ ]]; then

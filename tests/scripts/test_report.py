@@ -210,11 +210,11 @@ def test_beside_the_paper(tmp_path: Path) -> None:
     beside = "<td>50.00</td><td>+16.67</td><td>65.45</td><td>−15.45</td><td>partial, 6 of 7,500</td>"
     assert beside in page and "row RLCF, prompt" in page and "lr is 0.1 (the row: 0.007)" in page
     run = open_run(write_run(tmp_path / "demo", "classification", [classified("0.png", 0, 0)], dataset="demo/blur"))
-    assert paper_cells(run, list(read_samples(run)[0].values())) == (None, {})
+    assert paper_cells(run, read_samples(run)[0]) == (None, {})
     ranks = [1] * 2851 + [5] * 1099 + [10] * 50 + [11] * 1000  # 57.02%, 79% and 80%
     rows = [{"id": str(i), "rank_before": 1, "rank": rank} for i, rank in enumerate(ranks)]
     run = open_run(write_run(tmp_path / "kd", "retrieval", rows, dataset="coco", direction="image_to_text", seed=42))
-    cells = paper_cells(run, list(read_samples(run)[0].values()))[1]
+    cells = paper_cells(run, read_samples(run)[0])[1]
     assert {key: (cell.paper, cell.difference, cell.verdict) for key, cell in cells.items()} == {
         "r1": (57.0, 0, "reproduced with other settings"),
         "r5": (79.0, 0, "reproduced with other settings"),

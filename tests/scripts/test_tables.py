@@ -4,7 +4,6 @@ import csv
 import io
 import itertools
 import json
-import os
 import shlex
 import statistics
 import subprocess
@@ -260,25 +259,6 @@ def test_bad_input_and_nothing_found(tmp_path, capsys):
     ]:
         assert main(words) == 2
         assert message in capsys.readouterr().err
-
-
-STAND_IN = """#!/usr/bin/env bash
-case "$*" in
-  *"scripts.run "*--help*) exit 0 ;;
-  *"scripts.run "*) echo "$NPROC $*" >>"$CALLS"; [[ "$*" != *rlcf_s_flickr30k* ]] ;;
-  *) exec "$REAL_PYTHON" "$@" ;;
-esac
-"""
-
-
-@pytest.fixture
-def stand_in(tmp_path) -> dict[str, str]:
-    """An environment in which `python -m scripts.run` only notes its words, and fails for one config."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/python").write_text(STAND_IN)
-    (tmp_path / "bin/python").chmod(0o755)
-    own = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "NPROC": "2"}
-    return own | {"REAL_PYTHON": sys.executable, "RLCF_OUTPUT": str(tmp_path)}
 
 
 def test_the_script_of_a_table_goes_on_after_a_failure_and_prints_the_table(stand_in, tmp_path):
