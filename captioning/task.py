@@ -101,7 +101,8 @@ class CaptioningTask(Task):
     def unadapted(self, sample: Sample) -> dict[str, Any]:
         """The record of one image that the captioner as it was before any adaptation describes, without times."""
         config = self.config
-        features = image_features(self.clip, sample.on(self.device).unsqueeze(0), config.normalize_prefix)  # [1, D]
+        image = sample.on(self.device).unsqueeze(0)
+        features = image_features(self.clip, image, config.normalize_prefix, config.clip_length)
         if self.method.state is not None:
             self.method.state.restore_source()
         caption, hypotheses = describe(self.captioner, features, config)

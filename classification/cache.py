@@ -35,6 +35,8 @@ class Cache:
 
     def add(self, label: int, entropy: Tensor, feature: Tensor, extra: Tensor | None = None) -> None:
         """Take an item in; of too many one leaves: of the ranked the last, else the first. [], [D], [width]"""
+        if not entropy.isfinite():  # it would spoil the answers for all images to come
+            raise FloatingPointError(f"not finite: the entropy of an image is {float(entropy)}")
         row = self.entropy[label]
         place = int((row <= entropy).sum() if self.ranked else row.isfinite().sum())
         first = 0 if self.ranked else max(0, place + 1 - len(row))

@@ -57,6 +57,17 @@ def test_the_reward_votes_by_hand(shown, votes):
     torch.testing.assert_close(shares, tensor(votes)[0] / sum(votes))
 
 
+@pytest.mark.parametrize("name", ["tda", "boost_adapter"])
+def test_an_image_that_is_not_finite_does_not_enter_the_caches(name):
+    eye = torch.eye(2, dtype=torch.float64)
+    method = build(name, FixedPolicy(CLIP, eye), eye, steps=0, lr=0.0, reward=None)
+    method.answer(see(method, eye, eye))
+    before = [tensor.clone() for tensor in method.positive.tensors]
+    with pytest.raises(FloatingPointError, match="not finite: the entropy of an image is nan"):
+        method.answer(see(method, eye, eye * torch.nan))
+    assert all(map(torch.equal, before, method.positive.tensors))
+
+
 def test_prototypes_are_those_of_a_plain_loop():
     generator = torch.Generator().manual_seed(0)
     z, w, u, v = (
