@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,17 +12,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from captioning.captioner import Captioner, embedding_width
-from captioning.checkpoints import CHECKPOINT, load_lm, load_mapper, read_checkpoint
+from captioning.checkpoints import CHECKPOINT, LM_CONSTANTS, load_lm, load_mapper, read_checkpoint
 from captioning.config import CaptioningConfig
 from captioning.mapper import ClipLength
 from captioning.method import Context, Method
 from clipscore.clip_model import ClipModel
 from clipscore.config.methods import guard
+from clipscore.data.checks import list_some
+from clipscore.models.files import check_whole
 from clipscore.reward import resize_images
 from clipscore.task import build_reward
+
+log = logging.getLogger(__name__)
 
 
 def find_checkpoint(name: str, roots: Sequence[Path]) -> Path:
@@ -41,14 +46,25 @@ def find_checkpoint(name: str, roots: Sequence[Path]) -> Path:
     return found
 
 
-def check_language_model(name: str, pretrained_root: Path) -> None:
-    """FileNotFoundError for a folder that is not there; whether the Hugging Face hub has a model is seen later."""
+def check_language_model(name: str, pretrained_root: Path) -> Path | None:
+    """The weight file of a language model's folder, the first of several; None for one of the Hugging Face hub.
+
+    FileNotFoundError for a folder that is not there or has no weights; ValueError for files that are not whole.
+    """
     is_hub_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) is not None
     beside_others = "/" in name and (pretrained_root / name).parent.is_dir()
-    is_found = any((place / "config.json").is_file() for place in _places(name, pretrained_root))
-    if (beside_others or not is_hub_name) and not is_found:
+    folder = Path(find_language_model(name, pretrained_root))
+    if not (folder / "config.json").is_file():
+        if not beside_others and is_hub_name:
+            return None
         tried = ", ".join(dict.fromkeys(map(str, _places(name, pretrained_root))))
         raise FileNotFoundError(f"llm={name}: no config.json in any of {tried}; give the language model's folder")
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not weights:
+        raise FileNotFoundError(f"llm={name}: no weights in {folder}, expected model.safetensors or pytorch_model.bin")
+    for file in (*weights, *folder.glob("*.json"), *folder.glob("*.txt")):
+        check_whole(file)
+    return weights[0]
 
 
 UNIMPORTANT = {"transformers_version", "torch_dtype", "dtype", "architectures", "use_cache"}  # for what a model says
@@ -68,26 +84,42 @@ def _places(name: str, pretrained_root: Path) -> list[Path]:
     return [place.expanduser() for place in places]
 
 
-def load_language_model(name: str, pretrained_root: Path) -> tuple[Any, Any]:
+def load_language_model(name: str, pretrained_root: Path, is_replaced: bool = False) -> tuple[Any, Any]:
     """A causal language model with fp32 weights, and its tokenizer.
 
-    FileNotFoundError: no folder, and no such model on the Hugging Face hub or no way to reach it.
+    FileNotFoundError: no folder, and no such model on the Hugging Face hub or no way to reach it. ValueError: its files
+    do not fit together, or lack tensors, unless all of its weights are replaced later.
     """
     place = find_language_model(name, pretrained_root)
+    is_folder = check_language_model(name, pretrained_root) is not None
     disable_progress_bar()  # of reading the file, a second or less
+    set_verbosity_error()  # tensors that are missing are named below
     try:
-        return AutoModelForCausalLM.from_pretrained(place).float(), load_tokenizer(place)
-    except OSError as error:
+        made: Any = AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, trust_remote_code=False)
+        tokenizer = load_tokenizer(place)
+    except Exception as error:  # whatever is wrong with a folder
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if is_folder or not isinstance(error, OSError):
+            raise ValueError(f"llm={name}: {place} is no whole language model ({reason}); get it again") from error
         tried = ", ".join(map(str, _places(name, pretrained_root)))
         raise FileNotFoundError(
-            f"no language model {name!r}: no config.json in any of {tried}, and Hugging Face answers: {error}; "
+            f"no language model {name!r}: no config.json in any of {tried}, and Hugging Face answers: {reason}; "
             f"`bash scripts/fetch_pretrained.sh opt` fetches OPT-125m into {pretrained_root / 'opt-125m'}"
         ) from error
+    lm, found = made
+    missing, surplus = (sorted(found[key]) for key in ("missing_keys", "unexpected_keys"))
+    if missing and not is_replaced:
+        lacks = f"{place} lacks {len(missing)} tensors{list_some(missing)}"
+        has = f" and has {len(surplus)} others{list_some(surplus)}" if surplus else ""
+        raise ValueError(f"llm={name}: {lacks}{has}; get it again, or save it with the names that transformers gives")
+    if unused := [key for key in surplus if not key.endswith(LM_CONSTANTS)]:
+        log.warning("%s: %d tensors of its file are not used%s", place, len(unused), list_some(unused))
+    return lm.float(), tokenizer
 
 
 def load_tokenizer(place: str | Path) -> Any:
     """The tokenizer of a folder or a Hugging Face name; its decoding leaves spaces as they are."""
-    return AutoTokenizer.from_pretrained(place, clean_up_tokenization_spaces=False)
+    return AutoTokenizer.from_pretrained(place, clean_up_tokenization_spaces=False, trust_remote_code=False)
 
 
 def load_captioner(
@@ -99,7 +131,7 @@ def load_captioner(
     FileNotFoundError for parts that do not fit together or are missing.
     """
     mapper_state, lm_state = read_checkpoint(checkpoint)
-    lm, tokenizer = load_language_model(config.llm, Path(config.pretrained_root))
+    lm, tokenizer = load_language_model(config.llm, Path(config.pretrained_root), is_replaced=bool(lm_state))
     try:
         lm = lm.to(clip.device)
         captioner = build_captioner(config, clip.feature_width, lm, tokenizer, mapper_state, autocast_dtype)

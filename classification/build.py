@@ -6,7 +6,7 @@ from pathlib import Path
 from classification.config import ClassificationConfig
 from classification.method import Context, Method
 from classification.policy import CoCoOpPolicy, EncoderPolicy, FixedPolicy, Policy, PromptPolicy, PrototypePolicy
-from classification.prompt_learner import ConditionalContext, PromptLearner, PromptStart
+from classification.prompt_learner import ConditionalContext, PromptLearner, PromptStart, check_same_clip
 from classification.texts import class_texts, encode_classes
 from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.config.methods import guard
@@ -43,6 +43,8 @@ def build_policy(
             return EncoderPolicy(clip, features, config.tune, config.bn_prior)
         return (PrototypePolicy if config.tune == "prototypes" else FixedPolicy)(clip, features)
     context = start[0] if start else None
+    if config.prompt_start:
+        check_same_clip(clip, config.prompt_start, [Path(config.pretrained_root)])
     learner = PromptLearner(clip, class_names, config.prompt_words, config.class_position, context)
     if start is None or not start[1]:
         if config.normalize_cocoop_features:

@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from classification.build import build_method, check_candidates
 from classification.config import ClassificationConfig
-from classification.data.class_names import class_names
+from classification.data.class_names import check_distinct, class_names
 from classification.data.layouts import LAYOUTS, canonical_name
 from classification.method import Answer, classify
 from classification.prompt_learner import load_prompt_start
@@ -108,10 +107,7 @@ def read_classes(text: str) -> list[str]:
             f'--classes {text}: {found}; give at least two, separated by commas ("cat,dog"), a file with one name per '
             f"line, or a data set: {', '.join(LAYOUTS)}"
         )
-    counts = Counter(name.replace("_", " ") for name in names)
-    repeated = [name for name, count in counts.items() if count > 1]
-    if repeated:
-        raise ValueError(f"--classes {text}: {repeated[0]!r} is there twice; give each class once")
+    check_distinct(f"--classes {text}", names)
     return names
 
 

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipscore.clip_model import ClipModel, end_of_text
+from clipscore.data.checks import list_some
 from clipscore.models.pickles import load_tensors
 
 PromptStart = tuple[Tensor, dict[str, Tensor]]  # CoOp's context [n_ctx, W], and CoCoOp's meta network or nothing
 
+SAME_START = 0.01  # relative distance of two start tokens that differ by the rounding to fp16 only
 META_NET = ["linear1.bias", "linear1.weight", "linear2.bias", "linear2.weight"]
 PLACEHOLDER = "X"  # any word of one token: its embedding is replaced by a context vector
 
@@ -148,19 +150,36 @@ def load_prompt_start(path: str | Path, roots: Sequence[Path] = ()) -> tuple[Ten
         FileNotFoundError: with every path tried.
         ValueError: the file holds no shared context vectors, or an incomplete meta network.
     """
-    file = _find_checkpoint(Path(path).expanduser(), roots)
-    checkpoint = load_tensors(file)
-    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or not isinstance(state.get("ctx"), Tensor) or state["ctx"].ndim != 2:
-        found = sorted(state) if isinstance(state, dict) else type(checkpoint).__name__
-        raise ValueError(
-            f"{file} holds no shared context: `state_dict` with `ctx` of shape [n_ctx, width] expected, found {found}"
-        )
+    file, state = _read_state(path, roots)
+    if state["ctx"].ndim != 2:
+        found = f"a context of shape {list(state['ctx'].shape)}, expected [n_ctx, width]"
+        of_each = "; one for each class (CSC) is not shared, take a file of CSC=False" * (state["ctx"].ndim == 3)
+        raise ValueError(f"{file} holds {found}{of_each}")
     prefix = "meta_net."
     meta_net = {key.removeprefix(prefix): value.detach() for key, value in state.items() if key.startswith(prefix)}
     if meta_net and sorted(meta_net) != META_NET:
         raise ValueError(f"{file} holds a meta network with {sorted(meta_net)}; CoCoOp's has {META_NET}")
     return state["ctx"].detach(), meta_net
+
+
+def check_same_clip(clip: ClipModel, path: str | Path, roots: Sequence[Path] = ()) -> None:
+    """ValueError for a context that was trained with another CLIP, whose start token CoOp stores beside it."""
+    file, state = _read_state(path, roots)
+    start, own = state.get("token_prefix"), clip.embed_tokens(clip.tokenize([""])[:, :1])[0, 0]  # [C, 1, W], [W]
+    if isinstance(start, Tensor) and start.shape[-1] == len(own):
+        distance = (start.reshape(-1, len(own))[0].to(own) - own).norm()
+        if distance > SAME_START * own.norm():
+            raise ValueError(f"{file} was trained with another CLIP than {clip.name}: its start token is not the same")
+
+
+def _read_state(path: str | Path, roots: Sequence[Path]) -> tuple[Path, dict[str, Tensor]]:
+    file = _find_checkpoint(Path(path).expanduser(), roots)
+    checkpoint = load_tensors(file)
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not isinstance(state.get("ctx"), Tensor):
+        found = list_some(sorted(state)) if isinstance(state, dict) else f" a {type(checkpoint).__name__}"
+        raise ValueError(f"{file} holds no context: `state_dict` with `ctx` expected, found{found}")
+    return file, state
 
 
 def _find_checkpoint(path: Path, roots: Sequence[Path]) -> Path:

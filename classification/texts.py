@@ -1,6 +1,5 @@
 """What the text towers read of each class: the prompt with its name, several templates, or descriptions from a file."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 
 from classification.prompt_learner import class_prompts
 from clipscore.clip_model import ClipModel
+from clipscore.data.checks import read_json
 from clipscore.text_encoder import encode_texts
 
 TEMPLATES: dict[str, Sequence[Callable[[str], str]]] = {
@@ -41,7 +41,8 @@ def class_texts(source: str | list[str], prompt: str, class_names: Sequence[str]
     names = [name.replace("_", " ") for name in class_names]
     if isinstance(source, str) and source in TEMPLATES:
         return [[template(name) for template in TEMPLATES[source]] for name in names]
-    file, found = ("texts", source) if isinstance(source, list) else _read(find_file(source, roots))
+    file = "texts" if isinstance(source, list) else find_file(source, roots)
+    found = source if isinstance(source, list) else read_json(Path(file))
     templates = _strings(found)
     if templates and all("{}" in text for text in templates):
         return [[text.replace("{}", name) for text in templates] for name in names]
@@ -64,13 +65,6 @@ def find_file(source: str, roots: Sequence[Path]) -> Path:
         kinds = f"prompt, {', '.join(TEMPLATES)}, a list or a JSON file"
         raise FileNotFoundError(f"no file {source!r}; texts are {kinds}; tried {', '.join(map(str, tried))}")
     return found
-
-
-def _read(file: Path) -> tuple[str, object]:
-    try:
-        return str(file), json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is no JSON in UTF-8: {error}") from error
 
 
 def encode_classes(clip: ClipModel, texts: Texts) -> Tensor:

@@ -1,7 +1,6 @@
 """RLCF on pictures of your own: `python -m retrieval.predict --images folder --query "a dog"`, or the reverse."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from clipscore.cli import candidates_for_command, columns, command_parser, describe, read_settings, run_command
+from clipscore.data import checks
 from clipscore.data.caption_sets import CaptionedImage
-from clipscore.data.checks import IMAGE_SUFFIXES
 from clipscore.data.images import model_input
 from clipscore.data.user_files import open_picture, read_lines
 from clipscore.models.devices import to_host
@@ -94,19 +93,19 @@ def read_question(args: argparse.Namespace) -> Question:
     text = clean_caption(args.query)
     if not text.strip():
         raise ValueError(f"--query {args.query!r}: no word is left without punctuation; say what to look for")
-    return Question(text, list_pictures(Path(args.images)), [text], False)
+    return Question(text, read_gallery(Path(args.images)), [text], False)
 
 
-def list_pictures(folder: Path) -> list[CaptionedImage]:
+def read_gallery(folder: Path) -> list[CaptionedImage]:
     """The pictures of a folder and of its sub-folders, sorted by their paths; FileNotFoundError when there are none."""
     if not folder.is_dir():
         raise FileNotFoundError(f"--images {folder}: there is no such folder; give the folder of the pictures")
-    paths = (Path(place) / name for place, _, names in os.walk(folder, followlinks=True) for name in names)
-    found = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+    found = checks.list_pictures(folder)
     if not found:
-        raise FileNotFoundError(f"--images {folder}: no picture is in it; they end in {' '.join(IMAGE_SUFFIXES)}")
-    names = {path: path.relative_to(folder).as_posix() for path in sorted(found)}
-    return [CaptionedImage(name, path, (), name) for path, name in names.items()]
+        raise FileNotFoundError(
+            f"--images {folder}: no picture is in it; they end in {' '.join(checks.IMAGE_SUFFIXES)}"
+        )
+    return [CaptionedImage(name, folder / name, (), name) for name in found]
 
 
 def read_texts(path: str) -> list[str]:

@@ -6,7 +6,6 @@ nocaps/out-domain are parts of the same official file, told apart by its `domain
 """
 
 import argparse
-import json
 import logging
 import sys
 from collections import Counter
@@ -16,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from clipscore.cli import print_text
 from clipscore.config.load import roots
 from clipscore.data.caption_layouts import NOCAPS_DOMAINS, NOCAPS_FILE, find_layout
+from clipscore.data.checks import read_json
 from scripts.fetch.manifest import NOCAPS_FILES
 from scripts.runs.process import messages
 
@@ -28,10 +28,7 @@ Image = dict[str, str]  # the needed keys of an image; the address ends in the f
 
 def read_images(path: Path) -> list[Image]:
     """The images of the official annotation file, in its order; ValueError: another file."""
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid json ({error}); get it again from {NOCAPS_FILES}/{NOCAPS_FILE}") from error
+    content = read_json(path)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or not images:
         raise ValueError(f"{path} has no list of images; expected nocaps' official {NOCAPS_FILE}")

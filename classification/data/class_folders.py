@@ -7,9 +7,18 @@ from pathlib import Path
 from classification.data.class_names import class_names, wnids
 from classification.data.labelled_images import LabelledImage, LabelledImages, Listed
 from classification.data.layouts import FolderLayout
-from clipscore.data.checks import IMAGE_SUFFIXES, file_names, list_some, not_found, origin, relative, subfolders
+from clipscore.data.checks import (
+    IMAGE_SUFFIXES,
+    file_names,
+    list_pictures,
+    list_some,
+    not_found,
+    origin,
+    relative,
+    subfolders,
+)
 
-_WNID = re.compile(r"n\d{8}", re.IGNORECASE)
+WNID = re.compile(r"n\d{8}", re.IGNORECASE)
 _NUMBER = re.compile(r"\d{1,4}")
 
 
@@ -39,7 +48,7 @@ def _class_root(name: str, data_root: Path, layout: FolderLayout) -> tuple[Path,
     """
     tried = [data_root / root for root in layout.roots]
     folders = {root: subfolders(root) for root in tried if root.is_dir()}
-    classes = {root: [f for f in found if _WNID.match(f) or _NUMBER.fullmatch(f)] for root, found in folders.items()}
+    classes = {root: [f for f in found if WNID.match(f) or _NUMBER.fullmatch(f)] for root, found in folders.items()}
     for found in (classes, folders):
         if any(found.values()):
             return max(found.items(), key=lambda item: len(item[1]))
@@ -54,7 +63,7 @@ def _class_root(name: str, data_root: Path, layout: FolderLayout) -> tuple[Path,
 
 def _check_kind(name: str, root: Path, folders: Sequence[str], numbers: Sequence[str], num_classes: int) -> None:
     """Folders named by wnid and by label number: both are in use, a mixture has no meaning."""
-    named = sorted(folder for folder in folders if _WNID.fullmatch(folder))
+    named = sorted(folder for folder in folders if WNID.fullmatch(folder))
     by_number = f"{root}: {len(numbers)} class folders are named by number{list_some(sorted(numbers, key=int))}"
     if numbers and named:
         raise ValueError(f"{by_number}, {len(named)} by wnid{list_some(named)}; unpack {name} into a folder of its own")
@@ -70,10 +79,13 @@ def _check_kind(name: str, root: Path, folders: Sequence[str], numbers: Sequence
         )
 
 
-def list_class_folders(name: str, root: Path, folders: Sequence[str], classes: Sequence[str]) -> Listed:
+def list_class_folders(
+    name: str, root: Path, folders: Sequence[str], classes: Sequence[str], deep: bool = False
+) -> Listed:
     """All images of the class folders in a root, in the order of the folders' names, and what is missing.
 
-    `folders` are those that exist; each stands for one of the `classes`, in label order, or for one in capitals.
+    `folders` are those that exist; each stands for one of the `classes`, in label order, or for one in capitals. `deep`
+    also takes the images of the folders in them, as torchvision's ImageFolder does.
     ValueError for folders that are no class, or no images at all.
     """
     labels = {folder: label for label, folder in enumerate(classes)}
@@ -91,11 +103,12 @@ def list_class_folders(name: str, root: Path, folders: Sequence[str], classes: S
         if surplus:
             raise ValueError(f"{fault}, or move what does not belong there")
         faults.append(ValueError(fault))
-    files = {folder: image_files(root / folder) for folder in sorted(folders)}
+    files = {folder: image_files(root / folder, deep) for folder in sorted(folders)}
     if empty := [folder for folder, found in files.items() if not found]:
         fault = (
             f"{root}: {len(empty)} of {len(files)} class folders hold no images{list_some(empty)}; images must lie "
-            f"directly in their class folder and end in {' '.join(IMAGE_SUFFIXES)} (any case); unpack the data again"
+            f"{'directly ' * (not deep)}in their class folder and end in {' '.join(IMAGE_SUFFIXES)} (any case); "
+            "unpack the data again"
         )
         if len(empty) == len(files):
             raise ValueError(fault)
@@ -108,6 +121,8 @@ def list_class_folders(name: str, root: Path, folders: Sequence[str], classes: S
     return images, faults
 
 
-def image_files(folder: Path) -> list[str]:
-    """Names of the visible image files in a folder, sorted."""
+def image_files(folder: Path, deep: bool = False) -> list[str]:
+    """Names of the visible image files in a folder, sorted; `deep`: paths of those in the folders in it too."""
+    if deep:
+        return list_pictures(folder)
     return sorted(n for n in file_names(folder) if n.lower().endswith(IMAGE_SUFFIXES) and not n.startswith("."))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from classification.config import DatasetFiles
 from classification.data import layouts
-from classification.data.class_folders import find_imagenet_set, image_files, list_class_folders
-from classification.data.class_names import read_class_names
+from classification.data.class_folders import WNID, find_imagenet_set, image_files, list_class_folders
+from classification.data.class_names import check_distinct, names_of_wnids, read_class_names
 from classification.data.labelled_images import LabelledImage, LabelledImages
 from classification.data.layouts import FolderLayout, find_layout
 from classification.data.split_files import find_split_set, listed_set, names_in_split, read_split
@@ -86,7 +86,13 @@ def _own_folders(name: str, data_root: Path, root: Path, names_file: Path | None
     if not folders:
         found = f"{root}: no class folders (images directly in it: {len(image_files(root))})"
         raise ValueError(f"{found}; put the images of each class into a folder of its own, or give a split file")
-    name_of = read_class_names(names_file, folders) if names_file else {folder: folder for folder in folders}
-    images, faults = list_class_folders(name, root, folders, list(name_of))
-    layout = f"{checks.relative(root, data_root)} (class folders" + (f", {names_file.name})" if names_file else ")")
+    if names_file:
+        name_of, kind = read_class_names(names_file, folders), f", {names_file.name}"
+    elif any(map(WNID.fullmatch, folders)):
+        name_of, kind = names_of_wnids(root, folders), ", named by ImageNet's wnids"
+    else:
+        name_of, kind = {folder: folder for folder in folders}, ""
+        check_distinct(str(root), folders)
+    images, faults = list_class_folders(name, root, folders, list(name_of), deep=True)
+    layout = f"{checks.relative(root, data_root)} (class folders{kind})"
     return LabelledImages(name, root, layout, list(name_of.values()), images, faults=tuple(faults))

@@ -5,10 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from classification.data.class_names import class_names
+from classification.data.class_names import check_distinct, class_names
 from classification.data.labelled_images import LabelledImage, LabelledImages
 from classification.data.layouts import SplitLayout
-from clipscore.data.checks import check_repeated, list_some, locate_images, not_found, read_json, relative
+from clipscore.data.checks import (
+    check_repeated,
+    list_some,
+    locate_images,
+    not_found,
+    read_json,
+    read_text,
+    relative,
+)
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +58,10 @@ def read_aircraft_split(split_file: Path) -> list[SplitEntry]:
     variants_file = split_file.with_name("variants.txt")
     if not variants_file.is_file():
         raise FileNotFoundError(f"not found: {variants_file}; it comes with {split_file.name}")
-    variants = [line.strip() for line in variants_file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    variants = [line.strip() for line in read_text(variants_file).splitlines() if line.strip()]
     labels = {variant: label for label, variant in enumerate(variants)}
     entries = []
-    for line in split_file.read_text(encoding="utf-8").splitlines():
+    for line in read_text(split_file).splitlines():
         number, _, variant = line.strip().partition(" ")
         if number and variant not in labels:
             raise ValueError(f"{split_file}: variant {variant!r} of image {number!r} is not in {variants_file}")
@@ -93,6 +101,7 @@ def names_in_split(path: Path) -> list[str]:
             raise ValueError(f"{path}: label {entry.label} has two class names, {both}")
     if sorted(names) != list(range(len(names))):
         raise ValueError(f"{path}: {len(names)} labels, expected 0 to {len(names) - 1}, got {sorted(names)}")
+    check_distinct(str(path), list(names.values()))
     return [names[label] for label in range(len(names))]
 
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from clipscore.config.explain import explain, received
 from clipscore.config.fields import RunConfig
 from clipscore.config.yaml12 import parse_yaml
+from clipscore.data.checks import read_text
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROOT_VARIABLES = {"data_root": "RLCF_DATA", "pretrained_root": "RLCF_PRETRAINED", "output_root": "RLCF_OUTPUT"}
@@ -42,7 +43,7 @@ class Draft:
     def read_file(self, path: Path) -> None:
         """Take the top-level keys of a YAML file."""
         shown = str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else str(path)
-        value, problems = parse_yaml(path.read_text(encoding="utf-8"))
+        value, problems = parse_yaml(read_text(path))
         self.problems += [f"{shown}: {text}" for text in problems]
         if isinstance(value, dict):
             for key, item in value.items():

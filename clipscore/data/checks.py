@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 log = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # of files that are taken for images
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 START_BYTES = 256  # are enough to know what a file is
 CONVERTED = "converted.json"  # beside images or annotations that scripts/convert copied
 _SHOWN = 3  # names listed in a message; the rest is counted
@@ -78,18 +78,39 @@ def describe_stand_in(start: bytes) -> str:
     return ""
 
 
-def read_json(path: Path, member: str | None = None) -> Any:
-    """The content of a json file, or of one in a zip archive; ValueError, with the place, for one that is no json."""
+def read_text(path: Path, member: str | None = None) -> str:
+    """A text file, or one in a zip archive; ValueError, with its name, for one that is empty or not text in UTF-8."""
     try:
         content = zipfile.ZipFile(path).read(member) if member else path.read_bytes()
     except (KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is no zip archive that holds {member} ({error}); get it again") from error
     if not content.strip():
         raise ValueError(f"{path}: the file is empty ({len(content)} bytes); get it again")
+    if stand_in := describe_stand_in(content[:START_BYTES]):
+        raise ValueError(f"{path} {stand_in}; get the file again")
     try:
-        return json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # ValueError: bad json, or bytes that are not utf-8
-        raise ValueError(f"{path}: not valid json in utf-8 ({error}); get the file again") from error
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        guess = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin1"
+        mend = f"`iconv -f {guess} -t utf-8 {path}` writes it so, if {guess} is what it is in"
+        raise ValueError(f"{path}: not text in UTF-8 ({error.reason} at byte {error.start}); {mend}") from error
+
+
+def read_json(path: Path, member: str | None = None) -> Any:
+    """The content of a json file; ValueError, with its name, for no text (`read_text`) or json, or a repeated key."""
+    text = read_text(path, member)
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid json in utf-8 ({error}); correct it, or get the file again") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        [(key, _), *_] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"{key!r} is there twice")
+    return content
 
 
 def subfolders(root: Path) -> list[str]:
@@ -97,7 +118,8 @@ def subfolders(root: Path) -> list[str]:
     if not root.is_dir():
         return []
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+        names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    return sorted(check_utf8(root, names))
 
 
 def file_names(folder: Path) -> set[str]:
@@ -108,7 +130,38 @@ def file_names(folder: Path) -> set[str]:
     if not folder.is_dir():
         return set()
     with os.scandir(folder) as entries:
-        return {entry.name for entry in entries if entry.is_file()}
+        names = [entry.name for entry in entries if entry.is_file()]
+    return set(check_utf8(folder, names))
+
+
+def list_pictures(folder: Path) -> list[str]:
+    """The visible image files of a folder and of those in it, by sorted posix paths; what is left out is counted."""
+    found: list[str] = []
+    others: Counter[str] = Counter()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = os.path.join(os.path.realpath(place), "")
+        inner = {name: os.path.join(os.path.realpath(os.path.join(place, name)), "") for name in folders}
+        folders[:] = [
+            name for name in folders if name[0] != "." and not here.startswith(inner[name])
+        ]  # no link to above
+        for name in check_utf8(place, (name for name in names if not name.startswith("."))):
+            if name.lower().endswith(IMAGE_SUFFIXES):
+                found.append(Path(place, name).relative_to(folder).as_posix())
+            else:
+                others[Path(name).suffix.lower() or "without an ending"] += 1
+    if others:
+        kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common())
+        log.warning("%s: %d files are left out, no images by their names: %s", folder, others.total(), kinds)
+    return sorted(found)
+
+
+def check_utf8(folder: str | Path, names: Iterable[str]) -> Iterator[str]:
+    """The names of a folder; ValueError for one that is not in UTF-8, because no record could hold it."""
+    for name in names:
+        if not name.isascii() and re.search("[\udc80-\udcff]", name):
+            mend = "rename it, all of them for example with `convmv -f latin1 -t utf8 -r --notest FOLDER`"
+            raise ValueError(f"{os.fsencode(folder)!r}: the name {os.fsencode(name)!r} is not in UTF-8; {mend}")
+        yield name
 
 
 class Located(NamedTuple):

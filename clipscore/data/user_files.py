@@ -4,6 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from clipscore.data.checks import read_text
 from clipscore.data.images import open_image
 
 
@@ -16,10 +17,7 @@ def open_picture(path: str | Path, option: str) -> Image.Image:
 
 
 def read_lines(path: str | Path, option: str) -> list[str]:
-    """The lines of the user's text file; FileNotFoundError when there is none, ValueError when it is not UTF-8."""
+    """The lines of the user's text file; FileNotFoundError when there is none, ValueError as in `read_text`."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{option} {path}: there is no such file; give a text file")
-    try:
-        return Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{option} {path}: not a text file in UTF-8 ({error.reason}); save it as such") from error
+    return read_text(Path(path)).splitlines()

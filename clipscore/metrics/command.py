@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clipscore.config.load import roots
+from clipscore.data import checks
 from clipscore.data.checks import list_some
 from clipscore.metrics import captions
 from clipscore.metrics.captions import CLIP_METRICS, METRICS, check_metrics, default_metrics
@@ -31,20 +32,11 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     """An object of a json file; ValueError for no file, no json, a list or the like, and a key that is there twice."""
     form = '{"file name": "caption"}' if what == "candidates" else '{"file name": ["caption", ...]}'
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"{what} file {path} cannot be read: {reason}") from error
+        content = checks.read_json(path)
+    except OSError as error:
+        raise ValueError(f"{what} file {path} cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{what} file {path} holds a {type(content).__name__}; expected {form}")
-    return content
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} is there twice")
     return content
 
 

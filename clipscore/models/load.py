@@ -1,6 +1,8 @@
 """Find and read the weights of any CLIP: an OpenAI name, an open_clip `arch/tag`, or a file."""
 
 import functools
+import logging
+import pickle
 from pathlib import Path
 
 import open_clip
@@ -11,6 +13,8 @@ from clipscore.clip_model import ClipModel
 from clipscore.models import files
 from clipscore.models.files import OPENAI_NAMES, is_open_clip_tag, open_clip_arch
 from clipscore.models.pickles import load_tensors
+
+log = logging.getLogger(__name__)
 
 ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size", "attn_mask")  # constants that archives carry
 FILE_FORMS = "an OpenAI TorchScript archive, or a state dict (.pt or .safetensors) in OpenAI layout"
@@ -74,10 +78,18 @@ def _create(name: str, arch: str, path: Path) -> nn.Module:
     """A model of open_clip. The activation and the normalisation belong to a tag, not to its architecture."""
     cfg = open_clip.get_pretrained_cfg(*name.split("/")) if is_open_clip_tag(name) else None
     options = {} if cfg is None else {"force_quick_gelu": cfg.get("quick_gelu", False)}
+    if cfg is None and f"{arch}-quickgelu" in open_clip.list_models():
+        log.warning("%s computes with GELU; weights that began as OpenAI's need %s-quickgelu:%s", name, arch, path)
+    state = load_tensors(path)  # open_clip reads it again; what it refuses without a word of its own is said here
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
     try:
         backend = open_clip.create_model(arch, pretrained=str(path), **options)
-    except (RuntimeError, KeyError, OSError) as error:
+    except (RuntimeError, KeyError, OSError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} does not fit the architecture {arch}: {' '.join(str(error).split())}") from error
+    for key, tensor in backend.state_dict().items():
+        if "positional_embedding" in key and key in state and state[key].shape != tensor.shape:
+            sizes = f"{key} {list(state[key].shape)}, expected {list(tensor.shape)}"
+            raise ValueError(f"{path} is of another size than {arch}: {sizes}; name the architecture of its size")
     if cfg is not None:
         backend.visual.image_mean, backend.visual.image_std = cfg.get("mean"), cfg.get("std")
     return backend
@@ -88,8 +100,11 @@ def _read_openai_layout(path: Path) -> nn.Module:
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} holds a {type(checkpoint).__name__}; expected {FILE_FORMS}")
     if "state_dict" in checkpoint or path.name.startswith("open_clip"):
-        why = f"{path} is an open_clip checkpoint, which does not say its architecture"
-        raise ValueError(f"{why}; write arch:file, for example ViT-B-32:{path}")
+        raise ValueError(
+            f"{path} is an open_clip checkpoint, which says neither architecture nor activation; write arch:file: "
+            f"ViT-B-32-quickgelu:{path}, for example, for weights that began as OpenAI's or were trained with "
+            f"--force-quick-gelu, and ViT-B-32:{path} for others, which have GELU"
+        )
     if "visual.conv1.weight" not in checkpoint:
         raise ValueError(f"{path} holds no CLIP in OpenAI layout (no visual.conv1.weight); expected {FILE_FORMS}")
     try:

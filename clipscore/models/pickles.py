@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import logging
 import pickle
 import pickletools
 import re
@@ -22,6 +23,7 @@ from clipscore.models.files import MAX_EXTRA_BYTES, check_whole
 HARMLESS = ("numpy.", "torch.optim.", "argparse.Namespace", "collections.defaultdict", "__torch__.Module")
 MAX_NAMES, MAX_MODULES = 100, 100_000  # a short pickle can refer to its parts again and again
 _SCRIPTED = re.compile(r"__torch__|torch\.\w+\._pickle ")  # modules, and lists of numbers, of TorchScript
+log = logging.getLogger(__name__)
 _LOCK = threading.Lock()  # torch's list of allowed names is the process's
 
 
@@ -34,18 +36,30 @@ def load_tensors(path: Path) -> Any:
     check_whole(path)
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _without_prefix(load_file(path), path)
         if zipfile.is_zipfile(path) and _records(path, "/constants.pkl"):
             found: Any = dict(_state_dict(_torch_load(_without_code(path)), itertools.count()))
         else:
             found = _torch_load(path)
         _check_extent(found, path)
-        return found
+        return _without_prefix(found, path)
     except Exception as error:  # a damaged file raises almost anything
         raise ValueError(
             f"{path} ({path.stat().st_size:,} bytes) cannot be read as weights: {_reason(error)}; expected a file of "
             "torch.save, TorchScript or safetensors; if it is damaged, move it away and get it again"
         ) from error
+
+
+def _without_prefix(found: Any, path: Path) -> Any:
+    """The same, where all names of a state dict begin with `module.`, as DataParallel stores them, without it."""
+    if not isinstance(found, dict):
+        return found
+    if isinstance(found.get("state_dict"), dict):
+        return {**found, "state_dict": _without_prefix(found["state_dict"], path)}
+    if not found or not all(isinstance(key, str) and key.startswith("module.") for key in found):
+        return found
+    log.info("%s: all names begin with module., which is taken off", path)
+    return {key.removeprefix("module."): value for key, value in found.items()}
 
 
 def load_pickle(path: Path) -> Any:

@@ -1,6 +1,5 @@
 """The doctor's look at weight files: whole, the right ones by their sha256, and of shapes that fit each other."""
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +10,11 @@ from typing import Any
 import open_clip
 from huggingface_hub import try_to_load_from_cache
 
-from captioning.build import find_checkpoint, find_language_model
+from captioning.build import check_language_model, find_checkpoint, find_language_model
 from captioning.checkpoints import CHECKPOINT, load_mapper, read_checkpoint
 from classification.prompt_learner import load_prompt_start
 from clipscore.config.load import REPOSITORY, load_config
+from clipscore.data.checks import read_json
 from clipscore.models.files import check_published, check_whole, file_digest, local_file, places
 from clipscore.models.pickles import load_tensors
 from scripts.doctor.checks import Check, wrong
@@ -122,8 +122,8 @@ def _language_model(weights: Weights, root: Path) -> str:
             raise FileNotFoundError(f"no config.json in {root / name.split('/')[-1]}, nor in Hugging Face's cache")
         folder = Path(cached).parent
     width, vocabulary = _sizes(folder)
-    file = _one_of(folder, "model.safetensors", "pytorch_model.bin")
-    check_whole(file)
+    file = check_language_model(str(folder), root)
+    assert file is not None
     check_published(name, file, file_digest(file), root, folder.name)
     if file.suffix == ".bin":
         state = load_tensors(file)
@@ -145,7 +145,7 @@ def _sizes(folder: Path) -> tuple[int, int]:
     """Width of the token embeddings and number of tokens, from config.json; ValueError when it does not say."""
     file = folder / "config.json"
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = read_json(file)
         return config.get("word_embed_proj_dim", config["hidden_size"]), config["vocab_size"]
     except (ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{file} is no config of a language model ({type(error).__name__}: {error})") from error

@@ -122,7 +122,7 @@ def test_aircraft_labels_are_the_lines_of_variants(tmp_path):
     (folder / "variants.txt").write_text("707-320\n")
     refused(ValueError, r"variant 'BAE 146-200' of image '1514522' is not in .*variants\.txt", "aircraft", tmp_path)
     (folder / "images_variant_test.txt").write_text("\n")
-    refused(ValueError, "lists no images", "aircraft", tmp_path)
+    refused(ValueError, "the file is empty", "aircraft", tmp_path)
     (folder / "variants.txt").unlink()
     refused(FileNotFoundError, r"variants\.txt; it comes with images_variant_test", "aircraft", tmp_path)
 

@@ -339,9 +339,10 @@ def test_faulty_settings(tmp_path, name, split, files, kind, said):
         (b"", r"mine\.json: the file is empty \(0 bytes\)"),
         (b" \n", r"the file is empty \(2 bytes\)"),
         (b'[{"image": ', "not valid json in utf-8"),
-        (b'[{"image": "a.jpg", "caption": ["\xe4"]}]', "not valid json in utf-8"),
+        (b'[{"image": "a.jpg", "caption": ["\xe4"]}]', r"mine\.json: not text in UTF-8 .*iconv -f latin1"),
         (b"[" * 200_000, "not valid json in utf-8"),
-        (b"version https://git-lfs.github.com/spec/v1", "not valid json in utf-8"),
+        (b"\xff\xfe[\0", "iconv -f utf-16 -t utf-8"),
+        (b"version https://git-lfs.github.com/spec/v1", "is a git-lfs pointer"),
     ],
 )
 def test_unreadable_annotation_files(tmp_path, content, message):
