@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The style and type checks and the tests, on the CPU, one process per core: bash scripts/test.sh [pytest arguments]
+# The style and type checks and the tests, on the CPU, one process per core: bash scripts/test.sh [--fast] [pytest arguments]
 # Without arguments also those on a pretended GPU. With a GPU, real weights and data: python -m pytest -m gpu tests
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -10,6 +10,11 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # the models are tiny: more thre
 export TOKENIZERS_PARALLELISM=false
 
 python -m ruff check .
+if [[ "${1:-}" == --fast ]]; then  # what starts no run: the maths, the formats, the configurations
+  shift
+  for name in runs predict train_mapper features own_method view_bank caption_metrics; do set -- --ignore-glob="*test_$name.py" "$@"; done
+  exec python -m pytest -q -n "${TEST_PROCESSES:-auto}" --dist loadfile tests/{captioning,classification,clipscore,retrieval} tests/test_structure.py tests/test_pages.py "$@"
+fi
 python -m mypy
 python -m pytest -q -n "${TEST_PROCESSES:-auto}" --dist loadfile tests "$@"
 [ $# -gt 0 ] || python -m pytest -q -m "" tests/cuda
