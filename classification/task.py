@@ -24,6 +24,7 @@ from classification.texts import TEMPLATES, class_texts, find_file
 from classification.view_bank import ViewBank
 from classification.views import draw_views
 from clipscore import task
+from clipscore.clip_model import Form
 from clipscore.config.methods import Stage
 from clipscore.data import samples
 from clipscore.data.images import UnreadableImage, normalize, open_image, read_in_background
@@ -92,6 +93,7 @@ class ClassificationTask(task.Task):
     def _open_bank(self) -> ViewBank:
         config, num_views = self.config, self.views.num_views
         views = {"dataset": self.data.name, "seed": config.seed, "num_views": num_views, **self.views.drawing}
+        views["form"] = self.clip.form  # of the policy, from whose views the reward models' are resized
         folder = Path(config.output_root) / "views"
         models = [self.clip, *self.models.rewards]
         return ViewBank(folder, models, views, num_views, len(self.ids[: config.limit]))
@@ -113,7 +115,7 @@ class ClassificationTask(task.Task):
             yield Sample(image.id, None, None, image.label) if image.id in known else next(fresh)
 
     def _drawn(self, images: list[LabelledImage]) -> "_Views":
-        return _Views(images, self.data.name, self.clip.image_size, self.views, self.config.seed)
+        return _Views(images, self.data.name, self.clip.form, self.views, self.config.seed)
 
     def episode(self, sample: Sample) -> dict[str, Any]:
         """The record of one image without times."""
@@ -152,7 +154,7 @@ def _bank_key(image: LabelledImage) -> str:
 class _Views(Dataset[Sample]):
     """Reads images and draws their views; each sample's views depend on the seed and the sample only."""
 
-    def __init__(self, images: list[LabelledImage], dataset: str, size: int, views: ViewsConfig, seed: int) -> None:
+    def __init__(self, images: list[LabelledImage], dataset: str, size: Form, views: ViewsConfig, seed: int) -> None:
         self.images, self.dataset, self.size, self.views, self.seed = images, dataset, size, views, seed
 
     def __len__(self) -> int:

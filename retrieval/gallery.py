@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from clipscore.clip_model import ClipModel
+from clipscore.clip_model import ClipModel, Form
 from clipscore.data.caption_sets import CaptionedImage
 from clipscore.data.images import Pictures, UnreadableImage
 from clipscore.reward import resize_images
@@ -38,7 +38,6 @@ LOG_INTERVAL_S = 30.0  # between two lines about the progress, where there is no
 # Of the code between files and features: clipscore's images, clip_model, lean_blocks, shared_prefix, text_encoder, load
 # and resize_images. Raise it when one of them makes other numbers; everyone's features are then computed again.
 FEATURE_VERSION = "1"
-PREPROCESSING = "short side bicubic, centre crop, CLIP mean and deviation; other sizes bicubic from there"
 
 log = logging.getLogger(__name__)
 
@@ -93,12 +92,12 @@ class FeatureCache:
 
 
 def image_features(
-    models: Sequence[ClipModel], images: Sequence[CaptionedImage], size: int, cache: FeatureCache, num_workers: int
+    models: Sequence[ClipModel], images: Sequence[CaptionedImage], form: Form, cache: FeatureCache, num_workers: int
 ) -> list[Tensor]:
     """Unit-length features of I images by M models, block by block: what a kill leaves is used again. -> M x [I, D]
 
-    `size` is the side of the pictures in pixels, the policy's; another model gets them resized from there, as a reward
-    does. `num_workers` processes read them.
+    `form` is the policy's; another model gets its pictures resized from there, as a reward does, or sees the files in
+    its own way where it squashes them, for example. `num_workers` processes read them.
 
     Raises:
         UnreadableImage: images cannot be read; the first are named, after all were tried.
@@ -110,14 +109,19 @@ def image_features(
         for block in _blocks(images, IMAGE_BLOCK):
             stats = [(image.id, image.path.stat()) for image in block]
             files = "\n".join(f"{key}\t{stat.st_size} bytes at {stat.st_mtime_ns}" for key, stat in stats)
-            how = {"preprocessing": f"{PREPROCESSING}; {size} px", "pillow": PIL.__version__}
-            origins = [_origin(model, "images", files) | how for model in models]
+            forms = [form if model.form.is_seen_as(form) else model.form for model in models]
+            how = [f"{of.how}; other sizes bicubic from there; {of.size} px" for of in forms]
+            origins = [
+                _origin(model, "images", files) | {"preprocessing": seen, "pillow": PIL.__version__}
+                for model, seen in zip(models, how, strict=True)
+            ]
             found = [cache.load(origin, len(block)) for origin in origins]
             missing = [number for number, features in enumerate(found) if features is None]
-            if missing:
-                pictures = Pictures([image.path for image in block], size)
-                fresh = _encode_images([models[number] for number in missing], pictures, num_workers, unreadable)
-                for number, features in zip(missing, fresh, strict=True):
+            for of in dict.fromkeys(forms[number] for number in missing):
+                pictures = Pictures([image.path for image in block], of)
+                chosen = [number for number in missing if forms[number] == of]
+                fresh = _encode_images([models[number] for number in chosen], pictures, num_workers, unreadable)
+                for number, features in zip(chosen, fresh, strict=True):
                     found[number] = _finite(features, models[number], "images")
                     if not unreadable:
                         cache.save(origins[number], features)

@@ -133,11 +133,11 @@ def search(config: RetrievalConfig, question: Question) -> tuple[Tensor, Tensor,
     clip, rewards = models.policy, models.rewards
     check_tower(clip, config.direction)
     cache = FeatureCache(None)
-    pictures = image_features([clip, *rewards], question.images, clip.image_size, cache, config.num_workers)
+    pictures = image_features([clip, *rewards], question.images, clip.form, cache, config.num_workers)
     texts = [text_features(model, question.texts, cache) for model in [clip, *rewards]]
     queries, galleries = (pictures, texts) if question.by_image else (texts, pictures)
     if question.by_image:
-        query = model_input(open_image(question.images[0].path), clip.image_size).unsqueeze(0)  # [1, 3, H, W]
+        query = model_input(open_image(question.images[0].path), clip.form).unsqueeze(0)  # [1, 3, H, W]
     else:
         query = clip.tokenizer(question.texts)  # [1, L]
     scores = galleries[0] @ queries[0][0]  # [G]

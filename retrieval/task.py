@@ -94,7 +94,7 @@ class RetrievalTask(task.Task):
         config, (policy, rewards, members, *_) = self.config, self.models
         cache = FeatureCache(Path(config.output_root) / "gallery" if config.cache else None)
         models = [policy, *rewards, *members]
-        pictures = image_features(models, self.pairs.data.images, policy.image_size, cache, config.num_workers)
+        pictures = image_features(models, self.pairs.data.images, policy.form, cache, config.num_workers)
         texts = [text_features(model, self.pairs.texts, cache) for model in models]
         self.queries, self.galleries = (pictures, texts) if self.by_image else (texts, pictures)
         for model in [*rewards, *members]:
@@ -124,7 +124,7 @@ class RetrievalTask(task.Task):
             yield from (Sample(key, None) for key in ids)
         elif self.by_image:
             paths = [self.pairs.data.images[number].path for number in numbers]
-            pictures = Pictures(paths, self.clip.image_size)
+            pictures = Pictures(paths, self.clip.form)
             found = read_in_background(pictures, len(ids), self.config.num_workers)
             yield from map(Sample.of, ids, found)
         else:
