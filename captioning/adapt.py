@@ -67,8 +67,8 @@ class RlcfObjective:
     def __init__(self, reward: ClipReward, config: CaptioningConfig) -> None:
         self.reward, self.config = reward, config
 
-    def observe(self, image: Tensor) -> list[Tensor]:
-        """The reward models' features of the image. [1, 3, H, W] -> M x [1, D]"""
+    def observe(self, image: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """The reward models' features of the image, or of that of each. [1, 3, H, W] -> M x [1, D]"""
         return self.reward.encode_images(image)
 
     def step(
@@ -103,7 +103,7 @@ def adapt(
     state: EpisodicState,
     objective: RlcfObjective,
     features: Tensor,
-    image: Tensor,
+    image: Tensor | Sequence[Tensor],
     num_steps: int,
     generator: torch.Generator,
     with_before: bool = False,
@@ -116,7 +116,7 @@ def adapt(
         state: restores the mapper, and feeds the momentum buffer afterwards.
         objective: the loss of one update.
         features: the policy's CLIP feature of the image. [1, D]
-        image: as the policy's CLIP sees it, for the reward. [1, 3, H, W]
+        image: for the reward, as the policy's CLIP sees it, or as each reward model does. [1, 3, H, W]
         num_steps: updates.
         generator: draws captions where they are sampled; on the CPU.
         with_before: also write the caption before any adaptation, which costs one more beam search.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -22,6 +23,7 @@ from captioning.method import Context, Method
 from clipscore.clip_model import ClipModel
 from clipscore.config.methods import guard
 from clipscore.data.checks import list_some
+from clipscore.data.images import model_input, open_image
 from clipscore.models.files import check_whole
 from clipscore.reward import resize_images
 from clipscore.task import build_reward
@@ -188,6 +190,22 @@ def build_method(
         method = config.METHOD(Context(config, captioner, reward, scale_loss))
     assert isinstance(method, Method)
     return method
+
+
+def reward_views(
+    image: Tensor, policy: ClipModel, rewards: Sequence[ClipModel], picture: Path | Image.Image
+) -> Tensor | list[Tensor]:
+    """The policy's image for all reward models, as in the official code; or one for each: M x [1, 3, H, W]
+
+    A model that squashes pictures, for example, while the policy crops them, sees the picture in its own way.
+    """
+    if all(reward.form.is_seen_as(policy.form) for reward in rewards):
+        return image
+    picture = open_image(picture) if isinstance(picture, Path) else picture
+    return [
+        image if reward.form.is_seen_as(policy.form) else model_input(picture, reward.form)[None].to(image)
+        for reward in rewards
+    ]
 
 
 @torch.no_grad()

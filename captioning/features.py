@@ -78,8 +78,7 @@ def extract(
         policy=clip.name,
         weights=clip.sha256,
         precision=str(clip.autocast_dtype or clip.dtype),
-        preprocessing=f"short side bicubic, centre crop, CLIP mean and deviation; {clip.image_size} px"
-        + "; all tokens" * patches,
+        preprocessing=f"{clip.form.how}; {clip.image_size} px" + "; all tokens" * patches,
         shard_rows=shard_rows,
         image_ids=[image.image_id for image in data.images],
         captions=[caption for image in data.images for caption in image.captions] or list(texts),
@@ -129,7 +128,7 @@ def _encode_images(
         for start in missing
         for first in range(start, min(start + size, total), batch)
     ]
-    pictures = Pictures([image.path for image in data.images], clip.image_size)
+    pictures = Pictures([image.path for image in data.images], clip.form)
     collate = functools.partial(stack, size=clip.image_size)
     loader = DataLoader(pictures, batch_sampler=batches, num_workers=min(num_workers, len(batches)), collate_fn=collate)
     rows: list[Tensor] = []

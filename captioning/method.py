@@ -32,7 +32,7 @@ class Context:
 class Picture:
     """A test image."""
 
-    pixels: Tensor  # as the policy's CLIP sees it [1, 3, H, W]
+    pixels: Tensor | list[Tensor]  # as the policy's CLIP sees it [1, 3, H, W], or as each reward model does
     features: Tensor  # by the policy's CLIP [1, D]
     generator: torch.Generator  # of all that is drawn for it; on the CPU
 

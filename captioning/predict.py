@@ -16,6 +16,7 @@ from captioning.build import (
     find_checkpoint,
     image_features,
     load_captioner,
+    reward_views,
 )
 from captioning.config import CaptioningConfig
 from captioning.method import Answer, Picture
@@ -68,10 +69,10 @@ def caption(config: CaptioningConfig, picture: Image.Image, file_name: str) -> A
     method = build_method(
         config.model_copy(update={"caption_before": True}), captioner, models.rewards, models.scale_loss
     )
-    image = model_input(picture, clip.image_size).to(models.device).unsqueeze(0)  # [1, 3, H, W]
+    image = model_input(picture, clip.form).to(models.device).unsqueeze(0)  # [1, 3, H, W]
     features = image_features(clip, image, config.normalize_prefix, config.clip_length)
     generator = torch.Generator().manual_seed(sample_seed(config.seed, config.dataset, file_name))
-    return method.answer(Picture(image, features, generator))
+    return method.answer(Picture(reward_views(image, clip, models.rewards, picture), features, generator))
 
 
 def result(answer: Answer) -> dict[str, Any]:

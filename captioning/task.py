@@ -17,6 +17,7 @@ from captioning.build import (
     image_features,
     language_model_digest,
     load_captioner,
+    reward_views,
 )
 from captioning.config import CaptioningConfig
 from captioning.method import Answer, Method, Picture
@@ -81,7 +82,7 @@ class CaptioningTask(Task):
     def samples(self, ids: Sequence[str]) -> Iterator[Sample]:
         """These images [3, H, W] at the policy's size, in this order, read in the background."""
         paths = [self._images[key].path for key in ids]
-        pictures = Pictures(paths, self.clip.image_size, strict=self.config.strict_images)
+        pictures = Pictures(paths, self.clip.form, strict=self.config.strict_images)
         found = read_in_background(pictures, len(ids), self.config.num_workers)
         yield from (Sample(key, *read) for key, read in zip(ids, found, strict=True))
 
@@ -91,7 +92,8 @@ class CaptioningTask(Task):
         features = image_features(self.clip, image, config.normalize_prefix, config.clip_length)
         generator = torch.Generator().manual_seed(sample_seed(config.seed, self.data.name, sample.id))
         with guard(config.method):
-            answer = self.method.answer(Picture(image, features, generator))
+            pixels = reward_views(image, self.clip, self.models.rewards, self._images[sample.id].path)
+            answer = self.method.answer(Picture(pixels, features, generator))
         if not isinstance(answer, Answer) or not isinstance(answer.caption, str):
             raise ValueError(f"method={config.method} answered {answer!r:.100}, expected an Answer with a caption")
         with guard(config.method):

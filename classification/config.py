@@ -107,6 +107,10 @@ class ClassificationConfig(AdaptingConfig):
         return self.tune in {"encoder", "norm"}
 
     @property
+    def tunes_texts(self) -> bool:
+        return self.tune == "prompt" or self.prompt_start is not None
+
+    @property
     def prompt_words(self) -> str:
         """The prompt as the models read it: prompt tuning has spaces for underscores, fixed prompts keep them.
 

@@ -80,7 +80,7 @@ def adapt_to(config: ClassificationConfig, names: Sequence[str], picture: Image.
     models = load_models(config)
     method = build_method(config, models, names, start)
     seed = sample_seed(config.seed, config.dataset, file_name)
-    drawn = make_views(picture, views.num_views, models.policy.image_size, seed, **views.drawing).to(models.device)
+    drawn = make_views(picture, views.num_views, models.policy.form, seed, **views.drawing).to(models.device)
     return classify(method, drawn)
 
 

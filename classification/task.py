@@ -26,6 +26,7 @@ from classification.texts import TEMPLATES, class_texts, find_file
 from classification.view_bank import ViewBank
 from classification.views import draw_views
 from clipscore import task
+from clipscore.clip_model import Form
 from clipscore.config.methods import Stage, guard
 from clipscore.data import samples
 from clipscore.data.images import UnreadableImage, normalize, open_image, read_in_background
@@ -95,6 +96,7 @@ class ClassificationTask(task.Task):
     def _open_bank(self) -> ViewBank:
         config, num_views = self.config, self.views.num_views
         views = {"dataset": self.data.name, "seed": config.seed, "num_views": num_views, **self.views.drawing}
+        views["form"] = self.clip.form  # of the policy, from whose views the reward models' are resized
         folder = Path(config.output_root) / "views"
         models = [self.clip, *self.models.rewards]
         return ViewBank(folder, models, views, num_views, len(self.ids[: config.limit]))
@@ -116,7 +118,7 @@ class ClassificationTask(task.Task):
             yield Sample(image.id, None, label=image.label) if image.id in known else next(fresh)
 
     def _drawn(self, images: list[LabelledImage]) -> "_Views":
-        return _Views(images, self.clip.image_size, self.views, self.config)
+        return _Views(images, self.clip.form, self.views, self.config)
 
     def _pixels(self, sample: Sample) -> Tensor:
         return (self._drawn([self._images[sample.id]])[0] if sample.tensor is None else sample).on(self.device)
@@ -164,7 +166,7 @@ class _Views(Dataset[Sample]):
     """Reads images and draws their views; each sample's views depend on the seed and the sample only."""
 
     def __init__(
-        self, images: list[LabelledImage], size: int, views: ViewsConfig, config: ClassificationConfig
+        self, images: list[LabelledImage], size: Form, views: ViewsConfig, config: ClassificationConfig
     ) -> None:
         self.images, self.size, self.views = images, size, views
         self.dataset, self.seed, self.strict = config.dataset, config.seed, config.strict_images

@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import (
 )
 
 from classification.augmix import augmix
+from clipscore.clip_model import Form
 from clipscore.data.images import centre_view, normalize, to_pixels
 
 Recipe = Literal["crop", "augmix", "byol"]
@@ -31,7 +32,7 @@ CROP_SCALES: dict[Recipe, tuple[float, float]] = {"crop": (0.08, 1.0), "augmix":
 def make_views(
     image: Image.Image,
     num_views: int,
-    size: int,
+    size: int | Form,
     seed: int,
     recipe: Recipe = "crop",
     crop_scale: tuple[float, float] | None = None,
@@ -48,7 +49,7 @@ def make_views(
     Args:
         image: RGB, any size.
         num_views: N >= 1; 1 gives the centre view alone.
-        size: side of a view, pixels.
+        size: side of a view, pixels; with a model's own way to the centre view if it has one.
         seed: see `clipscore.data.samples.sample_seed`; the only source of randomness.
         recipe: how the random views are made.
         crop_scale: smallest and largest part of the image's area in a crop; None takes the recipe's own.
@@ -64,8 +65,9 @@ def make_views(
 
     Source: paper Sec. 4.1; official TPT/data/datautils.py; hard_aug there is "byol".
     """
-    crop_scale = _checked(image, num_views, size, recipe, crop_scale, backend)
-    draw = _random_view(recipe, size, crop_scale)
+    side = size.size if isinstance(size, Form) else size
+    crop_scale = _checked(image, num_views, side, recipe, crop_scale, backend)
+    draw = _random_view(recipe, side, crop_scale)
     source = image if backend == "pil" else to_pixels(image).permute(2, 0, 1)  # [3, H, W]
     with _seeded(seed):
         views = [to_pixels(centre_view(image, size)), *(draw(source) for _ in range(1, num_views))]

@@ -6,8 +6,8 @@ The only module that knows the attribute names of open_clip's models. Weights ar
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,24 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 CUDA_SHARED_POSITIONS = 8192
 
 
+class Form(NamedTuple):
+    """How a model wants a picture: the side in pixels, and how it comes to that."""
+
+    size: int
+    resize_mode: str = "shortest"  # side to the size, then a centre crop; longest: then a border; squash: both sides
+    interpolation: str = "bicubic"
+
+    def is_seen_as(self, other: Form) -> bool:
+        """Whether a picture for the other model, resized, is what this one wants, as in the official code."""
+        return self[1:] == other[1:]
+
+    @property
+    def how(self) -> str:
+        """In words, for records and cache keys."""
+        plain = "short side bicubic, centre crop, CLIP mean and deviation"
+        return plain if self.is_seen_as(Form(self.size)) else f"{self.resize_mode}, {self.interpolation}, as the model"
+
+
 class ClipModel(nn.Module):
     """A CLIP with fp32 (or fp64) weights, optionally computed under autocast.
 
@@ -41,6 +59,7 @@ class ClipModel(nn.Module):
         tokenizer: list of strings -> token ids [B, L], cut at L with the end token put back.
         autocast_dtype: fp16 or bf16 to compute under autocast, None for the weights' own precision.
         lean: rewrite some of the backend's blocks in place, see `lean_blocks`; False keeps open_clip's own, to compare.
+        seen: mean, std, interpolation and resize_mode of its images where they are not OpenAI's, as open_clip has them.
     """
 
     _gain: Tensor
@@ -54,6 +73,7 @@ class ClipModel(nn.Module):
         tokenizer: Callable[[list[str]], Tensor],
         autocast_dtype: torch.dtype | None = None,
         lean: bool = True,
+        seen: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if lean:
@@ -67,8 +87,9 @@ class ClipModel(nn.Module):
         self.is_compiled = False
         visual: Any = backend.visual
         self.image_size: int = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
-        mean = torch.tensor(getattr(visual, "image_mean", None) or CLIP_MEAN)
-        std = torch.tensor(getattr(visual, "image_std", None) or CLIP_STD)
+        seen = seen or {}
+        self.form = Form(self.image_size, *(seen.get(key) or Form._field_defaults[key] for key in Form._fields[1:]))
+        mean, std = torch.tensor(seen.get("mean") or CLIP_MEAN), torch.tensor(seen.get("std") or CLIP_STD)
         self.own_normalisation = not (
             torch.allclose(mean, torch.tensor(CLIP_MEAN)) and torch.allclose(std, torch.tensor(CLIP_STD))
         )

@@ -95,9 +95,10 @@ class ClipReward:
         self.models, self.weights, self.scale = list(models), list(weights), scale
 
     @torch.no_grad()
-    def encode_images(self, images: Tensor) -> list[Tensor]:
-        """Unit-length image features per model, each at its own input size. [S, 3, H, W] -> M x [S, D]"""
-        return [model.encode_images(resize_images(images, model.image_size)) for model in self.models]
+    def encode_images(self, images: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """Unit-length features per model of images, or of those of each, at its own size. [S, 3, H, W] -> M x [S, D]"""
+        own = [images] * len(self.models) if isinstance(images, Tensor) else images
+        return [m.encode_images(resize_images(seen, m.image_size)) for m, seen in zip(self.models, own, strict=True)]
 
     def encode_texts(self, texts: Sequence[str]) -> list[Tensor]:
         """Unit-length text features per model. C strings -> M x [C, D]"""

@@ -42,6 +42,10 @@ class RetrievalConfig(AdaptingConfig):
         return f"{self.dataset}/{self.direction}"
 
     @property
+    def tunes_texts(self) -> bool:
+        return self.tunes and self.direction == "text_to_image"
+
+    @property
     def k(self) -> int:
         """K of this run's direction."""
         return getattr(self.num_candidates, self.direction)

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from clipscore.clip_model import ClipModel
+from clipscore.clip_model import ClipModel, Form
 from clipscore.data.caption_sets import CaptionedImage
 from clipscore.data.images import Pictures, UnreadableImage, stack
 from clipscore.reward import resize_images
@@ -39,7 +39,6 @@ LOG_INTERVAL_S = 30.0  # between two lines about the progress, where there is no
 # Of the code between files and features: clipscore's images, clip_model, lean_blocks, shared_prefix, text_encoder, load
 # and resize_images. Raise it when one of them makes other numbers; everyone's features are then computed again.
 FEATURE_VERSION = "1"
-PREPROCESSING = "short side bicubic, centre crop, CLIP mean and deviation; other sizes bicubic from there"
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +95,7 @@ class FeatureCache:
 def image_features(
     models: Sequence[ClipModel],
     images: Sequence[CaptionedImage],
-    size: int,
+    form: Form,
     cache: FeatureCache,
     num_workers: int,
     unreadable: dict[int, str] | None = None,
@@ -104,9 +103,9 @@ def image_features(
 ) -> list[Tensor]:
     """Unit-length features of I images by M models, block by block: what a kill leaves is used again. -> M x [I, D]
 
-    `size` is the side of the pictures in pixels, the policy's; another model gets them resized from there, as a reward
-    does. `num_workers` processes read them, with `options` of `open_image`. Images that cannot be read go into
-    `unreadable`, their number and why, and have the features 0.
+    `form` is the policy's; another model gets its pictures resized from there, as a reward does, or sees the files in
+    its own way where it squashes them, for example. `num_workers` processes read them, with `options` of `open_image`.
+    Images that cannot be read go into `unreadable`, their number and why, and have the features 0.
 
     Raises:
         UnreadableImage: images cannot be read, and there is no `unreadable`; the first are named, after all were tried.
@@ -117,22 +116,25 @@ def image_features(
     num_truncated = 0
     with _progress(f"{', '.join(model.name for model in models)}: images", len(images)) as advance:
         for block in _blocks(images, IMAGE_BLOCK):
+            num_before = num_truncated
             stats = [(image.id, image.path.stat()) for image in block]
             files = "\n".join(f"{key}\t{stat.st_size} bytes at {stat.st_mtime_ns}" for key, stat in stats)
-            how = {"preprocessing": f"{PREPROCESSING}; {size} px", "pillow": PIL.__version__}
-            how |= {option: "yes" for option, is_set in options.items() if is_set}
-            origins = [_origin(model, "images", files) | how for model in models]
+            forms = [form if model.form.is_seen_as(form) else model.form for model in models]
+            set_options = {option: "yes" for option, is_set in options.items() if is_set} | {"pillow": PIL.__version__}
+            origins = [
+                _origin(model, "images", files)
+                | {"preprocessing": f"{of.how}; other sizes bicubic from there; {of.size} px", **set_options}
+                for model, of in zip(models, forms, strict=True)
+            ]
             found = [cache.load(origin, len(block)) for origin in origins]
             missing = [number for number, features in enumerate(found) if features is None]
-            if missing:
-                pictures, wanted = (
-                    Pictures([image.path for image in block], size, **options),
-                    [models[n] for n in missing],
-                )
-                fresh, of_block, truncated = _encode_images(wanted, pictures, num_workers)
+            for of in dict.fromkeys(forms[number] for number in missing):
+                pictures = Pictures([image.path for image in block], of, **options)
+                chosen = [number for number in missing if forms[number] == of]
+                fresh, of_block, truncated = _encode_images([models[n] for n in chosen], pictures, num_workers)
                 faults |= {len(parts[0]) * IMAGE_BLOCK + place: fault for place, fault in of_block.items()}
-                num_truncated += truncated
-                for number, features in zip(missing, fresh, strict=True):
+                num_truncated = max(num_truncated, num_before + truncated)
+                for number, features in zip(chosen, fresh, strict=True):
                     found[number] = _finite(features, models[number], "images")
                     if not of_block and not truncated:  # what is wrong with them is said by each run
                         cache.save(origins[number], features)
@@ -172,7 +174,8 @@ def _encode_images(
 ) -> tuple[list[Tensor], dict[int, str], int]:
     """M x [I, D]; why images cannot be read, whose features are 0, by their number; and how many are truncated."""
     num_workers = min(num_workers, len(pictures), os.cpu_count() or 1)
-    collate = functools.partial(stack, size=pictures.size)
+    size = pictures.size if isinstance(pictures.size, int) else pictures.size.size
+    collate = functools.partial(stack, size=size)
     parts: list[list[Tensor]] = [[] for _ in models]
     faults: dict[int, str] = {}
     num_truncated = 0

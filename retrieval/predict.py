@@ -133,12 +133,12 @@ def search(config: RetrievalConfig, question: Question) -> tuple[Tensor, Tensor,
     if config.tunes:
         check_tower(clip, config.direction)
     cache = FeatureCache(None)
-    size, workers = clip.image_size, config.num_workers
-    pictures = image_features([clip, *rewards], question.images, size, cache, workers, upright=True)
+    form, workers = clip.form, config.num_workers
+    pictures = image_features([clip, *rewards], question.images, form, cache, workers, upright=True)
     texts = [text_features(model, question.texts, cache) for model in [clip, *rewards]]
     queries, galleries = (pictures, texts) if question.by_image else (texts, pictures)
     if question.by_image:
-        query = model_input(open_picture(question.images[0].path, "--query-image"), size).unsqueeze(0)  # [1, 3, H, W]
+        query = model_input(open_picture(question.images[0].path, "--query-image"), form).unsqueeze(0)  # [1, 3, H, W]
     else:
         query = clip.tokenizer(question.texts)  # [1, L]
     scores = galleries[0] @ queries[0][0]  # [G]

@@ -98,8 +98,8 @@ class RetrievalTask(task.Task):
         cache = FeatureCache(Path(config.output_root) / "gallery" if config.cache else None)
         models = [policy, *rewards, *members]
         unreadable = self.unreadable if self.by_image else None  # a gallery has to be whole
-        images, size, strict = self.pairs.data.images, policy.image_size, config.strict_images
-        pictures = image_features(models, images, size, cache, config.num_workers, unreadable, strict=strict)
+        images, form, strict = self.pairs.data.images, policy.form, config.strict_images
+        pictures = image_features(models, images, form, cache, config.num_workers, unreadable, strict=strict)
         texts = [text_features(model, self.pairs.texts, cache) for model in models]
         self.queries, self.galleries = (pictures, texts) if self.by_image else (texts, pictures)
         for model in [*rewards, *members]:
@@ -131,7 +131,7 @@ class RetrievalTask(task.Task):
             yield from (Sample(key, None, self.unreadable.get(self._numbers[key])) for key in ids)
         elif self.by_image:
             paths = [self.pairs.data.images[number].path for number in numbers]
-            pictures = Pictures(paths, self.clip.image_size, strict=self.config.strict_images)
+            pictures = Pictures(paths, self.clip.form, strict=self.config.strict_images)
             found = read_in_background(pictures, len(ids), self.config.num_workers)
             yield from (Sample(key, *read) for key, read in zip(ids, found, strict=True))
         else:

@@ -87,6 +87,11 @@ class AdaptingConfig(RunConfig):
         return self.tunes
 
     @property
+    def tunes_texts(self) -> bool:
+        """Whether the policy's text tower is tuned, or what it reads."""
+        return False
+
+    @property
     def reward_options(self) -> RewardConfig:
         """The reward of a method that has one; ValueError when it has none."""
         if self.reward is None:

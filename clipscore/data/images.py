@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from open_clip import image_transform
 from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import CenterCrop, InterpolationMode, Resize
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from clipscore.clip_model import CLIP_MEAN, CLIP_STD
+from clipscore.clip_model import CLIP_MEAN, CLIP_STD, Form
 from clipscore.data.checks import START_BYTES, describe_stand_in
 
 _FULL_SCALES = {  # brightest value of single-channel images with more than 8 bits, by PIL mode
@@ -84,8 +85,13 @@ def _deep_to_rgb(image: Image.Image) -> Image.Image:
     return Image.fromarray((values * (255.0 / full_scale)).round().astype(np.uint8)).convert("RGB")
 
 
-def centre_view(image: Image.Image, size: int) -> Image.Image:
-    """CLIP's preprocessing: bicubic resize of the short side to `size` pixels, then a centre crop."""
+def centre_view(image: Image.Image, size: int | Form) -> Image.Image:
+    """CLIP's preprocessing: bicubic resize of the short side to `size` pixels, then a centre crop; or a model's own."""
+    if isinstance(size, Form):
+        if size != (form := Form(size.size)):
+            steps = image_transform(size.size, False, resize_mode=size.resize_mode, interpolation=size.interpolation)
+            return Compose(steps.transforms[:-2])(image)  # without ToTensor and Normalize
+        size = form.size
     longest = _MAX_ASPECT * min(image.size)
     if max(image.size) > longest:
         image = CenterCrop((min(image.height, longest), min(image.width, longest)))(image)
@@ -110,7 +116,7 @@ def _scales(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     return white, mean, std
 
 
-def model_input(image: Image.Image, size: int) -> Tensor:
+def model_input(image: Image.Image, size: int | Form) -> Tensor:
     """A picture as a CLIP of this input size sees it; made RGB when it has that size. -> [3, size, size]"""
     return normalize(to_pixels(centre_view(image, size).convert("RGB")))
 
@@ -129,7 +135,7 @@ class Pictures(Dataset[Read]):
     Without `as_rgb` they are resized first and become RGB then, as the official CLIPScore does.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int, **options: bool) -> None:
+    def __init__(self, paths: Sequence[Path], size: int | Form, **options: bool) -> None:
         self.paths, self.size, self.options = list(paths), size, options
 
     def __len__(self) -> int:

@@ -137,7 +137,7 @@ def encode_image_files(
     """
     features: dict[str, Tensor] = {}
     unreadable: list[str] = []
-    names, pictures = list(images), Pictures(list(images.values()), clip.image_size, as_rgb=False)
+    names, pictures = list(images), Pictures(list(images.values()), clip.form, as_rgb=False)
     for start in tqdm(range(0, len(names), batch_size), desc="images", unit="batch", disable=None):
         rows = range(start, min(start + batch_size, len(names)))
         read = {names[row]: pictures[row] for row in rows}

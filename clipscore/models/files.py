@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import huggingface_hub
 import open_clip
 from safetensors import SafetensorError, safe_open
 
@@ -22,6 +23,12 @@ OPENAI_NAMES = (
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 CHECKSUMS = "checksums.sha256"
 FETCH = "move it away and fetch it again (bash scripts/fetch_pretrained.sh)"
+FOLDER, HUB = "local-dir:", "hf-hub:"  # in front of a folder, or a name on the Hugging Face hub, as open_clip has them
+OWN_CONFIG, THEIR_CONFIG = "open_clip_config.json", "config.json"  # open_clip's, transformers'
+FOLDER_WEIGHTS = tuple(
+    f"{stem}.{suffix}" for stem in ("open_clip_model", "open_clip_pytorch_model", "model", "pytorch_model")
+    for suffix in ("safetensors", "bin")
+)  # fmt: skip
 _OWN_CHECKSUMS = Path(__file__).resolve().parents[2] / "pretrained" / CHECKSUMS
 _ZIP_START, _ZIP_RECORD = b"PK\x03\x04", b"PK\x01\x02"
 MAX_EXTRA_BYTES = 1 << 26  # beyond its size on the disk, that a file may claim to hold
@@ -41,6 +48,12 @@ def local_file(name: str, root: Path) -> Path | None:
     """The weight file of a CLIP; None when it is not there and open_clip may download it. Errors as in `check_clip`."""
     if name in OPENAI_NAMES or is_open_clip_tag(name):
         return _first_file(places(name, root))
+    if folder := model_folder(name, root):
+        if found := next((folder / file for file in FOLDER_WEIGHTS if (folder / file).is_file()), None):
+            return found
+        raise FileNotFoundError(f"{folder} holds no weights, expected one of {', '.join(FOLDER_WEIGHTS)}; get them")
+    if name.startswith(HUB):
+        return None
     file = name.partition(":")[2] if open_clip_arch(name) else name
     tried = [Path(file).expanduser(), root / file]
     if found := _first_file(tried):
@@ -48,15 +61,31 @@ def local_file(name: str, root: Path) -> Path | None:
     near = difflib.get_close_matches(name, OPENAI_NAMES, n=1, cutoff=0.3)
     raise FileNotFoundError(
         f"no CLIP called {name!r}: it is neither an OpenAI name ({', '.join(OPENAI_NAMES)}), nor an open_clip "
-        f"arch/tag, nor a file (tried {', '.join(str(path.absolute()) for path in tried)})"
+        f"arch/tag, nor a file or a model's folder (tried {', '.join(str(path.absolute()) for path in tried)})"
         + (f"; did you mean {near[0]}?" if near else "")
     )
+
+
+def model_folder(name: str, root: Path) -> Path | None:
+    """The folder with configuration and weights that a name stands for, also one with hf-hub: in front that is there.
+
+    FileNotFoundError: local-dir: and no such folder, or one without a configuration.
+    """
+    place = name.removeprefix(FOLDER).removeprefix(HUB)
+    tried = [root / place, root / Path(place).name if name.startswith(HUB) else Path(place).expanduser()]
+    found = next((at for at in tried if (at / OWN_CONFIG).is_file() or (at / THEIR_CONFIG).is_file()), None)
+    if found is None and name.startswith(FOLDER):
+        shown = ", ".join(str(at.absolute()) for at in tried)
+        raise FileNotFoundError(f"{name}: no {OWN_CONFIG} or {THEIR_CONFIG} in {shown}; name the folder that has it")
+    return found
 
 
 def weight_file(name: str, root: Path) -> Path:
     """The weight file of a CLIP, downloaded by open_clip when it is not there. Errors as in `check_clip`."""
     if found := local_file(name, root):
         return found
+    if name.startswith(HUB):
+        return _from_hub(name.removeprefix(HUB), root)
     tried, is_openai = places(name, root), name in OPENAI_NAMES
     arch, tag = name.split("/") if not is_openai else (re.sub("@.*", "-336", name).replace("/", "-"), "openai")
     cfg = open_clip.get_pretrained_cfg(arch, tag)
@@ -69,6 +98,24 @@ def weight_file(name: str, root: Path) -> Path:
             f"no weights for {name} and the download failed ({type(error).__name__}: {error}). Put {what} at "
             f"{tried[0]}. Tried: {', '.join(map(str, tried))}"
         ) from error
+
+
+def _from_hub(repository: str, root: Path) -> Path:
+    log.info("%s is not under %s; it is taken from the Hugging Face hub", repository, root)
+    try:
+        patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
+        folder = Path(huggingface_hub.snapshot_download(repository, allow_patterns=patterns))
+        if not any(folder.glob("*.safetensors")):
+            huggingface_hub.snapshot_download(repository, allow_patterns="*.bin")
+    except Exception as error:  # of many kinds, and without a type in common
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FileNotFoundError(
+            f"no model {repository} on the Hugging Face hub ({reason}); check the name, or put its folder at "
+            f"{root / repository}"
+        ) from error
+    found = local_file(f"{FOLDER}{folder}", root)
+    assert found is not None
+    return found
 
 
 def places(name: str, root: Path) -> list[Path]:
@@ -85,11 +132,11 @@ def is_open_clip_tag(name: str) -> bool:
 
 
 def open_clip_arch(name: str) -> str | None:
-    """The architecture in `arch/tag` or `arch:file`; None for names and files in OpenAI layout."""
-    arch, colon, _ = name.partition(":")
-    if is_open_clip_tag(name):
-        return name.partition("/")[0]
-    return arch if colon and arch in open_clip.list_models() else None
+    """The architecture in `arch/tag`, `arch:file` or `arch/tag:file`; None for other names."""
+    head, colon, _ = name.partition(":")
+    if is_open_clip_tag(head):
+        return head.partition("/")[0]
+    return head if colon and head in open_clip.list_models() else None
 
 
 def _first_file(tried: Sequence[Path]) -> Path | None:

@@ -3,12 +3,14 @@
 import itertools
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from clipscore.clip_model import ClipModel
 from clipscore.config.adapting import AdaptingConfig
+from clipscore.models.descriptions import describe
 from clipscore.models.devices import autocast_dtype, choose_device, prepare_torch
 from clipscore.models.files import check_clip
 from clipscore.models.load import load_clip
@@ -40,8 +42,15 @@ def check_models(config: AdaptingConfig) -> tuple[torch.device, torch.dtype | No
     """Device and precision of a config; errors of these and of the weight files, which are looked at, not read."""
     device = choose_device(config.device)
     precision = autocast_dtype(config.precision, device)
+    root = Path(config.pretrained_root).expanduser()
     for name in itertools.chain(*config.model_names):
         check_clip(name, config.pretrained_root)
+        described = describe(name, root)
+        if name == config.policy and config.tunes_texts and described and not described.has_causal_text:
+            raise ValueError(
+                f"policy={name}: its text tower is not causal and read at an end token as CLIP's, so that prompts and "
+                "texts cannot be tuned; it serves as reward, teacher, zero-shot model, and to tune its image tower"
+            )
     return device, precision
 
 

@@ -1,9 +1,12 @@
 """Find and read the weights of any CLIP: an OpenAI name, an open_clip `arch/tag`, or a file."""
 
 import functools
+import hashlib
 import logging
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -11,7 +14,8 @@ from torch import Tensor, nn
 
 from clipscore.clip_model import ClipModel
 from clipscore.models import files
-from clipscore.models.files import OPENAI_NAMES, is_open_clip_tag, open_clip_arch
+from clipscore.models.descriptions import Description, describe, from_transformers
+from clipscore.models.files import FOLDER, HUB, OPENAI_NAMES, is_open_clip_tag, open_clip_arch
 from clipscore.models.pickles import load_tensors
 
 log = logging.getLogger(__name__)
@@ -33,7 +37,9 @@ def load_clip(
             an OpenAI name (`ViT-B/16`, `RN50x64`, ...), looked for as `<pretrained_root>/clip/ViT-B-16.pt` first;
             an open_clip `arch/tag` (`ViT-B-32/laion2b_s34b_b79k`);
             a file in OpenAI layout (absolute, or relative to `pretrained_root` or the working directory);
-            `arch:file`, an open_clip architecture and a checkpoint of it.
+            `arch:file`, an open_clip architecture and a checkpoint of it; `arch/tag:file` if it was trained as a tag;
+            `local-dir:folder` or `hf-hub:org/name`: open_clip's configuration, weights and tokenizer, or a CLIP in
+            transformers' layout; the latter's folder is looked for as `<pretrained_root>/org/name` first.
         pretrained_root: folder of weight files; what is not there is downloaded by open_clip.
 
     Raises:
@@ -46,13 +52,17 @@ def load_clip(
     sha256 = files.file_digest(path)
     if name in OPENAI_NAMES:
         files.check_published(name, path, sha256, root)
-    arch = open_clip_arch(name)
-    if arch is None:
+    described = describe(f"{FOLDER}{path.parent}" if name.startswith(HUB) else name, root)
+    assert described is not None
+    if described.folder is not None:  # its numbers depend on the configuration too
+        configs = sorted(described.folder.glob("*config.json"))
+        sha256 = hashlib.sha256(b"".join([sha256.encode(), *(file.read_bytes() for file in configs)])).hexdigest()
+    if not described.towers:
         backend = _read_openai_layout(path)
-        tokenizer = functools.partial(open_clip.tokenize, context_length=backend.context_length)
+        tokenizer: Any = functools.partial(open_clip.tokenize, context_length=backend.context_length)
     else:
-        backend, tokenizer = _create(name, arch, path), open_clip.get_tokenizer(arch)
-    model = ClipModel(backend.float(), name, sha256, tokenizer, autocast_dtype)
+        backend, tokenizer = _create(name, described, path), find_tokenizer(described, root)
+    model = ClipModel(backend.float(), name, sha256, tokenizer, autocast_dtype, seen=described.seen)
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -74,25 +84,55 @@ def build_openai_layout(state_dict: dict[str, Tensor], quick_gelu: bool = True) 
     return model
 
 
-def _create(name: str, arch: str, path: Path) -> nn.Module:
-    """A model of open_clip. The activation and the normalisation belong to a tag, not to its architecture."""
-    cfg = open_clip.get_pretrained_cfg(*name.split("/")) if is_open_clip_tag(name) else None
-    options = {} if cfg is None else {"force_quick_gelu": cfg.get("quick_gelu", False)}
-    if cfg is None and f"{arch}-quickgelu" in open_clip.list_models():
-        log.warning("%s computes with GELU; weights that began as OpenAI's need %s-quickgelu:%s", name, arch, path)
+def _create(name: str, described: Description, path: Path) -> nn.Module:
+    """A model of open_clip. The activation belongs to a tag, not to its architecture."""
+    head, arch = name.partition(":")[0], open_clip_arch(name)
     state = load_tensors(path)  # open_clip reads it again; what it refuses without a word of its own is said here
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     try:
-        backend = open_clip.create_model(arch, pretrained=str(path), **options)
-    except (RuntimeError, KeyError, OSError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} does not fit the architecture {arch}: {' '.join(str(error).split())}") from error
+        if described.is_transformers:
+            backend = open_clip.CLIP(**described.towers)
+            backend.load_state_dict(from_transformers(state))
+        elif described.folder:
+            backend = open_clip.create_model(f"{FOLDER}{described.folder}", load_weights=False, pretrained_text=False)
+            open_clip.load_checkpoint(backend, str(path))
+        else:
+            cfg = open_clip.get_pretrained_cfg(*head.split("/")) if is_open_clip_tag(head) else None
+            options = {} if cfg is None else {"force_quick_gelu": cfg.get("quick_gelu", False)}
+            if cfg is None and f"{arch}-quickgelu" in open_clip.list_models():
+                text = "%s computes with GELU; weights that began as OpenAI's need %s-quickgelu:%s"
+                log.warning(text, name, arch, path)
+            backend = open_clip.create_model(arch, pretrained=str(path), **options)
+    except (RuntimeError, KeyError, OSError, TypeError, pickle.UnpicklingError) as error:
+        of = f"the architecture {arch}" if arch else "the configuration beside it"
+        raise ValueError(f"{path} does not fit {of}: {' '.join(str(error).split())}") from error
     for key, tensor in backend.state_dict().items():
         if "positional_embedding" in key and key in state and state[key].shape != tensor.shape:
             sizes = f"{key} {list(state[key].shape)}, expected {list(tensor.shape)}"
             raise ValueError(f"{path} is of another size than {arch}: {sizes}; name the architecture of its size")
-    if cfg is not None:
-        backend.visual.image_mean, backend.visual.image_std = cfg.get("mean"), cfg.get("std")
     return backend
+
+
+def find_tokenizer(described: Description, root: Path) -> Callable[[list[str]], Tensor]:
+    """CLIP's own, or the one that the text tower names: from its folder, or `root/org/name`, or the Hugging Face hub.
+
+    FileNotFoundError: it is nowhere.
+    """
+    text = described.towers["text_cfg"]
+    length, name = text.get("context_length", 77), text.get("hf_tokenizer_name")
+    if not name:
+        return open_clip.SimpleTokenizer(context_length=length)
+    tried = [*([described.folder] if described.folder else []), root / name, root / Path(name).name]
+    options = text.get("tokenizer_kwargs", {}) | {"tokenizer_mode": text.get("tokenizer_mode")}
+    found = next((at for at in tried if any(at.glob("tokenizer*.json"))), name)
+    try:
+        return open_clip.tokenizer.HFTokenizer(str(found), context_length=length, **options)
+    except (OSError, ValueError) as error:
+        places = ", ".join(map(str, tried))
+        raise FileNotFoundError(
+            f"no tokenizer {name}: not in {places}, and Hugging Face answers: {str(error).splitlines()[0]}; put its "
+            f"tokenizer.json at {root / name}"
+        ) from error
 
 
 def _read_openai_layout(path: Path) -> nn.Module:

@@ -1,12 +1,14 @@
 """Every form of a weight file, and everything that may be wrong with one."""
 
 import hashlib
+import json
 
 import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from clipscore.clip_model import CLIP_MEAN, CLIP_STD
 from clipscore.models.devices import autocast_dtype, choose_device
 from clipscore.models.files import check_clip, file_digest
 from clipscore.models.load import build_openai_layout, load_clip
@@ -123,12 +125,16 @@ def test_open_clip_checkpoint_needs_its_architecture(tmp_path, monkeypatch):
     checkpoint = {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}
     torch.save(checkpoint, tmp_path / "epoch_3.pt")
     expected = features(model)
+    with pytest.raises(ValueError, match="tiny-arch does not tell the mean and deviation"):
+        load_clip(f"tiny-arch:{tmp_path / 'epoch_3.pt'}", tmp_path)
+    seen = {"preprocess_cfg": {"mean": CLIP_MEAN, "std": CLIP_STD}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(seen))
     assert_loads(f"tiny-arch:{tmp_path / 'epoch_3.pt'}", tmp_path, expected)  # GELU, as the architecture says
     with pytest.raises(ValueError, match="write arch:file"):
         load_clip("epoch_3.pt", tmp_path)
     (tmp_path / "open_clip").mkdir()
     torch.save(model.state_dict(), tmp_path / "open_clip/tiny-arch-mine.pt")
-    published = {"mine": {"url": "https://nowhere.invalid/x.pt"}}
+    published = {"mine": {"url": "https://nowhere.invalid/x.pt", **seen["preprocess_cfg"]}}
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-arch", published)
     assert_loads("tiny-arch/mine", tmp_path, expected)
 
