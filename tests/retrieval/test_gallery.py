@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from clipscore.clip_model import Form
 from clipscore.data.caption_sets import CaptionedImage
 from clipscore.data.images import UnreadableImage
 from retrieval import gallery
@@ -45,8 +46,8 @@ def encoded(monkeypatch) -> list[str]:
 
 def test_features_are_made_once_for_each_model(tiny_clip, images, cache, encoded):
     policy, reward = tiny_clip("P"), tiny_clip("R1")
-    first = image_features([policy, reward], images, 32, cache, 0)
-    again = image_features([reward, policy], images, 32, cache, 0)
+    first = image_features([policy, reward], images, Form(32), cache, 0)
+    again = image_features([reward, policy], images, Form(32), cache, 0)
     assert encoded == ["images by P, R1"]
     assert torch.equal(first[0], again[1]) and torch.equal(first[1], again[0])
     assert [features.shape[1] for features in first] == [32, 48]
@@ -68,15 +69,15 @@ def test_whatever_changes_the_numbers_makes_them_anew(tiny_clip, images, cache, 
         lambda: os.utime(images[1].path, ns=(1, 1)),
         lambda: images.pop(),
     ]
-    image_features([policy], images, 32, cache, 0)
+    image_features([policy], images, Form(32), cache, 0)
     for number, change in enumerate(changes, start=2):
         change()
-        image_features([policy], images, 32, cache, 0)
+        image_features([policy], images, Form(32), cache, 0)
         assert len(encoded) == number
-        image_features([policy], images, 32, cache, 0)
+        image_features([policy], images, Form(32), cache, 0)
         assert len(encoded) == number
-    image_features([tiny_clip("R1")], images, 32, cache, 0)
-    image_features([tiny_clip("R1")], images, 48, cache, 0)  # the pictures of another policy
+    image_features([tiny_clip("R1")], images, Form(32), cache, 0)
+    image_features([tiny_clip("R1")], images, Form(48), cache, 0)  # the pictures of another policy
     assert len(encoded) == 9
     text_features(policy, ["a"], cache)
     text_features(policy, ["b"], cache)
@@ -89,7 +90,7 @@ def test_whatever_changes_the_numbers_makes_them_anew(tiny_clip, images, cache, 
 def test_without_a_folder_nothing_is_kept(tiny_clip, images, tmp_path, encoded):
     before = set(tmp_path.rglob("*"))
     for _ in range(2):
-        image_features([tiny_clip("P")], images, 32, FeatureCache(None), 0)
+        image_features([tiny_clip("P")], images, Form(32), FeatureCache(None), 0)
     assert len(encoded) == 2 and set(tmp_path.rglob("*")) == before
 
 
@@ -97,10 +98,10 @@ def test_what_a_kill_leaves_is_used_again(tiny_clip, images, cache, encoded, mon
     monkeypatch.setattr(gallery, "IMAGE_BLOCK", 2)
     monkeypatch.setattr(gallery, "TEXT_BLOCK", 2)
     policy, texts = tiny_clip("P"), ["a", "b", "c"]
-    whole = image_features([policy], images, 32, FeatureCache(None), 0)[0], text_features(policy, texts, cache)
-    image_features([policy], images[:2], 32, cache, 0)  # the first block
+    whole = image_features([policy], images, Form(32), FeatureCache(None), 0)[0], text_features(policy, texts, cache)
+    image_features([policy], images[:2], Form(32), cache, 0)  # the first block
     del encoded[:]
-    assert torch.equal(image_features([policy], images, 32, cache, 0)[0], whole[0])
+    assert torch.equal(image_features([policy], images, Form(32), cache, 0)[0], whole[0])
     assert torch.equal(text_features(policy, [*texts[:2], "d"], cache)[:2], whole[1][:2])
     assert encoded == ["images by P", "texts by P"]  # the second block of either
 
@@ -108,7 +109,7 @@ def test_what_a_kill_leaves_is_used_again(tiny_clip, images, cache, encoded, mon
 @pytest.mark.parametrize("fault", ["truncated", "of other weights", "wrong length"])
 def test_a_file_that_is_not_what_it_should_be_is_replaced(tiny_clip, images, cache, encoded, caplog, fault):
     policy = tiny_clip("P")
-    expected = image_features([policy], images, 32, cache, 0)[0]
+    expected = image_features([policy], images, Form(32), cache, 0)[0]
     (file,) = Path(cache.folder).glob("*.safetensors")
     if fault == "truncated":
         file.write_bytes(file.read_bytes()[:-10])
@@ -117,10 +118,10 @@ def test_a_file_that_is_not_what_it_should_be_is_replaced(tiny_clip, images, cac
     else:
         with safe_open(file, framework="pt") as stored:
             save_file({"features": torch.zeros(2, 32)}, file, metadata=stored.metadata())
-    assert torch.equal(image_features([policy], images, 32, cache, 0)[0], expected)
+    assert torch.equal(image_features([policy], images, Form(32), cache, 0)[0], expected)
     assert len(encoded) == 2
     assert f"{file} is damaged" in caplog.text or f"{file} was made from other weights" in caplog.text
-    assert image_features([policy], images, 32, cache, 0) and len(encoded) == 2  # mended
+    assert image_features([policy], images, Form(32), cache, 0) and len(encoded) == 2  # mended
     assert [path.suffix for path in Path(cache.folder).iterdir()] == [".safetensors"]
 
 
@@ -130,11 +131,11 @@ def test_trouble_with_the_disk_costs_the_cache_only(tiny_clip, images, cache, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(gallery, "save_file", torn)
-    assert len(image_features([tiny_clip("P")], images, 32, cache, 0)[0]) == 3
+    assert len(image_features([tiny_clip("P")], images, Form(32), cache, 0)[0]) == 3
     assert "No space left" in caplog.text and list(Path(cache.folder).iterdir()) == []
     Path(cache.folder).rmdir()
     Path(cache.folder).write_text("a file")
-    assert len(image_features([tiny_clip("P")], images, 32, cache, 0)[0]) == 3
+    assert len(image_features([tiny_clip("P")], images, Form(32), cache, 0)[0]) == 3
     assert "cannot be written" in caplog.text
 
 
@@ -143,7 +144,7 @@ def test_unreadable_images_are_one_sentence(tiny_clip, images, cache, num_worker
     for image in images[1:]:
         image.path.write_bytes(b"")
     with pytest.raises(UnreadableImage) as refused:
-        image_features([tiny_clip("P")], images, 32, cache, num_workers)
+        image_features([tiny_clip("P")], images, Form(32), cache, num_workers)
     first, second = (f"{image.path}: the file is empty (0 bytes); download the image again" for image in images[1:])
     assert str(refused.value).startswith(f"{first}; and 1 more: {second}; without them it is another benchmark")
 
@@ -153,7 +154,7 @@ def test_features_that_are_no_numbers_are_refused_and_not_kept(tiny_clip, images
     with torch.no_grad():
         policy.visual.proj[0, 0] = policy.backend.text_projection[0, 0] = torch.nan
     with pytest.raises(ValueError, match="P: the features of 3 of 3 images are not finite; use precision=fp32"):
-        image_features([policy], images, 32, cache, 0)
+        image_features([policy], images, Form(32), cache, 0)
     with pytest.raises(ValueError, match="features of 2 of 2 captions are not finite"):
         text_features(policy, ["a", "b"], cache)
     assert not Path(cache.folder).exists()
