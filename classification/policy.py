@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from classification.prompt_learner import ConditionalContext, PromptLearner
-from clipscore.clip_model import ClipModel
+from clipscore.clip_model import ClipModel, unit
 from clipscore.lean_blocks import Copies
 from clipscore.reward import resize_images
 from clipscore.task import Tunable
@@ -117,7 +117,7 @@ class CoCoOpPolicy(PromptPolicy):
     def prepare(self, views: Tensor) -> Tensor:
         """Set the context of this image. [N, 3, H, W] -> unit-length image features [N, D]"""
         projected = self.clip.project_images(views)
-        features = F.normalize(projected, dim=-1)
+        features = unit(projected)
         self.learner.context.copy_(self.conditional(features[0] if self.normalize else projected[0]))
         self._start_here()
         return features
@@ -162,7 +162,7 @@ class EncoderPolicy:
     @torch.no_grad()
     def prepare(self, views: Tensor) -> Tensor:
         """The views themselves, at the model's size. [N, 3, H, W] -> [N, 3, H, W]"""
-        return resize_images(views, self.clip.image_size)
+        return self.clip.cast_images(resize_images(views, self.clip.image_size))
 
     def logits(self, inputs: Tensor, at_start: bool = False) -> Tensor:
         """[N, 3, H, W] -> [N, C]"""
