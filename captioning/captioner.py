@@ -49,6 +49,7 @@ class Captioner(nn.Module):
         self.tokenizer, self.autocast_dtype = tokenizer, autocast_dtype
         parameters = inspect.signature(lm.forward).parameters
         self._can_spare_logits, self._takes_positions = "logits_to_keep" in parameters, "position_ids" in parameters
+        self._numbers = torch.empty(0)  # 0, 1, 2, ...; made when they are needed
         self.eval()
         if mapper.lm_width != self.lm_width:
             raise ValueError(
@@ -142,8 +143,7 @@ class Captioner(nn.Module):
         """
         extras: dict[str, Any] = {"logits_to_keep": 1} if last_only and self._can_spare_logits else {}
         if mask is None and self._takes_positions:  # a mask would be looked at by the host, which waits for it
-            past = num_cached(cache)
-            extras["position_ids"] = torch.arange(past, past + embeddings.shape[1], device=embeddings.device)[None]
+            extras["position_ids"] = self._positions(num_cached(cache), embeddings)
         elif mask is None:
             mask = embeddings.new_ones(len(embeddings), num_cached(cache) + embeddings.shape[1], dtype=torch.int64)
         with self._autocast():
@@ -151,6 +151,13 @@ class Captioner(nn.Module):
                 inputs_embeds=embeddings, attention_mask=mask, past_key_values=cache, use_cache=True, **extras
             )
         return output.logits.to(self.dtype), output.past_key_values
+
+    def _positions(self, past: int, embeddings: Tensor) -> Tensor:
+        """Their places behind so many others, cut from numbers that are kept. [R, L, W] -> [1, L]"""
+        end = past + embeddings.shape[1]
+        if len(self._numbers) < end or self._numbers.device != embeddings.device:
+            self._numbers = torch.arange(2 * end, device=embeddings.device)
+        return self._numbers[None, past:end]
 
     def token_logits(self, prefix: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """Logits from which each token is predicted, given the prefix and the tokens before it.

@@ -83,7 +83,8 @@ def beam_search(writer: Writer, prefix: Tensor, num_beams: int, options: Decodin
         totals, choices = scores.topk(2 * num_beams, dim=1)
         found.append((totals, choices))  # [images, 2 K], twice
         # The host takes the same K from `found`, whenever it looks: the best that do not stop.
-        open_ones = (choices % vocabulary == writer.stop).int().argsort(dim=1, stable=True)[:, :num_beams]
+        stops = (choices % vocabulary == writer.stop).view(torch.uint8)
+        open_ones = stops.argsort(dim=1, stable=True)[:, :num_beams]
         first_rows = torch.arange(0, len(written), sums.shape[1], device=prefix.device) if len(active) > 1 else None
         sums, choices = totals.gather(1, open_ones), choices.gather(1, open_ones)  # [images, K]
         rows, tokens = choices // vocabulary, choices % vocabulary
@@ -97,8 +98,11 @@ def beam_search(writer: Writer, prefix: Tensor, num_beams: int, options: Decodin
             if len(stays) < len(active):
                 rows, tokens, sums = rows[stays], tokens[stays], sums[stays]
             active, found = [active[place] for place in stays], []
-        rows = rows.flatten()
-        written = torch.cat([written[rows], tokens.view(-1, 1)], dim=1)
+        rows, tokens = rows.flatten(), tokens.view(-1, 1)
+        if options.repetition_penalty == 1:  # then of all that was written only the last and the number matter
+            written = tokens.expand(-1, num + 1)
+        else:
+            written = torch.cat([written[rows], tokens], dim=1)
     return [search.result() for search in searches]
 
 

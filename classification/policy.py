@@ -223,9 +223,10 @@ class EncoderPolicy(FixedPolicy):
         self.state: dict[str, Tensor] = {**self.tuned, **buffers}
         self.couples_views = bool(self._norms())
 
+    @torch.no_grad()
     def prepare(self, views: Views) -> Tensor:
         """The views themselves, at the model's size [N, 3, H, W]"""
-        return resize_images(views.pixels, self.clip.image_size)
+        return self.clip.cast_images(resize_images(views.pixels, self.clip.image_size))
 
     def logits(self, inputs: Tensor, at_start: bool = False) -> Tensor:
         """[N, 3, H, W] -> [N, C]"""

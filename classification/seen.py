@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from clipscore.clip_model import ClipModel
+from clipscore.clip_model import ClipModel, unit
 from clipscore.reward import ClipReward, resize_images
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class Views:
     @cached_property
     def features(self) -> Tensor:
         """Those of unit length. [N, D]"""
-        return F.normalize(self.projected, dim=-1)
+        return unit(self.projected)
 
     @cached_property
     @torch.no_grad()
@@ -102,7 +101,7 @@ class Views:
             return self.reward.encode_images(self.pixels[rows])
         numbers, bank = rows.tolist(), self._bank
         models = self.reward.models
-        return [F.normalize(bank(clip, numbers, functools.partial(self._project, clip)), dim=-1) for clip in models]
+        return [unit(bank(clip, numbers, functools.partial(self._project, clip))) for clip in models]
 
     def reward_logits(self, rows: Tensor) -> Tensor:
         """Logits of some views by the reward model, with its scale. [S] -> [S, C]; ValueError: there are several."""

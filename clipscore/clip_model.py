@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch._functorch import config as functorch
-from torch.nn import functional as F
 
 from clipscore.lean_blocks import (
     Copies,
@@ -62,6 +61,7 @@ class ClipModel(nn.Module):
         seen: mean, std, interpolation and resize_mode of its images where they are not OpenAI's, as open_clip has them.
     """
 
+    _fixed_scale: Tensor | None
     _gain: Tensor
     _shift: Tensor
 
@@ -93,6 +93,7 @@ class ClipModel(nn.Module):
         self.own_normalisation = not (
             torch.allclose(mean, torch.tensor(CLIP_MEAN)) and torch.allclose(std, torch.tensor(CLIP_STD))
         )
+        self.register_buffer("_fixed_scale", None, persistent=False)
         self.register_buffer("_gain", (torch.tensor(CLIP_STD) / std).view(3, 1, 1), persistent=False)
         self.register_buffer("_shift", ((torch.tensor(CLIP_MEAN) - mean) / std).view(3, 1, 1), persistent=False)
 
@@ -123,7 +124,7 @@ class ClipModel(nn.Module):
     @property
     def logit_scale(self) -> Tensor:
         """Scalar that multiplies a cosine to give a logit (already exponentiated)."""
-        return self.backend.logit_scale.exp()
+        return self.backend.logit_scale.exp() if self._fixed_scale is None else self._fixed_scale
 
     @property
     def device(self) -> torch.device:
@@ -145,6 +146,8 @@ class ClipModel(nn.Module):
         computes outside autocast from here on. On a CPU, without autocast, image towers take half the memory instead.
         """
         self.images_under_autocast = images
+        if not self.backend.logit_scale.requires_grad:
+            self._fixed_scale = self.logit_scale.detach()
         if self.autocast_dtype is not None:
             whole = self.backend if self.has_clip_text_tower else self.visual
             cast_frozen(whole, self.autocast_dtype, () if images else self.visual.modules())
@@ -205,9 +208,15 @@ class ClipModel(nn.Module):
         """
         return self._project(images, all_tokens(self.visual, self.name))
 
+    def cast_images(self, images: Tensor) -> Tensor:
+        """Images that several passes read, in the type in which each would read them. [B, 3, H, W]"""
+        if self.autocast_dtype is None or self.own_normalisation or not self.images_under_autocast:
+            return images
+        return images.to(self.autocast_dtype)
+
     def encode_images(self, images: Tensor) -> Tensor:
         """`project_images`, scaled to unit length. [B, 3, H, W] -> [B, D]"""
-        return F.normalize(self.project_images(images), dim=-1)
+        return unit(self.project_images(images))
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Token embeddings without positions. [B, L] -> [B, L, W]
@@ -259,7 +268,7 @@ class ClipModel(nn.Module):
 
     def encode_embeddings(self, embeddings: Tensor, eot: Tensor, num_shared: int = 0) -> Tensor:
         """`project_embeddings`, scaled to unit length. [B, L, W], [B] -> [B, D]"""
-        return F.normalize(self.project_embeddings(embeddings, eot, num_shared), dim=-1)
+        return unit(self.project_embeddings(embeddings, eot, num_shared))
 
     def project_token_ids(self, ids: Tensor) -> Tensor:
         """Text features before normalisation. [B, L] -> [B, D]"""
@@ -271,7 +280,7 @@ class ClipModel(nn.Module):
 
     def encode_token_ids(self, ids: Tensor) -> Tensor:
         """`project_token_ids`, scaled to unit length. [B, L] -> [B, D]"""
-        return F.normalize(self.project_token_ids(ids), dim=-1)
+        return unit(self.project_token_ids(ids))
 
     @contextlib.contextmanager
     def full_precision(self) -> Iterator[None]:
@@ -286,6 +295,11 @@ class ClipModel(nn.Module):
         if self.autocast_dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+
+
+def unit(features: Tensor) -> Tensor:
+    """Scaled to unit length; a vector of zeros, which has no direction, becomes NaN. [..., D]"""
+    return features / torch.linalg.vector_norm(features, dim=-1, keepdim=True)
 
 
 def end_of_text(ids: Tensor) -> Tensor:

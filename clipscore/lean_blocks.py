@@ -49,19 +49,20 @@ class LeanBlock(ResidualAttentionBlock):
     def attention(
         self, q_x: Tensor, k_x: Tensor | None = None, v_x: Tensor | None = None, attn_mask: Tensor | None = None
     ) -> Tensor:
-        """[B, Q, W], [B, L, W] -> [B, Q, W]; without `k_x` the positions attend to themselves"""
-        if k_x is not None:
-            return self.attend(self.project(q_x, 0, 1), self.project(k_x, 1, 3), attn_mask)
+        """What the positions read from each other. [B, L, W] -> [B, L, W]"""
         queries, keys, values = self.project(q_x).chunk(3, dim=-1)
         return self._mix(queries, keys, values, attn_mask, self.is_causal)
 
-    def project(self, normed: Tensor, first: int = 0, last: int = 3) -> Tensor:
-        """Queries, keys, values side by side, or those of the three from `first` to `last`. [B, L, W] -> [B, L, 3 W]"""
+    def project(self, normed: Tensor) -> Tensor:
+        """Queries, keys, values side by side. [B, L, W] -> [B, L, 3 W]"""
+        return F.linear(normed, self.attn.in_proj_weight, self.attn.in_proj_bias)
+
+    def projections(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Weight and bias of the queries, and of keys and values: [W, W] and [W], [2 W, W] and [2 W]"""
         weight, bias = self.attn.in_proj_weight, self.attn.in_proj_bias
-        if last - first < 3:
-            rows = slice(first * normed.shape[-1], last * normed.shape[-1])
-            weight, bias = weight[rows], None if bias is None else bias[rows]
-        return F.linear(normed, weight, bias)
+        sizes = [weight.shape[1], 2 * weight.shape[1]]
+        biases = (None, None) if bias is None else bias.split(sizes)
+        return list(zip(weight.split(sizes), biases, strict=True))
 
     def attend(self, queries: Tensor, keys_values: Tensor, mask: Tensor | None, is_causal: bool = False) -> Tensor:
         """What queries read from keys and values. [B, Q, W], [B, L, 2 W], mask [Q, L] or [B, 1, Q, L] -> [B, Q, W]"""
@@ -89,8 +90,9 @@ class ClassTokenBlock(LeanBlock):
         self, q_x: Tensor, k_x: Tensor | None = None, v_x: Tensor | None = None, attn_mask: Tensor | None = None
     ) -> Tensor:
         """[B, L, W] -> [B, 1, W]"""
-        normed = self.ln_1(q_x)
-        return self.finish(q_x[:, :1], self.attention(normed[:, :1], normed, normed, attn_mask))
+        normed, (queries, keys_values) = self.ln_1(q_x), self.projections()
+        attended = self.attend(F.linear(normed[:, :1], *queries), F.linear(normed, *keys_values), attn_mask)
+        return self.finish(q_x[:, :1], attended)
 
 
 def make_lean(backend: nn.Module) -> None:
@@ -133,7 +135,7 @@ def has_clip_text_tower(backend: nn.Module) -> bool:
 def cast_frozen(module: nn.Module, dtype: torch.dtype, spared: Iterable[nn.Module] = ()) -> None:
     """Cast the frozen fp32 weights that autocast would cast at each use, once and in place: the same numbers.
 
-    What autocast leaves in fp32 stays: norms, embeddings, scales. So does whatever requires a gradient, and `spared`.
+    What stays fp32 otherwise stays: norms, embeddings of words, scales. So does what requires a gradient, and `spared`.
     """
     for owner, name, weight in _products(module, spared):
         if not weight.requires_grad and weight.dtype == torch.float32:
@@ -185,6 +187,8 @@ def _products(module: nn.Module, spared: Iterable[nn.Module] = ()) -> Iterator[t
             names = ("weight", "bias")
         elif isinstance(owner, nn.MultiheadAttention):
             names = ("in_proj_weight", "in_proj_bias")
+        elif isinstance(owner, VisionTransformer):
+            names = (*PROJECTIONS, "positional_embedding")  # which open_clip casts itself
         for name in names:
             weight = owner._parameters.get(name)
             if weight is not None:

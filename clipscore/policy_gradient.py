@@ -38,7 +38,7 @@ def candidate_loss(logits: Tensor, candidates: Tensor, advantages: Tensor, zero_
     """
     chosen = logits.gather(1, candidates)  # [S, C] -> [S, K]
     if zero_sum:
-        return reinforce_loss(-chosen, advantages)
+        return reinforce_loss(chosen, -advantages)  # not -chosen, which would be one more operation backwards
     return reinforce_loss(torch.logsumexp(logits, dim=1, keepdim=True) - chosen, advantages)
 
 

@@ -106,8 +106,10 @@ class ClipReward:
 
     def score(self, anchor: Sequence[Tensor], candidates: Sequence[Tensor]) -> Tensor:
         """Weighted sum of the models' scores, each clipped at 0 first. M x [S, D], M x [S, K, D] -> [S, K]"""
-        scores = [clip_score(a, c, self.scale) * w for a, c, w in zip(anchor, candidates, self.weights, strict=True)]
-        return torch.stack(scores).sum(dim=0)
+        scores = [clip_score(*features, self.scale) for features in zip(anchor, candidates, strict=True)]
+        if self.weights == [1.0]:
+            return scores[0]
+        return torch.stack([score * weight for score, weight in zip(scores, self.weights, strict=True)]).sum(dim=0)
 
     def teacher_logits(self, anchor: Sequence[Tensor], candidates: Sequence[Tensor]) -> Tensor:
         """Logits of the one reward model over all candidates, with its own logit scale. 1 x [S, D], [C, D] -> [S, C]

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from clipscore.lean_blocks import LeanBlock
 
@@ -38,7 +39,7 @@ class SharedPrefix:
             self.keys_values.append(keys_values)
             x = block.finish(x, block.attend(queries, keys_values, None, is_causal=True))
         last = self.blocks[-1]  # its outputs are never read
-        self.keys_values.append(last.project(last.ln_1(x), 1, 3))
+        self.keys_values.append(F.linear(last.ln_1(x), *last.projections()[1]))
 
     def read_ends(self, rest: Tensor, ends: Tensor) -> Tensor:
         """The tower's output at the end token of each prompt.

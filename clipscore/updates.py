@@ -48,7 +48,7 @@ class Updates:
         looks = self.looks and self.scaler.is_enabled()
         while True:
             self.forget_gradients()
-            self.scaler.scale(loss).backward(retain_graph=looks)
+            loss.backward(self.scale() if self.scaler.is_enabled() else None, retain_graph=looks)
             self._gather_gradients()
             self.scaler.step(self.optimizer)  # does nothing where a gradient is not finite ...
             self.scaler.update()  # ... and this halves the scale then

@@ -50,7 +50,7 @@ class ImageTowerPolicy:
 
     def prepare(self, query: Tensor) -> Tensor:
         """[1, 3, H, W], unchanged"""
-        return query.to(self.clip.device, non_blocking=True)
+        return self.clip.cast_images(query.to(self.clip.device, non_blocking=True))
 
     def encode(self, inputs: Tensor) -> Tensor:
         """[1, 3, H, W] -> [1, D]"""

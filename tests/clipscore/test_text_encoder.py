@@ -7,10 +7,11 @@ import pytest
 import torch
 from open_clip.transformer import LayerScale
 from torch import nn
+from torch.nn import functional as F
 
 from classification.prompt_learner import PromptLearner, class_prompts
 from clipscore import text_encoder
-from clipscore.clip_model import ClipModel
+from clipscore.clip_model import ClipModel, unit
 from clipscore.shared_prefix import can_share
 from clipscore.text_encoder import encode_prompts, encode_texts, length_chunks, num_equal_columns
 
@@ -166,6 +167,7 @@ def test_frozen_weights_cast_once_change_no_bit_and_leave_what_is_tuned_or_in_fp
     types = {name: parameter.dtype for name, parameter in clip.backend.named_parameters()}
     assert clip.visual.conv1.weight is tuned and tuned.dtype == clip.dtype == torch.float32
     kept = ("ln", "embedding", "logit_scale", "conv1")
+    assert types.pop("visual.positional_embedding") == torch.bfloat16
     assert all((dtype == torch.float32) == any(word in name for word in kept) for name, dtype in types.items())
 
 
@@ -183,6 +185,13 @@ def test_on_a_cpu_frozen_image_weights_that_fp16_holds_are_kept_in_it_and_change
     block = "backend.visual.transformer.resblocks.1."
     assert halves >= {f"{block}{name}" for name in ("attn", "attn.out_proj", "mlp.c_fc", "mlp.c_proj")}
     assert not any(word in name for name in halves for word in ("conv1", "ln", "embedding", "backend.transformer"))
+
+
+def test_unit_length_is_torch_s_and_no_direction_is_not_a_number():
+    x = torch.randn(3, 8, requires_grad=True)
+    ours, theirs = unit(x), F.normalize(x, dim=-1)
+    gradients = [torch.autograd.grad((y * WEIGHTS[:3, :8].float()).sum(), x)[0] for y in (ours, theirs)]
+    assert torch.equal(ours, theirs) and torch.equal(*gradients) and unit(torch.zeros(2, 4)).isnan().all()
 
 
 def test_without_its_text_tower_a_model_encodes_images_only(clip):

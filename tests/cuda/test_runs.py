@@ -30,11 +30,11 @@ RUNS = {
     "atkd": f"classification/atkd {VIEWS}",
 }
 # Of one image in fp16, at the sizes above. They are there to be lowered.
-MAX_WAITS = {"prompt": 3, "encoder": 3, "retrieval": 3, "beams": 12}
-MAX_LAUNCHES = {"prompt": 820, "encoder": 890, "retrieval": 650, "beams": 2100}
+MAX_WAITS = {"prompt": 3, "encoder": 2, "retrieval": 2, "beams": 7}
+MAX_LAUNCHES = {"prompt": 765, "encoder": 815, "retrieval": 610, "beams": 1990}
 # How far the losses of fp16 may lie from fp32's: before the first update, and after some.
 MAX_GAPS = {"prompt": (1e-3, 4e-3), "encoder": (1e-3, 0.2), "retrieval": (5e-3, 0.01), "beams": (1e-4, 3e-4)}
-CAST_BY_OPEN_CLIP = {"backend.visual.class_embedding", "backend.visual.positional_embedding"}  # small, once a pass
+CAST_BY_OPEN_CLIP = {"backend.visual.class_embedding"}  # small, once a pass
 
 
 @dataclass
