@@ -108,7 +108,7 @@ def test_a_stream_goes_on_where_it_was_killed_and_depends_on_its_order(
     assert records(tmp_path / "killed") == records(tmp_path / "whole")
     assert not set(records(tmp_path / "whole")) <= set(records(tmp_path / "other"))
     assert end_run(start_run(command(method, "shards", limit, "shard=0/2"), screen)) == 2
-    assert "depends on all samples before it, so the run cannot be sharded" in screen.read_text()
+    assert "cannot be sharded, because a sample's result depends on all samples before it" in screen.read_text()
 
 
 def test_fifty_kills_lose_and_repeat_nothing(tmp_path: Path, command: Command) -> None:
