@@ -125,8 +125,9 @@ class ClassificationTask(task.Task):
 
     def episode(self, sample: Sample) -> dict[str, Any]:
         """The record of one image without times."""
-        key, is_whole = _bank_key(self._images[sample.id]), not sample.truncated  # others are looked at by each run
-        bank = functools.partial(self.bank.projected, key) if self.bank and is_whole else None
+        bank = None
+        if self.bank and not sample.truncated:  # others are looked at by each run
+            bank = functools.partial(self.bank.projected, _bank_key(self._images[sample.id]))
         answer = classify(self.method, lambda: self._pixels(sample), bank)
         with guard(self.config.method):
             row = {"id": sample.id, "label": sample.label, **record(answer, sample.label)}

@@ -65,7 +65,7 @@ def task(kind: type[Task], config: Any, **parts: Any) -> Any:
     """A task of these parts, without files."""
     made: Any = kind.__new__(kind)
     made.__dict__.update(parts, config=config, device=CUDA, times=StageTimes(CUDA), adapts=True, sequential=False)
-    made.models = parts.get("models", SimpleNamespace(scale_loss=True))
+    made.models = parts.get("models", SimpleNamespace(scale_loss=True, rewards=[]))
     return made
 
 
@@ -82,7 +82,7 @@ def count_classification(tune: str, num_classes: int) -> Callable[[], object]:
          "dataset_files": {"images": "x"}}
     )  # fmt: skip
     method = classification.build.build_method(config, models(clip(12), reward()), names)
-    made = task(classification.task.ClassificationTask, config, method=method)
+    made = task(classification.task.ClassificationTask, config, method=method, bank=None)
     made._watch()
     sample = classification.task.Sample("a", torch.randn(64, 3, 32, 32), None, 3)
     return lambda: made.adapt(sample)
