@@ -28,7 +28,8 @@ from classification.views import draw_views
 from clipscore import task
 from clipscore.config.methods import Stage
 from clipscore.data import samples
-from clipscore.data.images import UnreadableImage, normalize, open_image, read_in_background
+from clipscore.data.images import UnreadableImage, normalize, open_image
+from clipscore.data.reading import read_in_background
 from clipscore.data.samples import sample_seed
 from clipscore.models.devices import to_host
 from clipscore.models.files import file_digest

@@ -78,5 +78,5 @@ def test_checkpoints(tmp_path):
     with pytest.raises(ValueError, match="holds a meta network with"):
         load_prompt_start(tmp_path / "cut.pt")
     save("per_class.pt", ctx=torch.ones(3, 4, 64))
-    with pytest.raises(ValueError, match="holds no shared context"):
+    with pytest.raises(ValueError, match="holds a context of shape"):
         load_prompt_start(tmp_path / "per_class.pt")
