@@ -28,6 +28,8 @@ from clipscore.models.files import check_whole
 from clipscore.reward import resize_images
 from clipscore.task import build_reward
 
+FETCH_OPT = "`bash scripts/fetch_pretrained.sh opt` fetches OPT-125m"
+
 log = logging.getLogger(__name__)
 
 
@@ -60,7 +62,7 @@ def check_language_model(name: str, pretrained_root: Path) -> Path | None:
         if not beside_others and is_hub_name:
             return None
         tried = ", ".join(dict.fromkeys(map(str, _places(name, pretrained_root))))
-        raise FileNotFoundError(f"llm={name}: no config.json in any of {tried}; give the language model's folder")
+        raise FileNotFoundError(f"llm={name}: no config.json in any of {tried}; give its folder; {FETCH_OPT}")
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not weights:
         raise FileNotFoundError(f"llm={name}: no weights in {folder}, expected model.safetensors or pytorch_model.bin")
@@ -106,7 +108,7 @@ def load_language_model(name: str, pretrained_root: Path, is_replaced: bool = Fa
         tried = ", ".join(map(str, _places(name, pretrained_root)))
         raise FileNotFoundError(
             f"no language model {name!r}: no config.json in any of {tried}, and Hugging Face answers: {reason}; "
-            f"`bash scripts/fetch_pretrained.sh opt` fetches OPT-125m into {pretrained_root / 'opt-125m'}"
+            f"{FETCH_OPT}"
         ) from error
     lm, found = made
     missing, surplus = (sorted(found[key]) for key in ("missing_keys", "unexpected_keys"))

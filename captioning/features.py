@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from captioning.training.feature_files import (
@@ -33,6 +32,7 @@ from clipscore.config.load import roots
 from clipscore.data.caption_sets import CaptionedImages, find_captions
 from clipscore.data.checks import list_some
 from clipscore.data.images import Pictures, UnreadableImage, stack
+from clipscore.data.reading import read_in_background
 from clipscore.data.user_files import read_lines
 from clipscore.models.devices import autocast_dtype, choose_device
 from clipscore.models.load import load_clip
@@ -130,7 +130,7 @@ def _encode_images(
     ]
     pictures = Pictures([image.path for image in data.images], clip.form)
     collate = functools.partial(stack, size=clip.image_size)
-    loader = DataLoader(pictures, batch_sampler=batches, num_workers=min(num_workers, len(batches)), collate_fn=collate)
+    loader = read_in_background(pictures, len(batches), num_workers, collate, batch_sampler=batches)
     rows: list[Tensor] = []
     left_out: list[int] = []
     num_truncated = 0

@@ -24,7 +24,8 @@ from captioning.method import Answer, Method, Picture
 from clipscore.clip_model import ClipModel
 from clipscore.config.methods import guard
 from clipscore.data.caption_sets import CaptionedImage, CaptionedImages, captions_fingerprint, find_captions
-from clipscore.data.images import Pictures, read_in_background
+from clipscore.data.images import Pictures
+from clipscore.data.reading import read_in_background
 from clipscore.data.samples import Sample, sample_seed
 from clipscore.metrics.captions import CLIP_METRICS, check_captions, check_metrics, default_metrics
 from clipscore.models.files import check_clip, file_digest

@@ -24,12 +24,12 @@ import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from clipscore.clip_model import ClipModel, Form
 from clipscore.data.caption_sets import CaptionedImage
 from clipscore.data.images import Pictures, UnreadableImage, stack
+from clipscore.data.reading import read_in_background
 from clipscore.reward import resize_images
 from clipscore.text_encoder import encode_texts
 
@@ -173,13 +173,12 @@ def _encode_images(
     models: Sequence[ClipModel], pictures: Pictures, num_workers: int
 ) -> tuple[list[Tensor], dict[int, str], int]:
     """M x [I, D]; why images cannot be read, whose features are 0, by their number; and how many are truncated."""
-    num_workers = min(num_workers, len(pictures), os.cpu_count() or 1)
     size = pictures.size if isinstance(pictures.size, int) else pictures.size.size
     collate = functools.partial(stack, size=size)
     parts: list[list[Tensor]] = [[] for _ in models]
     faults: dict[int, str] = {}
     num_truncated = 0
-    batches = DataLoader(pictures, IMAGE_BATCH, num_workers=num_workers, collate_fn=collate)
+    batches = read_in_background(pictures, len(pictures), num_workers, collate, batch_size=IMAGE_BATCH)
     for number, (batch, of_batch, truncated) in enumerate(batches):
         faults |= {number * IMAGE_BATCH + place: fault for place, fault in of_batch.items()}
         num_truncated += truncated

@@ -14,7 +14,8 @@ from clipscore import task
 from clipscore.clip_model import end_of_text
 from clipscore.config.methods import guard
 from clipscore.data.caption_sets import CaptionedImages, captions_fingerprint, find_captions
-from clipscore.data.images import Pictures, read_in_background
+from clipscore.data.images import Pictures
+from clipscore.data.reading import read_in_background
 from clipscore.data.samples import Sample
 from clipscore.models.devices import to_host
 from clipscore.models.group import check_models

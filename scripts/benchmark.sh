@@ -1,7 +1,27 @@
 # Sourced by the benchmark scripts: benchmark CONFIG DATASET... [KEY=A,B ...] -- GPU [key=value ...]
 # Runs one config on each data set, and with each value of the keys given before the --. Hyper-parameters are in the
-# config, paths in configs/paths.yaml. GPU: number of the CUDA device, several (0,1), or cpu. NPROC=N: in N processes,
-# shared out over the GPUs; without it one per GPU.
+# config, paths in configs/paths.yaml. GPU: number of the CUDA device, several (0,1), or cpu; where a scheduler has set
+# CUDA_VISIBLE_DEVICES, the number counts among those. A UUID (GPU-..., MIG-...) is taken as it is. NPROC=N: in N
+# processes, shared out over the GPUs; without it one per GPU.
+
+_gpu_form='^(cpu|([0-9]+|(GPU|MIG)-[0-9A-Za-z/-]+)(,([0-9]+|(GPU|MIG)-[0-9A-Za-z/-]+))*)$'
+
+_see_gpus() {  # sets CUDA_VISIBLE_DEVICES to the devices $1 of the allocation, if there is one
+  local given allocated word seen=()
+  IFS=, read -ra given <<<"$1"
+  IFS=, read -ra allocated <<<"${CUDA_VISIBLE_DEVICES:-}"
+  for word in "${given[@]}"; do
+    if [[ -z "${CUDA_VISIBLE_DEVICES:-}" || "$word" == *-* ]]; then
+      seen+=("$word")
+    elif ((word < ${#allocated[@]})); then
+      seen+=("${allocated[word]}")
+    else
+      echo "error: GPU $word was asked for, but CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES leaves ${#allocated[@]}, counted from 0" >&2
+      return 2
+    fi
+  done
+  export CUDA_VISIBLE_DEVICES="$(IFS=,; echo "${seen[*]}")"
+}
 
 benchmark() {
   local config="$1" script="bash ${0#"$PWD"/}" datasets=() sweeps=() words
@@ -26,8 +46,8 @@ benchmark() {
     return
   fi
   local gpu="${1:-}"
-  if [[ ! "$gpu" =~ ^(cpu|[0-9]+(,[0-9]+)*)$ ]]; then
-    echo "error: the first argument is the GPU's number, several like 0,1, or cpu; got '$gpu'" >&2
+  if [[ ! "$gpu" =~ $_gpu_form ]]; then
+    echo "error: the first argument is the GPU's number or UUID, several like 0,1, or cpu; got '$gpu'" >&2
     echo "usage: $script GPU [key=value ...]; --help lists the keys" >&2
     return 2
   fi
@@ -41,7 +61,7 @@ benchmark() {
   fi
   source scripts/environment.sh
   words=(device=cuda)
-  if [[ "$gpu" == cpu ]]; then words=(device=cpu); else export CUDA_VISIBLE_DEVICES="$gpu"; fi
+  if [[ "$gpu" == cpu ]]; then words=(device=cpu); else _see_gpus "$gpu" || return; fi
   local start=(python -m scripts.run)
   if ((num_procs > 1)); then
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # torchrun's own choice, made without its warning
@@ -80,15 +100,15 @@ extract_features() {
 }
 
 _one_device() {  # of the words after the --; sets device
-  if [[ ! "${1:-}" =~ ^(cpu|[0-9]+|-h|--help)$ ]]; then
-    echo "error: the first argument is the GPU's number, or cpu; got '${1:-}'" >&2
+  if [[ ! "${1:-}" =~ $_gpu_form && ! "${1:-}" =~ ^(-h|--help)$ || "${1:-}" == *,* ]]; then
+    echo "error: the first argument is the GPU's number or UUID, or cpu; got '${1:-}'" >&2
     return 2
   fi
   cd "$(dirname "${BASH_SOURCE[0]}")/.."
   source scripts/environment.sh
   device=cpu
-  if [[ "$1" =~ ^[0-9]+$ ]]; then
+  if [[ "$1" != cpu && "$1" != -* ]]; then
     device=cuda
-    export CUDA_VISIBLE_DEVICES="$1"
+    _see_gpus "$1" || return
   fi
 }

@@ -4,26 +4,26 @@
 # RLCF_USE_ACTIVE_ENV=1: take `python` as it is (conda, a container, an own torch) and install nothing.
 
 _rlcf_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-_rlcf_too_old='import sys; sys.exit(sys.version_info < (3, 10))'
+_rlcf_too_old='import sys; sys.exit(sys.version_info < (3, 11))'
 
 _rlcf_fail() {
   echo "error: $*" >&2
   return 1
 }
 
-_rlcf_find_python() {  # prints a python >= 3.10
+_rlcf_find_python() {  # prints a python >= 3.11
   local candidate
-  for candidate in ${PYTHON:+"$PYTHON"} python3 python python3.13 python3.12 python3.11 python3.10; do
+  for candidate in ${PYTHON:+"$PYTHON"} python3 python python3.14 python3.13 python3.12 python3.11; do
     if "$candidate" -c "$_rlcf_too_old" >/dev/null 2>&1; then
       echo "$candidate"
       return 0
     fi
     if [[ "$candidate" == "${PYTHON:-}" ]]; then
-      _rlcf_fail "PYTHON=$PYTHON is not a Python 3.10 or newer ($("$PYTHON" --version 2>&1 | head -n 1 || true))"
+      _rlcf_fail "PYTHON=$PYTHON is not a Python 3.11 or newer ($("$PYTHON" --version 2>&1 | head -n 1 || true))"
       return 1
     fi
   done
-  _rlcf_fail "no Python 3.10 or newer found; install one, or name it: PYTHON=/path/to/python3.11 $0"
+  _rlcf_fail "no Python 3.11 or newer found; install one, or name it: PYTHON=/path/to/python3.11 $0"
 }
 
 _rlcf_missing() {  # prints the requirements whose modules cannot be found; imports nothing, so it is quick
@@ -79,7 +79,7 @@ _rlcf_own_environment() {
   export VIRTUAL_ENV="$_rlcf_root/.venv" PATH="$_rlcf_root/.venv/bin:$PATH"
   unset PYTHONHOME
   if ! python -c "$_rlcf_too_old"; then
-    _rlcf_fail "$VIRTUAL_ENV does not work, or its Python is older than 3.10; delete it and start again"
+    _rlcf_fail "$VIRTUAL_ENV does not work, or its Python is older than 3.11; delete it and start again"
     return 1
   fi
   _rlcf_install
@@ -88,7 +88,7 @@ _rlcf_own_environment() {
 _rlcf_active_environment() {
   local missing
   if ! python -c "$_rlcf_too_old"; then
-    _rlcf_fail "RLCF_USE_ACTIVE_ENV=1 needs a \`python\` of 3.10 or newer on PATH ($(python --version 2>&1 || true))"
+    _rlcf_fail "RLCF_USE_ACTIVE_ENV=1 needs a \`python\` of 3.11 or newer on PATH ($(python --version 2>&1 || true))"
     return 1
   fi
   missing="$(_rlcf_missing)" || return 1
@@ -101,7 +101,10 @@ _rlcf_active_environment() {
 _rlcf_environment() {
   if [[ "${RLCF_USE_ACTIVE_ENV:-0}" == 1 ]]; then
     _rlcf_active_environment
-  elif command -v flock >/dev/null; then  # two scripts started together must not both fill .venv
+  elif [[ ! -w "$_rlcf_root" && ! -x "$_rlcf_root/.venv/bin/python" ]]; then
+    _rlcf_fail "$_rlcf_root cannot be written to, so no .venv can be made in it; take an own environment: RLCF_USE_ACTIVE_ENV=1"
+    return 1
+  elif [[ -w "$_rlcf_root" ]] && command -v flock >/dev/null; then  # two scripts must not both fill .venv
     exec {_rlcf_lock}>"$_rlcf_root/.venv.lock"
     flock "$_rlcf_lock"
     _rlcf_own_environment || { exec {_rlcf_lock}>&-; return 1; }

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = CommandLine(arguments)
     rank = Rank.of_this_process()
     with process.messages():
+        if rank.count == 1 and os.environ.get("WORLD_SIZE", "1") != "1":
+            text = "WORLD_SIZE=%s is passed over, because torchrun did not start this process, which does all samples; "
+            log.warning(text + "shard=i/n is for a part of them", os.environ["WORLD_SIZE"])
         try:
             if asked.args.help:
                 print_text(asked.help_text(config_class))
@@ -47,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if rank.index and is_shared:
                 time.sleep(PATIENCE_S)
             hint = " (--debug shows where)" if isinstance(error, RuntimeError) and not asked.args.debug else ""
+            if str(error).startswith("DataLoader worker"):  # torch says it wherever the main process is at that moment
+                hint = "; fewer of these readers take less memory: num_workers=N; the same command goes on from here"
             log.error("error: %s%s", error, hint, exc_info=asked.args.debug)
             return REFUSED if is_shared else SAMPLE_FAILED
 

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from clipscore.data.checks import folder_fault
 from clipscore.models.pickles import load_pickle
 
 Kind = Literal["images", "texts"]
@@ -87,6 +88,8 @@ def begin_folder(folder: Path, index: FeatureIndex) -> None:
     ValueError for features of other data, weights or settings, and for shards without features.json.
     """
     file = folder / INDEX
+    if fault := folder_fault(folder):
+        raise OSError(f"{fault}; give another --out")
     if file.is_file():
         there = read_index(folder)
         keys = [key for key, value in asdict(index).items() if value != asdict(there)[key]]

@@ -232,6 +232,16 @@ def not_found(what: str, tried: Iterable[Path], kind: str, data_root: Path, mend
     return FileNotFoundError(f"{what}; tried:{places}\n{root}{mend}; or set data_root to the folder of your data sets")
 
 
+def folder_fault(folder: Path) -> str:
+    """Why nothing can be written into a folder, which need not be there yet; empty where nothing speaks against it."""
+    place = next(place for place in (folder, *folder.parents) if place.exists() or place.is_symlink())
+    if not place.exists():
+        return f"{place} is a link to {os.readlink(place)}, which is not there"
+    if not place.is_dir():
+        return f"{place} is a file, expected a folder"
+    return "" if os.access(place, os.W_OK) else f"{place} cannot be written to"
+
+
 def _list_paths(tried: Iterable[Path], kind: str) -> str:
     return "".join(f"\n  {path}{_what_is_there(path, kind)}" for path in dict.fromkeys(tried))
 

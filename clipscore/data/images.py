@@ -2,18 +2,17 @@
 
 import contextlib
 import functools
-import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from open_clip import image_transform
 from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD, Form
@@ -155,9 +154,3 @@ def stack(found: Sequence[Read], size: int) -> tuple[Tensor, dict[int, str], int
     images = torch.stack([blank if read.pixels is None else read.pixels for read in found])
     faults = {place: read.error for place, read in enumerate(found) if read.error is not None}
     return images, faults, sum(read.truncated for read in found)
-
-
-def read_in_background(dataset: Dataset[Any], num_items: int, num_workers: int) -> Iterator[Any]:
-    """The items of a data set in their order, read by other processes."""
-    workers = min(num_workers, num_items, os.cpu_count() or 1)
-    yield from DataLoader(dataset, batch_size=None, num_workers=workers)

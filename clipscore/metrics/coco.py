@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,13 @@ COCO_METRICS = {  # the columns of each metric
 Column = tuple[float, list[float]]  # over all captions, and of each caption
 
 _WITHOUT = "go without it with metrics=[clipscore,refclipscore] (--metrics clipscore,refclipscore)"
+ANSWER_S = 50  # a program or a server that is silent for so long has stopped
+_MORE_MEMORY = "; Java needs more memory: free some, or give the container or job more, at least 4 GB"
+JAVA_ADVICE = {
+    "UnsupportedClassVersionError": "; this Java is too old, version 8 or newer is needed: see `java -version`",
+    "OutOfMemoryError": _MORE_MEMORY, "Java heap space": _MORE_MEMORY, "insufficient memory": _MORE_MEMORY,
+    "Could not reserve enough space": _MORE_MEMORY,
+}  # fmt: skip
 _UTF8 = "-Dfile.encoding=UTF-8"  # METEOR reads its input in the locale's encoding otherwise
 
 
@@ -50,17 +58,25 @@ def official(module: str) -> Any:
 def has_java() -> bool:
     """Whether a `java` command is there and runs."""
     try:
-        return subprocess.run(["java", "-version"], capture_output=True, check=False).returncode == 0
-    except OSError:
+        done = subprocess.run(["java", "-version"], capture_output=True, check=False, timeout=ANSWER_S)
+        return done.returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
         return False
 
 
 def check_programs(metrics: Sequence[str]) -> None:
-    """RuntimeError when pycocoevalcap is missing, or Java, in which the tokenizer of all these metrics is written."""
+    """RuntimeError when pycocoevalcap is missing, or a Java that runs the tokenizer of all these metrics."""
     official("tokenizer.ptbtokenizer")
     if not has_java():
         why = f"{', '.join(metrics)} need Java and no java command runs: apt-get install default-jre-headless"
         raise RuntimeError(f"{why}, conda install conda-forge::openjdk, or {_WITHOUT}")
+    _try_tokenizer()
+
+
+@functools.cache
+def _try_tokenizer() -> None:
+    """What is wrong with Java is said before the captions are written, not after."""
+    ptb_tokenize({"": ["a caption"]})
 
 
 def has_spice_models() -> bool:
@@ -108,7 +124,8 @@ def ptb_tokenize(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     flat = [one_line(caption) for group in captions.values() for caption in group]
     jar = Path(ptbtokenizer.__file__).parent / ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR
     program = ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
-    lines = _run(["java", _UTF8, "-cp", str(jar), *program], "\n".join(flat)).split("\n")
+    patience = ANSWER_S + len(flat) / 1000  # s
+    lines = _run(["java", _UTF8, "-cp", str(jar), *program], "\n".join(flat), timeout=patience).split("\n")
     if len(lines) != len(flat):
         raise RuntimeError(f"the PTB tokenizer made {len(lines)} lines of {len(flat)} captions")
     words = (" ".join(w for w in line.split(" ") if w not in ptbtokenizer.PUNCTUATIONS) for line in lines)
@@ -141,19 +158,24 @@ def _meteor(gts: Tokenized, res: Tokenized) -> list[Column]:
         stdin, stdout = process.stdin, process.stdout
         assert stdin and stdout
 
-        def ask(*fields: str) -> str:
-            print(" ||| ".join(fields), file=stdin, flush=True)
-            return stdout.readline().strip()
+        def answer(*fields: str) -> str:
+            patience = threading.Timer(ANSWER_S, process.kill)  # a dead one's answer is empty
+            patience.start()
+            if fields:
+                print(" ||| ".join(fields), file=stdin, flush=True)
+            line = stdout.readline().strip()
+            patience.cancel()
+            return line
 
         try:
-            statistics = [ask("SCORE", *gts[key], res[key][0]) for key in gts]
-            first = ask("EVAL", *statistics)
-            *each, overall = [float(line) for line in (first, *(stdout.readline() for _ in gts))]
+            statistics = [answer("SCORE", *gts[key], res[key][0]) for key in gts]
+            first = answer("EVAL", *statistics)
+            *each, overall = [float(line) for line in (first, *(answer() for _ in gts))]
         except (OSError, ValueError) as error:
             process.kill()
             process.wait()
             errors.seek(0)
-            raise RuntimeError(f"METEOR stopped: {_reason(errors.read())}") from error
+            raise RuntimeError(f"METEOR stopped, or was silent for {ANSWER_S} s: {_reason(errors.read())}") from error
         finally:
             process.kill()
             process.communicate()
@@ -162,7 +184,9 @@ def _meteor(gts: Tokenized, res: Tokenized) -> list[Column]:
 
 def _spice(gts: Tokenized, res: Tokenized) -> list[Column]:
     if not has_spice_models():
-        _run([sys.executable, "-m", official("spice.get_stanford_models").__name__])
+        module = official("spice.get_stanford_models").__name__
+        patient = f"import runpy, socket; socket.setdefaulttimeout({ANSWER_S}); runpy.run_module({module!r}"
+        _run([sys.executable, "-c", f"{patient}, run_name='__main__')"])
     spice = official("spice.spice")
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "captions.json"), Path(folder, "scores.json")
@@ -183,9 +207,12 @@ _SCORERS: dict[str, Callable[[Tokenized, Tokenized], list[Column]]] = {
 }
 
 
-def _run(command: list[str], text: str = "", folder: Path | None = None) -> str:
+def _run(command: list[str], text: str = "", folder: Path | None = None, timeout: float | None = None) -> str:
     """The standard output of a program; what it prints besides is kept for the error message."""
-    done = subprocess.run(command, input=text.encode(), capture_output=True, cwd=folder, check=False)
+    try:
+        done = subprocess.run(command, input=text.encode(), capture_output=True, cwd=folder, timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"{Path(command[0]).name} has not ended in {timeout:.0f} s, and was stopped") from error
     if done.returncode:
         reason = _reason(done.stderr.decode(errors="replace"))
         raise RuntimeError(f"{Path(command[0]).name} exited with {done.returncode}: {reason}")
@@ -196,4 +223,5 @@ def _reason(errors: str) -> str:
     """The line that says what happened: the last of a Python traceback, the first of a Java one."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     named = [line for line in lines if "Error" in line or "Exception" in line]
-    return (named or lines or ["no message"])[-1]
+    advice = next((text for sign, text in JAVA_ADVICE.items() if sign in errors), "")
+    return (named or lines or ["no message"])[-1] + advice

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 import re
+import socket
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ FOLDER_WEIGHTS = tuple(
 )  # fmt: skip
 _OWN_CHECKSUMS = Path(__file__).resolve().parents[2] / "pretrained" / CHECKSUMS
 _ZIP_START, _ZIP_RECORD = b"PK\x03\x04", b"PK\x01\x02"
+ANSWER_S = 50.0  # a server that is silent for so long is not there
 MAX_EXTRA_BYTES = 1 << 26  # beyond its size on the disk, that a file may claim to hold
 MAX_RECORDS, MAX_DIRECTORY_BYTES = 20_000, 1 << 24  # of a zip archive; each takes ten times its size in memory
 
@@ -90,7 +92,9 @@ def weight_file(name: str, root: Path) -> Path:
     arch, tag = name.split("/") if not is_openai else (re.sub("@.*", "-336", name).replace("/", "-"), "openai")
     cfg = open_clip.get_pretrained_cfg(arch, tag)
     log.info("%s is not under %s; open_clip downloads it", name, root)
+    patience = socket.getdefaulttimeout()
     try:
+        socket.setdefaulttimeout(ANSWER_S)  # open_clip itself would wait for ever
         return Path(open_clip.download_pretrained(cfg, prefer_hf_hub=not is_openai))
     except Exception as error:
         what = f"the OpenAI file from {cfg.get('url')}" if is_openai else "the checkpoint"
@@ -98,6 +102,8 @@ def weight_file(name: str, root: Path) -> Path:
             f"no weights for {name} and the download failed ({type(error).__name__}: {error}). Put {what} at "
             f"{tried[0]}. Tried: {', '.join(map(str, tried))}"
         ) from error
+    finally:
+        socket.setdefaulttimeout(patience)
 
 
 def _from_hub(repository: str, root: Path) -> Path:

@@ -1,10 +1,11 @@
 """The doctor's look at data sets: by the functions that runs find them with, so that both say the same sentences."""
 
-import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from tqdm import tqdm
@@ -15,6 +16,7 @@ from clipscore.data import caption_layouts
 from clipscore.data.caption_sets import CaptionedImages, find_captions, published_md5
 from clipscore.data.checks import list_some
 from clipscore.data.images import UnreadableImage, open_image
+from clipscore.data.reading import reader_context
 from scripts.doctor.checks import Check, wrong
 from scripts.tables.paper import paper_tables
 
@@ -71,12 +73,18 @@ def check_images(title: str, paths: Sequence[Path]) -> Check:
     num_processes = min(os.cpu_count() or 1, 1 + len(paths) // 100)
     bar = tqdm(total=len(paths), desc=title, unit="image", file=sys.stderr, disable=not sys.stderr.isatty())
     faults, cut = [], []
-    # An interrupt is for this process alone, which ends the others.
-    with bar, multiprocessing.Pool(num_processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        for path, (fault, is_cut) in zip(paths, pool.imap(_decode, paths, chunksize=50), strict=True):
-            faults += [fault] if fault else []
-            cut += [path.name] if is_cut else []
-            bar.update()
+    # An interrupt is for this process alone, which ends the others; unlike a Pool, this notices when one of them dies.
+    silent = signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    with bar, ProcessPoolExecutor(num_processes, reader_context(__name__), *silent) as pool:
+        try:
+            for path, (fault, is_cut) in zip(paths, pool.map(_decode, paths, chunksize=50), strict=True):
+                faults += [fault] if fault else []
+                cut += [path.name] if is_cut else []
+                bar.update()
+        except BrokenProcessPool:
+            return wrong(f"decoded: a process died after {bar.n:,} of {len(paths):,} images, for want of memory?")
+        finally:
+            pool.shutdown(cancel_futures=True)
     more = f"; {len(cut):,} are cut off, and are read as far as they go{list_some(cut)}" if cut else ""
     if faults:
         return wrong(f"decoded: {len(faults):,} of {len(paths):,} images are unreadable{more}", *faults)

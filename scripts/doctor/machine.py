@@ -1,6 +1,5 @@
-"""The doctor's look at the machine: packages, Java, room on the disk, GPUs."""
+"""The doctor's look at the machine: packages, Java, room on the disk and in shared memory, GPUs."""
 
-import os
 import platform
 import shutil
 from collections.abc import Sequence
@@ -10,6 +9,8 @@ from pathlib import Path
 import torch
 
 from clipscore.config.load import REPOSITORY
+from clipscore.data.checks import folder_fault
+from clipscore.data.reading import ENOUGH_SHARED_MEMORY, free_shared_memory
 from clipscore.metrics.coco import has_java, has_spice_models
 from scripts.doctor.checks import Check, wrong
 from scripts.runs.process import PACKAGES
@@ -19,7 +20,7 @@ ENOUGH_BYTES = 5_000_000_000  # retrieval's features, momentum buffers and the r
 
 def check_machine(tables: Sequence[str], output_root: Path) -> list[Check]:
     """Look at the machine; Table 3 needs Java, and results go under `output_root`."""
-    return [_packages(), _java("table3" in tables), _disk(output_root), _cuda()]
+    return [_packages(), _java("table3" in tables), _disk(output_root), _shared_memory(), _cuda()]
 
 
 def _packages() -> Check:
@@ -46,15 +47,23 @@ def _java(is_needed: bool) -> Check:
 
 def _disk(output_root: Path) -> Check:
     """A run makes its output folder itself; what counts is the nearest folder that exists."""
+    if fault := folder_fault(output_root):
+        return wrong(f"disk: {fault}", "set output_root or RLCF_OUTPUT")
     place = next(path for path in (output_root, *output_root.parents) if path.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        fault = "cannot be written to" if place.is_dir() else "is a file"
-        return wrong(f"disk: {place} {fault}", "set output_root or RLCF_OUTPUT")
     free = shutil.disk_usage(place).free
     title = f"disk: {free / 1e9:,.1f} GB free for {output_root}"
     if free < ENOUGH_BYTES:
         return wrong(f"{title}, expected {ENOUGH_BYTES / 1e9:.0f}", "make room, or set output_root or RLCF_OUTPUT")
     return Check(title)
+
+
+def _shared_memory() -> Check:
+    if (free := free_shared_memory()) >= ENOUGH_SHARED_MEMORY:
+        return Check(f"shared memory: {free / 1e9:,.1f} GB free in /dev/shm")
+    title = (
+        f"shared memory: {free / 1e6:,.0f} MB free in /dev/shm, so readers send pictures through pipes, which is slower"
+    )
+    return Check(title, "note", ("in Docker: --shm-size=2g",))
 
 
 def _cuda() -> Check:

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from clipscore.config.fields import RunConfig
+from clipscore.data.checks import folder_fault
 from scripts.runs.compare_configs import check_finite, config_differences, differences, identity, summary_terms
 from scripts.runs.lock import FolderLock
 from scripts.runs.read import Row, Run, open_run, read_file
@@ -74,6 +75,7 @@ class RunFolder:
         self._num_before = 0  # rows of others that `begin` found
 
     def __enter__(self) -> RunFolder:
+        self._check_place()
         with explain_full_disk(self.path), ExitStack() as stack:
             self.path.mkdir(parents=True, exist_ok=True)
             self.lock = stack.enter_context(FolderLock(self.path, self.shard))
@@ -90,8 +92,10 @@ class RunFolder:
     def check(self, fingerprint: dict[str, str] | None = None) -> list[dict[str, Any]]:
         """The run's environments so far; ValueError with the keys that differ: the folder has rows of something else.
 
-        Given the `fingerprint` of weights and data, also when another process has begun something else.
+        Given the `fingerprint` of weights and data, also when another process has begun something else. OSError: the
+        folder cannot be written to.
         """
+        self._check_place()
         if not has_rows(self.path) and (fingerprint is None or not (self.path / "config.yaml").is_file()):
             return []
         run = open_run(self.path)
@@ -105,6 +109,10 @@ class RunFolder:
                 "Give this run name=OTHER or output_root=ELSEWHERE, or delete the folder."
             )
         return run.environments
+
+    def _check_place(self) -> None:
+        if fault := folder_fault(self.path):
+            raise OSError(f"{fault}; set output_root or RLCF_OUTPUT to a folder that can be written to")
 
     def begin(self, fingerprint: dict[str, str], environment: Row, about: Row) -> list[Row]:
         """Start or take up the run; the rows so far. ValueError: they are of another run, or a file is damaged."""

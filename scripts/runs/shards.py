@@ -42,9 +42,10 @@ class Rank:
 
     @classmethod
     def of_this_process(cls) -> Rank:
-        """As torchrun's environment variables say."""
+        """As torchrun's environment variables say; those of the same names that a cluster sets mean no such thing."""
         values = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
-        return cls(*map(int, values)) if all(value.isdigit() for value in values) else cls()
+        is_torchrun = "TORCHELASTIC_RUN_ID" in os.environ and all(value.isdigit() for value in values)
+        return cls(*map(int, values)) if is_torchrun else cls()
 
     def place(self, config: RunConfig) -> RunConfig:
         """The configuration with this process's shard and GPU; ValueError: more processes than the GPUs can share."""

@@ -1,6 +1,8 @@
 # Sourced by the scripts of the tables: run_table TABLE -- GPU [--list] [key=value ...]
 # Runs every row and column of a table, one script after the other, and prints the table.
 
+source "$(dirname "${BASH_SOURCE[0]}")/../benchmark.sh"
+
 run_table() {
   local table="$1" script="bash ${0#"$PWD"/}" gpu="" list="" words=() word command commands status failed=() output=()
   shift 2
@@ -29,8 +31,8 @@ run_table() {
     if [[ "$table $word" == "imagenet_c severity="* ]]; then output+=("$word"); fi
   done
   if [[ -n "$list" && -z "$gpu" ]]; then gpu=0; fi
-  if [[ ! "$gpu" =~ ^(cpu|[0-9]+(,[0-9]+)*)$ ]]; then
-    echo "error: the first argument is the GPU's number, several like 0,1, or cpu; got '$gpu'" >&2
+  if [[ ! "$gpu" =~ $_gpu_form ]]; then
+    echo "error: the first argument is the GPU's number or UUID, several like 0,1, or cpu; got '$gpu'" >&2
     echo "usage: $script GPU [--list] [key=value ...]; --help says more" >&2
     return 2
   fi

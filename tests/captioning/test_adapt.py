@@ -1,9 +1,11 @@
 """An episode: what is tuned, what the loss is, and that nothing is left behind."""
 
 import math
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from captioning.adapt import adapt, caption_nll
 from captioning.build import build_method, find_language_model, image_features, load_language_model
@@ -177,3 +179,40 @@ def test_language_models_are_found_in_folders(captioner, tmp_path):
     assert tokenizer("\n", add_special_tokens=False).input_ids == [model.stop]
     with pytest.raises(FileNotFoundError, match=r"no config\.json in any of .*fetch_pretrained.sh opt. fetches"):
         load_language_model(str(tmp_path / "nothing"), tmp_path)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0"
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        (
+            "model.safetensors",
+            lambda t: {k: v for k, v in t.items() if "layers.0." not in k},
+            r"lacks 16 tensors \(model",
+        ),
+        (
+            "model.safetensors",
+            lambda t: {f"module.{k}": v for k, v in t.items()},
+            r"lacks .* and has 20 others \(module\.",
+        ),
+        ("model.safetensors", lambda t: {k: v[:-1] for k, v in t.items()}, "is no whole language model .*RuntimeError"),
+        ("model.safetensors", POINTER, "is a git-lfs pointer"),
+        ("model.safetensors", b"\xff" * 99, "is truncated: .*header"),
+        ("model.safetensors", None, "no weights in .*expected model.safetensors or pytorch_model.bin"),
+        ("config.json", b"<!DOCTYPE html>", "is a web page"),
+        ("config.json", b"{}", "is no whole language model"),
+        ("vocab.json", POINTER, r"vocab\.json .* is a git-lfs pointer"),
+    ],
+)
+def test_language_models_that_are_not_whole(tmp_path, file, change, message):
+    folder = shutil.copytree(REPOSITORY / "pretrained/demo/opt", tmp_path / "opt")
+    if callable(change):
+        save_file(change(load_file(folder / file)), folder / file, metadata={"format": "pt"})
+    elif change is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_bytes(change)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        load_language_model("opt", tmp_path)

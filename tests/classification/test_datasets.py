@@ -18,7 +18,8 @@ from classification.config import DatasetFiles
 from classification.data.class_names import class_names, wnids
 from classification.data.find import LabelledImages, find_dataset
 from classification.data.layouts import CORRUPTIONS, LAYOUTS, SplitLayout, canonical_name, find_layout
-from clipscore.data.images import UnreadableImage, open_image
+from clipscore.data.images import Pictures, UnreadableImage, open_image
+from clipscore.data.user_files import open_picture
 from tests.miniatures import touch, write
 
 V2 = "imagenetv2-matched-frequency-format-val"
@@ -153,6 +154,8 @@ def test_demo_reads_a_split_or_class_folders(tmp_path):
         ("names.txt", "n2 large dog\nn1 small cat\n", ["large dog", "small cat"]),
         ("names.json", '["small cat", "large dog"]', ["small cat", "large dog"]),
         ("names.json", '{"n2": "large dog", "n1": "small cat"}', ["large dog", "small cat"]),
+        ("names.csv", 'n2,"large dog"\nn1,small cat', ["large dog", "small cat"]),
+        ("names.txt", "n2: large dog\nn1:small cat", ["large dog", "small cat"]),
     ],
 )
 def test_class_name_files_of_an_own_set(tmp_path, monkeypatch, file, content, names):
@@ -184,12 +187,51 @@ def test_own_split_file_takes_names_from_all_splits(tmp_path):
         ("n.json", '{"n1": "cat", "n2": "dog", "n3": "owl"}', "expected 3, found 2; 1 missing .n3.; 0 surplus"),
         ("n.json", '["cat", 3]', "expected a json list of class names"),
         ("n.json", "[", r"n\.json: not valid json"),
+        ("n.json", '{"n1": "cat", "n1": "dog"}', "'n1' is there twice"),
+        ("n.csv", "folder,name\nn1,cat\nn2,dog", "line 1 does not: 'folder,name'"),
+        ("n.csv", "n1,0,cat\nn2,1,dog", "each name begins with a number, '0,cat'"),
+        ("n.txt", "1 cat\n2 dog", "n.txt: each name begins with a number, '1 cat' and so on"),
+        ("n.txt", "cat,n1\ndog,n2", "'cat,n1' would be the name of the class folder 'n1'"),
+        ("n.txt", "n2\nn1", "'n2' would be the name of the class folder 'n1'"),
+        ("n.txt", "Red_fox\nred fox", "'red fox' is there twice; give each class once"),
+        (
+            "n.txt",
+            "caf\udce9\ntea",
+            r"n\.txt: not text in UTF-8 \(invalid continuation byte at byte 3\); .iconv -f latin1",
+        ),
+        ("n.txt", "\udcff\udcfec\0", r"n\.txt: not text in UTF-8 .*iconv -f utf-16"),
     ],
 )
 def test_faulty_class_name_files(tmp_path, file, content, message):
     make_folders(tmp_path / "images", ["n1", "n2"])
-    (tmp_path / file).write_text(content)
+    (tmp_path / file).write_text(content, errors="surrogateescape")
     refused(ValueError, message, "mine", tmp_path, "images", class_names=file)
+
+
+def test_own_folders_are_read_as_they_are_meant(tmp_path, caplog):
+    make_folders(tmp_path / "spaces", ["red fox", "red"], files=("a.PPM", "deeper/b.jfif", "c.gif", "d.heic"))
+    (tmp_path / "spaces/red/deeper/loop").symlink_to(tmp_path / "spaces")
+    (tmp_path / "names.txt").write_text("red colour\nred fox animal")
+    data = find_dataset("mine", tmp_path, DatasetFiles(images="spaces", class_names="names.txt"))
+    assert data.class_names == ["colour", "animal"] and ("red fox/deeper/b.jfif", 1) in listed(data)
+    assert len(data.images) == 6 and "red fox: 1 files are left out, no images by their names: 1 .heic" in caplog.text
+    make_folders(tmp_path / "wnids", ["n01440764", "N01443537"])
+    data = find_dataset("mine", tmp_path, DatasetFiles(images="wnids"))
+    assert sorted(data.class_names) == ["goldfish", "tench"] and "named by ImageNet's wnids" in data.layout
+    make_folders(tmp_path / "wnids", ["n99999999"])
+    refused(
+        ValueError,
+        r"1 class folders are none of ImageNet's 1000 wnids, as others are \(n99999999\)",
+        "mine",
+        tmp_path,
+        "wnids",
+    )
+    make_folders(tmp_path / "twins", ["Red_Fox", "red fox"])
+    refused(ValueError, "'red fox' is there twice", "mine", tmp_path, "twins")
+    write_split(tmp_path / "s.json", [["a.jpg", 0, "bee"], ["b.jpg", 1, "Bee"]])
+    refused(ValueError, r"s\.json: 'bee' is there twice", "mine", tmp_path, "wnids", split_file="s.json")
+    make_folders(tmp_path / "latin", ["caf\udce9", "tea"])
+    refused(ValueError, r"latin': the name b'caf\\xe9' is not in UTF-8; rename it", "mine", tmp_path, "latin")
 
 
 @pytest.mark.parametrize(
@@ -497,6 +539,8 @@ def test_transparent_palette_and_exif_as_torchvision_reads_them(tmp_path):
         warnings.simplefilter("error")
         assert open_image(tmp_path / "p.png").getpixel((0, 0)) == (200, 10, 20)
         assert open_image(tmp_path / "turned.jpg").size == (6, 3)
+    assert open_picture(tmp_path / "turned.jpg", "--image").size == (3, 6)
+    assert Pictures([tmp_path / "turned.jpg"], 4, upright=True)[0].pixels.shape == (3, 4, 4)
 
 
 def test_unreadable_images_name_the_file_and_the_reason(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from classification.prompt_learner import PromptLearner, load_prompt_start
+from classification.prompt_learner import PromptLearner, check_same_clip, load_prompt_start
 
 NAMES = ["wok", "great_white_shark"]
 START, END, DOT = 49406, 49407, 269
@@ -78,5 +78,19 @@ def test_checkpoints(tmp_path):
     with pytest.raises(ValueError, match="holds a meta network with"):
         load_prompt_start(tmp_path / "cut.pt")
     save("per_class.pt", ctx=torch.ones(3, 4, 64))
-    with pytest.raises(ValueError, match="holds a context of shape"):
+    with pytest.raises(
+        ValueError, match=r"a context of shape \[3, 4, 64\], .*one for each class \(CSC\) is not shared"
+    ):
         load_prompt_start(tmp_path / "per_class.pt")
+
+
+def test_a_prompt_of_another_clip_is_refused(tmp_path, tiny_clip):
+    clip, other = tiny_clip("P"), tiny_clip("R2")
+    start = clip.embed_tokens(clip.tokenize([""])[:, :1]).detach()  # [1, 1, W], which CoOp stores of each class
+    tensors = {"module.ctx": torch.ones(4, 64), "module.token_prefix": start.half().expand(3, -1, -1)}
+    torch.save({"state_dict": tensors}, tmp_path / "coop.pt")
+    assert load_prompt_start(tmp_path / "coop.pt")[0].shape == (4, 64)
+    check_same_clip(clip, tmp_path / "coop.pt")
+    assert other.token_width == 64
+    with pytest.raises(ValueError, match=r"coop\.pt was trained with another CLIP than R2: its start token is not the"):
+        check_same_clip(other, tmp_path / "coop.pt")

@@ -118,10 +118,19 @@ def one_token(monkeypatch):
 
 def test_java_programs_that_fail(java):
     java('read line\necho "Error: no space left" >&2\nexit 1')
-    with pytest.raises(RuntimeError, match="METEOR stopped: Error: no space left"):
+    with pytest.raises(RuntimeError, match="METEOR stopped, or was silent for 50 s: Error: no space left"):
         coco_metrics._meteor({"a": ["a dog"], "b": ["a cat"]}, {"a": ["a"], "b": ["b"]})
     with pytest.raises(RuntimeError, match="java exited with 1: Error: no space left"):
         ptb_tokenize({"a": ["a dog"]})
+    for said, advice in [
+        ("Exception: java.lang.UnsupportedClassVersionError: major 52", "this Java is too old, version 8 or newer"),
+        ("Exception: java.lang.OutOfMemoryError: Java heap space", "Java needs more memory: free some, or give"),
+    ]:
+        java(f'test "$1" = -version || {{ echo "{said}" >&2; exit 1; }}')
+        coco_metrics._try_tokenizer.cache_clear()
+        with pytest.raises(RuntimeError, match=f"{said}; {advice}"):
+            check_metrics(["bleu"])
+    coco_metrics._try_tokenizer.cache_clear()
     java("echo one\necho two")
     with pytest.raises(RuntimeError, match="the PTB tokenizer made 3 lines of 1 captions"):
         ptb_tokenize({"a": ["a dog"]})
@@ -135,7 +144,7 @@ def test_spice_alone_is_left_out_where_it_cannot_run(monkeypatch, one_token, jav
     assert len(notes) == 1 and notes[0].startswith("SPICE is left out, it cannot run here: RuntimeError: ")
     assert "No module named no_such_module" in notes[0]
     java("exit 3")
-    with pytest.raises(RuntimeError, match="METEOR stopped: no message"):
+    with pytest.raises(RuntimeError, match="METEOR stopped, or was silent for 50 s: no message"):
         coco_scores({"a": "a"}, {"a": ["a"]}, ["meteor"])
 
 

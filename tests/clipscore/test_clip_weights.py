@@ -117,7 +117,7 @@ def test_state_dict_and_safetensors(tmp_path, weights, expected):
     assert_loads(tmp_path / "tiny.safetensors", tmp_path / "nowhere", expected)
 
 
-def test_open_clip_checkpoint_needs_its_architecture(tmp_path, monkeypatch):
+def test_open_clip_checkpoint_needs_its_architecture(tmp_path, monkeypatch, caplog):
     config = {"embed_dim": 32, "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}}
     config["text_cfg"] = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-arch", config)
@@ -130,8 +130,19 @@ def test_open_clip_checkpoint_needs_its_architecture(tmp_path, monkeypatch):
     seen = {"preprocess_cfg": {"mean": CLIP_MEAN, "std": CLIP_STD}}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(seen))
     assert_loads(f"tiny-arch:{tmp_path / 'epoch_3.pt'}", tmp_path, expected)  # GELU, as the architecture says
-    with pytest.raises(ValueError, match="write arch:file"):
+    with pytest.raises(ValueError, match=r"write arch:file: ViT-B-32-quickgelu:.*epoch_3\.pt.* and ViT-B-32:"):
         load_clip("epoch_3.pt", tmp_path)
+    assert "computes with GELU" not in caplog.text
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-arch-quickgelu", config | {"quick_gelu": True})
+    assert_loads(f"tiny-arch:{tmp_path / 'epoch_3.pt'}", tmp_path, expected)
+    assert "tiny-arch computes with GELU; weights that began as OpenAI's need tiny-arch-quickgelu:" in caplog.text
+    monkeypatch.setitem(
+        open_clip.factory._MODEL_CONFIGS, "larger", config | {"vision_cfg": {**config["vision_cfg"], "image_size": 64}}
+    )
+    with pytest.raises(
+        ValueError, match=r"is of another size than larger: visual.positional_embedding \[5, 64\], expected"
+    ):
+        load_clip(f"larger:{tmp_path / 'epoch_3.pt'}", tmp_path)
     (tmp_path / "open_clip").mkdir()
     torch.save(model.state_dict(), tmp_path / "open_clip/tiny-arch-mine.pt")
     published = {"mine": {"url": "https://nowhere.invalid/x.pt", **seen["preprocess_cfg"]}}
@@ -157,8 +168,12 @@ def test_bad_files(tmp_path, weights, monkeypatch):
     (tmp_path / "text.pt").write_text("no weights")
     torch.save({"ctx": torch.zeros(1)}, tmp_path / "other.pt")
     torch.save({k: v for k, v in weights.items() if k != "ln_final.bias"}, tmp_path / "lacks.pt")
+    torch.save({f"module.{k}": v for k, v in weights.items()}, tmp_path / "parallel.pt")
+    assert load_clip("parallel.pt", tmp_path).image_size == 32
+    (tmp_path / "page.pt").write_text("<html><head>404")
     for name, said in [
         (str(tmp_path), "is a folder"),
+        ("page.pt", r"page.pt \(15 bytes\) is a web page, of a login or an error"),
         ("text.pt", r"text.pt \(10 bytes\) cannot be read.*if it is damaged, move it away"),
         ("other.pt", "holds no CLIP in OpenAI layout"),
         ("lacks.pt", r"lacks.pt.*ln_final.bias"),

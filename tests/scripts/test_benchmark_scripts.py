@@ -4,6 +4,7 @@ What others give to `python` is in tests/test_scripts_and_configs.py, and each c
 """
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,50 @@ def test_the_gpu_comes_first(environment):
         refused = bash(f"{name_of(SCRIPTS[0])}.sh", *words, **environment)
         assert refused.returncode == 2
         assert "the first argument is the GPU's number" in refused.stderr and "GPU [key=value ...]" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("allocated", "asked", "seen"),
+    [
+        ("", "0,1", "0,1"),
+        ("5", "0", "5"),
+        ("MIG-1/7/0,GPU-ab", "1", "GPU-ab"),
+        ("5", "GPU-9f-1", "GPU-9f-1"),
+        ("5", "1", ""),
+    ],
+)
+def test_a_gpu_counts_inside_the_allocation(allocated, asked, seen):
+    command = (
+        f"source scripts/benchmark.sh; _one_device {asked.split(',')[0]}; _see_gpus {asked}; echo $CUDA_VISIBLE_DEVICES"
+    )
+    command = (
+        command.replace(f"_one_device {asked}; ", "") if "," in asked else command.replace(f"; _see_gpus {asked}", "")
+    )
+    words = ["bash", "-euc", command]
+    environment = {**os.environ, "RLCF_USE_ACTIVE_ENV": "1", "CUDA_VISIBLE_DEVICES": allocated}
+    done = subprocess.run(words, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == seen and (done.returncode == 0) == bool(seen)
+    assert bool(seen) or "GPU 1 was asked for, but CUDA_VISIBLE_DEVICES=5 leaves 1, counted from 0" in done.stderr
+
+
+@pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="needs a git checkout")
+def test_scripts_have_no_carriage_returns_wherever_they_are_cloned(tmp_path):
+    clone = ["git", "clone", "-q", "-c", "core.autocrlf=true", str(REPOSITORY), str(tmp_path / "clone")]
+    subprocess.run(clone, check=True)
+    files = [*tmp_path.glob("clone/scripts/**/*.sh"), *tmp_path.glob("clone/configs/**/*.yaml")]
+    assert len(files) > 50 and not [file for file in files if b"\r" in file.read_bytes()]
+
+
+def test_a_clone_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/environment.sh").write_bytes((REPOSITORY / "scripts/environment.sh").read_bytes())
+    tmp_path.chmod(0o555)
+    words = ["bash", "-euc", f"source {tmp_path}/scripts/environment.sh"]
+    if os.geteuid() == 0:  # who may write everywhere
+        words = ["setpriv", "--reuid=65534", "--clear-groups", *words]
+        for folder in tmp_path.parents:
+            folder.chmod(folder.stat().st_mode | 0o055) if folder != Path("/") else None
+    done = subprocess.run(words, cwd="/", capture_output=True, text=True)
+    tmp_path.chmod(0o755)
+    assert done.returncode != 0 and "cannot be written to, so no .venv can be made in it" in done.stderr
+    assert "unbound variable" not in done.stderr

@@ -204,6 +204,30 @@ def test_what_is_wrong_is_one_clean_message(
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_output_that_cannot_be_written_is_said_before_anything_starts(
+    workspace: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (workspace / "file").touch()
+    (workspace / "link").symlink_to("gone")
+    for place, fault in {
+        "file": "is a file, expected a folder",
+        "link": "is a link to gone, which is not there",
+    }.items():
+        assert start(workspace, "dataset=d", f"output_root={workspace}/{place}") == 2
+        assert f"{workspace}/{place} {fault}; set output_root or RLCF_OUTPUT" in capsys.readouterr().err
+    assert DummyTask.num_built == 0
+
+
+def test_what_a_cluster_leaves_in_the_environment_makes_no_shard(
+    workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert start(workspace, "dataset=d") == 0
+    assert summary(folder(workspace))["num_samples"] == 10
+    assert "WORLD_SIZE=2 is passed over, because torchrun did not start this process" in capsys.readouterr().err
+
+
 def test_what_is_missing_is_said_before_anything_starts(workspace: Path, capsys: pytest.CaptureFixture) -> None:
     assert start(workspace, "dataset=d,nowhere") == 2
     assert capsys.readouterr().err == "error: no data set nowhere\n" and not (workspace / "output").exists()

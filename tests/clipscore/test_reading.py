@@ -1,0 +1,49 @@
+"""Readers: what they send where shared memory is small, and what is said when one dies or is silent."""
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from clipscore.data import reading
+from clipscore.data.reading import read_in_background
+
+
+class Numbers(Dataset):
+    def __init__(self, trouble: str = "") -> None:
+        self.trouble = trouble
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == 3 and self.trouble == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if index == 3 and self.trouble == "silent":
+            time.sleep(1000)
+        return torch.full((1000,), float(index))
+
+
+@pytest.mark.parametrize("free", [64 << 20, 1 << 40])
+def test_shared_memory_is_used_where_there_is_enough(monkeypatch, caplog, free):
+    reading._through_pipes.cache_clear()
+    monkeypatch.setattr(reading, "free_shared_memory", lambda: free)
+    is_small = free < 1 << 30
+    single = list(read_in_background(Numbers(), 5, 2))
+    batches = list(read_in_background(Numbers(), 5, 2, torch.stack, batch_size=2))
+    assert torch.equal(torch.cat(batches), torch.stack(single)) and single[4][0] == 4
+    assert all(tensor.is_shared() != is_small for tensor in (*single, *batches))
+    assert [record.getMessage().startswith("67 MB") for record in caplog.records] == [True] * is_small
+    reading._through_pipes.cache_clear()
+
+
+@pytest.mark.parametrize("trouble", ["killed", "silent"])
+def test_a_reader_that_is_gone_is_one_sentence(monkeypatch, trouble):
+    monkeypatch.setattr(reading, "ANSWER_S", 3)
+    with pytest.raises(
+        RuntimeError, match=r"DataLoader|a process that reads died, or was silent for 3 s .*num_workers=N"
+    ):
+        list(read_in_background(Numbers(trouble), 5, 1))
