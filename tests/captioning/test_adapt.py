@@ -181,6 +181,7 @@ def test_language_models_are_found_in_folders(captioner, tmp_path):
         load_language_model(str(tmp_path / "nothing"), tmp_path)
 
 
+WEIGHTS = "model.safetensors"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0"
 
 
