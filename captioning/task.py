@@ -84,7 +84,7 @@ class CaptioningTask(Task):
         """These images [3, H, W] at the policy's size, in this order, read in the background."""
         paths = [self._images[key].path for key in ids]
         pictures = Pictures(paths, self.clip.form, strict=self.config.strict_images)
-        found = read_in_background(pictures, len(ids), self.config.num_workers)
+        found = read_in_background(pictures, len(ids), self.config.num_workers, device=self.device.type)
         yield from (Sample(key, *read) for key, read in zip(ids, found, strict=True))
 
     def episode(self, sample: Sample) -> dict[str, Any]:

@@ -114,7 +114,8 @@ class ClassificationTask(task.Task):
         kept = self.bank.complete() if self.bank else set()
         known = {image.id for image in images if _bank_key(image) in kept} if kept else set()
         unseen = [image for image in images if image.id not in known]
-        fresh = iter(read_in_background(self._drawn(unseen), len(unseen), self.config.num_workers))
+        drawn, num_workers = self._drawn(unseen), self.config.num_workers
+        fresh = iter(read_in_background(drawn, len(unseen), num_workers, device=self.device.type))
         for image in images:
             yield Sample(image.id, None, label=image.label) if image.id in known else next(fresh)
 

@@ -133,7 +133,7 @@ class RetrievalTask(task.Task):
         elif self.by_image:
             paths = [self.pairs.data.images[number].path for number in numbers]
             pictures = Pictures(paths, self.clip.form, strict=self.config.strict_images)
-            found = read_in_background(pictures, len(ids), self.config.num_workers)
+            found = read_in_background(pictures, len(ids), self.config.num_workers, device=self.device.type)
             yield from (Sample(key, *read) for key, read in zip(ids, found, strict=True))
         else:
             yield from (Sample(key, self._token_ids[number]) for key, number in zip(ids, numbers, strict=True))

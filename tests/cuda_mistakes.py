@@ -55,13 +55,15 @@ MISTAKES = [
      "learner\n        clip.cast_frozen()", "self.clip, self.learner = clip, learner", PROMPT),
     ("the language model's weights are cast at each use", "captioning/task.py", "self.captioner.cast_frozen()",
      "pass", BEAMS),
-    ("the tuned tower is cast too", "clipscore/lean_blocks.py", "not weight.requires_grad and ", "", ENCODER),
+    ("the tuned tower is cast too", "clipscore/lean_blocks.py", "if not weight.requires_grad and weight.dtype == "
+     "torch.float32:\n            owner", "if weight.dtype == torch.float32:\n            owner", ENCODER),
     ("all weights are in half precision", "clipscore/models/load.py", "ClipModel(backend.float(), ",
      "ClipModel(backend.half() if autocast_dtype else backend.float(), ", ENCODER),
     ("AdamW is not fused", TASK, "fused=True", "foreach=True", ENCODER),
     ("stage times wait at each mark", "clipscore/metrics/stage_times.py", "event = torch",
      "torch.cuda.synchronize(); event = torch", ENCODER),
-    ("a record is copied number by number", TASK, "value = torch.stack(value)", "pass", PROMPT),
+    ("a record is copied tensor by tensor", "clipscore/models/devices.py", "copies = torch.cat(parts).cpu().split("
+     "[len(part) for part in parts])", "copies = [part.cpu() for part in parts]", PROMPT),
     ("the views are copied with a wait", "clipscore/data/samples.py", "device, non_blocking=True", "device", PROMPT),
     ("places of end tokens stay on the CPU", CLIP, "eot = eot.to(embeddings.device, non_blocking=True)", "pass",
      PROMPT),
@@ -70,7 +72,8 @@ MISTAKES = [
     ("class features are made again for each image", POLICY, "if self._start_context is None or not ",
      "if self._start_context is None or True or not ", PROMPT),
     ("attention is nn.MultiheadAttention's", CLIP, "if lean:", "if not lean:", ENCODER),
-    ("the host looks at each token of a beam search", GENERATE, '{"cuda": 4}', "{}", BEAMS),
+    ("the host looks at each token of a beam search", GENERATE, "(looks.get(prefix.device.type, 1) for looks in "
+     "(LOOK_INTERVAL, FIRST_LOOK))", "(1, 1)", BEAMS),
     ("the language model looks at a mask", "captioning/captioner.py", "if mask is None and self._takes_positions:",
      "if False:", BEAMS),
     ("what a CPU generator drew stays on the CPU", GENERATE, "place.to(logits.device)", "place", "drawn"),

@@ -36,7 +36,12 @@ def reader_context(module: str) -> Any:
 
 
 def read_in_background(
-    dataset: Dataset[Any], num_items: int, num_workers: int, collate: Callable[[Any], Any] | None = None, **batches: Any
+    dataset: Dataset[Any],
+    num_items: int,
+    num_workers: int,
+    collate: Callable[[Any], Any] | None = None,
+    device: str = "cpu",
+    **batches: Any,
 ) -> Iterator[Any]:
     """The items of a data set in their order, or batches of them that `collate` makes, read by other processes.
 
@@ -45,6 +50,7 @@ def read_in_background(
         num_items: there are no more processes than these, or than cores.
         num_workers: processes; 0 reads in this one.
         collate: a list of items -> a batch.
+        device: kind of the one that they go to; for "cuda" they are pinned, so that no copy is waited for.
         batches: batch_size or batch_sampler of a DataLoader; neither gives item by item.
 
     Raises:
@@ -55,7 +61,8 @@ def read_in_background(
     options: dict[str, Any] = {"collate_fn": functools.partial(_sent, collate, through_pipes)}
     if workers:
         options |= {"multiprocessing_context": reader_context(type(dataset).__module__), "timeout": ANSWER_S}
-    loader = DataLoader(dataset, num_workers=workers, **(batches or {"batch_size": None}), **options)
+    options |= {"num_workers": workers, "pin_memory": device == "cuda"}
+    loader = DataLoader(dataset, **(batches or {"batch_size": None}), **options)
     try:
         for item in loader:
             yield pickle.loads(item) if through_pipes else item

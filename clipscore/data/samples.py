@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,10 @@ class Sample:
     tensor: Tensor | None
     error: str | None = None
     truncated: bool = False  # only a part of its picture was there
+
+    def pin_memory(self) -> Self:
+        """For the DataLoader."""
+        return self if self.tensor is None else replace(self, tensor=self.tensor.pin_memory())
 
     def on(self, device: torch.device) -> Tensor:
         """The tensor of a sample that has one."""

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from classification.policy import use_prior_statistics
 from clipscore.config.fields import MomentumConfig
+from clipscore.data.reading import read_in_background
+from clipscore.data.samples import Sample
 from clipscore.episodic import EpisodicState
 from tests import parity
 from tests.conftest import GOLDEN
@@ -58,6 +60,16 @@ def test_the_device_refuses_what_cuda_refuses(device):
     torch.use_deterministic_algorithms(True)
     with pytest.raises(RuntimeError, match="does not have a deterministic"):
         x.cumsum(0)
+
+
+def test_readers_pin_for_cuda_alone(monkeypatch):
+    pinned, pictures = [], [Sample("a", torch.ones(2)), Sample("b", None, "no file"), torch.ones(3), "no file"]
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x, *_: pinned.append(len(x)) or x)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    for device, expected in [("cpu", []), ("cuda", [2, 3])]:
+        assert list(read_in_background(pictures, 4, 0, device=device))[2:] == pictures[2:]
+        assert pinned == expected
 
 
 def test_autocast_is_that_of_cuda_and_seen(device):
