@@ -101,7 +101,7 @@ def _create(name: str, described: Description, path: Path) -> nn.Module:
             options = {} if cfg is None else {"force_quick_gelu": cfg.get("quick_gelu", False)}
             if cfg is None and f"{arch}-quickgelu" in open_clip.list_models():
                 text = "%s computes with GELU; weights that began as OpenAI's need %s-quickgelu:%s"
-                log.warning(text, name, arch, path)
+                log.warning(text, head, arch, path)
             backend = open_clip.create_model(arch, pretrained=str(path), **options)
     except (RuntimeError, KeyError, OSError, TypeError, pickle.UnpicklingError) as error:
         of = f"the architecture {arch}" if arch else "the configuration beside it"

@@ -41,7 +41,7 @@ def recorded_summary(config: RunConfig) -> Row | None:
     """The summary that a run with this configuration and limit has in its folder, if any."""
     try:
         run = open_run(run_path(config))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     wanted = config.model_dump(mode="json")
     is_same = summary_terms(run.config) == summary_terms(wanted) and not method_differences(run, config)

@@ -254,7 +254,7 @@ def test_captions_alone_train_a_capdec(tmp_path, file, line):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("\n\n", "holds no captions"), ("a\tb\tc\n", "expected a caption a line, .*got")]
+    ("content", "said"), [("\n\n", "the file is empty"), ("a\tb\tc\n", "expected a caption a line, .*got")]
 )
 def test_a_file_without_captions(tmp_path, caplog, content, said):
     (tmp_path / "a.tsv").write_text(content)

@@ -311,8 +311,8 @@ def test_bad_files(files, capsys):
     assert f"references file {absent} cannot be read: No such file" in fails(capsys, files, "--references", str(absent))
     for text, complaint in (
         ("[1]", 'holds a list; expected {"file name": "caption"}'),
-        ("{", "cannot be read: Expecting property name"),
-        ('{"a.png": "x", "a.png": "y"}', "cannot be read: 'a.png' is there twice"),
+        ("{", "not valid json in utf-8 (Expecting property name"),
+        ('{"a.png": "x", "a.png": "y"}', "not valid json in utf-8 ('a.png' is there twice"),
         ("{}", "there are no candidates"),
         ('{"a.png": 1}', "a candidate must be one string, got 1 (a.png)"),
         ('{"absent.png": "x"}', "1 of 1 candidates have no image in"),

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import open_clip
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from clipscore.cli import DONE, REFUSED
+from clipscore.clip_model import CLIP_MEAN, CLIP_STD
 from clipscore.config.load import REPOSITORY
 from scripts.reproduce import causes, rungs
 from scripts.reproduce.__main__ import OFF, describe, main
@@ -111,6 +113,9 @@ def test_a_wrong_activation(ladder, zero_shot, tmp_path):
     for name, options in {"Demo": {}, "Demo-quickgelu": {"quick_gelu": True}}.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(sizes | options))
         open_clip.add_model_config(tmp_path / f"{name}.json")
+    weights = Path(shutil.copy(weights, tmp_path / "policy.pt"))
+    seen = {"mean": CLIP_MEAN, "std": CLIP_STD}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"preprocess_cfg": seen}))
     code, shown = ladder(f"policy=Demo:{weights}", figures=zero_shot("noise"))
     assert (
         code == OFF and "belong to the other activation" in shown and f"give policy=Demo-quickgelu:{weights}" in shown

@@ -43,6 +43,7 @@ def test_a_process_of_torchrun_has_a_shard_and_a_gpu(tmp_path: Path, monkeypatch
     for name in TORCHRUN:
         monkeypatch.delenv(name, raising=False)
     assert Rank.of_this_process() == Rank(0, 1, 0) and Rank().place(config) is config
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     for name, value in zip(TORCHRUN, ("5", "8", "1"), strict=True):
         monkeypatch.setenv(name, value)
     rank = Rank.of_this_process()
@@ -252,6 +253,7 @@ def test_the_process_that_makes_the_last_summary_prints_the_table(
     workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for index, table in [("0", []), ("1", ["dataset", "a", "b"]), ("1", []), ("0", ["dataset", "a", "b"])]:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
         for name, value in zip(TORCHRUN, (index, "2", "0"), strict=True):
             monkeypatch.setenv(name, value)
         assert start(workspace, "dataset=a,b") == 0
