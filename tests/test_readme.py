@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from clipscore.config.load import REPOSITORY
+from clipscore.data.caption_layouts import NOCAPS_FILE
 from tests import miniatures
+from tests.scripts.test_fetch_data import pack, tree
 from tests.test_miniatures import listing
 
 HEADING = "## Your data and weights"
@@ -22,10 +24,29 @@ def commands() -> list[str]:
     return [line.partition("  #")[0].strip() for line in block.splitlines()]
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory) -> dict[str, str]:
-    root = miniatures.build(tmp_path_factory.mktemp("miniature"))
-    roots = {"RLCF_DATA": root / "data", "RLCF_PRETRAINED": root / "pretrained", "RLCF_OUTPUT": root / "output"}
+@pytest.fixture
+def environment(tmp_path, server, monkeypatch) -> dict[str, str]:
+    """Weights are there, of the data only annotations; a server of our own has the archives and single images."""
+    root = miniatures.build(tmp_path / "miniature")
+    source, data = root / "data", tmp_path / "data"
+    server.files["/a.tar"] = pack(
+        "a.tar", {f"imagenet-a/{path}": file for path, file in tree(source / "imagenet-a").items()}
+    )
+    server.files["/val.zip"] = pack("val.zip", tree(source / "coco2014", "val2014/*"))
+    content = json.loads((source / "nocaps" / NOCAPS_FILE).read_text())
+    for image in content["images"]:
+        image["coco_url"] = f"{server.address}/{image['file_name']}"
+        server.files[f"/{image['file_name']}"] = (source / "nocaps/val" / image["file_name"]).read_bytes()
+    coco, nocaps = "coco2014/annotations/coco_karpathy_test.json", f"nocaps/annotations/{NOCAPS_FILE}"
+    miniatures.write(data / nocaps, content)
+    miniatures.write(data / coco, (source / coco.replace("annotations/", "")).read_text())
+    manifest = {
+        "imagenet_a": [[{"address": f"{server.address}/a.tar"}]],
+        "coco": [[{"file": coco}, {"address": f"{server.address}/val.zip", "into": "coco2014"}]],
+        "nocaps": [[{"file": nocaps}, {"images": "nocaps/val"}]],
+    }
+    roots = {"RLCF_DATA": data, "RLCF_PRETRAINED": root / "pretrained", "RLCF_OUTPUT": tmp_path / "output"}
+    roots["MANIFEST"] = miniatures.write(tmp_path / "manifest.yaml", manifest)
     return {**os.environ, **{key: str(value) for key, value in roots.items()}, "RLCF_USE_ACTIVE_ENV": "1"}
 
 
@@ -33,6 +54,8 @@ def follow(line: str, environment: dict[str, str]) -> subprocess.CompletedProces
     """Do what a line says. The miniatures are on the CPU, not whole, and not in the repository's output folder."""
     if re.match(r"bash scripts/(classification|retrieval|captioning)/", line):
         line = line.replace(".sh 0", ".sh cpu") + " partial=true num_workers=0 num_threads=1 limit=3"
+    if "fetch_data" in line:
+        line += f" --manifest {environment['MANIFEST']}"
     line = line.replace(" output/", f" {environment['RLCF_OUTPUT']}/")
     if "scripts.report" in line:
         line += f" --output {environment['RLCF_OUTPUT']}/report.html"
@@ -43,16 +66,18 @@ def follow(line: str, environment: dict[str, str]) -> subprocess.CompletedProces
 
 @pytest.mark.timeout(300)
 def test_from_data_to_a_summary_of_each_task(environment):
-    fetch, doctor, classification, retrieval, captioning, tables, report = commands()
-    data_before = listing(Path(environment["RLCF_DATA"]))
-    listed = follow(f"{fetch} --list", environment)
+    weights, fetch, doctor, classification, retrieval, captioning, tables, report = commands()
+    listed = follow(f"{weights} --list", environment)
     assert listed.returncode == 0 and "ViT-L-14.pt" in listed.stdout
+    fetched = follow(fetch, environment)
+    assert fetched.returncode == 1 and fetched.stderr.count("not whole: ") >= 3, "a miniature is not whole"
     looked = follow(doctor, environment)
-    assert looked.returncode == 1 and "7,500" in looked.stdout, "a miniature is not whole"
+    assert looked.returncode == 1 and "images: 200 of 7,500" in looked.stdout, looked.stdout
+    data_before = listing(Path(environment["RLCF_DATA"]))
     for line, column, num in [
         (classification, "rlcf_prompt__imagenet_a", 7500),
-        (retrieval, "rlcf_flickr30k__flickr30k-text_to_image", 5000),
-        (captioning, "clipcap_c2f__flickr30k", 1000),
+        (retrieval, "rlcf_coco__coco-text_to_image", 25010),
+        (captioning, "clipcap_c2n__nocaps-in-domain", 417),
     ]:
         done = follow(line, environment)
         assert done.returncode == 0, done.stderr

@@ -34,9 +34,9 @@ SETS = {  # what is packed how, and the folder under the data root that it is pa
 FILE = "coco2014/annotations/coco_karpathy_test.json"
 
 
-def tree(root: Path) -> dict[str, bytes]:
+def tree(root: Path, pattern: str = "*") -> dict[str, bytes]:
     """Every file's content, but for downloads'."""
-    files = [path for path in root.rglob("*") if path.is_file() and "downloads" not in path.parts]
+    files = [path for path in root.rglob(pattern) if path.is_file() and "downloads" not in path.parts]
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
