@@ -103,8 +103,8 @@ def demo_tables(words: Sequence[str], form: str = "markdown") -> str:
     if not begun:
         folder = run_path(next(iter(runs.values()))).parent
         raise FileNotFoundError(f"no run of the demo in {folder}; `bash scripts/quickstart.sh` makes them")
-    lines = {line for _, line in begun}
-    shown = {key: config for key, config in runs.items() if key[1] in lines}
+    methods, lines = {name for name, _ in begun}, {line for _, line in begun}
+    shown = {(name, line): config for (name, line), config in runs.items() if name in methods and line in lines}
     grids = [grid for grid in (table_grid(table, shown) for table in TABLES) if grid.rows]
     if form == "csv":
         return "\n\n".join(comma_separated(grid.heading, grid.rows) for grid in grids)
