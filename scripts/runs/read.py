@@ -67,7 +67,7 @@ def read_file(file: Path) -> Row | None:
     try:
         text = file.read_text(encoding="utf-8")
         found, problems = parse_yaml(text) if file.suffix == ".yaml" else (json.loads(text), [])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         found, problems = None, [str(error)]

@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from captioning.adapt import adapt, caption_nll
 from captioning.build import build_method, find_language_model, image_features, load_language_model
 from captioning.generate import Hypothesis
-from captioning.method import Picture
 from captioning.training.train import training_loss
 from clipscore.config.load import REPOSITORY
 from clipscore.models import group
@@ -118,19 +117,6 @@ def test_several_rewards_and_momentum(build):
     assert not torch.equal(state.start["prefix_const"], state.source["prefix_const"])
 
 
-def test_best_of_k_by_hand(captioner, tiny_clip, monkeypatch):
-    options, model = config(method="best_of_k", steps=0, lr=0.0), captioner()
-    method = build_method(options, model, [tiny_clip("RC")])
-    monkeypatch.setattr(model, "decode", lambda tokens: ["A dog", "A Cat", "a man"][: len(tokens)])
-    rewards = torch.tensor([[1.0, 2.0, 2.0]])
-    monkeypatch.setattr(method.context.reward, "score", lambda anchor, texts: rewards)
-    features = image_features(tiny_clip("P"), IMAGES[0], True)
-    answer = method.answer(Picture(IMAGES[0], features, torch.Generator()))
-    assert answer.caption == "a cat"  # the highest reward; of equal ones the likelier caption
-    [step] = answer.steps
-    assert (step.captions, step.rewards.tolist()) == (["A dog", "A Cat", "a man"], [1, 2, 2])
-
-
 def test_sampling_depends_on_the_generator_only(build):
     _, _, _, run = build(sampling="nucleus", steps=1)
     first, again, other = run(IMAGES[0], 3), run(IMAGES[0], 3), run(IMAGES[0], 4)
@@ -188,20 +174,12 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0"
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        (
-            "model.safetensors",
-            lambda t: {k: v for k, v in t.items() if "layers.0." not in k},
-            r"lacks 16 tensors \(model",
-        ),
-        (
-            "model.safetensors",
-            lambda t: {f"module.{k}": v for k, v in t.items()},
-            r"lacks .* and has \d+ others \(module\.",
-        ),
-        ("model.safetensors", lambda t: {k: v[:-1] for k, v in t.items()}, "is no whole language model .*RuntimeError"),
-        ("model.safetensors", POINTER, "is a git-lfs pointer"),
-        ("model.safetensors", b"\xff" * 99, "is truncated: .*header"),
-        ("model.safetensors", None, "no weights in .*expected model.safetensors or pytorch_model.bin"),
+        (WEIGHTS, lambda t: {k: v for k, v in t.items() if "layers.0." not in k}, r"lacks 16 tensors \(model"),
+        (WEIGHTS, lambda t: {f"module.{k}": v for k, v in t.items()}, r"lacks .* and has 52 others \(module\."),
+        (WEIGHTS, lambda t: {k: v[:-1] for k, v in t.items()}, "is no whole language model .*RuntimeError"),
+        (WEIGHTS, POINTER, "is a git-lfs pointer"),
+        (WEIGHTS, b"\xff" * 99, "is truncated: .*header"),
+        (WEIGHTS, None, "no weights in .*expected model.safetensors or pytorch_model.bin"),
         ("config.json", b"<!DOCTYPE html>", "is a web page"),
         ("config.json", b"{}", "is no whole language model"),
         ("vocab.json", POINTER, r"vocab\.json .* is a git-lfs pointer"),

@@ -194,11 +194,7 @@ def test_own_split_file_takes_names_from_all_splits(tmp_path):
         ("n.txt", "cat,n1\ndog,n2", "'cat,n1' would be the name of the class folder 'n1'"),
         ("n.txt", "n2\nn1", "'n2' would be the name of the class folder 'n1'"),
         ("n.txt", "Red_fox\nred fox", "'red fox' is there twice; give each class once"),
-        (
-            "n.txt",
-            "caf\udce9\ntea",
-            r"n\.txt: not text in UTF-8 \(invalid continuation byte at byte 3\); .iconv -f latin1",
-        ),
+        ("n.txt", "caf\udce9\ntea", r"n\.txt: not text in UTF-8 \(invalid continuation byte at byte 3\); .iconv"),
         ("n.txt", "\udcff\udcfec\0", r"n\.txt: not text in UTF-8 .*iconv -f utf-16"),
     ],
 )
@@ -219,13 +215,8 @@ def test_own_folders_are_read_as_they_are_meant(tmp_path, caplog):
     data = find_dataset("mine", tmp_path, DatasetFiles(images="wnids"))
     assert sorted(data.class_names) == ["goldfish", "tench"] and "named by ImageNet's wnids" in data.layout
     make_folders(tmp_path / "wnids", ["n99999999"])
-    refused(
-        ValueError,
-        r"1 class folders are none of ImageNet's 1000 wnids, as others are \(n99999999\)",
-        "mine",
-        tmp_path,
-        "wnids",
-    )
+    said = r"1 class folders are none of ImageNet's 1000 wnids, as others are \(n99999999\)"
+    refused(ValueError, said, "mine", tmp_path, "wnids")
     make_folders(tmp_path / "twins", ["Red_Fox", "red fox"])
     refused(ValueError, "'red fox' is there twice", "mine", tmp_path, "twins")
     write_split(tmp_path / "s.json", [["a.jpg", 0, "bee"], ["b.jpg", 1, "Bee"]])

@@ -209,10 +209,7 @@ def test_output_that_cannot_be_written_is_said_before_anything_starts(
 ) -> None:
     (workspace / "file").touch()
     (workspace / "link").symlink_to("gone")
-    for place, fault in {
-        "file": "is a file, expected a folder",
-        "link": "is a link to gone, which is not there",
-    }.items():
+    for place, fault in {"file": "is a file, expected a folder", "link": "is a link to gone, which is not"}.items():
         assert start(workspace, "dataset=d", f"output_root={workspace}/{place}") == 2
         assert f"{workspace}/{place} {fault}" in capsys.readouterr().err
     assert DummyTask.num_built == 0
