@@ -23,7 +23,8 @@ from captioning.method import Context, Method
 from clipscore.clip_model import ClipModel
 from clipscore.config.methods import guard
 from clipscore.data.checks import list_some
-from clipscore.data.images import model_input, open_image
+from clipscore.data.images import model_input
+from clipscore.data.open_image import open_image
 from clipscore.models.files import check_whole
 from clipscore.reward import resize_images
 from clipscore.task import build_reward

@@ -31,7 +31,8 @@ from clipscore.config.fields import CaptionFiles
 from clipscore.config.load import roots
 from clipscore.data.caption_sets import CaptionedImages, find_captions
 from clipscore.data.checks import list_some
-from clipscore.data.images import Pictures, UnreadableImage, stack
+from clipscore.data.images import Pictures, stack
+from clipscore.data.open_image import UnreadableImage
 from clipscore.data.reading import read_in_background
 from clipscore.data.user_files import read_lines
 from clipscore.models.devices import autocast_dtype, choose_device

@@ -29,7 +29,8 @@ from clipscore import task
 from clipscore.clip_model import Form
 from clipscore.config.methods import Stage, guard
 from clipscore.data import samples
-from clipscore.data.images import UnreadableImage, normalize, open_image
+from clipscore.data.images import normalize
+from clipscore.data.open_image import UnreadableImage, open_image
 from clipscore.data.reading import read_in_background
 from clipscore.data.samples import sample_seed
 from clipscore.models.devices import to_host

@@ -4,18 +4,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 from torch import Tensor
 from torch.nn import functional as F
 
 from classification.prompt_learner import class_prompts
 from clipscore.clip_model import ClipModel
 from clipscore.data.checks import read_json
+from clipscore.models.backends import open_clip
 from clipscore.text_encoder import encode_texts
 
 TEMPLATES: dict[str, Sequence[Callable[[str], str]]] = {
-    "templates7": SIMPLE_IMAGENET_TEMPLATES,
-    "templates80": OPENAI_IMAGENET_TEMPLATES,
+    "templates7": open_clip.SIMPLE_IMAGENET_TEMPLATES,
+    "templates80": open_clip.OPENAI_IMAGENET_TEMPLATES,
 }
 Texts = list[list[str]]  # of each class
 

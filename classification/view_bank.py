@@ -14,13 +14,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import PIL
 import torch
 import torchvision
 from torch import Tensor
 
 from clipscore.clip_model import ClipModel
+from clipscore.models.backends import open_clip
 
 # Of the code between image files and features: views, augmix and clipscore's images, clip_model, lean_blocks and load.
 # Raise it when one of them makes other numbers.

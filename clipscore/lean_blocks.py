@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
+
+from clipscore.models.backends import open_clip
+
+VisionTransformer = open_clip.transformer.VisionTransformer
 
 Copies = list[tuple[Tensor, Tensor]]  # tuned weights, and what a model computes with in their place
 QUICK_GELU_SLOPE = 1.702
@@ -37,7 +40,7 @@ class LeanQuickGelu(nn.Module):
         return _QuickGelu.apply(x)
 
 
-class LeanBlock(ResidualAttentionBlock):
+class LeanBlock(open_clip.transformer.ResidualAttentionBlock):
     """A block whose attention is plain linear layers around one fused operation.
 
     nn.MultiheadAttention, on CUDA under autocast with frozen weights, makes L products of B rows of the one product of
@@ -101,7 +104,7 @@ def make_lean(backend: nn.Module) -> None:
         if _is_plain(module):
             module.__class__ = LeanBlock
         for name, child in module.named_children():
-            if type(child) is QuickGELU:
+            if type(child) is open_clip.transformer.QuickGELU:
                 setattr(module, name, LeanQuickGelu())
     if has_clip_text_tower(backend):
         for block in _text(backend).transformer.modules():
@@ -202,7 +205,7 @@ def _text(backend: nn.Module) -> Any:
 def _is_plain(block: Any) -> bool:
     """Whether a module is the block of OpenAI's CLIPs."""
     return (
-        type(block) is ResidualAttentionBlock
+        type(block) is open_clip.transformer.ResidualAttentionBlock
         and not hasattr(block, "ln_1_kv")
         and isinstance(block.attn, nn.MultiheadAttention)
         and block.attn.batch_first

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from clipscore.config.adapting import AdaptingConfig
 from clipscore.config.fields import CaptionFiles, StrictModel
 
+RECALL_AT = (1, 5, 10)  # of the figures
 Direction = Literal["image_to_text", "text_to_image"]
 
 

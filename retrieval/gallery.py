@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import PIL
 import torch
 import torchvision
@@ -28,8 +27,10 @@ from tqdm import tqdm
 
 from clipscore.clip_model import ClipModel, Form
 from clipscore.data.caption_sets import CaptionedImage
-from clipscore.data.images import Pictures, UnreadableImage, stack
+from clipscore.data.images import Pictures, stack
+from clipscore.data.open_image import UnreadableImage
 from clipscore.data.reading import read_in_background
+from clipscore.models.backends import open_clip
 from clipscore.reward import resize_images
 from clipscore.text_encoder import encode_texts
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from clipscore.metrics.significance import change_figures
+from retrieval.config import RECALL_AT
 
-RECALL_AT = (1, 5, 10)
 CHUNK_SCORES = 1_000_000  # scores held at a time
 
 
@@ -39,11 +39,11 @@ def best_ranks(scores: Tensor, positives: Sequence[Sequence[int]]) -> Tensor:
 def feature_ranks(queries: Tensor, gallery: Tensor, positives: Sequence[Sequence[int]]) -> Tensor:
     """`best_ranks` of all queries by cosine, in chunks: the score matrix is never held. [Q, D], [G, D] -> [Q]"""
     chunk = max(1, CHUNK_SCORES // len(gallery))
-    ranks = [
-        best_ranks(queries[start : start + chunk] @ gallery.T, positives[start : start + chunk])
-        for start in range(0, len(queries), chunk)
-    ]
-    return torch.cat(ranks)
+    ranks = torch.empty(len(queries), dtype=torch.int64)  # small results among large ones would leave holes in memory
+    for start in range(0, len(queries), chunk):
+        part = slice(start, start + chunk)
+        ranks[part] = best_ranks(queries[part] @ gallery.T, positives[part])
+    return ranks
 
 
 def top_items(scores: Tensor, count: int) -> list[list[int]]:

@@ -244,10 +244,10 @@ def _profiled(work: Callable[[], Any]) -> Found:
 
 def check_pipeline(work: Path, found: Found, pretend: bool) -> None:
     """`scripts.run` as a user starts it, at the paper's sizes with random weights and pictures; one process, three."""
-    import open_clip
     from PIL import Image
 
     from classification.data.class_names import class_names
+    from clipscore.models.backends import open_clip
     from scripts.bench.models import Pictures
 
     pictures, source = work / "images", Pictures("B16")

@@ -12,7 +12,7 @@ from classification.data.find import find_dataset
 from classification.prompt_learner import load_prompt_start
 from clipscore.data.caption_layouts import NOCAPS_DOMAINS
 from clipscore.data.caption_sets import find_captions
-from clipscore.data.images import open_image
+from clipscore.data.open_image import open_image
 from clipscore.models.files import OPENAI_NAMES, check_clip
 from clipscore.models.load import load_clip
 from tests import miniature_weights, miniatures

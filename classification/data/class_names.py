@@ -36,9 +36,9 @@ def class_names(dataset: str) -> list[str]:
     fine_grained = _tables()["class_names"]
     if dataset in fine_grained:
         return list(fine_grained[dataset])
-    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES  # slow to import
+    from clipscore.models.backends import open_clip  # slow to import
 
-    name_of = dict(zip(wnids("imagenet"), IMAGENET_CLASSNAMES, strict=True))
+    name_of = dict(zip(wnids("imagenet"), open_clip.IMAGENET_CLASSNAMES, strict=True))
     return [name_of[wnid] for wnid in wnids(dataset)]
 
 

@@ -1,5 +1,7 @@
 """Reading in other processes, which send through shared memory where there is enough of it, else through pipes."""
 
+from __future__ import annotations
+
 import functools
 import logging
 import multiprocessing
@@ -9,9 +11,10 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch.utils.data import DataLoader, Dataset
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
 
 SHARED_MEMORY = Path("/dev/shm")
 ENOUGH_SHARED_MEMORY = 1536 << 20  # bytes: two images of 64 augmixed views on their way from each of 16 readers
@@ -56,6 +59,8 @@ def read_in_background(
     Raises:
         RuntimeError: a process died, or is silent.
     """
+    from torch.utils.data import DataLoader  # the doctor, which asks for the rest, needs no torch
+
     workers = min(num_workers, num_items, os.cpu_count() or 1)
     through_pipes = workers > 0 and _through_pipes()
     options: dict[str, Any] = {"collate_fn": functools.partial(_sent, collate, through_pipes)}

@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from clipscore.data.checks import read_text
-from clipscore.data.images import open_image
+from clipscore.data.open_image import open_image
 
 
 def open_picture(path: str | Path, option: str) -> Image.Image:

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from clipscore.clip_model import ClipModel
 from clipscore.data.checks import list_some
-from clipscore.data.images import Pictures, UnreadableImage
+from clipscore.data.images import Pictures
+from clipscore.data.open_image import UnreadableImage
 from clipscore.metrics.coco import COCO_METRICS, Column, check_programs, coco_scores, has_spice_models, one_line
 from clipscore.reward import clip_score
 from clipscore.text_encoder import encode_texts

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from torch import Tensor
 
 from clipscore.data.checks import read_json
+from clipscore.models.backends import open_clip
 from clipscore.models.files import HUB, OWN_CONFIG, THEIR_CONFIG, is_open_clip_tag, model_folder, open_clip_arch
 
 SEEN = ("mean", "std", "interpolation", "resize_mode")

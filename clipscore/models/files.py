@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import huggingface_hub
-import open_clip
 from safetensors import SafetensorError, safe_open
 
 from clipscore.data.checks import START_BYTES, describe_stand_in
+from clipscore.models.backends import open_clip
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from torch import Tensor, nn
 
 from clipscore.clip_model import ClipModel
 from clipscore.models import files
+from clipscore.models.backends import open_clip, with_towers
 from clipscore.models.descriptions import Description, describe, from_transformers
 from clipscore.models.files import FOLDER, HUB, OPENAI_NAMES, is_open_clip_tag, open_clip_arch
 from clipscore.models.pickles import load_tensors
@@ -89,6 +89,7 @@ def _create(name: str, described: Description, path: Path) -> nn.Module:
     head, arch = name.partition(":")[0], open_clip_arch(name)
     state = load_tensors(path)  # open_clip reads it again; what it refuses without a word of its own is said here
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    with_towers(described.towers)
     try:
         if described.is_transformers:
             backend = open_clip.CLIP(**described.towers)

@@ -19,7 +19,7 @@ from classification.seen import Bank, Views
 from classification.view_bank import ViewBank
 from classification.views import make_views
 from clipscore.clip_model import ClipModel
-from clipscore.data.images import open_image
+from clipscore.data.open_image import open_image
 from clipscore.lean_blocks import make_lean
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.models.group import Models

@@ -4,14 +4,15 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import torch
 from PIL import Image
 from torch import Tensor
 
 from clipscore.clip_model import ClipModel
 from clipscore.config.load import REPOSITORY
-from clipscore.data.images import model_input, open_image
+from clipscore.data.images import model_input
+from clipscore.data.open_image import open_image
+from clipscore.models.backends import open_clip
 from clipscore.models.devices import autocast_dtype
 from clipscore.models.load import build_openai_layout
 

@@ -2,10 +2,10 @@
 
 from functools import cache
 
-import open_clip
 import torch
 from torch import Tensor
 
+from clipscore.models.backends import open_clip
 from scripts.demo.scenes import CLASS_NAMES, Scene
 
 CAPTION_TEMPLATES = (

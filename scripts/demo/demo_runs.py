@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from clipscore.config.fields import RunConfig
 from clipscore.config.load import load_config
-from retrieval.metrics import RECALL_AT
+from retrieval.config import RECALL_AT
 from scripts.demo.styles import STYLES
 from scripts.run import config_class
 

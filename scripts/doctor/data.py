@@ -15,7 +15,7 @@ from classification.data.find import LabelledImages, find_dataset
 from clipscore.data import caption_layouts
 from clipscore.data.caption_sets import CaptionedImages, find_captions, published_md5
 from clipscore.data.checks import list_some
-from clipscore.data.images import UnreadableImage, open_image
+from clipscore.data.open_image import UnreadableImage, open_image
 from clipscore.data.reading import reader_context
 from scripts.doctor.checks import Check, wrong
 from scripts.tables.paper import paper_tables

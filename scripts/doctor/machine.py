@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
 from clipscore.config.load import REPOSITORY
 from clipscore.data.checks import folder_fault
 from clipscore.data.reading import ENOUGH_SHARED_MEMORY, free_shared_memory
@@ -67,5 +65,7 @@ def _shared_memory() -> Check:
 
 
 def _cuda() -> Check:
+    import torch  # slow
+
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return Check(f"CUDA: {', '.join(names)}") if names else Check("CUDA: no device; runs go on the CPU", "note")

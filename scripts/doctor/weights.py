@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import open_clip
 from huggingface_hub import try_to_load_from_cache
 
 from captioning.build import check_language_model, find_checkpoint, find_language_model
@@ -15,6 +14,7 @@ from captioning.checkpoints import CHECKPOINT, load_mapper, read_checkpoint
 from classification.prompt_learner import load_prompt_start
 from clipscore.config.load import REPOSITORY, load_config
 from clipscore.data.checks import read_json
+from clipscore.models.backends import open_clip
 from clipscore.models.files import check_published, check_whole, file_digest, local_file, places
 from clipscore.models.pickles import load_tensors
 from scripts.doctor.checks import Check, wrong

@@ -8,9 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from classification.views import make_views
-from clipscore.clip_model import CLIP_MEAN, CLIP_STD
-from clipscore.data.images import UnreadableImage, open_image
+from clipscore.data.open_image import UnreadableImage, open_image
 from clipscore.data.samples import sample_seed
 
 SIDE, VIEW_SIDE, ITEM_SIDE = 200, 72, 112  # longest sides in pixels; shown a little smaller, for dense screens
@@ -65,6 +63,9 @@ def draw_views(
     config: dict[str, Any], picture: Image.Image, sample_id: str, numbers: Sequence[int]
 ) -> list[Image.Image]:
     """The views of a picture that a run saw, by number: the same seed draws the same ones."""
+    from classification.views import make_views  # and with it torch, which other pages do without
+    from clipscore.clip_model import CLIP_MEAN, CLIP_STD
+
     options, seed = config["views"], sample_seed(config["seed"], config["dataset"], sample_id)
     scale = tuple(options["crop_scale"]) if options["crop_scale"] else None
     how = options["recipe"], scale, options.get("backend", "pil")

@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import open_clip
-
 from clipscore.config.adapting import AdaptingConfig
+from clipscore.models.backends import open_clip
 from scripts.reproduce.rungs import Outcome, Rung, climb
 
 QUICK = "-quickgelu"

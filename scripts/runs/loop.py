@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from clipscore.config.fields import RunConfig
+from clipscore.data.samples import sample_seed
 from scripts.runs.compare_configs import check_finite
 from scripts.runs.folder import RunFolder
 from scripts.runs.rows import Row, merged
@@ -78,8 +79,6 @@ def in_order(ids: Sequence[str], config: RunConfig) -> list[str]:
     Source: the official loaders shuffle (TPT/tune_cls_rl.py, tpt_cls_rl.py); where data sets are sorted by class, the
     first few would be of a few classes.
     """
-    from clipscore.data.samples import sample_seed  # imports torch, which --help does not wait for
-
     shuffled = functools.partial(sample_seed, config.order_seed, config.dataset)
     return sorted(ids, key=shuffled) if config.order == "shuffled" else list(ids)
 

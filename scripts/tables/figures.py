@@ -12,7 +12,7 @@ from typing import NamedTuple
 from classification.data import layouts
 from clipscore.data import caption_layouts
 from clipscore.metrics.coco import COCO_METRICS
-from retrieval.metrics import RECALL_AT
+from retrieval.config import RECALL_AT
 from scripts.runs.read import Run
 from scripts.runs.samples import Sample, read_sample
 from scripts.tables.calibration import ECE_BINS, NUM_BINS, Bin, calibration_error, reliability_bins

@@ -18,7 +18,8 @@ from captioning.build import image_features
 from captioning.training.feature_files import INDEX, load_features
 from clipscore.config.load import REPOSITORY
 from clipscore.data.caption_sets import find_captions
-from clipscore.data.images import normalize, open_image, to_pixels
+from clipscore.data.images import normalize, to_pixels
+from clipscore.data.open_image import open_image
 from clipscore.models.load import load_clip
 from scripts.demo.training.train_captioner import DATASET, write_training_scenes
 from tests.whole_runs import kill_at

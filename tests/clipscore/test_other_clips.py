@@ -17,8 +17,10 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 from captioning.build import reward_views
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD, ClipModel
 from clipscore.data.caption_sets import CaptionedImage
-from clipscore.data.images import model_input, open_image
+from clipscore.data.images import model_input
+from clipscore.data.open_image import open_image
 from clipscore.metrics.captions import encode_image_files
+from clipscore.models.backends import with_towers
 from clipscore.models.descriptions import describe, from_transformers
 from clipscore.models.files import check_clip
 from clipscore.models.load import load_clip
@@ -47,6 +49,7 @@ def save_folder(folder: Path, towers: dict, seen: dict, state: dict | None = Non
     folder.mkdir(parents=True)
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": towers, "preprocess_cfg": seen}))
     torch.manual_seed(0)
+    with_towers(towers)
     state = state or open_clip.create_model(f"local-dir:{folder}", load_weights=False).state_dict()
     save_file({key: value.clone() for key, value in state.items()}, folder / "open_clip_model.safetensors")
     return f"local-dir:{folder}"

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from clipscore.clip_model import Form
 from clipscore.data.caption_sets import CaptionedImage
-from clipscore.data.images import UnreadableImage
+from clipscore.data.open_image import UnreadableImage
 from retrieval import gallery
 from retrieval.gallery import FeatureCache, image_features, text_features
 

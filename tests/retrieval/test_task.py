@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from clipscore.data.images import centre_view, normalize, open_image, to_pixels
+from clipscore.data.images import centre_view, normalize, to_pixels
+from clipscore.data.open_image import open_image
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.objectives import RlcfObjective
 from clipscore.reward import ClipReward

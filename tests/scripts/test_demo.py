@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from classification.data.find import find_dataset
-from clipscore.data.images import open_image
+from clipscore.data.open_image import open_image
 from clipscore.models.load import load_clip
 from scripts.demo import arrangements, captions, evaluate, make_data, scenes, styles
 from scripts.demo.training import attribute_heads, batches, train_clip

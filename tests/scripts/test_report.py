@@ -15,7 +15,7 @@ from PIL import Image
 
 from classification.views import make_views
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD
-from clipscore.data.images import open_image
+from clipscore.data.open_image import open_image
 from clipscore.data.samples import sample_seed
 from scripts.report.__main__ import main, write_report
 from scripts.report.cards import choose

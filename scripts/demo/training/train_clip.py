@@ -17,14 +17,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import open_clip
 import torch
 import torch.nn.functional as F
-from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from clipscore.clip_model import ClipModel
+from clipscore.models.backends import open_clip
 from scripts.demo.evaluate import DEFAULT_FOLDER, MODEL_NAMES, tables
 from scripts.demo.scenes import CANVAS_PX, CLASS_NAMES
 from scripts.demo.styles import STYLES
@@ -89,11 +88,11 @@ def batch_loss(model: ClipModel, head: AttributeHead, patch_head: PatchHead, bat
 
 def build_clip(recipe: Recipe, vocabulary: int) -> ClipModel:
     """A small CLIP in OpenAI's layout, but for its vocabulary; its image tower gives the patches' tokens too."""
-    vision = CLIPVisionCfg(
+    vision = open_clip.CLIPVisionCfg(
         layers=recipe.layers, width=recipe.width, patch_size=PATCH_PX, image_size=CANVAS_PX, output_tokens=True
     )
-    text = CLIPTextCfg(width=TEXT_WIDTH, heads=TEXT_WIDTH // 64, layers=TEXT_LAYERS, vocab_size=vocabulary)
-    return ClipModel(CLIP(EMBED_DIM, vision, text, quick_gelu=True), "demo", "", open_clip.tokenize)
+    text = open_clip.CLIPTextCfg(width=TEXT_WIDTH, heads=TEXT_WIDTH // 64, layers=TEXT_LAYERS, vocab_size=vocabulary)
+    return ClipModel(open_clip.CLIP(EMBED_DIM, vision, text, quick_gelu=True), "demo", "", open_clip.tokenize)
 
 
 def with_whole_vocabulary(model: ClipModel, used_ids: Tensor) -> ClipModel:
