@@ -29,13 +29,14 @@ from classification.data.find import find_dataset
 from clipscore.config.fields import StrictModel
 from clipscore.config.load import roots
 from clipscore.config.yaml12 import parse_yaml
+from clipscore.data.caption_layouts import NOCAPS_FILE
 from clipscore.data.caption_sets import find_captions
+from clipscore.data.checks import read_json
 from clipscore.models.files import file_digest
 from scripts.doctor.__main__ import asked_for
 from scripts.fetch.__main__ import DONE, INCOMPLETE, find_place
 from scripts.fetch.download import TIMEOUT_S, fetch, find_fault
 from scripts.fetch.manifest import FILES, RemoteFile
-from scripts.nocaps import read_images
 from scripts.runs.process import command
 
 MANIFEST = Path(__file__).with_name("datasets.yaml")
@@ -43,6 +44,7 @@ ARCHIVES = (".tar", ".tgz", ".tar.gz", ".zip")
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error)
 PASSING = (ValueError, OSError, http.client.HTTPException)  # the next source or set may do better
 CONNECTIONS = 8  # for single images
+NOCAPS_KEYS = ("coco_url", "file_name")  # of each image in the official file
 
 log = logging.getLogger("scripts.fetch")  # __name__ is __main__ under python -m
 
@@ -113,6 +115,17 @@ def unpack(archive: Path, folder: Path) -> None:
         packed = inner.rename(inner.with_name(f"{inner.name}.packed"))
         unpack(packed, inner.parent)
         packed.unlink()
+
+
+def read_images(path: Path) -> list[dict[str, str]]:
+    """The images of nocaps' official annotation file; ValueError: another file."""
+    content = read_json(path)
+    images = content.get("images") if isinstance(content, dict) else None
+    for image in images or [None]:
+        found = [image.get(key) for key in NOCAPS_KEYS] if isinstance(image, dict) else [None]
+        if not all(isinstance(value, str) for value in found) or PurePosixPath(found[0]).name != found[1]:
+            raise ValueError(f"{path}: an image with {', '.join(NOCAPS_KEYS)} expected, got {image}; get {NOCAPS_FILE}")
+    return images
 
 
 class Fetching:
