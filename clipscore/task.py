@@ -93,15 +93,21 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 class Task:
-    """Base of the three tasks: what the launcher asks of each in the same way; see `scripts.runs.task.Task`."""
+    """Base of the three tasks: all that the launcher asks of one, with its models and data.
+
+    Rows that it is given are without errors, and at least one. A sample has an `id`, and an `error`: why it could not
+    be read, as a sentence that names the file, or None.
+    """
 
     SAMPLE: ClassVar[str]  # what one is called
     STAGE_DIGITS: ClassVar[int] = 4
-    progress_metric: str
+    progress_metric: str  # name of the number that `progress` gives
     config: Any  # an AdaptingConfig
     method: Method
-    ids: list[str]
-    about: dict[str, Any]
+    ids: list[str]  # of all samples, in run order
+    fingerprint: dict[str, str]  # hashes of weights and data
+    about: dict[str, Any]  # what a reader of the rows needs to know, e.g. class names
+    published: int | None  # number of samples of the paper's column
 
     def __init__(self, config: AdaptingConfig) -> None:
         self.models = load_models(config)
@@ -112,6 +118,15 @@ class Task:
         digest = source_digest(config.task, config.method)
         if digest:
             self.fingerprint["method"] = digest
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Refuse what is missing for a run, without the cost of building it."""
+        raise NotImplementedError
+
+    def samples(self, ids: Sequence[str]) -> Iterator[Any]:
+        """These samples, in this order."""
+        raise NotImplementedError
 
     def adapt(self, sample: Any) -> dict[str, Any]:
         """Adapt to one sample; its record, or that of the answer without adaptation where a number is not finite.

@@ -1,11 +1,14 @@
 """Start a run, or take up one that was stopped: `python -m scripts.run --config configs/... key=value ...`."""
 
+from __future__ import annotations
+
 import importlib
 import logging
 import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from clipscore.cli import DONE, REFUSED, USER_ERRORS, print_text
 from clipscore.config.explain import nearest
@@ -17,7 +20,9 @@ from scripts.runs.loop import run_task
 from scripts.runs.rows import Row
 from scripts.runs.shards import Rank, Shard
 from scripts.runs.summary import SampleError, summary_table
-from scripts.runs.task import Task
+
+if TYPE_CHECKING:
+    from clipscore.task import Task
 
 # TASK -> NAME, for NAMEConfig in TASK/config.py and NAMETask in TASK/task.py; imported when needed
 TASKS = {"classification": "Classification", "retrieval": "Retrieval", "captioning": "Captioning"}

@@ -10,9 +10,8 @@ The run folder OUTPUT/NAME__DATASET__seedSEED gets, beside config.yaml, env.json
 import argparse
 import json
 import logging
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from scripts.runs.command_line import describe_keys
 from scripts.runs.compare_configs import config_differences
 from scripts.runs.folder import RunFolder
 from scripts.runs.process import command, describe_environment, log_file
+from scripts.runs.rows import whole_file
 from scripts.runs.trackers import module, tracker
 
 TASK = "train_mapper"
@@ -86,7 +86,8 @@ class TrainingFolder:
         """Keep the state, then publish the mapper."""
         size = (self.path / LOSSES).stat().st_size
         state = {"identity": self.identity, "epoch": epoch, "bytes": size, "training": training.state_dict()}
-        _save(state, self.path / RESUME)
+        with whole_file(self.path / RESUME) as file:
+            torch.save(state, file)
         self._publish(epoch, training)
         log.info("epoch %d of %d: loss %.4f", epoch, self.num_epochs, epoch_losses(self.path)[-1])
 
@@ -94,16 +95,8 @@ class TrainingFolder:
         state = {MAPPER_KEYS + key: tensor for key, tensor in training.captioner.mapper.state_dict().items()}
         if self.save_llm:
             state |= {LM_KEYS + key: tensor for key, tensor in training.captioner.lm.state_dict().items()}
-        _save({"epoch": epoch, "state_dict": state}, self.path / CHECKPOINT)
-
-
-def _save(state: Mapping[str, Any], path: Path) -> None:
-    draft = path.with_name(f"{path.name}.part")
-    with open(draft, "wb") as file:
-        torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+        with whole_file(self.path / CHECKPOINT) as file:
+            torch.save({"epoch": epoch, "state_dict": state}, file)
 
 
 def epoch_losses(folder: Path) -> list[float]:

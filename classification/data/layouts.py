@@ -1,15 +1,13 @@
 """Names, folders, split files and published sizes of the built-in classification data sets."""
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from clipscore.config.yaml12 import read_table
 from clipscore.data.checks import demo_id, unknown_data_set
 
-CORRUPTIONS = (
-    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow",
-    "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression",
-    "speckle_noise", "gaussian_blur", "spatter", "saturate",
-)  # fmt: skip
 SEVERITIES = ("1", "2", "3", "4", "5")
 
 COOP_PAGE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
@@ -19,7 +17,7 @@ COOP_PAGE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
 class FolderLayout:
     """A data set with one folder per class, named by wnid (or by label number in ImageNet-V2)."""
 
-    roots: tuple[str, ...]  # under the data root, may hold the class folders; of equal ones the first is taken
+    roots: Sequence[str]  # under the data root, may hold the class folders; of equal ones the first is taken
     num_images: int  # published
     num_classes: int
     source: str  # page that offers the data
@@ -29,73 +27,22 @@ class FolderLayout:
 class SplitLayout:
     """A data set whose test images are listed in a split file."""
 
-    folders: tuple[str, ...]  # under the data root, may hold the split file; tried in this order
-    image_folders: tuple[str, ...]  # beside the split file, the listed paths may be relative to them
+    folders: Sequence[str]  # under the data root, may hold the split file; tried in this order
+    image_folders: Sequence[str]  # beside the split file, the listed paths may be relative to them
     split_file: str
     num_images: int  # published number of test images
     num_classes: int
     source: str = COOP_PAGE  # page that offers the data
-    other_files: tuple[str, ...] = ()  # that list the test images in another form
+    other_files: Sequence[str] = ()  # that list the test images in another form
 
 
-_V2 = "imagenetv2-matched-frequency-format-val"
-
+_TABLE = read_table(Path(__file__).with_suffix(".yaml"))
+CORRUPTIONS: list[str] = _TABLE["corruptions"]  # of ImageNet-C
+ALIASES: dict[str, str] = _TABLE["aliases"]
 LAYOUTS: dict[str, FolderLayout | SplitLayout] = {
-    "imagenet": FolderLayout(
-        ("ImageNet/val", "imagenet/images/val", "imagenet/val", "imagenet2012/val"),
-        50_000, 1000, "https://image-net.org/download",
-    ),
-    "imagenet_a": FolderLayout(
-        ("imagenet-a", "imagenet-adversarial/imagenet-a", "imagenet-a/imagenet-a"),
-        7_500, 200, "https://github.com/hendrycks/natural-adv-examples",
-    ),
-    "imagenet_v2": FolderLayout(
-        (_V2, f"{_V2}/{_V2}", f"imagenetv2/{_V2}", f"imagenetv2/{_V2}/{_V2}", f"imagenet-v2/{_V2}",
-         f"imagenet-v2/{_V2}/{_V2}", "imagenetv2", "imagenet-v2"),
-        10_000, 1000, "https://github.com/modestyachts/ImageNetV2",
-    ),
-    "imagenet_r": FolderLayout(
-        ("imagenet-r", "imagenet-rendition/imagenet-r", "imagenet-r/imagenet-r"),
-        30_000, 200, "https://github.com/hendrycks/imagenet-r",
-    ),
-    "imagenet_sketch": FolderLayout(
-        ("ImageNet-Sketch", "ImageNet-Sketch/sketch", "imagenet-sketch/images", "imagenet-sketch",
-         "imagenet-sketch/sketch", "sketch"),
-        50_889, 1000, "https://github.com/HaohanWang/ImageNet-Sketch",
-    ),
-    "imagenet_c": FolderLayout(
-        ("imagenet-c", "ImageNet-C"),  # corruption and severity follow
-        50_000, 1000, "https://zenodo.org/records/2235448",
-    ),
-    "caltech101": SplitLayout(
-        ("caltech-101", "caltech101"), ("101_ObjectCategories", ""), "split_zhou_Caltech101.json", 2_465, 100
-    ),
-    "oxford_pets": SplitLayout(
-        ("oxford_pets", "oxford-iiit-pet"), ("images",), "split_zhou_OxfordPets.json", 3_669, 37
-    ),
-    "stanford_cars": SplitLayout(
-        ("stanford_cars", "stanford_cars/stanford_cars"), ("", "cars_test"), "split_zhou_StanfordCars.json", 8_041, 196,
-        other_files=("cars_test_annos_withlabels.mat",),
-    ),
-    "flower102": SplitLayout(
-        ("oxford_flowers", "flower102", "flowers-102"), ("jpg",), "split_zhou_OxfordFlowers.json", 2_463, 102
-    ),
-    "food101": SplitLayout(("food-101", "food101"), ("images",), "split_zhou_Food101.json", 30_300, 101),
-    "aircraft": SplitLayout(
-        ("fgvc_aircraft", "fgvc-aircraft-2013b/data"), ("images",), "images_variant_test.txt", 3_333, 100
-    ),
-    "sun397": SplitLayout(("sun397",), ("SUN397", "images"), "split_zhou_SUN397.json", 19_850, 397),
-    "dtd": SplitLayout(
-        ("dtd", "dtd/dtd"), ("images", "dtd/images"), "split_zhou_DescribableTextures.json", 1_692, 47
-    ),
-    "eurosat": SplitLayout(("eurosat",), ("2750", "images"), "split_zhou_EuroSAT.json", 8_100, 10),
-    "ucf101": SplitLayout(("ucf101",), ("UCF-101-midframes", "images"), "split_zhou_UCF101.json", 3_783, 101),
-}  # fmt: skip
-
-ALIASES = {
-    "i": "imagenet", "a": "imagenet_a", "v": "imagenet_v2", "r": "imagenet_r", "k": "imagenet_sketch",
-    "c": "imagenet_c", "pets": "oxford_pets", "cars": "stanford_cars",
-}  # fmt: skip
+    name: FolderLayout(**entry) if "roots" in entry else SplitLayout(**entry)
+    for name, entry in _TABLE["layouts"].items()
+}
 
 
 def canonical_name(name: str) -> str | None:

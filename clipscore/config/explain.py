@@ -1,44 +1,23 @@
 """What a config class accepts, in the user's words: its keys with types and values, and pydantic's errors explained."""
 
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-# What the official code, and habit, call the settings: in small letters with underscores -> the key here.
-OFFICIAL_NAMES = {
-    # the method
-    "sample_k": "num_candidates", "k": "num_candidates", "topk": "num_candidates",
-    "batch_size": "views.num_views", "n_views": "views.num_views", "num_views": "views.num_views",
-    "selection_p": "views.select_fraction",
-    "augmix": "views.recipe", "hard_aug": "views.recipe",
-    "tta_steps": "steps", "num_steps": "steps",
-    "learning_rate": "lr", "wd": "weight_decay",
-    "min_entropy_reg": "entropy_weight", "min_entropy_w": "entropy_weight",
-    "tune_norm": "tune", "prior_strength": "bn_prior",
-    "kd_temperature": "temperature",
-    # models
-    "arch": "policy", "model": "policy", "clip_model": "policy",
-    "reward_arch": "reward.models", "reward_model": "reward.models", "multiple_reward_models": "reward.models",
-    "clip_project": "mapper", "mapping_type": "mapper", "prefix_length_clip": "clip_length",
-    "clip_patch": "clip_length", "language_model": "llm",
-    "ctx_init": "prompt", "load": "prompt_start",
-    # the reward
-    "clipscore_weight": "reward.scale",
-    "weighted_scores": "reward.weighted",
-    "reward_process": "reward.baseline", "process_batch": "reward.baseline_over",
-    "reward_amplify": "reward.standardize",
-    # the momentum buffer
-    "momentum_update": "momentum", "tta_momentum": "momentum.decay",
-    "update_freq": "momentum.update_interval", "update_w": "momentum.mix",
-    # the run
-    "test_sets": "dataset", "datasets": "dataset", "data": "data_root", "data_dir": "data_root",
-    "output": "output_root", "output_dir": "output_root",
-    "gpu": "device", "workers": "num_workers", "threads": "num_threads", "num_samples": "limit",
-}  # fmt: skip
+from clipscore.config.yaml12 import read_table
+
+
+@functools.cache
+def official_names() -> dict[str, str]:
+    """What the official code, and habit, call the settings -> the key here."""
+    keys = read_table(Path(__file__).with_name("official_names.yaml"))
+    return {name: key for key, names in keys.items() for name in names}
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:
@@ -125,7 +104,7 @@ def explain(error: Mapping[str, Any], config_class: type[BaseModel]) -> tuple[st
         item = _section(declared) if "[" in key else None  # inside a list: only that item's own keys
         valid = [name for name, *_ in describe_fields(item or config_class, {}, prefix if item else "")]
         unknown = f"{prefix}{location[-1]}"
-        official = {name: key for name, key in OFFICIAL_NAMES.items() if key in valid and key.startswith(prefix)}
+        official = {name: key for name, key in official_names().items() if key in valid and key.startswith(prefix)}
         if known := official.get(str(location[-1]).lower().replace("-", "_")):
             return unknown, f"{unknown}: unknown key; here it is called {known}"
         found = nearest(unknown, [*valid, *official])

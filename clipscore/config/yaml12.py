@@ -1,6 +1,7 @@
 """YAML 1.2 values for files and command lines: `7e-3` is a number, `no` is a word, a key may stand only once."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -53,3 +54,11 @@ def parse_yaml(text: str) -> tuple[Any, list[str]]:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         return None, [f"{where}not YAML: {getattr(error, 'problem', None) or error}"]
+
+
+def read_table(path: Path) -> Any:
+    """The content of a YAML file that holds no configuration; ValueError: it is not YAML."""
+    content, problems = parse_yaml(path.read_text(encoding="utf-8"))
+    if problems:
+        raise ValueError(f"{path}: {'; '.join(problems)}")
+    return content

@@ -1,17 +1,19 @@
 """Names, annotation files, image folders and published sizes of the built-in image-caption data sets."""
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from clipscore.config.yaml12 import read_table
 from clipscore.data.checks import demo_id, unknown_data_set
 
 NOCAPS_DOMAINS = ("in-domain", "near-domain", "out-domain")
 NOCAPS_FILE = "nocaps_val_4500_captions.json"
 DEMO_SETS = "demo_scenes"
-KARPATHY_ZIP = "caption_datasets.zip"
-FLICKR_TABLES = ("results_20130124.token", "results.csv")
-WHOLE_FILES = {"captions_val2014.json", *FLICKR_TABLES}  # of all images; a list beside them says which are a split's
+# Of all images; a list beside them says which are those of a split.
+WHOLE_FILES = {"captions_val2014.json", "results_20130124.token", "results.csv"}
 
 
 class Counts(NamedTuple):
@@ -25,68 +27,24 @@ class Counts(NamedTuple):
 class CaptionLayout:
     """Where a data set with captions may lie."""
 
-    folders: tuple[str, ...]  # under the data root, tried in this order
-    annotation_files: tuple[str, ...]  # inside such a folder, tried in this order; `{split}` is filled in
-    image_folders: tuple[str, ...]  # inside such a folder, the listed image paths may be relative to them
-    splits: tuple[str, ...]
+    folders: Sequence[str]  # under the data root, tried in this order
+    annotation_files: Sequence[str]  # inside such a folder, tried in this order; `{split}` is filled in
+    image_folders: Sequence[str]  # inside such a folder, the listed image paths may be relative to them
+    splits: Sequence[str]
     source: str  # pages that offer images and annotations
     published: dict[str, Counts] = field(default_factory=dict)  # by split
     md5: dict[str, str] = field(default_factory=dict)  # of the splits' own annotation files in BLIP's form
 
 
-def _both_places(*files: str) -> tuple[str, ...]:
-    return tuple(f"{place}{file}" for file in files for place in ("annotations/", ""))
+def _layout(annotation_files: Sequence[str], published: Mapping[str, Sequence[int]], **others: Any) -> CaptionLayout:
+    places = [f"{folder}{file}" for file in annotation_files for folder in ("annotations/", "")]
+    counts = {split: Counts(*numbers) for split, numbers in published.items()}
+    return CaptionLayout(annotation_files=places, published=counts, **others)
 
 
-def _nocaps(num_images: int, *files: str) -> CaptionLayout:
-    """Only the validation images have public captions, and papers test on them: `test` and `val` are the same."""
-    published = Counts(num_images, 10 * num_images)  # ten reference captions for each image
-    return CaptionLayout(
-        ("nocaps",), _both_places(*files), ("", "val", "images", "images/val"), ("test", "val"),
-        "https://nocaps.org/download", {"test": published, "val": published},
-    )  # fmt: skip
-
-
-_BLIP = "https://github.com/salesforce/BLIP"
-_NOCAPS_LISTS = {  # converted lists, one per domain
-    domain: (num_images, f"nocaps_val_{num_images}_{domain}.json")
-    for domain, num_images in zip(NOCAPS_DOMAINS, (417, 2_670, 1_413), strict=True)
-}
-
-LAYOUTS: dict[str, CaptionLayout] = {
-    "coco": CaptionLayout(
-        ("coco2014", "coco"),
-        _both_places("coco_karpathy_{split}.json", "dataset_coco.json", KARPATHY_ZIP, "captions_val2014.json"),
-        ("", "images"),
-        ("test", "val", "train"),
-        f"https://cocodataset.org/#download (2014 images) and {_BLIP} (coco_karpathy_*.json)",
-        {"train": Counts(113_287, 566_747), "val": Counts(5_000, 25_010), "test": Counts(5_000, 25_010)},
-        {
-            "train": "aa31ac474cf6250ebb81d18348a07ed8",
-            "val": "b273847456ef5580e33713b1f7de52a0",
-            "test": "3ff34b0ef2db02d01c37399f6a2a6cd1",
-        },
-    ),
-    "flickr30k": CaptionLayout(
-        ("flickr30k",),
-        _both_places("flickr30k_{split}.json", "{split}.json", "dataset_flickr30k.json", KARPATHY_ZIP, *FLICKR_TABLES),
-        ("", "flickr30k-images", "flickr30k_images", "images"),
-        ("test", "val", "train"),
-        f"https://shannon.cs.illinois.edu/DenotationGraph (images) and {_BLIP} (flickr30k_*.json)",
-        {"train": Counts(29_000, 145_000), "val": Counts(1_014, 5_070), "test": Counts(1_000, 5_000)},
-    ),
-    "nocaps": _nocaps(4_500, NOCAPS_FILE, *(file for _, file in _NOCAPS_LISTS.values())),
-    **{
-        f"nocaps/{domain}": _nocaps(num_images, NOCAPS_FILE, file)
-        for domain, (num_images, file) in _NOCAPS_LISTS.items()
-    },
-}
-
-ALIASES = {
-    "mscoco": "coco", "ms_coco": "coco", "coco2014": "coco", "coco_2014": "coco", "mscoco2014": "coco",
-    "coco_karpathy": "coco", "coco_caption": "coco", "coco_captions": "coco",
-    "flickr": "flickr30k", "f30k": "flickr30k", "flickr_30k": "flickr30k",
-}  # fmt: skip
+_TABLE = read_table(Path(__file__).with_suffix(".yaml"))
+ALIASES: dict[str, str] = _TABLE["aliases"]
+LAYOUTS = {name: _layout(**entry) for name, entry in _TABLE["layouts"].items()}
 
 
 def canonical_name(name: str) -> str | None:

@@ -28,7 +28,7 @@ from classification.data import layouts
 from classification.data.find import find_dataset
 from clipscore.config.fields import StrictModel
 from clipscore.config.load import roots
-from clipscore.config.yaml12 import parse_yaml
+from clipscore.config.yaml12 import read_table
 from clipscore.data.caption_layouts import NOCAPS_FILE
 from clipscore.data.caption_sets import find_captions
 from clipscore.data.checks import read_json
@@ -73,9 +73,7 @@ Source = list[Item]
 
 def read_manifest(path: Path) -> dict[str, list[Source]]:
     """The sources of each data set; ValueError: no such file's form."""
-    content, problems = parse_yaml(path.read_text(encoding="utf-8"))
-    if problems:
-        raise ValueError(f"{path}: {'; '.join(problems)}")
+    content = read_table(path)
     mirror = content.pop("mirror", "")
     for item in (item for sources in content.values() for source in sources for item in source):
         if str(item.get("address")).startswith("mirror/"):

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -23,7 +23,9 @@ from scripts.runs.lock import FolderLock
 from scripts.runs.read import Row, Run, open_run, read_file
 from scripts.runs.rows import RecordFile, explain_full_disk, has_rows, read_rows, record_files, whole_file, write_whole
 from scripts.runs.shards import Shard
-from scripts.runs.task import Task
+
+if TYPE_CHECKING:
+    from clipscore.task import Task
 
 log = logging.getLogger(__name__)
 

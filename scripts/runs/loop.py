@@ -1,5 +1,7 @@
 """One run: the task's samples, one after the other, into the run folder's rows and then into a summary."""
 
+from __future__ import annotations
+
 import functools
 import logging
 import os
@@ -7,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -18,8 +20,10 @@ from scripts.runs.folder import RunFolder
 from scripts.runs.rows import Row, merged
 from scripts.runs.shards import Rank
 from scripts.runs.summary import SampleError, summarize
-from scripts.runs.task import Task
 from scripts.runs.trackers import log_run
+
+if TYPE_CHECKING:
+    from clipscore.task import Task
 
 CARRY_INTERVAL = 64  # samples between two saves of a sequential task's state, and at most what a kill costs it
 METRIC_INTERVAL_S, LOG_INTERVAL_S = 2.0, 30.0  # between two looks at the running metric: on a terminal, in a log

@@ -1,12 +1,16 @@
 """What a run comes to: the figures of summary.json, made from its records, and the table of several runs."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clipscore.config.fields import RunConfig
 from scripts.runs.rows import Row
-from scripts.runs.task import Task
+
+if TYPE_CHECKING:
+    from clipscore.task import Task
 
 NUM_LISTED_ERRORS = 10
 NOT_METRICS = {"dataset", "name", "num_samples", "partial", "num_errors", "errors", "moved_mean", "samples_per_second"}
