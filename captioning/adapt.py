@@ -30,8 +30,8 @@ class Proposals:
 class Step(Proposals):
     """One update by reward, from a prefix [1, P, W].
 
-    The tokens are those of the captions read again, which are not always those that were written: the first word has
-    lost its leading space, the stop token is gone, the start token is there. [K, T]
+    The tokens are those of the captions read again, not always those that were written: the first word has lost its
+    leading space, the stop token is gone, the start token is there. [K, T]
     """
 
     prefix: Tensor
@@ -56,12 +56,9 @@ class Episode:
 class RlcfObjective:
     """CLIP reward as feedback: raise the captions that score above the average of the K.
 
-    A caption may be empty, or the same as another one. An empty one is scored as the empty text, and its loss is that
-    of the start token alone.
-
-    Args:
-        reward: the frozen CLIPs.
-        config: `num_candidates`, `sampling`, `decoding`, `pad_in_loss` and the baseline options are read.
+    A caption may be empty, or the same as another. An empty one is scored as the empty text, and its loss is that of
+    the start token alone. Of the config `num_candidates`, `sampling`, `decoding`, `pad_in_loss` and the baseline are
+    read.
     """
 
     def __init__(self, reward: ClipReward, config: CaptioningConfig) -> None:
@@ -109,21 +106,16 @@ def adapt(
     with_before: bool = False,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Episode:
-    """Adapt the mapper to one image and write its caption.
+    """Adapt the mapper to one image and write its caption. FloatingPointError: a number on the way is not finite.
 
     Args:
         captioner: the policy; its mapper is tuned.
         state: restores the mapper, and feeds the momentum buffer afterwards.
-        objective: the loss of one update.
         features: the policy's CLIP feature of the image. [1, D]
         image: for the reward, as the policy's CLIP sees it, or as each reward model does. [1, 3, H, W]
-        num_steps: updates.
         generator: draws captions where they are sampled; on the CPU.
         with_before: also write the caption before any adaptation, which costs one more beam search.
         on_step: called after each update, when gradients and new weights are in place.
-
-    Raises:
-        FloatingPointError: a loss is not finite, or the language model's scores are not.
     """
     before = source_caption(captioner, state, features, objective.config) if with_before else None
     observed = objective.observe(image)
@@ -154,16 +146,10 @@ def describe(captioner: Captioner, features: Tensor, config: CaptioningConfig) -
 
 
 def caption_nll(token_losses: Tensor, mask: Tensor, pad_in_loss: bool) -> Tensor:
-    """Mean negative log-probability of a token of each caption, nats.
+    """Mean negative log-probability of a token of each caption, nats. [K, T], mask of real tokens [K, T] -> [K]
 
-    Args:
-        token_losses: [K, T]
-        mask: 1 where a token is real. [K, T]
-        pad_in_loss: the mean runs over the padded width, padding included, as in the official code (which ignores
-            token 0 while OPT pads with 1); False: over the real tokens.
-
-    Returns:
-        [K]
+    With `pad_in_loss` the mean runs over the padded width, padding included, as in the official code (which ignores
+    token 0 while OPT pads with 1); else over the real tokens.
     """
     if pad_in_loss:
         return token_losses.mean(dim=1)

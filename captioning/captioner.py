@@ -28,12 +28,12 @@ Cache = Any  # keys and values: tuples of tensors, or a Cache object in newer ve
 
 
 class Captioner(nn.Module):
-    """Mapper, language model and tokenizer.
+    """Mapper, language model and tokenizer; the mapper is the only part with gradient.
 
     Args:
         lm: a causal language model; frozen here and kept in eval mode.
         tokenizer: the language model's.
-        mapper: makes the prefix; the only part with gradient.
+        mapper: makes the prefix.
         autocast_dtype: fp16 or bf16 to compute under autocast, None for the weights' own precision.
 
     Raises:
@@ -89,11 +89,7 @@ class Captioner(nn.Module):
         return self
 
     def prefix(self, features: Tensor) -> Tensor:
-        """Prefix embeddings of CLIP features. [B, D] -> [B, P, W]
-
-        Raises:
-            ValueError: the features are not of the mapper's CLIP.
-        """
+        """Prefix embeddings of CLIP features. [B, D] -> [B, P, W]; ValueError: they are not of the mapper's CLIP."""
         if features.shape[-1] != self.mapper.clip_width:
             raise ValueError(
                 f"the mapper reads CLIP features of width {self.mapper.clip_width}, got {list(features.shape)}; use "
@@ -103,12 +99,8 @@ class Captioner(nn.Module):
             return self.mapper(features).to(self.dtype)
 
     def tokenize(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids, the start token first and no end token, padded on the right; and 1 where a token is real.
-
-        An empty caption is the start token alone.
-
-        Returns:
-            Ids and mask, int64. K strings -> [K, T], [K, T]
+        """Token ids, and 1 where one is real, int64: the start token first, no end token, padding on the right. -> 2 x
+        [K, T]
         """
         texts = [[self.bos, *self.tokenizer(text, add_special_tokens=False).input_ids] for text in captions]
         width = max(map(len, texts))
@@ -138,8 +130,7 @@ class Captioner(nn.Module):
             last_only: only the last position's logits are read, so that a model which can spare the others does.
 
         Returns:
-            Logits of the next token after each of the L positions, [R, L, V], or at least after the last one, and the
-            cache with them included.
+            Logits of the next token after each position [R, L, V], or at least after the last one; and the new cache.
         """
         extras: dict[str, Any] = {"logits_to_keep": 1} if last_only and self._can_spare_logits else {}
         if mask is None and self._takes_positions:  # a mask would be looked at by the host, which waits for it
@@ -163,15 +154,8 @@ class Captioner(nn.Module):
         """Logits from which each token is predicted, given the prefix and the tokens before it.
 
         The captions of one image share their prefix: it is run once, and its keys and values serve them all, in the
-        backward pass too.
-
-        Args:
-            prefix: [B, P, W]
-            tokens: R captions, R / B consecutive ones for each prefix. [R, T]
-            mask: 1 where a token is real. [R, T]
-
-        Returns:
-            [R, T, V]
+        backward pass too. [B, P, W], R captions [R, T], R / B consecutive ones for each prefix, mask of real tokens [R,
+        T] -> [R, T, V]
         """
         rows = torch.arange(len(prefix), device=prefix.device).repeat_interleave(len(tokens) // len(prefix))  # [R]
         logits, cache = self.run(prefix, None, last_only=True)
@@ -278,22 +262,14 @@ def join_marks(text: str) -> str:
 
 
 def start_token(tokenizer: Any) -> int:
-    """The token that every caption begins with.
-
-    Raises:
-        ValueError: the tokenizer has none.
-    """
+    """The token that every caption begins with; ValueError: the tokenizer has none."""
     if tokenizer.bos_token_id is None:
         raise ValueError("the language model's tokenizer has no start token (bos_token); use another llm")
     return tokenizer.bos_token_id
 
 
 def newline_token(tokenizer: Any) -> int:
-    r"""The token that ends a caption: "\n".
-
-    Raises:
-        ValueError: it is not one token of the tokenizer.
-    """
+    r"""The token that ends a caption, "\n"; ValueError: it is not one token of the tokenizer."""
     ids = tokenizer("\n", add_special_tokens=False).input_ids
     if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
         raise ValueError(

@@ -7,16 +7,14 @@ Source: official caption/extractor_pickle.py.
 """
 
 import argparse
-import functools
 import logging
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from captioning.training.feature_files import (
     FeatureIndex,
@@ -31,18 +29,17 @@ from clipscore.config.fields import CaptionFiles
 from clipscore.config.load import roots
 from clipscore.data.caption_sets import CaptionedImages, find_captions
 from clipscore.data.checks import list_some
-from clipscore.data.images import Pictures, stack
+from clipscore.data.encoding import encode_pictures, progress
+from clipscore.data.images import Pictures
 from clipscore.data.open_image import UnreadableImage
-from clipscore.data.reading import read_in_background
 from clipscore.data.user_files import read_lines
 from clipscore.models.devices import autocast_dtype, choose_device
 from clipscore.models.load import load_clip
 from clipscore.text_encoder import length_chunks
 
 SHARD_ROWS = 8192
-REPORT_SHARE = 10  # without a terminal, a tenth of the work between two lines
 
-Shard = tuple[int, Tensor, list[int]]  # first row, features [rows, D], and the rows that have none
+Encoded = tuple[Tensor, Iterable[int]]  # features of a shard [rows, D], and the places of those that have none
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +59,9 @@ def extract(
     """Write the features of a data set, or what an earlier call left out; returns what they are of.
 
     Args:
-        data: images with their captions.
         split: for the record.
-        clip: encodes them; on its device and in its precision.
         out: folder of the result; ValueError when it holds other features.
         batch: images at once; captions are batched by their length.
-        num_workers: processes that read images.
         partial: pass over an image that cannot be read, and over its captions; else UnreadableImage.
         patches: of images all tokens, for mappers with clip_length=patches.
         texts: captions without images, in place of `data`'s.
@@ -85,79 +79,44 @@ def extract(
         captions=[caption for image in data.images for caption in image.captions] or list(texts),
         image_index=[row for row, image in enumerate(data.images) for _ in image.captions],
     )
+
+    def encode(model: ClipModel, images: Tensor) -> Tensor:
+        return (model.project_patches(images) if patches else model.project_images(images)).cpu()
+
+    def encode_images(rows: slice) -> Encoded:
+        pictures = Pictures([image.path for image in data.images[rows]], clip.form)
+        [features], faults, num_truncated = encode_pictures([clip], pictures, encode, batch, num_workers)
+        if faults and not partial:
+            raise UnreadableImage(f"{next(iter(faults.values()))}; or partial=true to go on with what is there")
+        for fault in faults.values():
+            log.warning("left out: %s", fault)
+        if num_truncated:
+            log.warning("%d pictures are cut off, and were read as far as they go", num_truncated)
+        return features, faults
+
     begin_folder(out, index)
-    starts = missing_shards(out, "images", index)
-    images = _encode_images(data, clip, index, starts, batch, num_workers, partial, patches)
-    _write(out, "images", index, starts, images)
-    starts = missing_shards(out, "texts", index)
-    _write(out, "texts", index, starts, _encode_texts(clip, index, starts))
+    _write(out, "images", index, encode_images)
+    _write(out, "texts", index, lambda rows: _encode_texts(clip, index.captions[rows]))
     return index
 
 
-def _write(out: Path, kind: Kind, index: FeatureIndex, missing: Sequence[int], shards: Iterator[Shard]) -> None:
-    """Write the missing shards as they come, with a progress bar on a terminal and now and then a line elsewhere."""
-    total = index.count(kind)
+def _write(out: Path, kind: Kind, index: FeatureIndex, encode: Callable[[slice], Encoded]) -> None:
+    """Write the missing shards, each of the features that `encode` gives for its rows."""
+    missing, total = missing_shards(out, kind, index), index.count(kind)
     done = total - sum(min(index.shard_rows, total - start) for start in missing)
-    hidden = not sys.stderr.isatty()
-    next_report = total // REPORT_SHARE
-    with tqdm(desc=kind, total=total, initial=done, dynamic_ncols=True, disable=hidden) as bar:
-        for start, features, left_out in shards:
-            write_shard(out, kind, start, index, features, left_out)
-            bar.update(len(features))
-            done += len(features)
-            if hidden and done >= next_report:
-                log.info("%s: %d of %d", kind, done, total)
-                next_report = done + total // REPORT_SHARE
+    with progress(kind, total, done) as advance:
+        for start in missing:
+            features, left_out = encode(slice(start, start + index.shard_rows))
+            write_shard(out, kind, start, index, features, [start + place for place in left_out])
+            advance(len(features))
 
 
 @torch.no_grad()
-def _encode_images(
-    data: CaptionedImages,
-    clip: ClipModel,
-    index: FeatureIndex,
-    missing: Sequence[int],
-    batch: int,
-    num_workers: int,
-    partial: bool,
-    patches: bool,
-) -> Iterator[Shard]:
-    """The missing shards of images."""
-    project = clip.project_patches if patches else clip.project_images
-    total, size = index.count("images"), index.shard_rows
-    batches = [
-        list(range(first, min(first + batch, start + size, total)))
-        for start in missing
-        for first in range(start, min(start + size, total), batch)
-    ]
-    pictures = Pictures([image.path for image in data.images], clip.form)
-    collate = functools.partial(stack, size=clip.image_size)
-    loader = read_in_background(pictures, len(batches), num_workers, collate, batch_sampler=batches)
-    rows: list[Tensor] = []
-    left_out: list[int] = []
-    num_truncated = 0
-    for numbers, (images, faults, truncated) in zip(batches, loader, strict=True):
-        num_truncated += truncated
-        if faults and not partial:
-            raise UnreadableImage(f"{next(iter(faults.values()))}; or partial=true to go on with what is there")
-        for place, fault in faults.items():
-            log.warning("left out: %s", fault)
-            left_out.append(numbers[place])
-        rows.append(project(images.to(clip.device, clip.dtype, non_blocking=True)).cpu())
-        if numbers[-1] + 1 in (total, (numbers[0] // size + 1) * size):  # the last batch of its shard
-            yield numbers[0] // size * size, torch.cat(rows), left_out
-            rows, left_out = [], []
-    if num_truncated:
-        log.warning("%d pictures are cut off, and were read as far as they go", num_truncated)
-
-
-@torch.no_grad()
-def _encode_texts(clip: ClipModel, index: FeatureIndex, missing: Sequence[int]) -> Iterator[Shard]:
-    """The missing shards of captions."""
-    for start in missing:
-        ids = clip.tokenize(index.captions[start : start + index.shard_rows])
-        chunks = length_chunks(end_of_text(ids).cpu())
-        features = torch.cat([clip.project_token_ids(ids[chunk.to(ids.device)]).cpu() for chunk in chunks])
-        yield start, features[torch.cat(chunks).argsort()], []
+def _encode_texts(clip: ClipModel, captions: Sequence[str]) -> Encoded:
+    ids = clip.tokenize(captions)
+    chunks = length_chunks(end_of_text(ids).cpu())
+    features = torch.cat([clip.project_token_ids(ids[chunk.to(ids.device)]).cpu() for chunk in chunks])
+    return features[torch.cat(chunks).argsort()], []
 
 
 def read_captions(file: str) -> list[str]:

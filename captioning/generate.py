@@ -51,18 +51,9 @@ class Writer(Protocol):
 def beam_search(writer: Writer, prefix: Tensor, num_beams: int, options: DecodingConfig) -> list[list[Hypothesis]]:
     """The most likely captions of each image; greedy, without scores, when there is one beam.
 
-    Args:
-        writer: the language model.
-        prefix: [B, P, W]
-        num_beams: K, beams kept and captions returned.
-        options: `max_new_tokens`, `length_penalty`, `repetition_penalty` and `min_length` are read.
-
-    Returns:
-        K captions per image, best first.
-
-    Raises:
-        ValueError: fewer than 2K tokens in the vocabulary.
-        FloatingPointError: a score is not finite.
+    Of the options `max_new_tokens`, `length_penalty`, `repetition_penalty` and `min_length` are read. [B, P, W] -> K
+    captions per image, best first. ValueError: fewer than 2K tokens in the vocabulary; FloatingPointError: a score is
+    not finite.
     """
     if num_beams == 1:
         return _write(writer, prefix, options, lambda logits: logits.argmax(dim=1))
@@ -167,20 +158,10 @@ def _score(finished: tuple[float, list[int]]) -> float:
 def nucleus_sampling(
     writer: Writer, prefix: Tensor, num_captions: int, options: DecodingConfig, generator: torch.Generator
 ) -> list[list[Hypothesis]]:
-    """Captions drawn token by token from the likeliest tokens.
+    """Captions drawn token by token from the likeliest tokens. [B, P, W] -> K per image, in the order drawn
 
-    Args:
-        writer: the language model.
-        prefix: [B, P, W]
-        num_captions: K, per image.
-        options: `max_new_tokens`, `repetition_penalty`, `min_length`, `top_k` and `top_p` are read.
-        generator: on the CPU, so that all devices draw the same numbers.
-
-    Returns:
-        K captions per image, in the order drawn.
-
-    Raises:
-        FloatingPointError: a score is not finite.
+    Of the options `max_new_tokens`, `repetition_penalty`, `min_length`, `top_k` and `top_p` are read. The generator is
+    on the CPU, so that all devices draw the same numbers. FloatingPointError: a score is not finite.
     """
 
     def draw(logits: Tensor) -> Tensor:
@@ -191,18 +172,10 @@ def nucleus_sampling(
 
 
 def draw_from_nucleus(logits: Tensor, numbers: Tensor, top_p: float, top_k: int | None = None) -> Tensor:
-    """One token per row, from the fewest likeliest tokens that together have a share of at least top_p.
+    """One token per row, from the fewest likeliest tokens that together have a share of at least `top_p`, in (0, 1].
 
-    The shares are summed up on the CPU: CUDA has no deterministic way to.
-
-    Args:
-        logits: [R, V]
-        numbers: uniform in [0, 1), one per row, on the CPU. [R]
-        top_p: share, in (0, 1].
-        top_k: first drop all but so many of the likeliest tokens; None keeps all.
-
-    Returns:
-        int64 token ids. [R]
+    `numbers` are uniform in [0, 1), on the CPU; `top_k` first drops all but so many of the likeliest tokens. The shares
+    are summed up on the CPU: CUDA has no deterministic way to. [R, V], [R] -> int64 token ids [R]
     """
     best = logits.topk(min(top_k or logits.shape[1], logits.shape[1]), dim=1)  # [R, V] -> [R, N], sorted
     p = best.values.cpu().softmax(dim=1)
@@ -216,18 +189,10 @@ def draw_from_nucleus(logits: Tensor, numbers: Tensor, top_p: float, top_k: int 
 def penalize(
     scores: Tensor, written: Tensor | Sequence[Sequence[int]], writer: Writer, options: DecodingConfig
 ) -> Tensor:
-    """Scores of the next token with the repetition penalty and the least length; logits or log-probabilities.
+    """Scores of the next token with the repetition penalty and the least length; logits or log-probabilities. -> [R, V]
 
-    A token that was written has its score divided by the penalty if positive, multiplied if negative.
-
-    Args:
-        scores: [R, V]
-        written: the tokens of each row so far, the start token first.
-        writer: for the stop token.
-        options: `repetition_penalty` and `min_length` are read.
-
-    Returns:
-        [R, V]
+    A token that was written has its score divided by the penalty if positive, multiplied if negative. `written` are the
+    tokens of each row so far, the start token first. [R, V]
     """
     if options.repetition_penalty != 1:
         seen = torch.as_tensor(written, device=scores.device)

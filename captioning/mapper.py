@@ -126,17 +126,10 @@ class _Mlp(nn.Module):
 def build_mapper(
     kind: str, clip_width: int, lm_width: int, prefix_length: int, num_layers: int, clip_length: ClipLength = None
 ) -> Mapper:
-    """A fresh mapper.
+    """A fresh mapper of kind "transformer" or "mlp", for features of width D and embeddings of width W; see the
+    classes.
 
-    Args:
-        kind: "transformer" or "mlp".
-        clip_width: D.
-        lm_width: W.
-        prefix_length: P.
-        num_layers, clip_length: of the transformer; the mlp has none to choose.
-
-    Raises:
-        ValueError: an unknown kind, or a width that the heads do not divide.
+    ValueError: an unknown kind, or a width that the heads do not divide.
     """
     if kind == "mlp":
         return MlpMapper(clip_width, lm_width, prefix_length)
@@ -157,17 +150,13 @@ def inject_noise(
     uniform: Tensor | None = None,
     normalize_first: bool = True,
 ) -> Tensor:
-    """CapDec's noise, from numbers already drawn: a text feature becomes one that could be an image's.
+    """CapDec's noise, from numbers already drawn: a text feature becomes one that could be an image's. [B, D] -> [B, D]
 
     Args:
-        features: [B, D]
-        variance: of the noise, per coordinate; 0 returns the features unchanged.
+        variance: of the noise, per coordinate; 0 returns the features unchanged, else the result has unit length.
         normal: standard normal numbers. [B, D]
         uniform: when given, numbers in [0, 1] that make the noise uniform in a ball of radius sqrt(variance). [B]
-        normalize_first: scale the features to unit length before; the result always is.
-
-    Returns:
-        [B, D], unit length (unless the variance is 0).
+        normalize_first: scale the features to unit length before.
 
     Source: official caption/image_llm/datasets (noise_injection, get_uniform_ball_noise).
     """

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captioning.adapt import Proposals, RlcfObjective, adapt
+from captioning.adapt import Proposals, adapt
 from captioning.captioner import Captioner
 from captioning.config import CaptioningConfig
 from captioning.generate import Hypothesis
@@ -49,19 +49,9 @@ class Answer:
 
 
 class Method(methods.Method):
-    """A way to caption an image.
+    """A way to caption an image: `answer` takes a `Picture` and gives an `Answer`."""
 
-    Args:
-        context: configuration and models.
-    """
-
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self.options: Any = context.config  # has the fields of `Options`
-
-    def answer(self, picture: Picture) -> Answer:
-        """Caption one image; FloatingPointError: a number on the way is not finite."""
-        raise NotImplementedError
+    context: Context
 
 
 @dataclass(frozen=True)
@@ -99,10 +89,6 @@ class TunedMethod(methods.Tuned, Method):
         yield (self.objective, "propose", "text")
         yield from ((self.captioner, function, "policy") for function in ("prefix", "token_losses"))
         yield from super().stages()
-
-    def build_objective(self) -> RlcfObjective:
-        """The loss of one update."""
-        raise NotImplementedError
 
     def answer(self, picture: Picture) -> Answer:
         """Adapt, write, and leave no trace."""

@@ -20,10 +20,7 @@ def non_empty(rows: Rows) -> float:
 
 
 def reward_gain(rows: Rows) -> float:
-    """How much more reward the captions proposed in the last step have than those of the first, times 100.
-
-    Mean over the K of a step, then over the rows with two steps or more; 0 without such rows.
-    """
+    """How much more reward the last captions of a row have than its first, times 100; 0 without two steps."""
     rewards = [row["rewards"] for row in rows if len(row["rewards"]) > 1]
     return 100 * fmean(fmean(steps[-1]) - fmean(steps[0]) for steps in rewards) if rewards else 0.0
 
@@ -33,10 +30,8 @@ def summarize(
 ) -> dict[str, float]:
     """Caption metrics of a run, times 100; with `_before` in their names those of the captions before adaptation.
 
-    Args:
-        rows: records with `id`, `caption` and `references`, and all or none of them with `caption_before`.
-        images: image id -> file, for every row.
-        metrics, clip, on_error: as in `score_captions`, and so are the errors.
+    The rows have `id`, `caption` and `references`, and all or none of them `caption_before`; `images` has the file of
+    each id. The other arguments, and the errors, are those of `score_captions`.
     """
     references = {row["id"]: row["references"] for row in rows}
     result: dict[str, float] = {}

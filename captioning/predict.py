@@ -1,4 +1,14 @@
-"""RLCF on a picture of your own: `python -m captioning.predict --image photo.jpg`."""
+"""RLCF on a picture of your own: `python -m captioning.predict --image photo.jpg`.
+
+Caption one picture before and after adapting to it, and show what the reward says on the way.
+
+On the demo's models:
+
+  python -m scripts.demo.make_data output/demo_data
+  python -m captioning.predict --image output/demo_data/demo_scenes/noise/images/00014.png \\
+    llm=demo/opt checkpoint=demo/clipcap prefix_length=7 mapper_layers=2 decoding.max_new_tokens=24 \\
+    policy=demo/policy.pt reward.models=demo/reward.pt num_candidates=6 lr=3e-4
+"""
 
 import argparse
 import sys
@@ -27,22 +37,10 @@ from clipscore.data.user_files import open_picture
 from clipscore.models.group import load_models
 from clipscore.task import rounded
 
-EXAMPLE = """\
-  python -m scripts.demo.make_data output/demo_data
-  python -m captioning.predict --image output/demo_data/demo_scenes/noise/images/00014.png \\
-    llm=demo/opt checkpoint=demo/clipcap prefix_length=7 mapper_layers=2 decoding.max_new_tokens=24 \\
-    policy=demo/policy.pt reward.models=demo/reward.pt num_candidates=6 lr=3e-4
-"""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = command_parser(
-        "captioning",
-        "configs/captioning/clipcap_c2f.yaml",
-        "Caption one picture before and after adapting to it, and show what the reward says on the way.",
-        EXAMPLE,
-    )
+    parser = command_parser("captioning", "configs/captioning/clipcap_c2f.yaml", __doc__)
     parser.add_argument("--image", required=True, metavar="FILE", help="the picture")
     return run_command(parser, predict, show, arguments)
 

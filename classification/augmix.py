@@ -20,17 +20,12 @@ MAX_TRANSLATE = 1 / 3  # of the picture's side
 
 
 def augmix(image: Image.Image) -> Tensor:
-    """Mix a picture with its distorted copies, drawing from torch's default generator.
+    """Mix a square RGB picture with its distorted copies, drawing from torch's default generator. -> float32, 0 to 255,
+    [H, W, 3]
 
     result = m * picture + (1 - m) * sum_i w_i * chain_i(picture), m ~ Beta(1, 1), w ~ Dirichlet(1, 1, 1); a chain
     applies one to three operations. The weights add up to 1, so mixing before or after the normalisation by mean and
     std gives the same tensor; it is done before, once per picture.
-
-    Args:
-        image: square RGB picture.
-
-    Returns:
-        float32 pixels, 0 to 255. [H, W, 3]
     """
     chain_weights = torch.empty(NUM_CHAINS).exponential_()  # normalised exponentials are Dirichlet(1, 1, 1)
     chain_weights /= chain_weights.sum()

@@ -7,13 +7,11 @@ from torch import Tensor
 
 
 class Cache:
-    """At most K items of each class: those of lowest entropy, in its order. Empty places are of infinite entropy.
+    """At most K items of each class: those of lowest entropy, in its order; or, not `ranked`, the last, in their own
+    order.
 
-    Args:
-        like: class features. [C, D]
-        capacity: K, items of a class.
-        width: of what is kept of an item besides its feature.
-        ranked: False: the last items, in the order in which they came.
+    Empty places are of infinite entropy. `like` are class features [C, D], `capacity` is K, and `width` that of what is
+    kept of an item besides its feature.
     """
 
     def __init__(self, like: Tensor, capacity: int, width: int = 0, ranked: bool = True) -> None:

@@ -11,10 +11,9 @@ from classification.config import ClassificationConfig
 from classification.policy import Policy
 from classification.seen import Bank, Views, entropies
 from clipscore.config import methods
-from clipscore.models.devices import to_host
-from clipscore.objectives import Objective, Step
+from clipscore.objectives import Step
 from clipscore.reward import ClipReward
-from clipscore.task import build_state
+from clipscore.task import build_state, complete_answer
 
 
 @dataclass(frozen=True)
@@ -43,21 +42,10 @@ class Answer:
 
 
 class Method(methods.Method):
-    """A way to classify an image.
+    """A way to classify an image: `answer` takes `Views` and gives an `Answer`."""
 
-    Args:
-        context: configuration and models.
-    """
-
+    context: Context
     reads = frozenset({"views"})
-
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self.options: Any = context.config  # has the fields of `Options`
-
-    def answer(self, views: Views) -> Answer:
-        """Classify one image; FloatingPointError: a number on the way is not finite."""
-        raise NotImplementedError
 
 
 class TunedMethod(methods.Tuned, Method):
@@ -75,10 +63,6 @@ class TunedMethod(methods.Tuned, Method):
         self.policy.limit_classes(used and used * self.num_selected)
         self.state = build_state(config, self.policy, context.scale_loss)
 
-    def build_objective(self) -> Objective:
-        """The loss of one update."""
-        raise NotImplementedError
-
     def answer(self, views: Views) -> Answer:
         """Adapt, answer, and leave no trace."""
         config = self.context.config
@@ -90,25 +74,10 @@ class TunedMethod(methods.Tuned, Method):
 
 
 def classify(method: Method, pixels: Tensor | Callable[[], Tensor], bank: Bank | None = None) -> Answer:
-    """A method's answer for one image, complete and on the CPU.
+    """A method's answer for one image of these views, [N, 3, H, W], or of what gives them; `bank`: see `Views`.
 
-    Args:
-        method: of a run.
-        pixels: its views, [N, 3, H, W], or what gives them.
-        bank: see `Views`.
-
-    Raises:
-        ValueError: the method is the user's, and fails or answers something else.
-        FloatingPointError: the answer is not finite.
+    ValueError: the method is the user's, and fails or answers something else. FloatingPointError: it is not finite.
     """
-    context, name = method.context, method.context.config.method
+    context = method.context
     views = Views(pixels, context.policy, context.reward, context.reward_class_features, bank)
-    with methods.guard(name):
-        answer = method.answer(views)
-    methods.check_answer(name, answer, Answer, "logits", [len(context.class_names)])
-    if answer.before is None:
-        answer.before = views.logits[0]
-    answer = to_host(answer)
-    if not answer.logits.isfinite().all():
-        raise FloatingPointError(f"not finite: logits {answer.logits.tolist()[:5]}...")
-    return answer
+    return complete_answer(method, views, Answer, "logits", [len(context.class_names)], lambda: views.logits[0])

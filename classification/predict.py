@@ -1,4 +1,15 @@
-"""RLCF on a picture of your own: `python -m classification.predict --image photo.jpg --classes "cat,dog,..."`."""
+"""RLCF on a picture of your own: `python -m classification.predict --image photo.jpg --classes "cat,dog,..."`.
+
+Classify one picture before and after adapting to it, and show what the reward says on the way.
+
+On the demo's models:
+
+  python -m scripts.demo.make_data output/demo_data
+  python -m classification.predict --image output/demo_data/demo/sketch/05_red_five/022.png \\
+    --classes "red zero,red one,red two,red three,red four,red five,red six,red seven,red eight,red nine" \\
+    policy=demo/policy.pt reward.models=demo/reward.pt steps=4 \\
+    views.num_views=16 views.select_fraction=0.375 views.crop_scale=[0.5,1.0]
+"""
 
 import argparse
 import os
@@ -27,23 +38,10 @@ from clipscore.task import rounded
 NUM_ANSWERS = 5
 NUM_SHOWN = 6  # views in the text; the JSON has all
 
-EXAMPLE = """\
-  python -m scripts.demo.make_data output/demo_data
-  python -m classification.predict --image output/demo_data/demo/sketch/05_red_five/022.png \\
-    --classes "red zero,red one,red two,red three,red four,red five,red six,red seven,red eight,red nine" \\
-    policy=demo/policy.pt reward.models=demo/reward.pt steps=4 \\
-    views.num_views=16 views.select_fraction=0.375 views.crop_scale=[0.5,1.0]
-"""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = command_parser(
-        "classification",
-        "configs/classification/rlcf_prompt.yaml",
-        "Classify one picture before and after adapting to it, and show what the reward says on the way.",
-        EXAMPLE,
-    )
+    parser = command_parser("classification", "configs/classification/rlcf_prompt.yaml", __doc__)
     parser.add_argument("--image", required=True, metavar="FILE", help="the picture")
     parser.add_argument(
         "--classes",

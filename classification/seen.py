@@ -25,10 +25,9 @@ class Views:
     Args:
         pixels: [N, 3, H, W], or what gives them.
         policy: the classifier.
-        reward: the reward models, where there are some.
-        reward_class_features: theirs of the class texts. M x [C, D]
-        bank: gives a model's features of the views with these numbers, and computes those that it lacks; None: computes
-            all. Features are [R, D], not yet of unit length.
+        reward: the reward models, if any; `reward_class_features` are theirs of the class texts. M x [C, D]
+        bank: gives a model's features of the views with these numbers, [R, D], not yet of unit length, and computes
+            those that it lacks; None: computes all.
     """
 
     def __init__(

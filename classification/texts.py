@@ -21,7 +21,8 @@ Texts = list[list[str]]  # of each class
 
 
 def class_texts(source: str | list[str], prompt: str, class_names: Sequence[str], roots: Sequence[Path] = ()) -> Texts:
-    """The texts of each class.
+    """The texts of each class, at least one. FileNotFoundError, ValueError: the file is not there, or is something
+    else.
 
     Args:
         source: "prompt"; "templates7" or "templates80", CLIP's own; a list of templates with {} for the name; or a
@@ -29,12 +30,6 @@ def class_texts(source: str | list[str], prompt: str, class_names: Sequence[str]
         prompt: words in front of the name, see `class_prompts`.
         class_names: C names; underscores become spaces.
         roots: folders that the file's path may start from, besides the working directory.
-
-    Returns:
-        C lists of at least one text.
-
-    Raises:
-        FileNotFoundError, ValueError: the file is not there, or is something else; it is named.
     """
     if source == "prompt":
         return [[text] for text in class_prompts(prompt, class_names)]

@@ -36,14 +36,10 @@ class ViewBank:
     A file is named by a hash of all that its numbers depend on, so nothing in it is ever out of date.
 
     Args:
-        folder: of the files; it is made.
         models: policy, then reward models.
         views: what the views depend on besides the image: data set, recipe, seed and so on.
         num_views: N.
-        num_images: of the run, to tell how much room the bank takes.
-
-    Raises:
-        OSError: no room for the policy's features.
+        num_images: of the run; OSError: no room for the policy's features of them.
     """
 
     def __init__(
@@ -61,13 +57,10 @@ class ViewBank:
     def projected(
         self, key: str, model: ClipModel, rows: list[int] | None, compute: Callable[[list[int]], Tensor]
     ) -> Tensor:
-        """Features of some views of an image. [R, D]
+        """Features of some views of an image, None: of all; `compute` gives those that are not there, which are kept
+        then. [R, D]
 
-        Args:
-            key: of the image; another one when the image changes.
-            model: one of the bank's.
-            rows: numbers of views; None: all.
-            compute: gives those that are not there, which are kept then. R' numbers -> [R', D]
+        `key` is the image's, another one when the image changes; `model` is one of the bank's.
         """
         file, rows = self._files[model], list(range(self.num_views)) if rows is None else rows
         found = file.read(key)

@@ -39,7 +39,7 @@ def make_views(
     backend: Backend = "pil",
     normalized: bool = True,
 ) -> Tensor:
-    """Draw the views of one image.
+    """Draw the views of one RGB image.
 
     View 0 is the centre view (bicubic resize of the short side, centre crop). The others are random resized crops of
     the image itself (bilinear) with random flips; "augmix" mixes each with distorted copies, "byol" changes colours and
@@ -47,11 +47,9 @@ def make_views(
     CPU generator is borrowed while drawing: do not call this from two threads of a process.
 
     Args:
-        image: RGB, any size.
         num_views: N >= 1; 1 gives the centre view alone.
         size: side of a view, pixels; with a model's own way to the centre view if it has one.
         seed: see `clipscore.data.samples.sample_seed`; the only source of randomness.
-        recipe: how the random views are made.
         crop_scale: smallest and largest part of the image's area in a crop; None takes the recipe's own.
         backend: what makes the random views: "pil", the form of record, or torchvision's operations on "tensor": the
             same crops of the same numbers, resized with antialiasing too, which differ by rounding.
@@ -60,10 +58,8 @@ def make_views(
     Returns:
         CLIP-normalised views, float32 [N, 3, size, size]; if not `normalized`, uint8 [N, size, size, 3].
 
-    Raises:
-        ValueError: an argument out of range, or an image that is not RGB.
-
-    Source: paper Sec. 4.1; official TPT/data/datautils.py; hard_aug there is "byol".
+    ValueError: an argument out of range, or an image that is not RGB. Source: paper Sec. 4.1; official
+    TPT/data/datautils.py; hard_aug there is "byol".
     """
     side = size.size if isinstance(size, Form) else size
     crop_scale = _checked(image, num_views, side, recipe, crop_scale, backend)

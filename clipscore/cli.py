@@ -21,20 +21,10 @@ _PLAIN = str.maketrans({"✓": "+", "✗": "x", "–": "-"})  # marks that must 
 log = logging.getLogger(__name__)
 
 
-def command_parser(task: str, config: str, description: str, example: str) -> argparse.ArgumentParser:
-    """The options that all three commands have.
-
-    Args:
-        task: its folder.
-        config: the YAML file that is read when none is given, relative to the repository.
-        description: one sentence for --help.
-        example: commands that work as they stand.
-    """
+def command_parser(task: str, config: str, description: str) -> argparse.ArgumentParser:
+    """The options that all three commands have; `config` is the YAML file that is read when none is given."""
     parser = argparse.ArgumentParser(
-        prog=f"python -m {task}.predict",
-        description=description,
-        epilog=f"on the demo's models, as they stand:\n\n{example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=f"python -m {task}.predict", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "overrides",

@@ -2,22 +2,24 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from clipscore.clip_model import ClipModel
 from clipscore.config.adapting import AdaptingConfig
-from clipscore.config.methods import Method, Stage, source_digest
+from clipscore.config.methods import Method, Stage, guard, source_digest
 from clipscore.episodic import EpisodicState
 from clipscore.lean_blocks import Copies
 from clipscore.metrics.stage_times import StageTimes
+from clipscore.models.devices import to_host
 from clipscore.models.group import load_models
 from clipscore.reward import ClipReward, ensemble_weights
 
 log = logging.getLogger(__name__)
+A = TypeVar("A")  # a task's Answer
 
 
 def build_reward(config: AdaptingConfig, models: Sequence[ClipModel]) -> ClipReward:
@@ -84,6 +86,30 @@ def with_extra(row: dict[str, Any], method: str, extra: Mapping[str, Any]) -> di
     return row
 
 
+def complete_answer(
+    method: Method, given: Any, kind: type[A], field: str, shape: list[int], before: Callable[[], Tensor]
+) -> A:
+    """A method's answer for one sample, on the CPU, with `before` where it has none itself.
+
+    ValueError: the method is the user's, and fails, or gives something else than its task's Answer, whose `field` is a
+    tensor of this shape. FloatingPointError: it is not finite.
+    """
+    name = method.context.config.method
+    with guard(name):
+        answer: Any = method.answer(given)
+    found = getattr(answer, field) if isinstance(answer, kind) else answer
+    told = list(found.shape) if isinstance(answer, kind) and hasattr(found, "shape") else type(found).__name__
+    if told != shape:
+        raise ValueError(f"method={name} answered {told}, expected an Answer with {field} {shape}, a tensor")
+    if answer.before is None:
+        answer.before = before()
+    answer = to_host(answer)
+    numbers = getattr(answer, field)
+    if not numbers.isfinite().all():
+        raise FloatingPointError(f"not finite: {field} {numbers.tolist()[:5]}...")
+    return answer
+
+
 def _leaves(value: Any) -> Iterator[Any]:
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else None
     if items is None:
@@ -109,7 +135,7 @@ class Task:
     about: dict[str, Any]  # what a reader of the rows needs to know, e.g. class names
     published: int | None  # number of samples of the paper's column
 
-    def __init__(self, config: AdaptingConfig) -> None:
+    def __init__(self, config: Any) -> None:
         self.models = load_models(config)
         self.clip, self.device = self.models.policy, self.models.device
         self.adapts, self.sequential = config.adapts, config.sequential

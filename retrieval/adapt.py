@@ -23,23 +23,18 @@ def adapt(
     num_steps: int,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> tuple[Tensor, list[Step]]:
-    """Adapt the policy to one query and score the gallery.
+    """Adapt the policy to one query and score the gallery. FloatingPointError: a loss, or the answer, is not finite.
 
     Args:
         policy: the tower that is tuned.
         state: restores the policy, and feeds the momentum buffer afterwards.
-        objective: the loss of one update.
         query: image [1, 3, H, W] or token ids [1, L].
         anchor: the reward models' features of the query. M x [1, D]
         gallery: the policy's features of the gallery, made by its other tower before. [G, D]
-        num_steps: updates.
         on_step: called after each update, when gradients and new weights are in place.
 
     Returns:
         Logits of the gallery after adaptation [G], and the updates; on the CPU.
-
-    Raises:
-        FloatingPointError: a loss, or the answer, is not finite.
     """
     with state.episode():
         policy.set_adapting(True)

@@ -4,16 +4,12 @@ Source: official retrieval/custom_models.py, which encodes the gallery in front 
 """
 
 import contextlib
-import functools
 import hashlib
 import json
 import logging
 import os
 import platform
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +19,18 @@ import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from clipscore.clip_model import ClipModel, Form
 from clipscore.data.caption_sets import CaptionedImage
-from clipscore.data.images import Pictures, stack
+from clipscore.data.encoding import encode_pictures, progress
+from clipscore.data.images import Pictures
 from clipscore.data.open_image import UnreadableImage
-from clipscore.data.reading import read_in_background
 from clipscore.models.backends import open_clip
 from clipscore.reward import resize_images
 from clipscore.text_encoder import encode_texts
 
 IMAGE_BATCH = 32
 IMAGE_BLOCK, TEXT_BLOCK = 1024, 4096  # items of a cache file: what a kill can cost
-LOG_INTERVAL_S = 30.0  # between two lines about the progress, where there is no terminal
 # Of the code between files and features: clipscore's images, clip_model, lean_blocks, shared_prefix, text_encoder, load
 # and resize_images. Raise it when one of them makes other numbers; everyone's features are then computed again.
 FEATURE_VERSION = "1"
@@ -108,14 +102,13 @@ def image_features(
     its own way where it squashes them, for example. `num_workers` processes read them, with `options` of `open_image`.
     Images that cannot be read go into `unreadable`, their number and why, and have the features 0.
 
-    Raises:
-        UnreadableImage: images cannot be read, and there is no `unreadable`; the first are named, after all were tried.
-        ValueError: a model's features are not finite.
+    UnreadableImage: images cannot be read, and there is no `unreadable`; the first are named, after all were tried.
+    ValueError: a model's features are not finite.
     """
     parts: list[list[Tensor]] = [[] for _ in models]
     faults: dict[int, str] = {}
     num_truncated = 0
-    with _progress(f"{', '.join(model.name for model in models)}: images", len(images)) as advance:
+    with progress(f"{', '.join(model.name for model in models)}: images", len(images)) as advance:
         for block in _blocks(images, IMAGE_BLOCK):
             num_before = num_truncated
             stats = [(image.id, image.path.stat()) for image in block]
@@ -132,7 +125,9 @@ def image_features(
             for of in dict.fromkeys(forms[number] for number in missing):
                 pictures = Pictures([image.path for image in block], of, **options)
                 chosen = [number for number in missing if forms[number] == of]
-                fresh, of_block, truncated = _encode_images([models[n] for n in chosen], pictures, num_workers)
+                fresh, of_block, truncated = encode_pictures(
+                    [models[n] for n in chosen], pictures, _encode, IMAGE_BATCH, num_workers
+                )
                 faults |= {len(parts[0]) * IMAGE_BLOCK + place: fault for place, fault in of_block.items()}
                 num_truncated = max(num_truncated, num_before + truncated)
                 for number, features in zip(chosen, fresh, strict=True):
@@ -157,7 +152,7 @@ def image_features(
 def text_features(model: ClipModel, texts: Sequence[str], cache: FeatureCache) -> Tensor:
     """Unit-length features of all captions, as they are. T strings -> [T, D]; ValueError: they are not finite."""
     parts = []
-    with _progress(f"{model.name}: captions", len(texts)) as advance:
+    with progress(f"{model.name}: captions", len(texts)) as advance:
         for block in _blocks(texts, TEXT_BLOCK):
             origin = _origin(model, "captions", json.dumps(list(block)))
             features = cache.load(origin, len(block))
@@ -169,25 +164,8 @@ def text_features(model: ClipModel, texts: Sequence[str], cache: FeatureCache) -
     return torch.cat(parts)
 
 
-@torch.no_grad()
-def _encode_images(
-    models: Sequence[ClipModel], pictures: Pictures, num_workers: int
-) -> tuple[list[Tensor], dict[int, str], int]:
-    """M x [I, D]; why images cannot be read, whose features are 0, by their number; and how many are truncated."""
-    size = pictures.size if isinstance(pictures.size, int) else pictures.size.size
-    collate = functools.partial(stack, size=size)
-    parts: list[list[Tensor]] = [[] for _ in models]
-    faults: dict[int, str] = {}
-    num_truncated = 0
-    batches = read_in_background(pictures, len(pictures), num_workers, collate, batch_size=IMAGE_BATCH)
-    for number, (batch, of_batch, truncated) in enumerate(batches):
-        faults |= {number * IMAGE_BATCH + place: fault for place, fault in of_batch.items()}
-        num_truncated += truncated
-        for model, encoded in zip(models, parts, strict=True):
-            images = batch.to(model.device, model.dtype, non_blocking=True)
-            encoded.append(model.encode_images(resize_images(images, model.image_size)))
-            encoded[-1][list(of_batch)] = 0
-    return [torch.cat(encoded) for encoded in parts], faults, num_truncated
+def _encode(model: ClipModel, images: Tensor) -> Tensor:
+    return model.encode_images(resize_images(images, model.image_size))
 
 
 def _finite(features: Tensor, model: ClipModel, kind: str) -> Tensor:
@@ -200,22 +178,6 @@ def _finite(features: Tensor, model: ClipModel, kind: str) -> Tensor:
 
 def _blocks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-@contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[int], object]]:
-    hidden, done, shown = not sys.stderr.isatty(), 0, time.monotonic()
-    with tqdm(desc=title, total=total, dynamic_ncols=True, disable=hidden) as bar:
-
-        def advance(number: int) -> None:
-            nonlocal done, shown
-            done += number
-            bar.update(number)
-            if hidden and time.monotonic() - shown > LOG_INTERVAL_S:
-                shown = time.monotonic()
-                log.info("%s: %d of %d", title, done, total)
-
-        yield advance
 
 
 def _origin(model: ClipModel, kind: str, items: str) -> dict[str, str]:

@@ -7,10 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from clipscore.config import methods
-from clipscore.models.devices import to_host
-from clipscore.objectives import Objective, Step
+from clipscore.objectives import Step
 from clipscore.reward import ClipReward
-from clipscore.task import build_state
+from clipscore.task import build_state, complete_answer
 from retrieval.adapt import adapt
 from retrieval.config import RetrievalConfig
 from retrieval.policy import Policy
@@ -49,19 +48,9 @@ class Answer:
 
 
 class Method(methods.Method):
-    """A way to rank a gallery.
+    """A way to rank a gallery: `answer` takes a `Query` and gives an `Answer`."""
 
-    Args:
-        context: configuration and models.
-    """
-
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self.options: Any = context.config  # has the fields of `Options`
-
-    def answer(self, query: Query) -> Answer:
-        """Rank the gallery for one query; FloatingPointError: a number on the way is not finite."""
-        raise NotImplementedError
+    context: Context
 
 
 class TunedMethod(methods.Tuned, Method):
@@ -73,10 +62,6 @@ class TunedMethod(methods.Tuned, Method):
         self.policy, self.sequential = context.policy, context.config.momentum is not None
         self.objective = self.build_objective()
         self.state = build_state(context.config, self.policy, context.scale_loss)
-
-    def build_objective(self) -> Objective:
-        """The loss of one update."""
-        raise NotImplementedError
 
     def answer(self, query: Query) -> Answer:
         """Adapt, rank, and leave no trace."""
@@ -100,13 +85,4 @@ def rank(method: Method, query: Query) -> Answer:
 
     ValueError: the method is the user's, and fails or answers something else. FloatingPointError: it is not finite.
     """
-    name = method.context.config.method
-    with methods.guard(name):
-        answer = method.answer(query)
-    methods.check_answer(name, answer, Answer, "scores", list(query.scores.shape))
-    if answer.before is None:
-        answer.before = query.scores
-    answer = to_host(answer)
-    if not answer.scores.isfinite().all():
-        raise FloatingPointError(f"not finite: scores {answer.scores.tolist()[:5]}...")
-    return answer
+    return complete_answer(method, query, Answer, "scores", list(query.scores.shape), lambda: query.scores)

@@ -16,14 +16,10 @@ CHUNK_SCORES = 1_000_000  # scores held at a time
 
 
 def best_ranks(scores: Tensor, positives: Sequence[Sequence[int]]) -> Tensor:
-    """Rank of the best ranked positive of each query, by counting; of equal scores the higher index ranks first.
+    """Rank of the best ranked positive of each query, from 1; of equal scores the higher index ranks first. [Q, G] ->
+    [Q]
 
-    Args:
-        scores: of each query with each gallery item. [Q, G]
-        positives: gallery indices of the right answers of each query, at least one. Q lists
-
-    Returns:
-        Ranks from 1, int64, on the CPU. [Q]
+    `positives` are the gallery indices of each query's right answers, at least one. The ranks are int64, on the CPU.
     """
     query = torch.tensor([row for row, indices in enumerate(positives) for _ in indices], device=scores.device)
     item = torch.tensor([index for indices in positives for index in indices], device=scores.device)

@@ -30,13 +30,10 @@ class Policy(Tunable, Protocol):
 
 
 class ImageTowerPolicy:
-    """Image-to-text: all parameters of the image tower are tuned; the captions are the gallery.
+    """Image-to-text: all parameters of the CLIP's image tower are tuned; the captions are the gallery.
 
     BatchNorm, of ResNet towers, takes the statistics of the one image while adapting, as in the official code, and the
     running ones, which that has moved, for the answer.
-
-    Args:
-        clip: the policy's CLIP.
     """
 
     def __init__(self, clip: ClipModel) -> None:
@@ -67,11 +64,8 @@ class TextTowerPolicy:
 
     A caption reads a few rows of the token table. The others get no gradient, so that AdamW only shrinks them, and an
     episode never sees that: its own rows are tuned in a small table of their own, which gives the same numbers without
-    49,408 rows of optimizer state. With momentum the running average does see it, and the whole table is tuned.
-
-    Args:
-        clip: the policy's CLIP, with CLIP's own kind of text tower.
-        whole_table: tune the whole token table.
+    49,408 rows of optimizer state. With momentum the running average does see it, and `whole_table` tunes them all. The
+    text tower must be of CLIP's own kind.
     """
 
     def __init__(self, clip: ClipModel, whole_table: bool) -> None:

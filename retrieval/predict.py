@@ -1,4 +1,14 @@
-"""RLCF on pictures of your own: `python -m retrieval.predict --images folder --query "a dog"`, or the reverse."""
+"""RLCF on pictures of your own: `python -m retrieval.predict --images folder --query "a dog"`, or the reverse.
+
+Look for a text among pictures, or for a picture among texts, before and after adapting to the query.
+
+On the demo's models:
+
+  python -m scripts.demo.make_data output/demo_data
+  python -m retrieval.predict --images output/demo_data/demo_scenes/noise/images \\
+    --query "a purple five left of a purple three" \\
+    policy=demo/policy.pt reward.models=demo/reward.pt lr=1e-4 num_candidates=8
+"""
 
 import argparse
 import sys
@@ -27,13 +37,6 @@ from retrieval.metrics import top_items
 
 NUM_ANSWERS = 5
 
-EXAMPLE = """\
-  python -m scripts.demo.make_data output/demo_data
-  python -m retrieval.predict --images output/demo_data/demo_scenes/noise/images \\
-    --query "a purple five left of a purple three" \\
-    policy=demo/policy.pt reward.models=demo/reward.pt lr=1e-4 num_candidates=8
-"""
-
 
 @dataclass(frozen=True)
 class Question:
@@ -52,12 +55,7 @@ class Question:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = command_parser(
-        "retrieval",
-        "configs/retrieval/rlcf_coco.yaml",
-        "Look for a text among pictures, or for a picture among texts, before and after adapting to the query.",
-        EXAMPLE,
-    )
+    parser = command_parser("retrieval", "configs/retrieval/rlcf_coco.yaml", __doc__)
     query = parser.add_mutually_exclusive_group(required=True)
     query.add_argument("--query", metavar="TEXT", help="a text to look for in --images")
     query.add_argument("--query-image", metavar="FILE", help="a picture to look for in --texts")

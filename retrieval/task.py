@@ -184,11 +184,8 @@ def files_fingerprint(data: CaptionedImages) -> str:
 
 
 def record(answer: Answer, positives: Sequence[int]) -> dict[str, Any]:
-    """The JSON-able part of an answer: ranks from 1, and gallery indices, best first.
-
-    Args:
-        answer: whose `before` is by the policy as it was before any adaptation, momentum's included.
-        positives: gallery indices of the right answers.
+    """The JSON-able part of an answer: ranks from 1, and gallery indices, best first; `positives` are the right
+    answers'.
     """
     assert answer.before is not None
     scores = torch.stack([answer.before, answer.scores])  # [2, G]

@@ -30,15 +30,10 @@ Report = dict[str, float | int]
 
 
 def training_loss(captioner: Captioner, features: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-    """Mean cross-entropy of all real tokens of a batch, the start token included, nats. -> scalar
+    """Mean cross-entropy of all real tokens of a batch, the start token included, nats. [B, D], 2 x [B, T] -> scalar
 
-    Here padding is no target: the official data set pads with 0, which its loss ignores.
-
-    Args:
-        captioner: its mapper is trained.
-        features: what the mapper reads, noise included. [B, D]
-        tokens: start token and caption, padded on the right with any token. [B, T]
-        mask: 1 where a token is real. [B, T]
+    Here padding is no target: the official data set pads with 0, which its loss ignores. `features` are what the mapper
+    reads, noise included; `tokens` begin with the start token; `mask` is 1 where a token is real.
     """
     losses = captioner.token_losses(captioner.prefix(features), tokens, mask)  # [B, T]
     return (losses * mask).sum() / mask.sum()

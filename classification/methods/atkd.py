@@ -33,13 +33,10 @@ class Atkd(Kd):
 
 
 def atkd_loss(student: Tensor, teacher: Tensor, fixed: bool = False) -> Tensor:
-    """Distillation with standardised logits. [S, C], [S, C] -> scalar
+    """Distillation of the reward model with standardised logits. [S, C], [S, C] -> scalar
 
-    Args:
-        student: logits of the policy.
-        teacher: logits of the reward model.
-        fixed: the formula as published. The release swaps mean and deviation (official TPT/utils/ATKD.py), and the
-            paper's row depends on it, so that is the default.
+    `fixed` is the formula as published. The release swaps mean and deviation (official TPT/utils/ATKD.py), and the
+    paper's row depends on it, so that is the default.
     """
     s_shift, s_scale = _shift_and_scale(student, fixed)
     t_shift, t_scale = _shift_and_scale(teacher, fixed)

@@ -43,12 +43,9 @@ class Ctpt(TunedMethod):
 
 
 class RegularisedObjective(Objective):
-    """Entropy of the averaged prediction, and a term on the class features of these predictions.
+    """Entropy of the averaged prediction of a policy, and a `term` on its class features, of unit length [C, D].
 
-    Args:
-        policy: what the predictions are by.
-        term: of unit-length class features [C, D].
-        two_step: the entropy alone and the term alone, in turn.
+    `two_step`: the entropy alone and the term alone, in turn.
     """
 
     def __init__(self, policy: Any, term: Callable[[Tensor], Tensor], two_step: bool = False) -> None:

@@ -53,13 +53,10 @@ class Round:
 
 
 def mean_shift(features: Tensor, logits: Tensor, lambda_y: float = 0.2, lambda_q: float = 4.0) -> Iterator[Round]:
-    """Update inlierness and mode in turn.
+    """Update inlierness and mode, which starts at the first view, in turn. Unit-length features [N, D], logits [N, C]
 
-    Args:
-        features: of the views, unit length; the mode starts at the first one. [N, D]
-        logits: of the views. [N, C]
-        lambda_y: weight of the entropy of the inlierness: how evenly it spreads over the views.
-        lambda_q: weight of the agreement of views whose predictions are alike.
+    `lambda_y` is the weight of the entropy of the inlierness, how evenly it spreads over the views; `lambda_q` that of
+    the agreement of views whose predictions are alike.
     """
     probabilities = logits.softmax(dim=1)
     affinity = probabilities @ probabilities.T  # [N, N]

@@ -94,11 +94,9 @@ def mixed_class_features(clip: ClipModel, context: Context, mixture: str) -> Ten
 
 
 def mix(texts: Tensor, templates: Tensor, mixture: str) -> Tensor:
-    """Unit-length mean of a class's texts and of the templates with its name. [n, D], [t, D] -> [D]
+    """Unit-length mean of features of a class's texts and of the templates with its name. [n, D], [t, D] -> [D]
 
-    Args:
-        texts, templates: unit-length features.
-        mixture: "micro": half and half; "macro": each as often as there are texts and, as in the release, 80 templates.
+    "micro": half and half; "macro": each as often as there are texts and, as in the release, 80 templates.
     """
     share = 0.5 if mixture == "micro" else len(texts) / (len(texts) + MACRO_TEMPLATES)
     return F.normalize(share * texts.mean(dim=0) + (1 - share) * templates.mean(dim=0), dim=0)

@@ -110,13 +110,11 @@ def load_config(
     """Build the configuration of one run, with absolute roots and a name.
 
     Args:
-        path: the YAML file.
         words: `key=value` overrides; a later one wins over an earlier one with the same key.
         config_class: finds a task's config class by the task's name; raises ValueError for an unknown one.
         dataset: overrides `dataset`, taken as it is.
 
-    Raises:
-        ConfigError: anything is missing, unknown, given twice or of the wrong type; all of it is listed.
+    ConfigError: anything is missing, unknown, given twice or of the wrong type; all of it is listed.
     """
     draft = draft_config(path, words, dataset)
     task, source = draft.values.get("task"), draft.source("task")

@@ -36,10 +36,19 @@ class Method:
     sequential: bool = False  # whether a sample's answer depends on the samples before it
     state: Any = None  # the `EpisodicState` of a method that tunes weights
 
+    def __init__(self, context: Any) -> None:
+        """`context` is what the task gives a method at the start of a run: configuration and models."""
+        self.context = context
+        self.options: Any = context.config  # has the fields of `Options`
+
     @classmethod
     def rules(cls, config: Any) -> Iterator[str]:
         """A sentence for each rule of the method's own that a configuration breaks."""
         yield from ()
+
+    def answer(self, given: Any, /) -> Any:
+        """The answer for one test sample, both as the task has them; FloatingPointError: a number is not finite."""
+        raise NotImplementedError
 
     def stages(self) -> Iterable[Stage]:
         """Whose time is to be told apart in the records."""
@@ -60,6 +69,10 @@ class Tuned(Method):
     objective: Any
     state: Any
 
+    def build_objective(self) -> Any:
+        """The loss of one update."""
+        raise NotImplementedError
+
     def stages(self) -> Iterable[Stage]:
         """Those of the loop."""
         yield from ((self.objective, function, "reward") for function in ("observe", "step"))
@@ -76,14 +89,10 @@ class Tuned(Method):
 
 @functools.cache
 def find_method(task: str, name: str) -> type[Method]:
-    """The class of a method.
+    """The class of a method of a task: a file of TASK/methods without .py; or FILE.py:CLASS, relative to where we are;
+    or MODULE:CLASS.
 
-    Args:
-        task: its folder.
-        name: a file of TASK/methods without .py; or FILE.py:CLASS, relative to where we are; or MODULE:CLASS.
-
-    Raises:
-        ValueError: there is none, or it is not what it has to be; the error of a user's file has the lines in it.
+    ValueError: there is none, or it is not what it has to be; the error of a user's file has the lines in it.
     """
     place, colon, class_name = name.rpartition(":")
     if not colon:
@@ -95,7 +104,7 @@ def find_method(task: str, name: str) -> type[Method]:
         own = [key for key, kind in inspect.getmembers(module, inspect.isclass) if kind.__module__ == module.__name__]
         raise ValueError(f"{place} has no class {class_name!r}; it has {', '.join(own) or 'none'}")
     made: Any = found
-    if not issubclass(found, base) or made.answer is base.answer:
+    if not issubclass(found, base) or made.answer is Method.answer:
         raise ValueError(f"{name} is no method: a subclass of {task}.method.Method with a function answer was expected")
     if made.sequential and made.state_dict is Method.state_dict:
         raise ValueError(
@@ -152,14 +161,6 @@ def _user_module(place: str) -> ModuleType:
 def guard(name: str) -> AbstractContextManager[None]:
     """What to call a method's functions in: errors inside of a user's file are told as those of that file."""
     return user_code(name) if ":" in name else nullcontext()
-
-
-def check_answer(name: str, answer: Any, kind: type[Any], field: str, shape: list[int]) -> None:
-    """ValueError: a method gives something else than its task's Answer, whose field is a tensor of this shape."""
-    found = getattr(answer, field) if isinstance(answer, kind) else answer
-    told = list(found.shape) if isinstance(answer, kind) and hasattr(found, "shape") else type(found).__name__
-    if told != shape:
-        raise ValueError(f"method={name} answered {told}, expected an Answer with {field} {shape}, a tensor")
 
 
 def source_digest(task: str, name: str) -> str | None:

@@ -44,19 +44,14 @@ def reference_cosines(candidate_features: Tensor, reference_features: Sequence[T
 def clip_scores(
     image_features: Tensor, candidate_features: Tensor, reference_features: Sequence[Tensor], scale: float = 2.5
 ) -> tuple[Tensor, Tensor]:
-    """CLIPScore and RefCLIPScore of each image's caption, as fractions.
+    """CLIPScore, in [0, scale], and RefCLIPScore of each image's caption, as fractions. -> 2 x [N]
 
     RefCLIPScore is the harmonic mean 2ab / (a + b) of CLIPScore a, scale included, and the largest cosine b with a
-    reference, without the scale. As in the official code b is not clipped at 0 (the paper's formula clips it), so a
-    candidate that is opposed to all its references has a negative RefCLIPScore.
+    reference, without the scale; 0 where CLIPScore is 0. As in the official code b is not clipped at 0 (the paper's
+    formula clips it), so a candidate that is opposed to all its references has a negative RefCLIPScore.
 
-    Args:
-        image_features: unit length. [N, D]
-        candidate_features: unit length, of "A photo depicts " + caption. [N, D]
-        reference_features: of each image's references, likewise. N x [R, D], R >= 1, or ValueError
-
-    Returns:
-        CLIPScore [N] in [0, scale], and RefCLIPScore [N], which is 0 where CLIPScore is 0.
+    All features are of unit length: images [N, D], "A photo depicts " + caption [N, D], each image's references
+    likewise, N x [R, D]; ValueError: R is 0.
     """
     n = len(image_features)
     if len(reference_features) != n or not all(len(references) for references in reference_features):
@@ -171,9 +166,8 @@ def score_captions(
         clip: the model of clipscore and refclipscore (ViT-B/32 in the paper), which also need `images`, name -> file.
         on_error: "stop" at an image that cannot be read, or "skip": its caption is left out of every metric.
 
-    Raises:
-        ValueError: see `check_metrics` and `check_captions`; clip or images are missing; an unreadable image.
-        RuntimeError: no Java, or a Java program failed.
+    ValueError: see `check_metrics` and `check_captions`; clip or images are missing; an unreadable image. RuntimeError:
+    no Java, or a Java program failed.
     """
     names = check_metrics(default_metrics(references is not None) if metrics is None else metrics)
     groups, notes = check_captions(candidates, references, names)

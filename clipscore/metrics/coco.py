@@ -93,12 +93,9 @@ def coco_scores(
 ) -> tuple[dict[str, Column], list[str]]:
     """Compare each caption with its references: image id -> one or more, none of them blank, for every candidate.
 
-    Returns:
-        Column name -> score over all captions and per caption, in the order of `candidates`; fractions, not per cent.
-        SPICE is missing where it cannot run, and then a sentence of the second result says why.
-
-    Raises:
-        RuntimeError: pycocoevalcap is missing, or Java or a Java program failed.
+    Returns column name -> score over all captions and per caption, in the order of `candidates`; fractions, not per
+    cent. SPICE is missing where it cannot run, and then a sentence of the second result says why. RuntimeError:
+    pycocoevalcap is missing, or Java or a Java program failed.
     """
     # Two runs, as in the official code: the tokenizer looks ahead, so what follows a caption is part of its input.
     gts = ptb_tokenize({key: references[key] for key in candidates})

@@ -51,13 +51,10 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
 def bootstrap_interval(
     before: Sequence[float], after: Sequence[float], num_draws: int = 10_000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean of after - before, with the 95% interval (percentiles 2.5 and 97.5) of a paired bootstrap.
+    """Mean of after - before, with the 95% interval (percentiles 2.5 and 97.5) of a paired bootstrap of `num_draws`
+    draws.
 
-    Args:
-        before: scores of the samples by one method.
-        after: by the other, in the same order; ValueError for another number of samples, or none.
-        num_draws: how often the samples are drawn again, with replacement.
-        seed: of the draws.
+    Both are scores of the same samples, in the same order; ValueError for another number of samples, or none.
     """
     if len(before) != len(after) or not len(before):
         raise ValueError(f"two scores of each of some samples expected, got {len(before)} and {len(after)}")

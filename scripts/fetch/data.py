@@ -7,16 +7,12 @@ whole; the same command goes on where an earlier one ended. What takes a person 
 
 import argparse
 import contextlib
-import fcntl
 import http.client
 import logging
 import os
 import shutil
 import sys
-import tarfile
 import urllib.request
-import zipfile
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -35,13 +31,11 @@ from clipscore.data.checks import read_json
 from clipscore.models.files import file_digest
 from scripts.doctor.__main__ import asked_for
 from scripts.fetch.__main__ import DONE, INCOMPLETE, find_place
-from scripts.fetch.download import TIMEOUT_S, fetch, find_fault
+from scripts.fetch.download import TIMEOUT_S, check_room, fetch, find_fault, locked, unpack
 from scripts.fetch.manifest import FILES, RemoteFile
 from scripts.runs.process import command
 
 MANIFEST = Path(__file__).with_name("datasets.yaml")
-ARCHIVES = (".tar", ".tgz", ".tar.gz", ".zip")
-BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error)
 PASSING = (ValueError, OSError, http.client.HTTPException)  # the next source or set may do better
 CONNECTIONS = 8  # for single images
 NOCAPS_KEYS = ("coco_url", "file_name")  # of each image in the official file
@@ -89,30 +83,6 @@ def find_faults(dataset: str, root: Path) -> list[str]:
         return [str(fault) for fault in find(dataset, root, partial=True).faults]
     finally:
         logging.disable(logging.NOTSET)
-
-
-def unpack(archive: Path, folder: Path) -> None:
-    """Everything in an archive, and in the archives inside it. ValueError: a broken one, or a path that leaves it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        if tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
-        else:
-            with zipfile.ZipFile(archive) as content:
-                for name in map(PurePosixPath, content.namelist()):
-                    if name.is_absolute() or ".." in name.parts:
-                        raise ValueError(f"{archive} holds {name}, outside of its own folder; get it from elsewhere")
-                content.extractall(folder)
-    except tarfile.FilterError as error:
-        raise ValueError(f"{archive}: {error}; get it from elsewhere") from error
-    except BROKEN as error:
-        raise ValueError(f"{archive} is broken ({error}); delete it, and give the command again") from error
-    shutil.rmtree(folder / "__MACOSX", ignore_errors=True)
-    for inner in [path for path in sorted(folder.rglob("*")) if path.name.endswith(ARCHIVES)]:
-        packed = inner.rename(inner.with_name(f"{inner.name}.packed"))
-        unpack(packed, inner.parent)
-        packed.unlink()
 
 
 def read_images(path: Path) -> list[dict[str, str]]:
@@ -244,9 +214,7 @@ class Fetching:
             return found
         if archive.address is None:
             raise FileNotFoundError(f"{name} takes a person: get it {item.by_hand}; put it at {by_hand}")
-        need, room = 2 * self.missing_bytes(item), shutil.disk_usage(self.root).free
-        if room < need:
-            raise OSError(f"no space in {self.root}: about {need:,} bytes are needed, {room:,} are free")
+        check_room(self.root, 2 * self.missing_bytes(item))  # about as much again when it is unpacked
         fetch(archive, target)
         if archive.checksum is None:
             with self.record.open("a") as file:
@@ -292,12 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fetch_all(args: argparse.Namespace) -> int:
     fetching = Fetching(Path(roots()["data_root"]), read_manifest(args.manifest))
     datasets, _ = asked_for(args.names)
-    fetching.downloads.mkdir(parents=True, exist_ok=True)
-    with (fetching.downloads / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"another process is fetching into {fetching.root}; wait for it to end") from error
+    with locked(fetching.downloads / "lock"):
         whole = {dataset: fetching.is_whole(dataset) for dataset in datasets}
         missing = [dataset for dataset in datasets if whole[dataset] is False]
         fetching.tell_needs(missing)

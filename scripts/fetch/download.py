@@ -5,9 +5,12 @@ import http.client
 import json
 import os
 import shutil
+import tarfile
+import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -20,6 +23,7 @@ from scripts.fetch.manifest import RemoteFile
 
 TIMEOUT_S = 30
 BLOCK = 1 << 20
+ARCHIVES = (".tar", ".tgz", ".tar.gz", ".zip")
 
 
 class Cut(ConnectionError):
@@ -52,6 +56,7 @@ def find_fault(path: Path, file: RemoteFile) -> str:
 
 def fetch(file: RemoteFile, target: Path) -> None:
     """Download a file that is not there, check it and give it its name.
+
     ValueError: what came is not the file; it is not kept. OSError, http.client.HTTPException: no download; a part of it
     is kept.
     """
@@ -59,12 +64,12 @@ def fetch(file: RemoteFile, target: Path) -> None:
     if not file.is_archived:
         _load(file, draft)
     elif (archive := target.parent.with_name(f"{target.parent.name}.zip")).is_file():  # put there by hand
-        unpack(archive, target, draft)
+        _unpack_one(archive, target, draft)
     else:
         part = archive.with_name(f"{archive.name}.part")
         _load(file, part)
         try:
-            unpack(part, target, draft)
+            _unpack_one(part, target, draft)
         finally:
             part.unlink()
     fault = find_fault(draft, file)
@@ -83,10 +88,7 @@ def _load(file: RemoteFile, part: Path) -> None:
     no connection, a cut without progress, or the server refuses.
     """
     assert file.address is not None
-    folder = next(parent for parent in part.parents if parent.exists())
-    missing, free = (file.size or 0) - _size(part), shutil.disk_usage(folder).free
-    if free < missing:
-        raise OSError(f"no space in {folder}: {missing:,} bytes are needed, {free:,} are free")
+    check_room(part.parent, (file.size or 0) - _size(part))
     while True:
         before = _size(part)
         try:
@@ -94,6 +96,13 @@ def _load(file: RemoteFile, part: Path) -> None:
         except (Cut, TimeoutError, ConnectionResetError, http.client.IncompleteRead):
             if _size(part) <= before:
                 raise
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """OSError: fewer bytes are free in a folder, or where it will be, than are needed."""
+    place = next(place for place in (folder, *folder.parents) if place.exists())
+    if (free := shutil.disk_usage(place).free) < needed:
+        raise OSError(f"no space in {place}: {needed:,} bytes are needed, {free:,} are free")
 
 
 def _append_rest(address: str, part: Path) -> None:
@@ -108,7 +117,9 @@ def _append_rest(address: str, part: Path) -> None:
             return  # it was whole already
         part.unlink()  # longer than the file, so it is of something else
         return _append_rest(address, part)
-    with reply, _locked(part, start) as stream:
+    with reply, locked(part) as stream:
+        if _size(part) != start:
+            raise BlockingIOError(f"{part} has grown in the meantime")
         if start and not reply.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             stream.truncate(0)  # the server sends everything again
             start = 0
@@ -129,31 +140,49 @@ def _size(part: Path) -> int:
 
 
 @contextmanager
-def _locked(part: Path, expected_size: int) -> Iterator[IO[bytes]]:
-    """Append to a file that nobody else appends to."""
-    part.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("ab") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _size(part) != expected_size:
-            raise BlockingIOError(f"{part} has grown in the meantime")
+def locked(path: Path) -> Iterator[IO[bytes]]:
+    """Append to a file that nobody else appends to. BlockingIOError: another process does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(f"another process is fetching into {path.parent}; wait for it to end") from error
         yield stream
 
 
-def unpack(archive: Path, target: Path, draft: Path) -> None:
-    """Copy the file called as `target` out of a zip archive to `draft`; its folder there is target's too, or none.
-
-    ValueError: no zip archive, a damaged one, or another content.
-    """
+def unpack(archive: Path, folder: Path) -> None:
+    """Everything in an archive, and in the archives inside it. ValueError: a broken one, or a path that leaves it."""
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with zipfile.ZipFile(archive) as content:
-            names = [PurePosixPath(name) for name in content.namelist()]
-            found = [name for name in names if name.name == target.name]
-            if not found or found[0].parent.name not in ("", target.parent.name):
-                wanted = f"{target.parent.name}/{target.name}"
-                raise ValueError(f"{archive} holds {', '.join(map(str, names[:5]))}, expected {wanted}")
-            draft.parent.mkdir(parents=True, exist_ok=True)
-            with content.open(str(found[0])) as source, draft.open("wb") as copy:
-                shutil.copyfileobj(source, copy, BLOCK)
-    except zipfile.BadZipFile as error:
-        draft.unlink(missing_ok=True)
-        raise ValueError(f"{archive} is no whole zip archive ({error}); get it again") from error
+        if tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+        else:
+            with zipfile.ZipFile(archive) as content:
+                for name in map(PurePosixPath, content.namelist()):
+                    if name.is_absolute() or ".." in name.parts:
+                        raise ValueError(f"{archive} holds {name}, outside of its own folder; get it from elsewhere")
+                content.extractall(folder)
+    except tarfile.FilterError as error:
+        raise ValueError(f"{archive}: {error}; get it from elsewhere") from error
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{archive} is broken ({error}); delete it, and give the command again") from error
+    shutil.rmtree(folder / "__MACOSX", ignore_errors=True)
+    for inner in [path for path in sorted(folder.rglob("*")) if path.name.endswith(ARCHIVES)]:
+        packed = inner.rename(inner.with_name(f"{inner.name}.packed"))
+        unpack(packed, inner.parent)
+        packed.unlink()
+
+
+def _unpack_one(archive: Path, target: Path, draft: Path) -> None:
+    """The file called as `target` in an archive; its folder there is target's too, or none. ValueError: as `unpack`."""
+    with tempfile.TemporaryDirectory(prefix=".unpacking", dir=archive.parent) as folder:
+        unpack(archive, Path(folder))
+        names = [path.relative_to(folder) for path in sorted(Path(folder).rglob("*")) if path.is_file()]
+        found = next((name for name in names if name.name == target.name), None)
+        if found is None or found.parent.name not in ("", target.parent.name):
+            wanted = f"{target.parent.name}/{target.name}"
+            raise ValueError(f"{archive} holds {', '.join(map(str, names[:5]))}, expected {wanted}")
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        (folder / found).replace(draft)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from captioning.predict import EXAMPLE, main
+from captioning.predict import __doc__ as HELP
+from captioning.predict import main
 from scripts import run
 from scripts.demo.make_data import write_captioned
 from scripts.demo.styles import retrieval_pictures
@@ -72,7 +73,7 @@ def test_bad_input_is_one_sentence(scenes, caplog, words, message):
 
 def test_the_example_of_the_help_works(tmp_path):
     write_captioned(tuple(found[:15] for found in retrieval_pictures("noise")), tmp_path / "demo_scenes/noise", "test")
-    lines = screen_of_example(EXAMPLE, tmp_path)
+    lines = screen_of_example(HELP.partition("models:\n\n")[2], tmp_path)
     before, after = lines[-2:]
     assert before.startswith("before  a green three") and after.startswith("after   a green three") and before != after
     assert any(line.startswith("step 4: loss ") for line in lines)

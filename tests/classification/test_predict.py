@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from classification.data.class_names import class_names
-from classification.predict import EXAMPLE, main, read_classes
+from classification.predict import __doc__ as HELP
+from classification.predict import main, read_classes
 from clipscore.config.load import REPOSITORY
 from scripts import run
 from scripts.demo.make_data import write_image_folder
@@ -132,7 +133,13 @@ def test_bad_input_is_one_sentence(pictures, caplog, words, message):
 
 def test_the_example_of_the_help_works(tmp_path):
     write_image_folder(drawn_pictures("sketch"), tmp_path / "demo/sketch")
-    _, command = EXAMPLE.replace("\\\n", " ").replace("output/demo_data", str(tmp_path)).strip().splitlines()
+    _, command = (
+        HELP.partition("models:\n\n")[2]
+        .replace("\\\n", " ")
+        .replace("output/demo_data", str(tmp_path))
+        .strip()
+        .splitlines()
+    )
     words = [sys.executable, *shlex.split(command)[1:]]
     done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     lines = [line.split() for line in done.stdout.splitlines()]

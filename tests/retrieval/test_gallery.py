@@ -33,13 +33,13 @@ def cache(tmp_path) -> FeatureCache:
 def encoded(monkeypatch) -> list[str]:
     """What is encoded anew: names of models, once per image batch or call."""
     calls: list[str] = []
-    images, texts = gallery._encode_images, gallery.encode_texts
+    images, texts = gallery.encode_pictures, gallery.encode_texts
 
     def note_images(models, *rest):
         calls.append("images by " + ", ".join(model.name for model in models))
         return images(models, *rest)
 
-    monkeypatch.setattr(gallery, "_encode_images", note_images)
+    monkeypatch.setattr(gallery, "encode_pictures", note_images)
     monkeypatch.setattr(gallery, "encode_texts", lambda m, batch: calls.append(f"texts by {m.name}") or texts(m, batch))
     return calls
 

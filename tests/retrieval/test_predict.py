@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.predict import EXAMPLE, main, read_gallery
+from retrieval.predict import __doc__ as HELP
+from retrieval.predict import main, read_gallery
 from scripts import run
 from scripts.demo.make_data import write_captioned
 from scripts.demo.styles import retrieval_pictures
@@ -128,6 +129,6 @@ def test_bad_input_is_one_sentence(scenes, tmp_path, caplog, words, message):
 
 def test_the_example_of_the_help_works(tmp_path):
     write_captioned(retrieval_pictures("noise"), tmp_path / "demo_scenes/noise", "test")
-    lines = screen_of_example(EXAMPLE, tmp_path)
+    lines = screen_of_example(HELP.partition("models:\n\n")[2], tmp_path)
     assert lines[lines.index("before: cosine") + 1].endswith(" 00005.png")
     assert lines[lines.index("after: cosine") + 1].endswith(" 00004.png")
