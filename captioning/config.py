@@ -20,7 +20,26 @@ class DecodingConfig(StrictModel):
     top_p: float = Field(0.92, gt=0, le=1, description="nucleus sampling: only the likeliest that make up this share")
 
 
-class CaptioningConfig(AdaptingConfig):
+class CaptionerConfig(StrictModel):
+    """The parts of a captioner, of a run and of the training of its mapper."""
+
+    llm: str = Field("facebook/opt-125m", description="causal language model: a folder, or a Hugging Face name")
+    mapper: Literal["transformer", "mlp"] = "transformer"
+    mapper_layers: int = Field(8, ge=1, description="of the transformer mapper")
+    prefix_length: int = Field(40, ge=1, description="P: embeddings that the language model reads before the caption")
+    clip_length: Annotated[int, Field(ge=1)] | Literal["patches"] | None = Field(
+        None,
+        description="C: tokens that the transformer mapper makes of the feature; null: as prefix_length; patches: it "
+        "reads the features of the class token and of all patches (official --clip_patch)",
+    )
+
+    def mapper_rules(self) -> Iterator[str]:
+        """A sentence where settings of the transformer are given to another mapper."""
+        if self.mapper != "transformer" and self.model_fields_set & {"mapper_layers", "clip_length"}:
+            yield f"mapper_layers and clip_length need mapper=transformer, got {self.mapper}"
+
+
+class CaptioningConfig(CaptionerConfig, AdaptingConfig):
     """One row of the paper's Table 3. The data set is the column.
 
     Whether it is ClipCap or CapDec is a matter of the checkpoint: the two train the same mapper in different ways.
@@ -37,16 +56,7 @@ class CaptioningConfig(AdaptingConfig):
     policy: str = Field(
         "ViT-B/16", description="the CLIP whose image feature is captioned: a name, arch/tag, or a file"
     )
-    llm: str = Field("facebook/opt-125m", description="causal language model: a folder, or a Hugging Face name")
     checkpoint: str = Field(description="trained mapper: ckpt-latest.pt of ClipCap or CapDec, or its folder")
-    mapper: Literal["transformer", "mlp"] = "transformer"
-    mapper_layers: int = Field(8, ge=1, description="of the transformer mapper")
-    prefix_length: int = Field(40, ge=1, description="P: embeddings that the language model reads before the caption")
-    clip_length: Annotated[int, Field(ge=1)] | Literal["patches"] | None = Field(
-        None,
-        description="C: tokens that the transformer mapper makes of the feature; null: as prefix_length; patches: it "
-        "reads the features of the class token and of all patches (official --clip_patch)",
-    )
     normalize_prefix: bool = Field(True, description="scale the image feature to unit length before the mapper")
     dataset_files: CaptionFiles | None = None
 
@@ -81,5 +91,4 @@ class CaptioningConfig(AdaptingConfig):
         yield from super()._rules()
         if self.sampling != "nucleus" and self.decoding.model_fields_set & {"top_k", "top_p"}:
             yield f"decoding.top_k and decoding.top_p need sampling=nucleus, got {self.sampling}"
-        if self.mapper != "transformer" and self.model_fields_set & {"mapper_layers", "clip_length"}:
-            yield f"mapper_layers and clip_length need mapper=transformer, got {self.mapper}"
+        yield from self.mapper_rules()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from captioning.config import CaptionerConfig
 from clipscore.config.fields import RunConfig
 from clipscore.data.caption_layouts import canonical_name
 
 
-class TrainConfig(RunConfig):
+class TrainConfig(CaptionerConfig, RunConfig):
     """Training of one mapper: ClipCap on image features, CapDec on noisy text features.
 
     Defaults are those of the official runs. Of the fields that every run has, `limit` counts captions, and
@@ -24,15 +25,6 @@ class TrainConfig(RunConfig):
     kind: Literal["clipcap", "capdec"] = Field(description="clipcap: from image features; capdec: from text features")
     features: str = Field(description="a folder of captioning.features, or the released .pkl file")
     policy: str = Field("ViT-B/16", description="the CLIP that made the features, compared by its weights")
-    llm: str = Field("facebook/opt-125m", description="causal language model: a folder, or a Hugging Face name")
-    mapper: Literal["transformer", "mlp"] = "transformer"
-    mapper_layers: int = Field(8, ge=1, description="of the transformer mapper")
-    prefix_length: int = Field(40, ge=1, description="P: embeddings that the language model reads before the caption")
-    clip_length: Annotated[int, Field(ge=1)] | Literal["patches"] | None = Field(
-        None,
-        description="C: tokens that the transformer mapper makes of the feature; null: as prefix_length; patches: it "
-        "reads the features of the class token and of all patches (official --clip_patch)",
-    )
     normalize_prefix: bool = Field(True, description="scale the features to unit length before anything else")
     noise_variance: float = Field(0.016, ge=0, description="capdec: of the Gaussian noise, per coordinate")
     uniform_ball: bool = Field(False, description="capdec: noise uniform in a ball instead of Gaussian")
@@ -55,11 +47,9 @@ class TrainConfig(RunConfig):
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
-        given, problems = self.model_fields_set, []
+        given, problems = self.model_fields_set, list(self.mapper_rules())
         if self.kind != "capdec" and given & {"noise_variance", "uniform_ball"}:
             problems.append(f"noise_variance and uniform_ball need kind=capdec, got {self.kind}")
-        if self.mapper != "transformer" and given & {"mapper_layers", "clip_length"}:
-            problems.append(f"mapper_layers and clip_length need mapper=transformer, got {self.mapper}")
         if self.kind == "capdec" and self.clip_length == "patches":
             problems.append("clip_length=patches needs kind=clipcap: a caption has no patches")
         if problems:

@@ -3,9 +3,6 @@
 The control that RLCF needs: the same views, candidates and rewards as its first step, without the update.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 from classification.config import some_view_kept
 from classification.method import Answer, Method
 from classification.seen import Views
@@ -18,11 +15,7 @@ class BestOfK(Method):
     """The candidate with the highest mean reward over the confident views; the others rank as the policy has them."""
 
     reads = Method.reads | {"reward", "num_candidates"}
-
-    @classmethod
-    def rules(cls, config: Any) -> Iterator[str]:
-        """A view to ask about."""
-        return some_view_kept(config)
+    rules = staticmethod(some_view_kept)
 
     def answer(self, views: Views) -> Answer:
         """Logits: 100 r of the candidates; below them the mean probability of each other class."""

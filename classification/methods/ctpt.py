@@ -30,8 +30,8 @@ class Ctpt(TunedMethod):
 
     reads = TunedMethod.reads - {"entropy_weight", "bn_prior"}
 
-    @classmethod
-    def rules(cls, config: Any) -> Iterator[str]:
+    @staticmethod
+    def rules(config: Any) -> Iterator[str]:
         """Class features that move."""
         if config.tune in {"encoder", "norm"}:
             yield f"method={config.method} needs tune=prompt or prototypes, got {config.tune}"

@@ -1,8 +1,6 @@
 """Distillation: the policy imitates the reward model. Source: Hinton et al. 2015; official TPT/tune_cls_kd.py."""
 
 import functools
-from collections.abc import Iterator
-from typing import Any
 
 from classification.method import TunedMethod
 from clipscore.config.adapting import single_teacher
@@ -13,11 +11,7 @@ class Kd(TunedMethod):
     """The plain form; the others have another loss."""
 
     reads = TunedMethod.reads | {"reward", "temperature"}
-
-    @classmethod
-    def rules(cls, config: Any) -> Iterator[str]:
-        """One teacher."""
-        return single_teacher(config)
+    rules = staticmethod(single_teacher)
 
     def build_objective(self) -> DistillationObjective:
         """See `clipscore.objectives`."""

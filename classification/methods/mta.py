@@ -30,8 +30,8 @@ class Mta(Method):
         lambda_y: float = Field(0.2, gt=0, description="of the entropy of the inlierness")
         lambda_q: float = Field(4.0, ge=0, description="of the agreement of views with like predictions")
 
-    @classmethod
-    def rules(cls, config: Any) -> Iterator[str]:
+    @staticmethod
+    def rules(config: Any) -> Iterator[str]:
         """Enough views for a neighbour."""
         if num_neighbours(config.views.num_views) < 1:
             yield f"method={config.method} needs 5 views or more, got views.num_views={config.views.num_views}"

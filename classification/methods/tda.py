@@ -62,8 +62,8 @@ class Tda(Method):
 
     sequential = True
 
-    @classmethod
-    def rules(cls, config: Any) -> Iterator[str]:
+    @staticmethod
+    def rules(config: Any) -> Iterator[str]:
         """The one view, or a confident one."""
         return some_view_kept(config) if config.views.num_views > 1 else iter(())
 

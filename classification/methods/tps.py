@@ -52,8 +52,8 @@ class Tps(TunedMethod):
         shift_per_class: bool = Field(True, description="false: one shift for all classes")
         tune_scale: bool = Field(False, description="also a factor of each number of a class feature")
 
-    @classmethod
-    def rules(cls, config: Any) -> Iterator[str]:
+    @staticmethod
+    def rules(config: Any) -> Iterator[str]:
         """Class features that are shifted."""
         if config.tune != "prototypes":
             yield f"method={config.method} needs tune=prototypes, got {config.tune}"

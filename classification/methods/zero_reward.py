@@ -3,9 +3,6 @@
 Source: Farina et al. 2024 (arXiv 2405.18330); official github.com/FarinaMatteo/zero, ttas/zero_rlcf.py.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 from torch import Tensor
 
 from classification.methods.zero import Zero
@@ -17,11 +14,7 @@ class ZeroReward(Zero):
     """As ZERO, but the selected views vote by the reward model's cosines."""
 
     reads = Zero.reads | {"reward"}
-
-    @classmethod
-    def rules(cls, config: Any) -> Iterator[str]:
-        """One reward model."""
-        return single_teacher(config)
+    rules = staticmethod(single_teacher)
 
     def ballots(self, views: Views, cosines: Tensor, selected: Tensor) -> Tensor:
         """[N, C], [S] -> [S, C]"""

@@ -41,8 +41,8 @@ class Method:
         self.context = context
         self.options: Any = context.config  # has the fields of `Options`
 
-    @classmethod
-    def rules(cls, config: Any) -> Iterator[str]:
+    @staticmethod
+    def rules(config: Any) -> Iterator[str]:
         """A sentence for each rule of the method's own that a configuration breaks."""
         yield from ()
 

@@ -1,8 +1,5 @@
 """Distillation: the policy imitates the reward model's scores. Source: Hinton et al. 2015; official clip_ret_kd.py."""
 
-from collections.abc import Iterator
-from typing import Any
-
 from clipscore.config.adapting import single_teacher
 from clipscore.objectives import DistillationObjective
 from retrieval.method import TunedMethod
@@ -12,11 +9,7 @@ class Kd(TunedMethod):
     """Cross-entropy with the teacher's distribution over the gallery."""
 
     reads = TunedMethod.reads | {"reward"}
-
-    @classmethod
-    def rules(cls, config: Any) -> Iterator[str]:
-        """One teacher."""
-        return single_teacher(config)
+    rules = staticmethod(single_teacher)
 
     def build_objective(self) -> DistillationObjective:
         """See `clipscore.objectives`."""
