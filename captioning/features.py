@@ -16,14 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from captioning.training.feature_files import (
-    FeatureIndex,
-    Kind,
-    begin_folder,
-    missing_shards,
-    rows_left_out,
-    write_shard,
-)
+from captioning.training import feature_files
 from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.config.fields import CaptionFiles
 from clipscore.config.load import roots
@@ -55,7 +48,7 @@ def extract(
     patches: bool = False,
     texts: Sequence[str] = (),
     shard_rows: int = SHARD_ROWS,
-) -> FeatureIndex:
+) -> feature_files.FeatureIndex:
     """Write the features of a data set, or what an earlier call left out; returns what they are of.
 
     Args:
@@ -67,7 +60,7 @@ def extract(
         texts: captions without images, in place of `data`'s.
         shard_rows: rows of a file.
     """
-    index = FeatureIndex(
+    index = feature_files.FeatureIndex(
         dataset=data.name,
         split=split,
         policy=clip.name,
@@ -94,20 +87,22 @@ def extract(
             log.warning("%d pictures are cut off, and were read as far as they go", num_truncated)
         return features, faults
 
-    begin_folder(out, index)
+    feature_files.begin_folder(out, index)
     _write(out, "images", index, encode_images)
     _write(out, "texts", index, lambda rows: _encode_texts(clip, index.captions[rows]))
     return index
 
 
-def _write(out: Path, kind: Kind, index: FeatureIndex, encode: Callable[[slice], Encoded]) -> None:
+def _write(
+    out: Path, kind: feature_files.Kind, index: feature_files.FeatureIndex, encode: Callable[[slice], Encoded]
+) -> None:
     """Write the missing shards, each of the features that `encode` gives for its rows."""
-    missing, total = missing_shards(out, kind, index), index.count(kind)
+    missing, total = feature_files.missing_shards(out, kind, index), index.count(kind)
     done = total - sum(min(index.shard_rows, total - start) for start in missing)
     with progress(kind, total, done) as advance:
         for start in missing:
             features, left_out = encode(slice(start, start + index.shard_rows))
-            write_shard(out, kind, start, index, features, [start + place for place in left_out])
+            feature_files.write_shard(out, kind, start, index, features, [start + place for place in left_out])
             advance(len(features))
 
 
@@ -171,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = {"partial": args.partial, "patches": args.patches, "texts": texts}
         index = extract(data, args.split, clip, args.out, args.batch, args.num_workers, **options)
         log.info("%s: %d images, %d captions", args.out, len(index.image_ids), len(index.captions))
-        if lost := [data.images[row].id for row in rows_left_out(args.out, index)]:
+        if lost := [data.images[row].id for row in feature_files.rows_left_out(args.out, index)]:
             log.warning("left out of them, with their captions: %d unreadable images%s", len(lost), list_some(lost))
         for fault in data.faults:
             log.warning("not whole: %s", fault)

@@ -19,15 +19,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from captioning import build
 from captioning.adapt import Step
-from captioning.build import (
-    build_method,
-    check_language_model,
-    find_checkpoint,
-    image_features,
-    load_captioner,
-    reward_views,
-)
 from captioning.config import CaptioningConfig
 from captioning.method import Answer, Picture
 from clipscore.cli import columns, command_parser, describe, read_settings, run_command
@@ -59,18 +52,18 @@ def caption(config: CaptioningConfig, picture: Image.Image, file_name: str) -> A
     Sampled captions depend on the config's seed and data set, and on the file's name.
     """
     root = Path(config.pretrained_root)
-    checkpoint = find_checkpoint(config.checkpoint, [root, Path(config.output_root)])
-    check_language_model(config.llm, root)
+    checkpoint = build.find_checkpoint(config.checkpoint, [root, Path(config.output_root)])
+    build.check_language_model(config.llm, root)
     models = load_models(config)
     clip = models.policy
-    captioner = load_captioner(config, clip, checkpoint, models.precision)
-    method = build_method(
+    captioner = build.load_captioner(config, clip, checkpoint, models.precision)
+    method = build.build_method(
         config.model_copy(update={"caption_before": True}), captioner, models.rewards, models.scale_loss
     )
     image = model_input(picture, clip.form).to(models.device).unsqueeze(0)  # [1, 3, H, W]
-    features = image_features(clip, image, config.normalize_prefix, config.clip_length)
+    features = build.image_features(clip, image, config.normalize_prefix, config.clip_length)
     generator = torch.Generator().manual_seed(sample_seed(config.seed, config.dataset, file_name))
-    return method.answer(Picture(reward_views(image, clip, models.rewards, picture), features, generator))
+    return method.answer(Picture(build.reward_views(image, clip, models.rewards, picture), features, generator))
 
 
 def result(answer: Answer) -> dict[str, Any]:

@@ -8,17 +8,8 @@ from typing import Any
 
 import torch
 
-from captioning import metrics
+from captioning import build, metrics
 from captioning.adapt import Step, describe
-from captioning.build import (
-    build_method,
-    check_language_model,
-    find_checkpoint,
-    image_features,
-    language_model_digest,
-    load_captioner,
-    reward_views,
-)
 from captioning.config import CaptioningConfig
 from captioning.method import Answer, Method, Picture
 from clipscore.clip_model import ClipModel
@@ -54,13 +45,13 @@ class CaptioningTask(Task):
             with _metric_model_named(self.metrics):
                 self.metric_clip = load_clip(config.metric_model, config.pretrained_root)
         super().__init__(config)
-        self.captioner = load_captioner(config, self.clip, checkpoint, self.models.precision)
-        self.method = build_method(config, self.captioner, self.models.rewards, self.models.scale_loss)
+        self.captioner = build.load_captioner(config, self.clip, checkpoint, self.models.precision)
+        self.method = build.build_method(config, self.captioner, self.models.rewards, self.models.scale_loss)
         self.watch()
         self.fingerprint |= {
             "data": captions_fingerprint(self.data),
             "checkpoint": file_digest(checkpoint),
-            "llm": language_model_digest(self.captioner.lm, self.captioner.tokenizer),
+            "llm": build.language_model_digest(self.captioner.lm, self.captioner.tokenizer),
         }
         self.captioner.cast_frozen()  # after the digest, which is of the weights as they were
         self.clip.cast_frozen()
@@ -90,10 +81,10 @@ class CaptioningTask(Task):
     def episode(self, sample: Sample) -> dict[str, Any]:
         """The record of one image without times."""
         config, image = self.config, sample.on(self.device).unsqueeze(0)
-        features = image_features(self.clip, image, config.normalize_prefix, config.clip_length)
+        features = build.image_features(self.clip, image, config.normalize_prefix, config.clip_length)
         generator = torch.Generator().manual_seed(sample_seed(config.seed, self.data.name, sample.id))
         with guard(config.method):
-            pixels = reward_views(image, self.clip, self.models.rewards, self._images[sample.id].path)
+            pixels = build.reward_views(image, self.clip, self.models.rewards, self._images[sample.id].path)
             answer = self.method.answer(Picture(pixels, features, generator))
         if not isinstance(answer, Answer) or not isinstance(answer.caption, str):
             raise ValueError(f"method={config.method} answered {answer!r:.100}, expected an Answer with a caption")
@@ -105,7 +96,7 @@ class CaptioningTask(Task):
         """The record of one image that the captioner as it was before any adaptation describes, without times."""
         config = self.config
         image = sample.on(self.device).unsqueeze(0)
-        features = image_features(self.clip, image, config.normalize_prefix, config.clip_length)
+        features = build.image_features(self.clip, image, config.normalize_prefix, config.clip_length)
         if self.method.state is not None:
             self.method.state.restore_source()
         caption, hypotheses = describe(self.captioner, features, config)
@@ -143,8 +134,8 @@ def _inputs(config: CaptioningConfig) -> tuple[CaptionedImages, list[str], Path]
     """The data, the metrics of the run, and the file of its mapper."""
     names = check_metrics(default_metrics(has_references=True) if config.metrics is None else config.metrics)
     root = Path(config.pretrained_root)
-    checkpoint = find_checkpoint(config.checkpoint, [root, Path(config.output_root)])
-    check_language_model(config.llm, root)
+    checkpoint = build.find_checkpoint(config.checkpoint, [root, Path(config.output_root)])
+    build.check_language_model(config.llm, root)
     data = find_captions(config.dataset, Path(config.data_root), config.dataset_files, partial=config.partial)
     references = {image.id: image.captions for image in data.images}
     check_captions(dict.fromkeys(references, ""), references, names)

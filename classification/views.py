@@ -8,16 +8,7 @@ from typing import Literal, get_args
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import (
-    ColorJitter,
-    Compose,
-    GaussianBlur,
-    RandomApply,
-    RandomGrayscale,
-    RandomHorizontalFlip,
-    RandomResizedCrop,
-    ToPILImage,
-)
+from torchvision.transforms import v2
 
 from classification.augmix import augmix
 from clipscore.clip_model import Form
@@ -113,14 +104,14 @@ def _seeded(seed: int) -> Iterator[None]:
 def _random_view(
     recipe: Recipe, size: int, crop_scale: tuple[float, float]
 ) -> Callable[[Image.Image | Tensor], Tensor]:
-    crop, flip = RandomResizedCrop(size, scale=crop_scale), RandomHorizontalFlip()
+    crop, flip = v2.RandomResizedCrop(size, scale=crop_scale), v2.RandomHorizontalFlip()
     if recipe == "crop":
-        return Compose([crop, flip, _to_pixels])
+        return v2.Compose([crop, flip, _to_pixels])
     if recipe == "augmix":
-        return Compose([crop, flip, _to_image, augmix])
-    jitter = RandomApply([ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)], p=0.5)
-    blur = RandomApply([GaussianBlur(3, sigma=(0.1, 2.0))], p=0.1)
-    return Compose([crop, jitter, RandomGrayscale(p=0.2), blur, flip, _to_pixels])
+        return v2.Compose([crop, flip, _to_image, augmix])
+    jitter = v2.RandomApply([v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)], p=0.5)
+    blur = v2.RandomApply([v2.GaussianBlur(3, sigma=(0.1, 2.0))], p=0.1)
+    return v2.Compose([crop, jitter, v2.RandomGrayscale(p=0.2), blur, flip, _to_pixels])
 
 
 def _to_pixels(picture: Image.Image | Tensor) -> Tensor:
@@ -128,4 +119,4 @@ def _to_pixels(picture: Image.Image | Tensor) -> Tensor:
 
 
 def _to_image(picture: Image.Image | Tensor) -> Image.Image:
-    return ToPILImage()(picture) if isinstance(picture, Tensor) else picture
+    return v2.ToPILImage()(picture) if isinstance(picture, Tensor) else picture

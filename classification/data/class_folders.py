@@ -7,16 +7,8 @@ from pathlib import Path
 from classification.data.class_names import class_names, wnids
 from classification.data.labelled_images import LabelledImage, LabelledImages, Listed
 from classification.data.layouts import FolderLayout
-from clipscore.data.checks import (
-    IMAGE_SUFFIXES,
-    file_names,
-    list_pictures,
-    list_some,
-    not_found,
-    origin,
-    relative,
-    subfolders,
-)
+from clipscore.data import checks
+from clipscore.data.checks import IMAGE_SUFFIXES, file_names, list_some, not_found
 
 WNID = re.compile(r"n\d{8}", re.IGNORECASE)
 _NUMBER = re.compile(r"\d{1,4}")
@@ -37,7 +29,7 @@ def find_imagenet_set(name: str, data_root: Path, layout: FolderLayout) -> Label
     if not faults and len(images) != layout.num_images:
         counts = f"{root}: {len(images):,} images, published are {layout.num_images:,}"
         faults = [ValueError(f"{counts}; unpack the original archive again ({layout.source})")]
-    found = f"{relative(root, data_root)} ({kind}{origin(root)})"
+    found = f"{checks.relative(root, data_root)} ({kind}{checks.origin(root)})"
     return LabelledImages(name, root, found, names, images, layout.num_images, tuple(faults))
 
 
@@ -47,7 +39,7 @@ def _class_root(name: str, data_root: Path, layout: FolderLayout) -> tuple[Path,
     Whatever else lies beside class folders (lost+found, a devkit) is nobody's class, and often not the user's to move.
     """
     tried = [data_root / root for root in layout.roots]
-    folders = {root: subfolders(root) for root in tried if root.is_dir()}
+    folders = {root: checks.subfolders(root) for root in tried if root.is_dir()}
     classes = {root: [f for f in found if WNID.match(f) or _NUMBER.fullmatch(f)] for root, found in folders.items()}
     for found in (classes, folders):
         if any(found.values()):
@@ -124,5 +116,5 @@ def list_class_folders(
 def image_files(folder: Path, deep: bool = False) -> list[str]:
     """Names of the visible image files in a folder, sorted; `deep`: paths of those in the folders in it too."""
     if deep:
-        return list_pictures(folder)
+        return checks.list_pictures(folder)
     return sorted(n for n in file_names(folder) if n.lower().endswith(IMAGE_SUFFIXES) and not n.startswith("."))

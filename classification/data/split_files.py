@@ -8,15 +8,7 @@ from typing import Any, NamedTuple
 from classification.data.class_names import check_distinct, class_names
 from classification.data.labelled_images import LabelledImage, LabelledImages
 from classification.data.layouts import SplitLayout
-from clipscore.data.checks import (
-    check_repeated,
-    list_some,
-    locate_images,
-    not_found,
-    read_json,
-    read_text,
-    relative,
-)
+from clipscore.data import checks
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +26,7 @@ def read_split(path: Path, split: str) -> list[SplitEntry]:
 
     ValueError: not json, no such split, an empty split, or a malformed entry (also a path that leaves the folder).
     """
-    content = read_json(path)
+    content = checks.read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get(split), list):
         found = ", ".join(content) if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{path}: no list named {split!r}, found: {found}; take a complete split file")
@@ -58,10 +50,10 @@ def read_aircraft_split(split_file: Path) -> list[SplitEntry]:
     variants_file = split_file.with_name("variants.txt")
     if not variants_file.is_file():
         raise FileNotFoundError(f"not found: {variants_file}; it comes with {split_file.name}")
-    variants = [line.strip() for line in read_text(variants_file).splitlines() if line.strip()]
+    variants = [line.strip() for line in checks.read_text(variants_file).splitlines() if line.strip()]
     labels = {variant: label for label, variant in enumerate(variants)}
     entries = []
-    for line in read_text(split_file).splitlines():
+    for line in checks.read_text(split_file).splitlines():
         number, _, variant = line.strip().partition(" ")
         if number and variant not in labels:
             raise ValueError(f"{split_file}: variant {variant!r} of image {number!r} is not in {variants_file}")
@@ -92,7 +84,7 @@ def names_in_split(path: Path) -> list[str]:
 
     ValueError for a label with two names, and for labels that are not 0, 1, 2, ... without a gap.
     """
-    content = read_json(path)
+    content = checks.read_json(path)
     splits = content.values() if isinstance(content, dict) else []
     names: dict[int, str] = {}
     for entry in (_split_entry(path, entry) for split in splits if isinstance(split, list) for entry in split):
@@ -112,7 +104,7 @@ def find_split_set(name: str, data_root: Path, layout: SplitLayout) -> LabelledI
     split_file = next((path for path in tried if path.is_file()), None)
     if split_file is None:
         mend = f"get the images and {layout.split_file} as told in {layout.source}"
-        raise not_found(f"data set {name} not found", tried, "file", data_root, mend)
+        raise checks.not_found(f"data set {name} not found", tried, "file", data_root, mend)
     names = class_names(name)
     if split_file.suffix == ".mat":
         entries = read_cars_annotations(split_file, names)
@@ -141,7 +133,7 @@ def _check_names(split_file: Path, entries: Sequence[SplitEntry], names: Sequenc
             others[entry.label] = f"{entry.class_name!r} for {own!r}"
     if others:
         text = "%s: %d class names are not the published ones, which the prompts are made of%s"
-        log.warning(text, split_file, len(others), list_some(others.values()))
+        log.warning(text, split_file, len(others), checks.list_some(others.values()))
 
 
 def listed_set(
@@ -158,14 +150,14 @@ def listed_set(
     FileNotFoundError when none of them is there; ValueError for one that is listed more than once.
     """
     listed = [entry.path for entry in entries]
-    check_repeated(split_file, listed, "; get the original file")
-    root, files, faults = locate_images(split_file, roots, [listed])
+    checks.check_repeated(split_file, listed, "; get the original file")
+    root, files, faults = checks.locate_images(split_file, roots, [listed])
     published = layout.num_images if layout else None
     if layout and len(entries) != published:
         counts = f"{split_file}: lists {len(entries):,} test images, published are {published:,}"
         faults = (*faults, ValueError(f"{counts}; get the original file as told in {layout.source}"))
     images = [LabelledImage(e.path, root / file, e.label) for e, file in zip(entries, files, strict=True) if file]
-    found = f"{relative(root, data_root)} + {relative(split_file, data_root)}"
+    found = f"{checks.relative(root, data_root)} + {checks.relative(split_file, data_root)}"
     return LabelledImages(name, root, found, names, images, published, faults)
 
 
