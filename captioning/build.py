@@ -35,10 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def find_checkpoint(name: str, roots: Sequence[Path]) -> Path:
-    """The file of a trained mapper, by its name or its folder's: absolute, or relative to a root or where we are.
-
-    FileNotFoundError with every path tried.
-    """
+    """A trained mapper's file, by its or its folder's name, under a root or where we are; FileNotFoundError: none."""
     places = [root / Path(name).expanduser() for root in (*roots, Path.cwd())]
     files = [file for place in places for file in (place, place / CHECKPOINT)]
     found = next((file for file in files if file.is_file()), None)

@@ -109,10 +109,7 @@ def load_lm(lm: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load weights; of tensors that share their memory one is enough.
-
-    ValueError for every missing, surplus and mis-shaped tensor.
-    """
+    """Load weights; of tensors that share memory one is enough. ValueError: missing, surplus or mis-shaped ones."""
     own: dict[str, Tensor] = module.state_dict()
     given = {own[key].data_ptr() for key in state if key in own}
     wrong = {

@@ -40,10 +40,7 @@ class CaptionerConfig(StrictModel):
 
 
 class CaptioningConfig(CaptionerConfig, AdaptingConfig):
-    """One row of the paper's Table 3. The data set is the column.
-
-    Whether it is ClipCap or CapDec is a matter of the checkpoint: the two train the same mapper in different ways.
-    """
+    """A row of the paper's Table 3, the data set is the column; the checkpoint says whether it is ClipCap or CapDec."""
 
     ADDED: ClassVar[dict[str, Any]] = {**AdaptingConfig.ADDED, "clip_length": None}
     FP32_REWARD_IMAGES: ClassVar[bool] = True  # as official capdec_tta.py

@@ -47,10 +47,7 @@ def predict(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def caption(config: CaptioningConfig, picture: Image.Image, file_name: str) -> Answer:
-    """Build what the config describes, and adapt it to one picture.
-
-    Sampled captions depend on the config's seed and data set, and on the file's name.
-    """
+    """Adapt what the config describes to one picture; what is sampled depends on seed, data set and file name."""
     root = Path(config.pretrained_root)
     checkpoint = build.find_checkpoint(config.checkpoint, [root, Path(config.output_root)])
     build.check_language_model(config.llm, root)

@@ -69,10 +69,7 @@ def predict(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def adapt_to(config: ClassificationConfig, names: Sequence[str], picture: Image.Image, file_name: str) -> Answer:
-    """Build what the config describes for these class names, and adapt it to one picture.
-
-    The views depend on the config's seed and data set, and on the file's name.
-    """
+    """Adapt what the config describes to one picture; the views depend on seed, data set and file name."""
     views = config.views
     start = load_prompt_start(config.prompt_start, [Path(config.pretrained_root)]) if config.prompt_start else None
     models = load_models(config)

@@ -224,10 +224,7 @@ class Task:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next sample depends on: the momentum buffer, a method's own, or nothing.
-
-        ValueError: it holds what could not be read again safely.
-        """
+        """What the next sample depends on, or nothing; ValueError: it holds what could not be read again safely."""
         state = self.method.state_dict() if self.sequential else {}
         for value in _leaves(state):
             if not isinstance(value, Tensor | str | int | float | None):

@@ -14,7 +14,7 @@ from retrieval.policy import ImageTowerPolicy, Policy, TextTowerPolicy
 
 
 def build_method(config: RetrievalConfig, models: Models, galleries: Sequence[Tensor]) -> Method:
-    """The method that a config names, over these models and their features of the gallery [G, D], the policy's first.
+    """The method that a config names, over models and their galleries [G, D], the policy's first.
 
     ValueError where they do not fit, or the user's file fails.
     """

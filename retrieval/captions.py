@@ -1,7 +1,4 @@
-"""Captions as the retrieval models read them.
-
-Source: BLIP, Li et al. 2022 (arXiv 2201.12086); official retrieval/lavis/processors/blip_processors.py.
-"""
+"""Captions as BLIP's models read them, Li et al. 2022 (arXiv 2201.12086); official blip_processors.py."""
 
 import itertools
 import re

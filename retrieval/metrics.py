@@ -1,7 +1,4 @@
-"""Where the right answer ranks in the gallery, and recall.
-
-Source: paper Table 2; official retrieval/lavis/tasks/retrieval.py.
-"""
+"""Ranks of the right answers, and recall. Source: paper Table 2; official retrieval/lavis/tasks/retrieval.py."""
 
 from collections.abc import Sequence
 from typing import Any

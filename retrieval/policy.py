@@ -86,10 +86,7 @@ class TextTowerPolicy:
 
     @torch.no_grad()
     def prepare(self, query: Tensor) -> Tensor:
-        """Token ids up to the end token; as numbers of the caption's own rows, unless the whole table is tuned.
-
-        [1, L] -> [1, T]; ids on the CPU are not waited for.
-        """
+        """Token ids up to the end token, numbers of the small table's rows if there is one. [1, L] -> [1, T]"""
         ids, device = query[:, : int(end_of_text(query)) + 1], self.clip.device
         if self._rows is not None:
             used, ids = ids.unique(return_inverse=True)  # sorted, so the end token stays the highest

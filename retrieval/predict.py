@@ -107,10 +107,7 @@ def read_gallery(folder: Path) -> list[CaptionedImage]:
 
 
 def read_texts(path: str) -> list[str]:
-    """The texts of a file, one per line, as the models read them; empty lines are left out.
-
-    ValueError for no text, or a line without a word; see also `read_lines`.
-    """
+    """The texts of a file, one per line, as the models read them; ValueError: none, or a line without a word."""
     lines = read_lines(path, "--texts")
     texts = {number: clean_caption(line) for number, line in enumerate(lines, start=1) if line.strip()}
     for number, text in texts.items():
@@ -122,10 +119,7 @@ def read_texts(path: str) -> list[str]:
 
 
 def search(config: RetrievalConfig, question: Question) -> tuple[Tensor, Tensor, list[Step]]:
-    """Build what the config describes, encode the gallery, and adapt to the query.
-
-    Returns: cosines of the gallery before and after adaptation, each [G], and the updates.
-    """
+    """Adapt to the query as the config says -> cosines of the gallery before and after, each [G], and the updates."""
     models = load_models(config)
     clip, rewards = models.policy, models.rewards
     if config.tunes:

@@ -83,10 +83,7 @@ def shard_path(folder: Path, kind: Kind, start: int, index: FeatureIndex) -> Pat
 
 
 def begin_folder(folder: Path, index: FeatureIndex) -> None:
-    """Write features.json, or find the same one there.
-
-    ValueError for features of other data, weights or settings, and for shards without features.json.
-    """
+    """Write features.json, or find the same there; ValueError: other data, weights or settings are there."""
     file = folder / INDEX
     if fault := folder_fault(folder):
         raise OSError(f"{fault}; give another --out")

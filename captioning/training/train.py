@@ -168,10 +168,7 @@ class Training:
         return int(stored["epoch"])
 
     def run_epoch(self, epoch: int) -> Iterator[Report]:
-        """One pass over the captions in a new order; a report every REPORT_STEPS updates, and after the last.
-
-        FloatingPointError: the loss is not finite.
-        """
+        """A pass over the captions; a report every REPORT_STEPS updates. FloatingPointError: the loss is not finite."""
         config, captioner, data = self.config, self.captioner, self.data
         order = torch.randperm(len(data), generator=_generator(config.seed, epoch, "order"))
         batches = order[: self.num_batches * config.batch].split(config.batch)

@@ -24,20 +24,16 @@ _DEMO_SPLIT = "split_zhou_Demo.json"
 def find_dataset(
     name: str, data_root: Path, files: DatasetFiles | None = None, partial: bool = False
 ) -> LabelledImages:
-    """List the test images of a data set with their labels.
+    """List the test images of a data set with their labels. Source: paper Sec. 4.1; official TPT/data/datautils.py.
 
     Args:
         name: a built-in id or its official letter, in any case (`imagenet_a`, `A`, `imagenet_c/fog/3`, `dtd`,
             `demo/sketch`), or any other name together with `files`, which say where the user's own set lies.
-        data_root: folder that holds the built-in data sets.
         partial: go on without class folders and images that are missing, and with another number than the published
             one; labels stay those of all classes.
 
-    Raises:
-        ValueError: unknown name; class folders, split file, class names or counts that do not fit; no images.
-        FileNotFoundError, PermissionError: the data, or a listed image, is not there, or may not be read.
-
-    Source: paper Sec. 4.1; official TPT/data/datautils.py and fewshot_datasets.py.
+    ValueError: unknown name; class folders, split file, class names or counts that do not fit; no images.
+    FileNotFoundError, PermissionError: the data, or a listed image, is not there, or may not be read.
     """
     data_root = Path(data_root).expanduser()
     name = checks.choose_name(name, layouts, files is not None)

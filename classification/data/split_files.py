@@ -80,10 +80,7 @@ def read_cars_annotations(path: Path, names: Sequence[str]) -> list[SplitEntry]:
 
 
 def names_in_split(path: Path) -> list[str]:
-    """Class names in label order, from all splits of a CoOp-style file.
-
-    ValueError for a label with two names, and for labels that are not 0, 1, 2, ... without a gap.
-    """
+    """Class names in label order, of a CoOp-style file's splits; ValueError: labels with two names, or with gaps."""
     content = checks.read_json(path)
     splits = content.values() if isinstance(content, dict) else []
     names: dict[int, str] = {}
@@ -145,10 +142,7 @@ def listed_set(
     entries: list[SplitEntry],
     layout: SplitLayout | None = None,
 ) -> LabelledImages:
-    """The images of a split file, under the root where the most of them are found.
-
-    FileNotFoundError when none of them is there; ValueError for one that is listed more than once.
-    """
+    """Images of a list, under the root with most. FileNotFoundError: none is there; ValueError: one is listed twice."""
     listed = [entry.path for entry in entries]
     checks.check_repeated(split_file, listed, "; get the original file")
     root, files, faults = checks.locate_images(split_file, roots, [listed])

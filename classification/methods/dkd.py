@@ -1,7 +1,4 @@
-"""Decoupled distillation: of the target class, and within the rest.
-
-Source: Zhao et al. 2022 (arXiv 2203.08679); official TPT/utils/DKD.py.
-"""
+"""Decoupled distillation. Source: Zhao et al. 2022 (arXiv 2203.08679); official TPT/utils/DKD.py."""
 
 import functools
 
@@ -34,10 +31,7 @@ class Dkd(Kd):
 def dkd_loss(
     student: Tensor, teacher: Tensor, alpha: float = 1.0, beta: float = 0.5, temperature: float = 1.0
 ) -> Tensor:
-    """Decoupled distillation: target against the rest, and within the rest. [S, C], [S, C] -> scalar
-
-    The target is the teacher's first choice.
-    """
+    """Target, the teacher's first choice, against the rest, and within the rest. [S, C], [S, C] -> scalar"""
     target = teacher.argmax(dim=1, keepdim=True)  # [S, 1]
     s, t = student / temperature, teacher / temperature
     target_term = _kl(_binary_log_probs(s, target), _binary_log_probs(t, target))

@@ -1,7 +1,4 @@
-"""TPT: the prompt under which the averaged prediction is surest.
-
-Source: Shu et al. 2022 (arXiv 2209.07511); official TPT/tpt_cls.py, TPT/tune_cls_tpt.py.
-"""
+"""TPT: the surest prompt. Source: Shu et al. 2022 (arXiv 2209.07511); official TPT/tpt_cls.py, TPT/tune_cls_tpt.py."""
 
 from typing import Any
 

@@ -1,7 +1,4 @@
-"""CLIP as it is: no adaptation. With `zero_shot_models` the mean of several models' logits.
-
-Source: Radford et al. 2021 (arXiv 2103.00020).
-"""
+"""CLIP as it is; or the mean of several models' logits. Source: Radford et al. 2021 (arXiv 2103.00020)."""
 
 import torch
 

@@ -41,10 +41,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 
 
 def find_images(folder: Path, names: Sequence[str], on_error: str) -> dict[str, Path]:
-    """File of each name, which may lack its suffix.
-
-    ValueError: no such folder, a name fits several files, or, unless on_error is "skip", it fits none.
-    """
+    """File of each name, which may lack its suffix; ValueError: it fits several, or none and does not skip it."""
     if not folder.is_dir():
         raise ValueError(f"image folder {folder} is not a folder")
     found = {name: folder / name for name in names}

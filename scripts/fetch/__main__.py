@@ -86,36 +86,29 @@ class Fetching:
             else:
                 log.info("%s: %s (%s)", "whole" if file.checksum else "there", target, describe(file))
             return not fault
-        problem = self._why_not(file) or self._try(file, target)
-        if problem:
-            log.error("missing: %s (%s): %s", file.path, problem, advice(file, target))
-        return not problem
+        server = urllib.parse.urlsplit(file.address or "").netloc
+        problem = self._why_not(file) or self.unreachable.get(server, "")
+        try:
+            if not problem:
+                fetch(file, target)
+                log.info("fetched: %s (%s)", target, describe(file))
+                return True
+        except BlockingIOError:
+            problem = "another process is fetching it"
+        except (ValueError, OSError, http.client.HTTPException) as error:
+            problem = f"{type(error).__name__}: {error}"
+            if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+                self.unreachable[server] = problem  # do not wait for it again
+        log.error("missing: %s (%s): %s", file.path, problem, advice(file, target))
+        return False
 
     def _why_not(self, file: RemoteFile) -> str:
         if self.only_check:
             return "only checking"
         if file.address is None:
             return "no direct address"
-        if file.is_annotation and not self.with_annotations:
-            return "the data folder is written to with --annotations only"
-        return self.unreachable.get(_server(file), "")
-
-    def _try(self, file: RemoteFile, target: Path) -> str:
-        try:
-            fetch(file, target)
-            log.info("fetched: %s (%s)", target, describe(file))
-            return ""
-        except BlockingIOError:
-            return "another process is fetching it"
-        except (ValueError, OSError, http.client.HTTPException) as error:
-            reason = f"{type(error).__name__}: {error}"
-            if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
-                self.unreachable[_server(file)] = reason  # do not wait for it again
-            return reason
-
-
-def _server(file: RemoteFile) -> str:
-    return urllib.parse.urlsplit(file.address or "").netloc
+        is_closed = file.is_annotation and not self.with_annotations
+        return "the data folder is written to with --annotations only" if is_closed else ""
 
 
 def listing(files: Sequence[RemoteFile], places: Mapping[str, str]) -> str:

@@ -31,10 +31,7 @@ class Cut(ConnectionError):
 
 
 def find_fault(path: Path, file: RemoteFile) -> str:
-    """What is wrong with a file that is there, by its published size and checksum; nothing when all that is known fits.
-
-    A json file must also be readable.
-    """
+    """What is wrong with a file, by size, checksum and, of json, its form; nothing when all that is known fits."""
     if not path.is_file():
         return "is a folder, expected a file"
     size = path.stat().st_size

@@ -69,10 +69,7 @@ def has_rows(folder: Path) -> bool:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The records of a file; ValueError: a line is damaged.
-
-    A last line without its end is passed over: a kill left it, or another process is in the middle of it.
-    """
+    """The records of a file, without a last line that is not whole yet, or was cut; ValueError: a line is damaged."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
