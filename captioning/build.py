@@ -73,11 +73,7 @@ UNIMPORTANT = {"transformers_version", "torch_dtype", "dtype", "architectures", 
 
 
 def find_language_model(name: str, pretrained_root: Path) -> str:
-    """The folder of a language model, or its Hugging Face name when no folder is there.
-
-    A folder is absolute, or relative to `pretrained_root` or the working directory; `facebook/NAME` may be the folder
-    NAME of `pretrained_root`.
-    """
+    """A language model's folder, as given or under `pretrained_root`; or its Hugging Face name if there is none."""
     return next((str(place) for place in _places(name, pretrained_root) if (place / "config.json").is_file()), name)
 
 

@@ -99,9 +99,7 @@ class Captioner(nn.Module):
             return self.mapper(features).to(self.dtype)
 
     def tokenize(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids, and 1 where one is real, int64: the start token first, no end token, padding on the right. -> 2 x
-        [K, T]
-        """
+        """Ids and mask of real tokens, int64: start token first, no end token, padding on the right. -> 2 x [K, T]"""
         texts = [[self.bos, *self.tokenizer(text, add_special_tokens=False).input_ids] for text in captions]
         width = max(map(len, texts))
         ids = [text + [self.pad] * (width - len(text)) for text in texts]

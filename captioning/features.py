@@ -24,7 +24,6 @@ from clipscore.data.caption_sets import CaptionedImages, find_captions
 from clipscore.data.checks import list_some
 from clipscore.data.encoding import encode_pictures, progress
 from clipscore.data.images import Pictures
-from clipscore.data.open_image import UnreadableImage
 from clipscore.data.user_files import read_lines
 from clipscore.models.devices import autocast_dtype, choose_device
 from clipscore.models.load import load_clip
@@ -78,9 +77,8 @@ def extract(
 
     def encode_images(rows: slice) -> Encoded:
         pictures = Pictures([image.path for image in data.images[rows]], clip.form)
-        [features], faults, num_truncated = encode_pictures([clip], pictures, encode, batch, num_workers)
-        if faults and not partial:
-            raise UnreadableImage(f"{next(iter(faults.values()))}; or partial=true to go on with what is there")
+        stop = None if partial else "; or partial=true to go on with what is there"
+        [features], faults, num_truncated = encode_pictures([clip], pictures, encode, batch, num_workers, stop)
         for fault in faults.values():
             log.warning("left out: %s", fault)
         if num_truncated:
@@ -115,10 +113,7 @@ def _encode_texts(clip: ClipModel, captions: Sequence[str]) -> Encoded:
 
 
 def read_captions(file: str) -> list[str]:
-    """Captions without images: of a text file one a line, of CC3M's and CC12M's tables what is no address.
-
-    FileNotFoundError: no such file; ValueError: no captions in it, or a table of numbers and the like.
-    """
+    """Captions of a text file, one a line, or of CC3M's and CC12M's tables; ValueError: none, or another table."""
     rows = [[cell.strip() for cell in line.split("\t")] for line in read_lines(file, "--captions") if line.strip()]
     if rows and {"url", "caption"} <= set(rows[0]):
         del rows[0]

@@ -74,10 +74,7 @@ class TunedMethod(methods.Tuned, Method):
 
 
 def classify(method: Method, pixels: Tensor | Callable[[], Tensor], bank: Bank | None = None) -> Answer:
-    """A method's answer for one image of these views, [N, 3, H, W], or of what gives them; `bank`: see `Views`.
-
-    ValueError: the method is the user's, and fails or answers something else. FloatingPointError: it is not finite.
-    """
+    """A method's answer for one image of these views, [N, 3, H, W], or of what gives them; see `Views` for `bank`."""
     context = method.context
     views = Views(pixels, context.policy, context.reward, context.reward_class_features, bank)
     return complete_answer(method, views, Answer, "logits", [len(context.class_names)], lambda: views.logits[0])

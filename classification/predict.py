@@ -80,11 +80,7 @@ def adapt_to(config: ClassificationConfig, names: Sequence[str], picture: Image.
 
 
 def read_classes(text: str) -> list[str]:
-    """The class names that --classes stands for, in their order.
-
-    It is a file with one name per line, names separated by commas, or the name of a built-in data set. ValueError for
-    fewer than two names, or one that is there twice.
-    """
+    """Names in a file, between commas, or of a data set; ValueError: fewer than two, or one that is there twice."""
     if os.path.isfile(text):
         given = read_lines(text, "--classes")
     elif "," in text:

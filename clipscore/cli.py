@@ -47,11 +47,7 @@ def run_command(
     show: Callable[[dict[str, Any]], str],
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Parse, `predict` a JSON-able result, print it as JSON or as the text that `show` makes of it.
-
-    Returns:
-        The exit code: 0; 2 after one sentence on stderr about what is wrong; 130 when the user interrupts.
-    """
+    """Parse, `predict`, print the JSON-able result, or the text that `show` makes of it; the exit code."""
     args = parser.parse_intermixed_args(arguments)
     logging.basicConfig(format="%(message)s")
     for package in ("clipscore", args.task):
@@ -68,12 +64,7 @@ def run_command(
 
 
 def read_settings(args: argparse.Namespace, config_class: type[Config], *words: str) -> Config:
-    """The configuration of a command line; `words` win over its own overrides.
-
-    Raises:
-        ConfigError: see `clipscore.config.load.load_config`.
-        ValueError: a method that adapts nothing.
-    """
+    """The configuration of a command line; `words` win over its own. ValueError: a method that adapts nothing."""
 
     def only(task: str) -> type[Config]:
         if task != args.task:

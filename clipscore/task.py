@@ -59,10 +59,7 @@ def build_state(config: AdaptingConfig, policy: Tunable, scale_loss: bool = Fals
 
 
 def rounded(value: Any) -> Any:
-    """Six digits, as records hold them: of a number, a tensor, or lists of these; tensors are read in one copy.
-
-    Whole numbers and texts stay as they are; TypeError for anything else.
-    """
+    """Six digits of a number, a tensor, or lists of these; whole numbers and texts stay; TypeError: anything else."""
     if isinstance(value, list) and value and all(isinstance(item, Tensor) for item in value):
         value = torch.stack(value)
     if isinstance(value, Tensor):
@@ -157,8 +154,7 @@ class Task:
     def adapt(self, sample: Any) -> dict[str, Any]:
         """Adapt to one sample; its record, or that of the answer without adaptation where a number is not finite.
 
-        Raises:
-            FloatingPointError: a number is not finite without adaptation either, or ends the run (`on_error`).
+        FloatingPointError: a number is not finite without adaptation either, or ends the run (`on_error`).
         """
         started = time.perf_counter()
         self.times.start()

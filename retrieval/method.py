@@ -81,8 +81,5 @@ class TunedMethod(methods.Tuned, Method):
 
 
 def rank(method: Method, query: Query) -> Answer:
-    """A method's answer for one query, complete and on the CPU.
-
-    ValueError: the method is the user's, and fails or answers something else. FloatingPointError: it is not finite.
-    """
+    """A method's answer for one query; errors as in `complete_answer`."""
     return complete_answer(method, query, Answer, "scores", list(query.scores.shape), lambda: query.scores)

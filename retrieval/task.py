@@ -184,9 +184,7 @@ def files_fingerprint(data: CaptionedImages) -> str:
 
 
 def record(answer: Answer, positives: Sequence[int]) -> dict[str, Any]:
-    """The JSON-able part of an answer: ranks from 1, and gallery indices, best first; `positives` are the right
-    answers'.
-    """
+    """The JSON-able part of an answer: ranks from 1, gallery indices, best first; `positives` are the right ones."""
     assert answer.before is not None
     scores = torch.stack([answer.before, answer.scores])  # [2, G]
     rank_before, rank = metrics.best_ranks(scores, [positives, positives]).tolist()

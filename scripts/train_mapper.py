@@ -43,10 +43,7 @@ log = logging.getLogger("scripts.train_mapper")  # __name__ is __main__ under py
 
 
 class TrainingFolder:
-    """The files of one training; each is whole or not there, and resume.pt decides which epochs count.
-
-    `fingerprint` holds hashes of the features and the language model, and the precision.
-    """
+    """The files of one training, each whole or not there; resume.pt decides which epochs count."""
 
     def __init__(self, path: Path, config: TrainConfig, fingerprint: dict[str, str]) -> None:
         self.path, self.save_llm, self.num_epochs = path, config.save_llm, config.epochs

@@ -105,10 +105,7 @@ def longest_caption(lengths: Sequence[int]) -> int:
 def fresh_captioner(
     config: TrainConfig, clip_width: int, lm: nn.Module, tokenizer: Any, autocast: torch.dtype | None = None
 ) -> Captioner:
-    """A captioner whose mapper has first weights from the config's seed, on the language model's device.
-
-    ValueError when prefix and start token fill all positions of the language model.
-    """
+    """A captioner whose mapper has first weights by the seed; ValueError: a prefix longer than the language model."""
     limit = getattr(lm.config, "max_position_embeddings", config.prefix_length + 2)
     if config.prefix_length + 1 >= limit:
         raise ValueError(f"prefix_length={config.prefix_length} is too long: the language model has {limit} positions")
@@ -149,9 +146,8 @@ class Training:
             part.load_state_dict(state[name])
 
     def start_from(self, path: Path) -> int:
-        """Take up a trained mapper: official checkpoints go on with their optimizer, others begin with its weights.
-
-        Returns the epochs that are done. ValueError: a mapper of other sizes, or nothing left to do.
+        """Take up a trained mapper, with an official one's optimizer; the epochs done. ValueError: other sizes, all
+        done.
         """
         config, mapper = self.config, self.captioner.mapper
         sizes = mapper.clip_width, mapper.lm_width, config.prefix_length, config.mapper_layers, config.clip_length

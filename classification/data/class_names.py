@@ -16,10 +16,7 @@ def _tables() -> dict[str, dict[str, list[str]]]:
 
 
 def wnids(dataset: str) -> list[str]:
-    """Class folders of an ImageNet set, given by its canonical id, in label order, which is ascending.
-
-    imagenet_a and imagenet_r hold 200 of the 1000 classes, all others all of them.
-    """
+    """Class folders of an ImageNet set, in label order; imagenet_a and imagenet_r hold 200 of the 1000 classes."""
     subsets = _tables()["wnids"]
     if dataset in subsets:
         return list(subsets[dataset])
@@ -29,10 +26,7 @@ def wnids(dataset: str) -> list[str]:
 
 
 def class_names(dataset: str) -> list[str]:
-    """Class names of a built-in data set, given by its canonical id, in label order, spelled as in its source.
-
-    Source: fine-grained names as in CoOp's split files; ImageNet names are CLIP's curated list.
-    """
+    """Class names of a built-in set, in label order: as in CoOp's split files; ImageNet's are CLIP's curated list."""
     fine_grained = _tables()["class_names"]
     if dataset in fine_grained:
         return list(fine_grained[dataset])

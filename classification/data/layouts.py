@@ -66,10 +66,7 @@ def canonical_name(name: str) -> str | None:
 
 
 def find_layout(name: str) -> FolderLayout | SplitLayout:
-    """Layout of a built-in data set, given by its canonical id; ImageNet-C's corruption and severity are filled in.
-
-    ValueError when no layout is known: an unknown name, or a demo set, which has no published size.
-    """
+    """Layout of a built-in set, of ImageNet-C with corruption and severity; ValueError: unknown, or a demo set."""
     head, *rest = name.split("/")
     if head not in LAYOUTS:
         raise unknown_name(name)

@@ -43,10 +43,7 @@ def _split_entry(path: Path, entry: Any) -> SplitEntry:
 
 
 def read_aircraft_split(split_file: Path) -> list[SplitEntry]:
-    """FGVC Aircraft's list: lines `<image number> <variant>`; a variant's label is its line in variants.txt.
-
-    FileNotFoundError without variants.txt beside the list; ValueError for an unknown variant, or no images.
-    """
+    """FGVC Aircraft's list of `<number> <variant>`; labels are lines of variants.txt. ValueError: another variant."""
     variants_file = split_file.with_name("variants.txt")
     if not variants_file.is_file():
         raise FileNotFoundError(f"not found: {variants_file}; it comes with {split_file.name}")
@@ -65,10 +62,7 @@ def read_aircraft_split(split_file: Path) -> list[SplitEntry]:
 
 
 def read_cars_annotations(path: Path, names: Sequence[str]) -> list[SplitEntry]:
-    """Stanford's own list of the Cars test images, cars_test_annos_withlabels.mat, whose classes begin with 1.
-
-    Copies on Kaggle have it instead of a split file. ValueError for another file.
-    """
+    """Stanford's own list of the Cars test images, which copies on Kaggle have; ValueError: another file."""
     from scipy.io import loadmat  # slow to import
 
     try:

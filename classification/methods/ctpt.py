@@ -43,10 +43,7 @@ class Ctpt(TunedMethod):
 
 
 class RegularisedObjective(Objective):
-    """Entropy of the averaged prediction of a policy, and a `term` on its class features, of unit length [C, D].
-
-    `two_step`: the entropy alone and the term alone, in turn.
-    """
+    """Entropy of the averaged prediction, and a `term` on the class features [C, D]; `two_step`: in turn."""
 
     def __init__(self, policy: Any, term: Callable[[Tensor], Tensor], two_step: bool = False) -> None:
         assert isinstance(policy, FeaturePolicy)

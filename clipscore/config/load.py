@@ -73,10 +73,7 @@ class Draft:
                 self.put(key, os.environ[variable], variable)
 
     def choose(self, dataset: str) -> bool:
-        """Put the data set's own value in the place of each `{by_dataset: {NAME: value, ...}, otherwise: value}`.
-
-        False: one of them has none for it.
-        """
+        """Put the data set's own value in each `{by_dataset: ..., otherwise: ...}`'s place; False: one has none."""
         num_problems = len(self.problems)
         self.values = {key: self._chosen(value, dataset, key) for key, value in self.values.items()}
         return len(self.problems) == num_problems

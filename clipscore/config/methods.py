@@ -25,10 +25,7 @@ Stage = tuple[Any, str, str]  # owner, the name of a function of it, and the sta
 
 
 class Method:
-    """One way to answer a test sample: a file of its own in TASK/methods/, or in a folder of the user's.
-
-    The base of the three tasks' `Method`, which say what a method is given and what it answers.
-    """
+    """One way to answer a test sample; the tasks' own `Method`s say what one is given, and what it answers."""
 
     Options: ClassVar[type[StrictModel]] = StrictModel  # its own settings: keys of the configuration like all others
     reads: ClassVar[frozenset[str]] = frozenset()  # those of the settings of some methods that this one reads

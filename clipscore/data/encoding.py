@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from clipscore.clip_model import ClipModel
 from clipscore.data.images import Pictures, stack
+from clipscore.data.open_image import UnreadableImage
 from clipscore.data.reading import read_in_background
 
 LOG_INTERVAL_S = 30.0  # between two lines about the progress, where there is no terminal
@@ -24,11 +25,18 @@ Encoder = Callable[[ClipModel, Tensor], Tensor]  # a model and images at the pic
 
 @torch.no_grad()
 def encode_pictures(
-    models: Sequence[ClipModel], pictures: Pictures, encode: Encoder, batch_size: int, num_workers: int
+    models: Sequence[ClipModel],
+    pictures: Pictures,
+    encode: Encoder,
+    batch_size: int,
+    num_workers: int,
+    stop: str | None = None,
+    advance: Callable[[int], None] = lambda number: None,
 ) -> tuple[list[Tensor], dict[int, str], int]:
     """Features of all pictures by M models, on their devices; other processes read the files. -> M x [I, ...]
 
-    Also why pictures cannot be read, whose features are 0, by their number; and how many are truncated.
+    Also why pictures cannot be read, whose features are 0, by their number; and how many are truncated. `advance` is
+    told how many are done. UnreadableImage: one cannot be read, and `stop`, which follows its sentence, is given.
     """
     collate = functools.partial(stack, size=pictures.size if isinstance(pictures.size, int) else pictures.size.size)
     parts: list[list[Tensor]] = [[] for _ in models]
@@ -38,9 +46,12 @@ def encode_pictures(
     for number, (batch, of_batch, truncated) in enumerate(batches):
         faults |= {number * batch_size + place: fault for place, fault in of_batch.items()}
         num_truncated += truncated
+        if faults and stop is not None:
+            raise UnreadableImage(next(iter(faults.values())) + stop)
         for model, encoded in zip(models, parts, strict=True):
             encoded.append(encode(model, batch.to(model.device, model.dtype, non_blocking=True)))
             encoded[-1][list(of_batch)] = 0
+        advance(len(batch))
     return [torch.cat(encoded) for encoded in parts], faults, num_truncated
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from clipscore.clip_model import ClipModel
 from clipscore.data.checks import list_some
+from clipscore.data.encoding import encode_pictures, progress
 from clipscore.data.images import Pictures
 from clipscore.data.open_image import UnreadableImage
 from clipscore.metrics.coco import COCO_METRICS, Column, check_programs, coco_scores, has_spice_models, one_line
@@ -123,30 +123,25 @@ def check_captions(
     return kept, notes + ([f"references of {unknown} images without a candidate are ignored"] if unknown else [])
 
 
-@torch.no_grad()
+def _encode(clip: ClipModel, images: Tensor) -> Tensor:
+    return clip.encode_images(images)
+
+
 def encode_image_files(
     clip: ClipModel, images: Mapping[str, Path], on_error: str = "stop", batch_size: int = 32
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Unit-length features of image files, read batch by batch: name -> [D] on the CPU, and a note per file left out.
+    """Unit-length features of image files: name -> [D] on the CPU, and a note per file left out.
 
     UnreadableImage for one that cannot be read, with "stop"; or when none of all can.
     """
-    features: dict[str, Tensor] = {}
-    unreadable: list[str] = []
-    names, pictures = list(images), Pictures(list(images.values()), clip.form, as_rgb=False)
-    for start in tqdm(range(0, len(names), batch_size), desc="images", unit="batch", disable=None):
-        rows = range(start, min(start + batch_size, len(names)))
-        read = {names[row]: pictures[row] for row in rows}
-        views = {name: found.pixels for name, found in read.items() if found.pixels is not None}
-        unreadable += [found.error for found in read.values() if found.error is not None]
-        if unreadable and on_error != "skip":
-            raise UnreadableImage(unreadable[0])
-        if views:
-            batch = torch.stack(list(views.values())).to(clip.device, clip.dtype)  # [B, 3, H, W]
-            features.update(zip(views, clip.encode_images(batch).cpu(), strict=True))
-    if not features:
-        raise UnreadableImage(f"none of {len(names)} images can be read; the first: {unreadable[0]}")
-    return features, [f"left out: {reason}" for reason in unreadable]
+    pictures, stop = Pictures(list(images.values()), clip.form, as_rgb=False), None if on_error == "skip" else ""
+    with progress("images", len(images)) as advance:
+        [found], faults, _ = encode_pictures([clip], pictures, _encode, batch_size, 0, stop, advance)
+    if len(faults) == len(images):
+        raise UnreadableImage(f"none of {len(images)} images can be read; the first: {faults[0]}")
+    features = zip(images, found.cpu(), strict=True)
+    kept = dict(pair for number, pair in enumerate(features) if number not in faults)
+    return kept, [f"left out: {reason}" for reason in faults.values()]
 
 
 def score_captions(

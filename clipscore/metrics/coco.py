@@ -113,10 +113,7 @@ def coco_scores(
 
 
 def ptb_tokenize(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Lower-case tokens without punctuation, joined by spaces; captions may be empty and hold any character.
-
-    RuntimeError when the tokenizer cannot run, or returns another number of lines.
-    """
+    """Lower-case tokens without punctuation, joined by spaces; RuntimeError: another number of lines came back."""
     ptbtokenizer = official("tokenizer.ptbtokenizer")
     flat = [one_line(caption) for group in captions.values() for caption in group]
     jar = Path(ptbtokenizer.__file__).parent / ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR

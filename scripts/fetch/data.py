@@ -179,7 +179,10 @@ class Fetching:
             else:
                 archives.append(self._get(item, dataset))
         if dataset == "imagenet":
-            self._sort_imagenet(archives)
+            (folder := self.draft / "ImageNet").mkdir(parents=True)
+            images, devkit = (str(archive.absolute()) for archive in archives)
+            parse_devkit_archive(folder, devkit)
+            parse_val_archive(folder, images, load_meta_file(folder)[1])  # in folders by wnid, as the devkit says
         else:
             for item, archive in zip((item for item in source if not item.file), archives, strict=True):
                 unpack(archive, self.draft / item.into)
@@ -235,14 +238,6 @@ class Fetching:
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             for _ in tqdm(pool.map(load, missing), "images", len(missing), disable=None):
                 pass
-
-    def _sort_imagenet(self, archives: Sequence[Path]) -> None:
-        """The validation images in folders by wnid, as the devkit says."""
-        images, devkit = archives
-        folder = self.draft / "ImageNet"
-        folder.mkdir(parents=True)
-        parse_devkit_archive(folder, str(devkit.absolute()))
-        parse_val_archive(folder, str(images.absolute()), load_meta_file(folder)[1])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
