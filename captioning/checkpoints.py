@@ -15,6 +15,7 @@ MAPPER_KEYS, LM_KEYS = "clip_project.", "llm.llm."
 CHECKPOINT = "ckpt-latest.pt"
 LM_CONSTANTS = (".attn.bias", ".attn.masked_bias")  # older versions of transformers stored them with GPT-2
 MAX_NAMED = 5  # keys per complaint
+SET_POLICY, SET_LLM = (f"set {key} to the one that it was trained with" for key in ("policy", "llm"))
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -67,29 +68,20 @@ def load_mapper(
         if any(key not in state or state[key].ndim != ndim for key, ndim in needed[kind].items()):
             return  # named with everything else that does not fit when the weights are loaded
         first, last = (state[key] for key in needed[kind])
-        if first.shape[1] != clip_width:
-            yield (
-                f"the mapper reads CLIP features of width {first.shape[1]}, but the policy's have width {clip_width}; "
-                "set policy to the CLIP it was trained with"
-            )
+        if (d := first.shape[1]) != clip_width:
+            yield f"the mapper reads CLIP features of width {d}, but the policy's have width {clip_width}; {SET_POLICY}"
         if kind == "mlp":
-            if len(last) != prefix_length * lm_width:
-                yield (
-                    f"the mapper makes {len(last)} numbers, but prefix_length={prefix_length} embeddings of the "
-                    f"language model's width {lm_width} are {prefix_length * lm_width}; set prefix_length, or llm to "
-                    "the model it was trained with"
-                )
+            if len(last) != (n := prefix_length * lm_width):
+                needs = f"prefix_length={prefix_length} embeddings of the language model's width {lm_width} are {n}"
+                yield f"the mapper makes {len(last)} numbers, but {needs}; set prefix_length, or {SET_LLM}"
             return
-        if last.shape[1] != lm_width:
-            yield (
-                f"the mapper makes embeddings of width {last.shape[1]}, but the language model reads width {lm_width}; "
-                "set llm to the model it was trained with"
-            )
+        if (w := last.shape[1]) != lm_width:
+            yield f"the mapper makes embeddings of width {w}, but the language model reads width {lm_width}; {SET_LLM}"
         tokens: ClipLength = len(first) // last.shape[1]
         tokens = "patches" if tokens == 1 != clip_length else tokens
-        lengths, wanted = (len(last), tokens), (prefix_length, clip_length or prefix_length)
-        if lengths != wanted:
-            stored, given = (f"prefix_length={p} clip_length={'null' if c == p else c}" for p, c in (lengths, wanted))
+        pairs = (len(last), tokens), (prefix_length, clip_length or prefix_length)
+        if pairs[0] != pairs[1]:
+            stored, given = (f"prefix_length={p} clip_length={'null' if c == p else c}" for p, c in pairs)
             yield f"the mapper has {stored}, not {given}; set them so"
         if layers != num_layers:
             yield f"the mapper has mapper_layers={layers}, not {num_layers}; set it so"

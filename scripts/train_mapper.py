@@ -22,7 +22,7 @@ from captioning.checkpoints import CHECKPOINT, LM_KEYS, MAPPER_KEYS
 from captioning.training.config import TrainConfig
 from captioning.training.feature_files import CaptionFeatures, load_features
 from captioning.training.train import Report, Training, fresh_captioner
-from clipscore.cli import DONE, print_text
+from clipscore.cli import print_text
 from clipscore.config.fields import RunConfig
 from clipscore.config.load import available_configs, load_config
 from clipscore.models.devices import autocast_dtype, choose_device, prepare_torch
@@ -184,17 +184,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return command(lambda: _train(args), "from the last whole epoch")
 
 
-def _show_help(parser: argparse.ArgumentParser, files: Sequence[str], args: argparse.Namespace) -> int:
+def _show_help(parser: argparse.ArgumentParser, files: Sequence[str], args: argparse.Namespace) -> None:
     keys = describe_keys(args.config, args.overrides, config_class) if args.config else files
     print_text("\n".join([parser.format_help(), *keys]))
-    return DONE
 
 
-def _train(args: argparse.Namespace) -> int:
+def _train(args: argparse.Namespace) -> None:
     config = load_config(args.config, args.overrides, config_class)
     assert isinstance(config, TrainConfig)
     run_training(config)
-    return DONE
 
 
 if __name__ == "__main__":

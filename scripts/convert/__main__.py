@@ -154,12 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("dataset", choices=[*CLASS_PLACES, *CAPTION_PLACES])
     parser.add_argument("source", help="a file, a folder, or a name on the Hugging Face hub")
     args = parser.parse_args(arguments)
-
-    def run() -> int:
-        convert(args.dataset, args.source, Path(roots()["data_root"]))
-        return 0
-
-    return command(run)
+    return command(lambda: convert(args.dataset, args.source, Path(roots()["data_root"])))
 
 
 if __name__ == "__main__":

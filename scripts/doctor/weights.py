@@ -130,15 +130,9 @@ def _language_model(weights: Weights, root: Path) -> str:
         shape = next((list(value.shape) for key, value in state.items() if key.endswith("embed_tokens.weight")), None)
         if shape != [vocabulary, width]:
             raise ValueError(f"{file}: embed_tokens.weight is {shape}, config.json says {[vocabulary, width]}")
-    _one_of(folder, "tokenizer.json", "vocab.json")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise FileNotFoundError(f"{folder}: neither tokenizer.json nor vocab.json; get it again")
     return f"found: {file} ({file.stat().st_size:,} bytes), width {width}, {vocabulary:,} tokens"
-
-
-def _one_of(folder: Path, *names: str) -> Path:
-    """The first of these files that is there; FileNotFoundError when none is."""
-    if found := next((folder / name for name in names if (folder / name).is_file()), None):
-        return found
-    raise FileNotFoundError(f"{folder}: neither {' nor '.join(names)}; get it again")
 
 
 def _sizes(folder: Path) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.contrib import DummyTqdmFile
 
-from clipscore.cli import REFUSED, USER_ERRORS
+from clipscore.cli import DONE, REFUSED, USER_ERRORS
 from clipscore.config.load import REPOSITORY
 from scripts.runs.shards import Rank
 
@@ -107,11 +107,11 @@ def signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def command(run: Callable[[], int], goes_on: str = "from here") -> int:
+def command(run: Callable[[], int | None], goes_on: str = "from here") -> int:
     """The exit code of `run`, with its messages; a signal, and what the user can mend, become one sentence."""
     with messages(), signals():
         try:
-            return run()
+            return run() or DONE
         except Interrupted as stop:
             log.error("stopped by %s; the same command goes on %s", stop, goes_on)
             return 128 + stop.number
