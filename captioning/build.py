@@ -59,8 +59,7 @@ def check_language_model(name: str, pretrained_root: Path) -> Path | None:
     if not (folder / "config.json").is_file():
         if not beside_others and is_hub_name:
             return None
-        tried = ", ".join(dict.fromkeys(map(str, _places(name, pretrained_root))))
-        raise FileNotFoundError(f"llm={name}: no config.json in any of {tried}; give its folder; {FETCH_OPT}")
+        raise FileNotFoundError(f"llm={name}: {_nowhere(name, pretrained_root)}; give its folder; {FETCH_OPT}")
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not weights:
         raise FileNotFoundError(f"llm={name}: no weights in {folder}, expected model.safetensors or pytorch_model.bin")
@@ -82,6 +81,10 @@ def _places(name: str, pretrained_root: Path) -> list[Path]:
     return [place.expanduser() for place in places]
 
 
+def _nowhere(name: str, pretrained_root: Path) -> str:
+    return f"no config.json in any of {', '.join(dict.fromkeys(map(str, _places(name, pretrained_root))))}"
+
+
 def load_language_model(name: str, pretrained_root: Path, is_replaced: bool = False) -> tuple[Any, Any]:
     """A causal language model with fp32 weights, and its tokenizer.
 
@@ -99,11 +102,8 @@ def load_language_model(name: str, pretrained_root: Path, is_replaced: bool = Fa
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         if is_folder or not isinstance(error, OSError):
             raise ValueError(f"llm={name}: {place} is no whole language model ({reason}); get it again") from error
-        tried = ", ".join(map(str, _places(name, pretrained_root)))
-        raise FileNotFoundError(
-            f"no language model {name!r}: no config.json in any of {tried}, and Hugging Face answers: {reason}; "
-            f"{FETCH_OPT}"
-        ) from error
+        found = f"{_nowhere(name, pretrained_root)}, and Hugging Face answers: {reason}"
+        raise FileNotFoundError(f"no language model {name!r}: {found}; {FETCH_OPT}") from error
     lm, found = made
     missing, surplus = (sorted(found[key]) for key in ("missing_keys", "unexpected_keys"))
     if missing and not is_replaced:

@@ -1,7 +1,8 @@
 """The surface of every method of captioning: what it is given, and what it answers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,7 +15,6 @@ from captioning.generate import Hypothesis
 from clipscore import task
 from clipscore.config import methods
 from clipscore.episodic import EpisodicState
-from clipscore.lean_blocks import Copies
 from clipscore.reward import ClipReward
 
 
@@ -54,23 +54,11 @@ class Method(methods.Method):
     context: Context
 
 
-@dataclass(frozen=True)
-class TunedMapper:
-    """What is tuned, and put back for each image: the mapper."""
-
-    tuned: Mapping[str, Tensor]
-    copies: Copies
-    written: Sequence[str] = ()
-
-    @property
-    def state(self) -> Mapping[str, Tensor]:
-        return self.tuned
-
-
 def build_state(config: CaptioningConfig, captioner: Captioner, scale_loss: bool = False) -> EpisodicState:
     """AdamW over the mapper, and the state that is restored for each image."""
-    parameters = dict(captioner.mapper.named_parameters())
-    return task.build_state(config, TunedMapper(parameters, captioner.cast_tuned()), scale_loss)
+    tuned = dict(captioner.mapper.named_parameters())
+    mapper = SimpleNamespace(tuned=tuned, state=tuned, copies=captioner.cast_tuned(), written=())
+    return task.build_state(config, mapper, scale_loss)
 
 
 class TunedMethod(methods.Tuned, Method):

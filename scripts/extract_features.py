@@ -1,8 +1,4 @@
-"""Extract caption features with the roots of configs/paths.yaml.
-
-`python -m scripts.extract_features NAME --dataset coco ...` writes OUTPUT_ROOT/features/NAME. The other options are
-those of `python -m captioning.features`.
-"""
+"""`python -m captioning.features` into OUTPUT_ROOT/features/NAME: `python -m scripts.extract_features NAME ...`."""
 
 import sys
 from collections.abc import Sequence
@@ -18,12 +14,11 @@ def main(words: Sequence[str]) -> int:
         return features.main(["--help"])
     name, *options = words
     try:
-        found = roots()
+        out = Path(roots()["output_root"]) / "features" / name
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    places = ["--data-root", found["data_root"], "--pretrained-root", found["pretrained_root"]]
-    return features.main([*places, "--out", str(Path(found["output_root"]) / "features" / name), *options])
+    return features.main(["--out", str(out), *options])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from torchvision.datasets.imagenet import load_meta_file, parse_devkit_archive, parse_val_archive
 from tqdm import tqdm
@@ -88,7 +89,7 @@ def find_faults(dataset: str, root: Path) -> list[str]:
 def read_images(path: Path) -> list[dict[str, str]]:
     """The images of nocaps' official annotation file; ValueError: another file."""
     content = read_json(path)
-    images = content.get("images") if isinstance(content, dict) else None
+    images: Any = content.get("images") if isinstance(content, dict) else None
     for image in images or [None]:
         found = [image.get(key) for key in NOCAPS_KEYS] if isinstance(image, dict) else [None]
         if not all(isinstance(value, str) for value in found) or PurePosixPath(found[0]).name != found[1]:

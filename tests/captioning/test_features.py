@@ -63,8 +63,8 @@ def test_the_rows_are_the_clip_features_of_images_and_captions(data_root, tmp_pa
 
 def test_a_killed_process_goes_on_and_ends_with_the_same_bytes(data_root, tmp_path):
     program = (
-        "import sys, time\nfrom captioning import features as f\nwrite = f.write_shard\n"
-        "def slow(*args): write(*args); time.sleep(0.3)\nf.write_shard = slow\n"
+        "import sys, time\nfrom captioning import features as f\nwrite = f.feature_files.write_shard\n"
+        "def slow(*args): write(*args); time.sleep(0.3)\nf.feature_files.write_shard = slow\n"
         "f.extract.__defaults__ = (*f.extract.__defaults__[:-1], 8)\nsys.exit(f.main(sys.argv[1:]))"
     )
     out = tmp_path / "killed"
