@@ -50,9 +50,7 @@ class CaptioningConfig(CaptionerConfig, AdaptingConfig):
 
     task: Literal["captioning"] = "captioning"
     seed: int = Field(0, ge=0, description="draws the captions of sampling=nucleus, nothing else")
-    policy: str = Field(
-        "ViT-B/16", description="the CLIP whose image feature is captioned: a name, arch/tag, or a file"
-    )
+    policy: str = Field("ViT-B/16", description="the CLIP whose image feature is captioned: name, arch/tag, or file")
     checkpoint: str = Field(description="trained mapper: ckpt-latest.pt of ClipCap or CapDec, or its folder")
     normalize_prefix: bool = Field(True, description="scale the image feature to unit length before the mapper")
     dataset_files: CaptionFiles | None = None
@@ -63,9 +61,7 @@ class CaptioningConfig(CaptionerConfig, AdaptingConfig):
     final_beams: int = Field(5, ge=1, description="beams of the caption that is reported; 1: greedy")
 
     weight_decay: float = Field(0.0, ge=0)
-    pad_in_loss: bool = Field(
-        True, description="padding tokens are targets, as in the official code; false: they are not"
-    )
+    pad_in_loss: bool = Field(True, description="padding tokens are targets, as in the official code; false: not")
     caption_before: bool = Field(
         False, description="also write the caption before adaptation, which costs one more beam search per image"
     )

@@ -48,9 +48,7 @@ def build_policy(
     learner = PromptLearner(clip, class_names, config.prompt_words, config.class_position, context)
     if start is None or not start[1]:
         if config.normalize_cocoop_features:
-            raise ValueError(
-                "normalize_cocoop_features needs a CoCoOp file in prompt_start; this one has no meta network"
-            )
+            raise ValueError("normalize_cocoop_features needs a CoCoOp file in prompt_start; this has no meta network")
         policy = PromptPolicy(clip, learner)
         return PrototypePolicy(clip, policy.class_features().detach()) if config.tune == "prototypes" else policy
     if config.tune == "prototypes":

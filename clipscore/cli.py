@@ -32,9 +32,7 @@ def command_parser(task: str, config: str, description: str) -> argparse.Argumen
         metavar="key=value",
         help="overrides of the configuration; `python -m scripts.run --config FILE --help` lists its keys",
     )
-    parser.add_argument(
-        "--config", metavar="FILE", default=REPOSITORY / config, help=f"a YAML file under configs/ ({config})"
-    )
+    parser.add_argument("--config", metavar="FILE", default=REPOSITORY / config, help=f"a file of configs/ ({config})")
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(task=task)

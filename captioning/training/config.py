@@ -29,9 +29,7 @@ class TrainConfig(CaptionerConfig, RunConfig):
     noise_variance: float = Field(0.016, ge=0, description="capdec: of the Gaussian noise, per coordinate")
     uniform_ball: bool = Field(False, description="capdec: noise uniform in a ball instead of Gaussian")
 
-    start: str | None = Field(
-        None, description="a trained mapper to go on from: with its optimizer and epochs where the file has them"
-    )
+    start: str | None = Field(None, description="to go on from: a trained mapper, with its optimizer if that is there")
     epochs: int = Field(10, ge=1)
     batch: int = Field(40, ge=1)
     lr: float = Field(2e-5, gt=0)

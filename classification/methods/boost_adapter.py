@@ -26,9 +26,7 @@ class BoostAdapter(Tda):
         answer_views: Literal["confident", "first"] = Field(
             "confident", description="views that are answered for: the mean of the confident ones, or the plain image"
         )
-        forget_oldest: bool = Field(
-            True, description="negative cache as released; false: of highest entropy, as in TDA"
-        )
+        forget_oldest: bool = Field(True, description="negative cache as released; false: highest entropy, as in TDA")
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

@@ -24,9 +24,7 @@ class Ctpt(TunedMethod):
         """The term's weight, and when it is used."""
 
         dispersion_weight: float = Field(50.0, ge=0, description="lambda of the mean distance from the mean feature")
-        two_step: bool = Field(
-            False, description="every second step is one on the dispersion alone, the others on the entropy alone"
-        )
+        two_step: bool = Field(False, description="steps on the entropy alone and on the dispersion alone, in turn")
 
     reads = TunedMethod.reads - {"entropy_weight", "bn_prior"}
 

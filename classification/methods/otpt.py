@@ -17,9 +17,7 @@ class Otpt(Ctpt):
     class Options(StrictModel):
         """The term's weight."""
 
-        orthogonality_weight: float = Field(
-            18.0, ge=0, description="lambda of how far the features are from orthogonal"
-        )
+        orthogonality_weight: float = Field(18.0, ge=0, description="lambda of how far features are from orthogonal")
 
     def build_objective(self) -> Objective:
         """See `RegularisedObjective`."""

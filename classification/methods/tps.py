@@ -87,9 +87,7 @@ def mixed_class_features(clip: ClipModel, context: Context, mixture: str) -> Ten
         for texts in (config.texts, "templates80")
     )
     with clip.full_precision():
-        pairs = [
-            (encode_texts(clip, texts), encode_texts(clip, others)) for texts, others in zip(*of_classes, strict=True)
-        ]
+        pairs = [(encode_texts(clip, own), encode_texts(clip, others)) for own, others in zip(*of_classes, strict=True)]
     return torch.stack([mix(texts, templates, mixture) for texts, templates in pairs])
 
 

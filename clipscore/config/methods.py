@@ -104,9 +104,7 @@ def find_method(task: str, name: str) -> type[Method]:
     if not issubclass(found, base) or made.answer is Method.answer:
         raise ValueError(f"{name} is no method: a subclass of {task}.method.Method with a function answer was expected")
     if made.sequential and made.state_dict is Method.state_dict:
-        raise ValueError(
-            f"{name} is sequential, so it needs state_dict and load_state_dict: a killed run goes on by them"
-        )
+        raise ValueError(f"{name} is sequential, so it needs state_dict and load_state_dict: killed runs go on so")
     return made
 
 

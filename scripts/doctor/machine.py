@@ -58,9 +58,7 @@ def _disk(output_root: Path) -> Check:
 def _shared_memory() -> Check:
     if (free := free_shared_memory()) >= ENOUGH_SHARED_MEMORY:
         return Check(f"shared memory: {free / 1e9:,.1f} GB free in /dev/shm")
-    title = (
-        f"shared memory: {free / 1e6:,.0f} MB free in /dev/shm, so readers send pictures through pipes, which is slower"
-    )
+    title = f"shared memory: {free / 1e6:,.0f} MB free in /dev/shm, so readers send through pipes, which is slower"
     return Check(title, "note", ("in Docker: --shm-size=2g",))
 
 

@@ -99,9 +99,9 @@ def _adapt_samples(task: Task, config: RunConfig, todo: list[str], title: str) -
         if getattr(sample, "truncated", False):
             if not num_truncated:
                 text = (
-                    "%s is cut off, and is read as far as it goes, like others if there are some: see num_truncated in "
+                    "%s is cut off, and is read as far as it goes, as others may be: see num_truncated in the summary; "
                 )
-                log.warning(text + "the summary; strict_images=true takes such pictures for unreadable ones", sample.id)
+                log.warning(text + "strict_images=true takes such pictures for unreadable ones", sample.id)
             num_truncated += 1
             row["truncated"] = True
         yield row
