@@ -91,7 +91,7 @@ def read_images(path: Path) -> list[dict[str, str]]:
     content = read_json(path)
     images: Any = content.get("images") if isinstance(content, dict) else None
     for image in images or [None]:
-        found = [image.get(key) for key in NOCAPS_KEYS] if isinstance(image, dict) else [None]
+        found: list[Any] = [image.get(key) for key in NOCAPS_KEYS] if isinstance(image, dict) else [None]
         if not all(isinstance(value, str) for value in found) or PurePosixPath(found[0]).name != found[1]:
             raise ValueError(f"{path}: an image with {', '.join(NOCAPS_KEYS)} expected, got {image}; get {NOCAPS_FILE}")
     return images
