@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
-from typing_extensions import Self
 
 
 @dataclass(frozen=True)
