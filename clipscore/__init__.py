@@ -10,7 +10,7 @@ def _explain_missing(kind: type[BaseException], error: BaseException, trace: Tra
     if "--debug" in sys.argv or not (issubclass(kind, ImportError) or "torchvision::" in str(error)):
         return sys.__excepthook__(kind, error, trace)
     where = f"{sys.executable}, Python {platform.python_version()}"
-    mend = "python -m pip install -r requirements.txt -c constraints.txt (Python 3.11 or newer), or the environment in .venv"
+    mend = "python -m pip install -r requirements.txt -c constraints.txt (Python 3.11 or newer), or take .venv"
     print(f"error: {error} ({where}): {mend}", file=sys.stderr)
     raise SystemExit(2)
 
