@@ -1,10 +1,9 @@
 """Every switch of a classification run, with its default and its range."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
-from typing_extensions import Self
 
 from classification.data import layouts
 from clipscore.config.adapting import AdaptingConfig

@@ -160,8 +160,7 @@ class ClipModel(nn.Module):
 
     def compile_visual(self) -> ClipModel:
         """Put the image tower through torch.compile, for each batch size by itself; other last digits."""
-        if hasattr(functorch, "donated_buffer"):  # torch 2.6 and newer
-            functorch.donated_buffer = False  # a step that overflows goes backward again
+        functorch.donated_buffer = False  # a step that overflows goes backward again
         self.visual.compile(dynamic=False)
         self.is_compiled = True
         return self

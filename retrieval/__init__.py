@@ -1,1 +1,3 @@
 """Test-time adaptation for image-text retrieval."""
+
+import clipscore  # noqa: F401  says which package is missing

@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
-# The style and type checks and the tests, on the CPU, one process per core: bash scripts/test.sh [--fast] [pytest arguments]
+# The style and type checks and the tests, on the CPU, one process per core: bash scripts/test.sh [--fast | --lowest] [pytest arguments]
 # Without arguments also those on a pretended GPU. With a GPU, real weights and data: python -m pytest -m gpu tests
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# --lowest: the tests alone, on the oldest versions that are allowed, see tests/constraints-lowest.txt
+export RLCF_TESTS=1
+if [[ "${1:-}" == --lowest ]]; then export RLCF_LOWEST=1; fi
 source scripts/environment.sh
 
 export CUDA_VISIBLE_DEVICES=""
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # the models are tiny: more threads only wait for each other
 export TOKENIZERS_PARALLELISM=false
 
+if [[ -n "${RLCF_LOWEST:-}" ]]; then
+  shift
+  exec python -m pytest -q -n "${TEST_PROCESSES:-auto}" --dist loadfile tests "$@"
+fi
 python -m ruff check .
 if [[ "${1:-}" == --fast ]]; then  # what starts no run: the maths, the formats, the configurations
   shift

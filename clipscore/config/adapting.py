@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, create_model, field_validator, model_validator
-from typing_extensions import Self
 
 from clipscore.config.fields import MomentumConfig, RewardConfig, RunConfig, StrictModel
 from clipscore.config.methods import TUNING, Method, absolute_name, find_method, readers, source_digest

