@@ -6,10 +6,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from captioning.build import build_captioner, load_language_model
+from captioning.build import load_captioner
 from captioning.captioner import Captioner
-from captioning.checkpoints import read_checkpoint
-from captioning.config import CaptioningConfig
+from captioning.config import CaptioningConfig, DecodingConfig
 from captioning.generate import beam_search
 from clipscore.clip_model import ClipModel
 from clipscore.models.load import load_clip
@@ -18,37 +17,31 @@ from scripts.demo.captions import captions_of
 from scripts.demo.evaluate import DEFAULT_FOLDER, as_clip_batch, style_table
 from scripts.demo.scenes import Scene
 from scripts.demo.styles import RETRIEVAL_SEVERITY, retrieval_pictures
-from scripts.demo.training.captioner_lm import MAPPER_LAYERS, PREFIX_LENGTH
 
 KINDS = ("clipcap", "capdec")
+MAPPER_LAYERS = 2
+PREFIX_LENGTH = 7  # one embedding for the layout, and two for each place: colour and digit
 BATCH, NUM_BEAMS = 50, 5
-
-
-def demo_config(kind: str, folder: Path) -> CaptioningConfig:
-    """The settings under which the demo's captioner of a kind is used."""
-    return CaptioningConfig(
-        dataset="demo_scenes/clean", method="zero_shot", policy=str(folder / "policy.pt"), llm=str(folder / "opt"),
-        checkpoint=str(folder / kind), mapper_layers=MAPPER_LAYERS, prefix_length=PREFIX_LENGTH, data_root="",
-        pretrained_root=str(folder), output_root="",
-    )  # fmt: skip
 
 
 def load_demo_captioner(kind: str, folder: Path = DEFAULT_FOLDER) -> tuple[Captioner, ClipModel]:
     """The demo's captioner of a kind, "clipcap" or "capdec", and the CLIP whose features it reads."""
-    config = demo_config(kind, folder)
-    lm, tokenizer = load_language_model(config.llm, folder)
-    mapper, _ = read_checkpoint(Path(config.checkpoint))
-    captioner = build_captioner(config, mapper["linear.weight"].shape[1], lm, tokenizer, mapper)
-    return captioner, load_clip(config.policy, folder)
+    config = CaptioningConfig(
+        dataset="demo_scenes/clean", method="zero_shot", policy="policy.pt", llm=str(folder / "opt"),
+        checkpoint=kind, mapper_layers=MAPPER_LAYERS, prefix_length=PREFIX_LENGTH, data_root="",
+        pretrained_root=str(folder), output_root="",
+    )  # fmt: skip
+    clip = load_clip(config.policy, folder)
+    return load_captioner(config, clip, folder / kind), clip
 
 
 @torch.no_grad()
 def captions_for(captioner: Captioner, clip: ClipModel, pictures: list[Image.Image]) -> list[str]:
     """The captions of pictures of the demo's size, before any adaptation."""
-    options, captions = demo_config(KINDS[0], Path()).decoding, []
-    for start in range(0, len(pictures), BATCH):
-        prefix = captioner.prefix(clip.encode_images(as_clip_batch(pictures[start : start + BATCH])))
-        captions += captioner.decode([found[0].tokens for found in beam_search(captioner, prefix, NUM_BEAMS, options)])
+    captions = []
+    for images in as_clip_batch(pictures).split(BATCH):
+        found = beam_search(captioner, captioner.prefix(clip.encode_images(images)), NUM_BEAMS, DecodingConfig())
+        captions += captioner.decode([best.tokens for best, *_ in found])
     return captions
 
 
@@ -77,12 +70,7 @@ def caption_table(folder: Path) -> str:
     return style_table(RETRIEVAL_SEVERITY, columns, figures)
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help="folder of policy.pt, opt and the mappers")
     print(caption_table(parser.parse_args().folder))
-
-
-if __name__ == "__main__":
-    main()

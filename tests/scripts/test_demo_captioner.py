@@ -12,8 +12,8 @@ from scripts.demo.arrangements import retrieval_scenes
 from scripts.demo.captioner_report import KINDS, captions_for, load_demo_captioner, scores
 from scripts.demo.captions import captions_of
 from scripts.demo.styles import retrieval_pictures
-from scripts.demo.training import captioner_lm, train_captioner
-from scripts.demo.training.captioner_lm import CodeMapper, scene_code, train_language_model
+from scripts.demo.training import train_captioner
+from scripts.demo.training.train_captioner import CodeMapper, scene_code, train_language_model
 
 FOLDER = REPOSITORY / "pretrained/demo"
 MAX_BYTES = 3_000_000
@@ -59,8 +59,8 @@ def test_the_tokenizer_follows_opts_conventions():
 
 
 def test_the_language_model_is_trained_from_its_seed(tmp_path, monkeypatch):
-    monkeypatch.setattr(captioner_lm, "STEPS", 3)
-    monkeypatch.setattr(captioner_lm, "NUM_SCENES", 400)
+    monkeypatch.setattr(train_captioner, "STEPS", 3)
+    monkeypatch.setattr(train_captioner, "NUM_SCENES", 400)
     for name in ("a", "b"):
         train_language_model(tmp_path / name)
     files = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}

@@ -20,25 +20,26 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from clipscore.clip_model import ClipModel
 from clipscore.models.backends import open_clip
 from scripts.demo.evaluate import DEFAULT_FOLDER, MODEL_NAMES, tables
 from scripts.demo.scenes import CANVAS_PX, CLASS_NAMES
 from scripts.demo.styles import STYLES
-from scripts.demo.training.attribute_heads import PATCH_PX, AttributeHead, PatchHead
-from scripts.demo.training.batches import TEXT_BATCH, Batch, prepare, random_batch, text_batch
+from scripts.demo.training.attribute_heads import PATCH_PX, PATCH_SIZES, SIZES, naming_loss
+from scripts.demo.training.batches import prepare, random_batch, text_batch
+from scripts.demo.training.fit import fit
 
 CLIP_VOCABULARY = 49408
 EMBED_DIM = 128
 TEXT_WIDTH = 64  # the OpenAI layout has width // 64 text heads, so 64 is the smallest
 TEXT_LAYERS = 3
 WARMUP_STEPS = 50
-TEXT_STEPS = 400
+TEXT_STEPS, TEXT_BATCH = 400, 128  # of captions only; the batch in scenes
 PEAK_LR = 7e-4
 EMBEDDING_LR_FACTOR = 0.1  # token embeddings stay near their first size, 0.02: prompt tuning's steps are as large
 WEIGHT_DECAY = 0.02
+FEATURE_SCALE = 10.0  # for the heads: unit-length features would need large weights
 MAX_LOGIT_SCALE = math.log(100)  # as in CLIP
 CLEAN_FIRST = 0.3  # share of the steps on clean pictures only; on all styles at once, digits are not learned for long
 
@@ -75,17 +76,6 @@ def matching_loss(images: Tensor, texts: Tensor, is_match: Tensor, num_classes: 
     return (half(logits, is_match) + half(logits.T[num_classes:], is_match.T[num_classes:])) / 2
 
 
-def batch_loss(model: ClipModel, head: AttributeHead, patch_head: PatchHead, batch: Batch) -> Tensor:
-    """Matching of pictures and captions, and naming of their parts."""
-    pictures, (token_ids, said) = batch
-    projected, tokens = model.visual(pictures.images)
-    images, texts = F.normalize(projected, dim=-1), model.encode_token_ids(token_ids)
-    is_match = (pictures.attributes[:, None] == said).all(dim=-1)  # [B, 1, A], [T, A] -> [B, T]
-    loss = matching_loss(images, texts, is_match, len(CLASS_NAMES), model.logit_scale)
-    loss = loss + head.loss(images, pictures.attributes) + head.loss(texts, said)
-    return loss + patch_head.loss(tokens, pictures.patch_attributes)
-
-
 def build_clip(recipe: Recipe, vocabulary: int) -> ClipModel:
     """A small CLIP in OpenAI's layout, but for its vocabulary; its image tower gives the patches' tokens too."""
     vision = open_clip.CLIPVisionCfg(
@@ -104,33 +94,25 @@ def with_whole_vocabulary(model: ClipModel, used_ids: Tensor) -> ClipModel:
     return model.eval()
 
 
-def make_optimizer(model: ClipModel, *heads: nn.Module) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only and a slower token embedding."""
+def fit_clip(
+    title: str, model: ClipModel, heads: Sequence[nn.Module], num_steps: int, loss_of: Callable[[int], Tensor]
+) -> None:
+    """AdamW, weight decay on matrices only and a slower token embedding; warm-up, then a cosine to zero."""
     embedding = model.backend.token_embedding.weight
     rest = [p for module in (model, *heads) for p in module.parameters() if p is not embedding]
     groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": WEIGHT_DECAY, "factor": 1.0},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, "factor": 1.0},
-        {"params": [embedding], "weight_decay": 0.0, "factor": EMBEDDING_LR_FACTOR},
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [embedding], "weight_decay": 0.0, "lr": PEAK_LR * EMBEDDING_LR_FACTOR},
     ]
-    return torch.optim.AdamW(groups, lr=PEAK_LR, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(groups, lr=PEAK_LR, betas=(0.9, 0.98))
 
+    def share(step: int) -> float:
+        return min((step + 1) / WARMUP_STEPS, 1.0) * 0.5 * (1 + math.cos(math.pi * step / num_steps))
 
-def fit(title: str, model: ClipModel, heads: Sequence[nn.Module], steps: int, loss_of: Callable[[int], Tensor]) -> None:
-    """Clipped updates against the loss of each step; the learning rate is warmed up, then falls to zero as a cosine."""
-    optimizer = make_optimizer(model, *heads)
-    for step in (bar := tqdm(range(steps), desc=title, mininterval=1.0)):
-        share = min((step + 1) / WARMUP_STEPS, 1.0) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        for group in optimizer.param_groups:
-            group["lr"] = PEAK_LR * share * group["factor"]
-        loss = loss_of(step)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            model.backend.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-        bar.set_postfix(loss=f"{loss.item():.3f}", scale=f"{model.logit_scale.item():.1f}", refresh=False)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+    optimizer.register_step_post_hook(lambda *_: model.backend.logit_scale.data.clamp_(0, MAX_LOGIT_SCALE))
+    fit(title, range(num_steps), loss_of, optimizer, rate, list(model.parameters()))
 
 
 def train(name: str) -> ClipModel:
@@ -143,20 +125,28 @@ def train(name: str) -> ClipModel:
     torch.manual_seed(recipe.seed)  # open_clip initialises from the global generator; nothing else draws from it
     diet = prepare(recipe.styles, recipe.seed)
     model = build_clip(recipe, len(diet.used_ids))
-    head, patch_head = AttributeHead(EMBED_DIM), PatchHead(recipe.width)
+    head, patch_head = nn.Linear(EMBED_DIM, sum(SIZES)), nn.Linear(recipe.width, sum(PATCH_SIZES))
     generator = torch.Generator().manual_seed(recipe.seed)
 
     def text_loss(_: int) -> Tensor:
         rows = torch.randint(len(diet.scene_captions), (TEXT_BATCH,), generator=generator)
-        texts = text_batch(diet, rows, generator)
-        return head.loss(model.encode_token_ids(texts.token_ids), texts.attributes)
+        token_ids, said = text_batch(diet, rows, generator)
+        return naming_loss(head, FEATURE_SCALE * model.encode_token_ids(token_ids), said)
 
     def loss(step: int) -> Tensor:
         share = 1 / len(recipe.styles) if step < CLEAN_FIRST * recipe.steps else 1.0
-        return batch_loss(model, head, patch_head, random_batch(diet, share, generator))
+        pictures, (token_ids, said) = random_batch(diet, share, generator)
+        projected, tokens = model.visual(pictures.images)
+        images, texts = F.normalize(projected, dim=-1), model.encode_token_ids(token_ids)
+        is_match = (pictures.attributes[:, None] == said).all(dim=-1)  # [B, 1, A], [T, A] -> [B, T]
+        loss = matching_loss(images, texts, is_match, len(CLASS_NAMES), model.logit_scale)
+        loss = loss + naming_loss(head, FEATURE_SCALE * images, pictures.attributes)
+        loss = loss + naming_loss(head, FEATURE_SCALE * texts, said)
+        parts = tokens.flatten(0, 1), pictures.patch_attributes.flatten(0, 1)  # [B * P, W], [B * P, 2]
+        return loss + naming_loss(patch_head, *parts, PATCH_SIZES)
 
-    fit("texts", model, [head], TEXT_STEPS, text_loss)
-    fit(name, model, [head, patch_head], recipe.steps, loss)
+    fit_clip("texts", model, [head], TEXT_STEPS, text_loss)
+    fit_clip(name, model, [head, patch_head], recipe.steps, loss)
     model.backend.visual.output_tokens = False
     return with_whole_vocabulary(model, diet.used_ids)
 

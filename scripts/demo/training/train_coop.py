@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from classification.prompt_learner import ConditionalContext, PromptLearner
 from clipscore.clip_model import ClipModel
@@ -23,6 +22,7 @@ from clipscore.text_encoder import encode_prompts
 from scripts.demo.evaluate import DEFAULT_FOLDER, as_clip_batch
 from scripts.demo.scenes import CLASS_NAMES, train_scenes
 from scripts.demo.styles import render
+from scripts.demo.training.fit import fit
 
 SHOTS = 16
 PROMPT = "a photo of a"
@@ -43,23 +43,14 @@ def few_shot_images(clip: ClipModel) -> tuple[Tensor, Tensor]:
         return clip.project_images(pictures), torch.tensor([labels[index] for index in chosen])
 
 
-def batches(num: int, size: int, epochs: int) -> list[Tensor]:
-    """Shuffled row numbers, epoch after epoch."""
+def fit_prompt(
+    title: str, tuned: list[Tensor], num: int, batch: int, epochs: int, loss_of: Callable[[Tensor], Tensor]
+) -> None:
+    """AdamW with a cosine decay to zero; an update for the rows of each batch of `num` images, shuffled each epoch."""
     generator = torch.Generator().manual_seed(0)
-    return [rows for _ in range(epochs) for rows in torch.randperm(num, generator=generator).split(size)]
-
-
-def fit(title: str, tuned: list[Tensor], schedule: list[Tensor], loss_of: Callable[[Tensor], Tensor]) -> None:
-    """AdamW with a cosine decay to zero; one update for the rows of each batch."""
+    batches = [rows for _ in range(epochs) for rows in torch.randperm(num, generator=generator).split(batch)]
     optimizer = torch.optim.AdamW(tuned, lr=LR, weight_decay=5e-4)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(schedule))
-    for rows in (bar := tqdm(schedule, desc=title)):
-        loss = loss_of(rows)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        decay.step()
-        bar.set_postfix(loss=f"{loss.item():.3f}")
+    fit(title, batches, loss_of, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches)))
 
 
 def train_coop(clip: ClipModel, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -71,7 +62,7 @@ def train_coop(clip: ClipModel, features: Tensor, labels: Tensor) -> dict[str, T
         classes = encode_prompts(clip, learner.build, learner.context, learner.eot)
         return F.cross_entropy(clip.logit_scale * images[rows] @ classes.T, labels[rows])
 
-    fit("CoOp", [learner.context], batches(len(images), COOP_BATCH, COOP_EPOCHS), loss)
+    fit_prompt("CoOp", [learner.context], len(images), COOP_BATCH, COOP_EPOCHS, loss)
     return {"ctx": learner.context.detach()}
 
 
@@ -92,7 +83,7 @@ def train_cocoop(clip: ClipModel, features: Tensor, labels: Tensor) -> dict[str,
         classes = clip.encode_embeddings(prompts, learner.eot.repeat(len(rows))).view(len(rows), len(every), -1)
         return F.cross_entropy(clip.logit_scale * torch.einsum("bd,bcd->bc", images[rows], classes), labels[rows])
 
-    fit("CoCoOp", [learner.context, *net.values()], batches(len(images), COCOOP_BATCH, COCOOP_EPOCHS), loss)
+    fit_prompt("CoCoOp", [learner.context, *net.values()], len(images), COCOOP_BATCH, COCOOP_EPOCHS, loss)
     return {"ctx": learner.context.detach(), **{f"meta_net.{key}": value.detach() for key, value in net.items()}}
 
 
