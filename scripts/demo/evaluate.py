@@ -72,12 +72,7 @@ def tables(folder: Path, names: Sequence[str] = MODEL_NAMES) -> str:
     return f"{style_table(TEST_SEVERITY, prompts, accuracies)}\n\n{style_table(RETRIEVAL_SEVERITY, depths, recalls)}"
 
 
-def main() -> None:
-    """Print both tables for the weights of a folder."""
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=DEFAULT_FOLDER, help="folder of policy.pt and reward.pt")
     print(tables(parser.parse_args().weights))
-
-
-if __name__ == "__main__":
-    main()

@@ -16,7 +16,8 @@ import argparse
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -37,21 +38,21 @@ TestSet = tuple[list[Image.Image], list[int]]  # pictures and their classes
 CaptionedSet = tuple[list[Image.Image], list[list[str]]]  # pictures and the captions of each
 
 
-def write_images(test_set: TestSet, folder: Path) -> list[tuple[str, int]]:
-    """Write the pictures as PNG; returns the relative path and the class of each."""
+def write_images(test_set: TestSet, folder: Path) -> list[tuple[str, int, str]]:
+    """Write the pictures as PNG; the relative path, the class and its name of each."""
     written = []
     for number, (picture, label) in enumerate(zip(*test_set, strict=True)):
         relative = f"{CLASS_FOLDERS[label]}/{number:03d}.png"
         (folder / relative).parent.mkdir(parents=True, exist_ok=True)
         picture.save(folder / relative)
-        written.append((relative, label))
+        written.append((relative, label, CLASS_NAMES[label]))
     return written
 
 
 def write_split_format(test_set: TestSet, folder: Path) -> None:
     """One test set as CoOp stores its data sets: an images folder and a split file."""
-    entries = [[path, label, CLASS_NAMES[label]] for path, label in write_images(test_set, folder / "images")]
-    (folder / SPLIT_FILE).write_text(json.dumps({"train": [], "val": [], "test": entries}), encoding="utf-8")
+    lists = {"train": [], "val": [], "test": write_images(test_set, folder / "images")}
+    (folder / SPLIT_FILE).write_text(json.dumps(lists), encoding="utf-8")
 
 
 def write_image_folder(test_set: TestSet, folder: Path) -> None:
@@ -83,80 +84,63 @@ def training_set(number: int, seed: int | Sequence[int]) -> CaptionedSet:
     return [render(scene, seed=index) for index, scene in enumerate(scenes)], [captions_of(scene) for scene in scenes]
 
 
-def manifest_of(sets: dict[str, TestSet] | dict[str, CaptionedSet], severity: dict[str, float]) -> str:
-    """Text that identifies the sets, as JSON; the digest is of the pixels and of what is said about them."""
+@contextmanager
+def published(
+    target: Path, sets: Mapping[str, TestSet] | Mapping[str, CaptionedSet], severity: dict[str, float]
+) -> Iterator[Path | None]:
+    """A folder to write, which becomes `target` when it is whole; None when these very sets are there already.
+
+    ValueError: the target is there but holds no manifest, so it was not written here.
+    """
     digests = {
         name: hashlib.sha256(b"".join(p.tobytes() for p in pictures) + json.dumps(about).encode()).hexdigest()
         for name, (pictures, about) in sets.items()
     }
-    return json.dumps({"severity": severity, "sha256": digests}, indent=2) + "\n"
-
-
-def publish(target: Path, manifest: str, write: Callable[[Path], None]) -> Path:
-    """Have `target` written, whole or not at all; nothing is touched when its manifest is the same already.
-
-    ValueError: the folder is there but holds no manifest, so this function did not write it.
-    """
-    if target.exists():
-        if not (target / MANIFEST).is_file():
-            raise ValueError(
-                f"{target} exists and has no {MANIFEST}, so it is not a demo folder; choose another OUT_DIR or move it"
-            )
-        if (target / MANIFEST).read_text(encoding="utf-8") == manifest:
-            return target
+    manifest = json.dumps({"severity": severity, "sha256": digests}, indent=2) + "\n"
+    if target.exists() and not (target / MANIFEST).is_file():
+        raise ValueError(
+            f"{target} exists and has no {MANIFEST}, so it is not a demo folder; choose another OUT_DIR or move it"
+        )
+    if target.exists() and (target / MANIFEST).read_text(encoding="utf-8") == manifest:
+        yield None
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".demo-", dir=target.parent) as workplace:
         fresh = Path(workplace) / "new"
-        write(fresh)
+        yield fresh
         (fresh / MANIFEST).write_text(manifest, encoding="utf-8")
         if target.exists():
             target.rename(Path(workplace) / "old")
         fresh.rename(target)
-    return target
-
-
-def make_classification_data(out_dir: Path) -> Path:
-    """Write OUT_DIR/demo; see `publish` for repeats and errors. Returns the folder."""
-    sets = {style: test_pictures(style) for style in TEST_SEVERITY}
-
-    def write(folder: Path) -> None:
-        for style, test_set in sets.items():
-            (write_split_format if style == "clean" else write_image_folder)(test_set, folder / style)
-
-    return publish(out_dir / "demo", manifest_of(sets, TEST_SEVERITY), write)
 
 
 def make_scene_data(out_dir: Path, with_train: bool = False) -> Path:
-    """Write OUT_DIR/demo_scenes, as `make_classification_data`. Training scenes once written are kept."""
+    """Write OUT_DIR/demo_scenes and return it; see `published`. Training scenes once written are kept."""
     target = out_dir / "demo_scenes"
     sets = {style: retrieval_pictures(style) for style in RETRIEVAL_SEVERITY}
-    has_train = with_train or (target / "clean" / "annotations" / "train.json").exists()
-    train = {"train": training_set(N_TRAIN_SCENES, 1)} if has_train else {}
-
-    def write(folder: Path) -> None:
-        for style, captioned in sets.items():
-            write_captioned(captioned, folder / style, "test")
-        for split, captioned in train.items():
-            write_captioned(captioned, folder / "clean", split)
-
-    return publish(target, manifest_of(sets | train, RETRIEVAL_SEVERITY), write)
+    if with_train or (target / "clean" / "annotations" / "train.json").exists():
+        sets["train"] = training_set(N_TRAIN_SCENES, 1)
+    with published(target, sets, RETRIEVAL_SEVERITY) as folder:
+        for name, captioned in sets.items() if folder else ():
+            style, split = ("clean", "train") if name == "train" else (name, "test")
+            write_captioned(captioned, folder / style, split)
+    return target
 
 
 def make_data(out_dir: Path, with_train: bool = False) -> Path:
-    """Write both folders. Returns OUT_DIR/demo."""
+    """Write both folders; see `published`. Returns OUT_DIR/demo."""
     make_scene_data(out_dir, with_train)
-    return make_classification_data(out_dir)
+    sets = {style: test_pictures(style) for style in TEST_SEVERITY}
+    with published(out_dir / "demo", sets, TEST_SEVERITY) as folder:
+        for style, test_set in sets.items() if folder else ():
+            (write_split_format if style == "clean" else write_image_folder)(test_set, folder / style)
+    return out_dir / "demo"
 
 
-def main() -> None:
-    """Command line."""
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out_dir", type=Path, help="data root; the sets go to OUT_DIR/demo and OUT_DIR/demo_scenes")
     parser.add_argument("--with-train", action="store_true", help="write the training scenes too")
     arguments = parser.parse_args()
-    print("demo test sets:", make_classification_data(arguments.out_dir))
-    print("demo scenes:", make_scene_data(arguments.out_dir, arguments.with_train))
-
-
-if __name__ == "__main__":
-    main()
+    print("demo test sets:", make_data(arguments.out_dir, arguments.with_train))
+    print("demo scenes:", arguments.out_dir / "demo_scenes")

@@ -45,14 +45,22 @@ class Cards:
         self.root = Path(run.about.get("root", run.path))
         self.names: list[str] = run.about.get("class_names", [])
         self.gallery: list[str] = run.about.get("gallery", [])
-        self.shows_items = run.config.get("direction") == "text_to_image"
 
     def of(self, keys: Sequence[str]) -> list[Card]:
         """The cards of these samples, in this order; the records are read one at a time."""
         wanted = set(keys)
         rows = {row["id"]: row for row in self.run.records() if row["id"] in wanted and "error" not in row}
         tasks = {"classification": self._classification, "retrieval": self._retrieval, "captioning": self._captioning}
-        return [_shared(rows[key]) | tasks[self.run.config["task"]](rows[key]) for key in keys]
+        make, cards = tasks[self.run.config["task"]], []
+        for row in map(rows.__getitem__, keys):
+            sample = read_sample(row)
+            known = {"outcome": sample.outcome, "badge": OUTCOMES[sample.outcome], "moved": sample.moved}
+            known |= {"losses": list(sample.losses), "rewards": list(sample.rewards)}
+            cards.append({"id": row["id"], **known, **make(row)})
+        return cards
+
+    def _picture(self, file: str, side: int = SIDE) -> int | None:
+        return self.pictures.file(self.root / file, side)
 
     def _classification(self, row: Row) -> Card:
         def shown(number: int) -> Card:
@@ -64,64 +72,53 @@ class Cards:
             items = [shown(number) for number in row[f"top5{ending}"][:NUM_ANSWERS]]
             items[0]["share"] = row.get(f"confidence{ending}")
             sides.append({"name": name, "right": items[0]["right"], "items": items})
-        truth = shown(row["label"])["text"]
+        truth, views = shown(row["label"])["text"], row.get("selected", [])
+        entropies = row.get("entropy", [None] * len(views))
+        drawn = self.pictures.views(self.run.config, self.root, row["id"], views) if views else []
         return {
-            "picture": self.pictures.file(self.root / row["id"], SIDE),
+            "picture": self._picture(row["id"]),
             "alt": f"Sample {row['id']}, labelled {truth}",
             "facts": [["label", truth]],
             "sides": sides,
-            "views": self._views(row),
+            "views": [
+                {"number": number, "entropy": entropy, "picture": picture}
+                for number, entropy, picture in zip(views, entropies, drawn, strict=True)
+            ],
             "candidates": _candidates(row, "candidates", shown),
         }
-
-    def _views(self, row: Row) -> list[Card]:
-        numbers = row.get("selected", [])
-        entropies = row.get("entropy", [None] * len(numbers))
-        drawn = self.pictures.views(self.run.config, self.root, row["id"], numbers) if numbers else []
-        pairs = zip(numbers, entropies, drawn, strict=True)
-        return [{"number": number, "entropy": entropy, "picture": picture} for number, entropy, picture in pairs]
 
     def _retrieval(self, row: Row) -> Card:
         answers = (row["top10_before"], row["rank_before"]), (row["top10"], row["rank"])
         right = {top[rank - 1] for top, rank in answers if rank <= len(top)}
-        card: Card = {"sides": []}
-        for name, ending in _sides(row):
-            rank = row[f"rank{ending}"]
-            side = {"name": name, "right": rank == 1, "note": f"the right answer is at rank {rank:,}"}
-            items = [self._item(number, right) for number in row[f"top10{ending}"][:NUM_ANSWERS]]
-            card["sides"].append(side | {"items": items})
-        card["candidates"] = _candidates(row, "candidates", lambda number: self._item(number, right))
-        if "text" in row:
-            image = row["id"].rpartition("#")[0]
-            card |= {"query": row["text"], "picture": self.pictures.file(self.root / image, SIDE)}
-            card |= {"alt": f"The right answer, {image}", "under": "the right answer"}
-        else:
-            card |= {"picture": self.pictures.file(self.root / row["id"], SIDE), "alt": f"Query image {row['id']}"}
-        return card
 
-    def _item(self, number: int, right: set[int]) -> Card:
-        text = self.gallery[number] if number < len(self.gallery) else f"item {number}"
-        picture = {"picture": self.pictures.file(self.root / text, ITEM_SIDE)} if self.shows_items else {}
-        return {"text": text, "right": number in right, **picture}
+        def shown(number: int) -> Card:
+            text = self.gallery[number] if number < len(self.gallery) else f"item {number}"
+            shows_items = self.run.config.get("direction") == "text_to_image"
+            picture = {"picture": self._picture(text, ITEM_SIDE)} if shows_items else {}
+            return {"text": text, "right": number in right, **picture}
+
+        sides = []
+        for name, ending in _sides(row):
+            rank, items = row[f"rank{ending}"], [shown(number) for number in row[f"top10{ending}"][:NUM_ANSWERS]]
+            note = f"the right answer is at rank {rank:,}"
+            sides.append({"name": name, "right": rank == 1, "note": note, "items": items})
+        card: Card = {"sides": sides, "candidates": _candidates(row, "candidates", shown)}
+        if "text" not in row:
+            return card | {"picture": self._picture(row["id"]), "alt": f"Query image {row['id']}"}
+        image = row["id"].rpartition("#")[0]
+        card |= {"query": row["text"], "picture": self._picture(image)}
+        return card | {"alt": f"The right answer, {image}", "under": "the right answer"}
 
     def _captioning(self, row: Row) -> Card:
         before = [] if "caption_before" not in row else [("Before", row["caption_before"])]
         sides = [*before, ("After" if row.get("loss") else "Caption", row["caption"])]
         return {
-            "picture": self.pictures.file(self.root / row["id"], SIDE),
+            "picture": self._picture(row["id"]),
             "alt": f"Image {row['id']}",
             "sides": [{"name": name, "right": None, "items": [{"text": text}]} for name, text in sides],
             "references": row.get("references", []),
             "candidates": _candidates(row, "captions", lambda text: {"text": text}),
         }
-
-
-def _shared(row: Row) -> Card:
-    sample = read_sample(row)
-    return {
-        "id": row["id"], "outcome": sample.outcome, "badge": OUTCOMES[sample.outcome], "moved": sample.moved,
-        "losses": list(sample.losses), "rewards": list(sample.rewards),
-    }  # fmt: skip
 
 
 def _sides(row: Row) -> list[tuple[str, str]]:
@@ -143,7 +140,7 @@ def _candidates(row: Row, field: str, show: Callable[[Any], Card]) -> list[Card]
             for item, value in zip(proposed, values, strict=True):
                 found.setdefault(item, [[] for _ in steps])[step].append((value, value - mean))
     cards = [{**show(item), "steps": [_cell(pairs) for pairs in by_step]} for item, by_step in found.items()]
-    return sorted(cards, key=_weight, reverse=True)
+    return sorted(cards, key=lambda card: _weight([cell for cell in card["steps"] if cell]), reverse=True)
 
 
 def _cell(pairs: Sequence[tuple[float, float]]) -> list[float] | None:
@@ -154,7 +151,6 @@ def _cell(pairs: Sequence[tuple[float, float]]) -> list[float] | None:
     return [reward, round(lift, 6), len(pairs)]  # the page rounds; noise is no lift
 
 
-def _weight(card: Card) -> tuple[int, float]:
+def _weight(cells: Sequence[Sequence[float]]) -> tuple[float, float]:
     """How often a candidate was proposed, then its reward: the first ones are shown first."""
-    cells = [cell for cell in card["steps"] if cell]
     return sum(cell[2] for cell in cells), sum(cell[0] for cell in cells) / len(cells)

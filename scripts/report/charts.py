@@ -1,12 +1,13 @@
-"""The figures behind the charts, which charts.html draws as inline SVG."""
+"""The charts of a run, as far as its records hold what they need; charts.html draws them as inline SVG."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from scripts.report.numbers import labels, short, ticks
-from scripts.tables.calibration import Bin
+from scripts.report.figures import WAITING, Figures
+from scripts.report.numbers import labels, number, seconds, short, ticks
+from scripts.tables.calibration import NUM_BINS
 
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 40
@@ -14,20 +15,20 @@ ROW_HEIGHT = 40  # of a run in `dumbbells`
 HISTOGRAM_BINS = 24
 MAX_X_TICKS = 10
 MAX_NAME = 42  # characters of a name that fit across a chart
+STAGE_WORDS = {
+    "views": "drawing the views, in the background",
+    "policy": "the policy's forward passes",
+    "text": "candidate texts",
+    "reward": "the reward",
+    "update": "backward pass and optimizer",
+    "reset": "putting weights back",
+    "other": "everything else",
+    WAITING: "waiting for data",
+}
 
 Points = Sequence[tuple[float, float]]
-Drawing = dict[str, Any]  # `kind`, the macro that draws it; `said`, the drawing in words; and what the macro reads
-
-
-class Chart(NamedTuple):
-    """A drawing under its title, with its legend (CSS class, text), a sentence below, and the list of the stages."""
-
-    title: str
-    drawing: Drawing
-    keys: Sequence[tuple[str, str]] = ()
-    note: str = ""
-    style: str = ""
-    stages: Sequence[tuple[str, str, str, str, str]] = ()
+Key = tuple[str, str]  # of a legend: CSS class, text
+Chart = dict[str, Any]  # see `chart`
 
 
 class Line(NamedTuple):
@@ -60,65 +61,125 @@ class Axes:
         return " ".join(f"{self.across(x)},{self.up(y)}" for x, y in points)
 
 
-def line_chart(lines: Sequence[Line], x_label: str, y_label: str, x_ticks: Sequence[int]) -> Drawing:
-    """Lines over steps; the x axis is marked at `x_ticks`, two or more, at some of them when they are many."""
+def chart(kind: str, title: str, said: str, keys: Sequence[Key] = (), note: str = "", **drawn: Any) -> Chart:
+    """What the macro `kind` draws, under its title, with its legend and a sentence below.
+
+    `said` is the drawing in words; `stages` is the list beside the bar of times.
+    """
+    return {"kind": kind, "title": title, "said": said, "keys": keys, "note": note, "style": "", "stages": (), **drawn}
+
+
+def run_charts(figures: Figures) -> list[Chart]:
+    """All charts that the records allow."""
+    return [*_steps(figures), *_calibration(figures), *_moved(figures), *_timing(figures)]
+
+
+def _steps(figures: Figures) -> list[Chart]:
+    """Reward, loss, and right answers by the number of updates done."""
+    found = []
+    for title, curve in [("Reward", figures.reward), ("Loss", figures.loss)]:
+        if curve and len(curve.mean) > 1:
+            name = f"mean {title.lower()}"
+            band = [*enumerate(curve.low), *reversed(list(enumerate(curve.high)))]
+            keys = [("after", f"{name} over the samples"), ("band", "middle half of the samples")]
+            lines = [Line(name, "after", list(enumerate(curve.mean)), band)]
+            found.append(_by_update(f"{title} by step", f"{title} by step", lines, len(curve.mean) - 1, keys))
+    if not figures.hits or not figures.metrics:
+        return found
+    first, steps = figures.metrics[0], list(enumerate(figures.hits.mean))
+    if figures.run.config["task"] == "retrieval":
+        title, keys = "Recall at 1", [("after", "recall at 1 of all queries")]
+        lines = [Line("recall at 1", "after", [*steps, (len(steps), first.after)])]
+    else:
+        title = "Accuracy"
+        keys = [("after", "centre view: the answer before and after"), ("before", "confident views, averaged")]
+        ends = [(0, first.before), (len(steps), first.after)]
+        centre = Line("centre view", "after", [(x, y) for x, y in ends if y is not None])
+        lines = [Line("confident views, averaged", "before", steps), centre]
+    return [*found, _by_update(f"{title} by step, %", title, lines, len(steps), keys)]
+
+
+def _by_update(title: str, what: str, lines: Sequence[Line], num: int, keys: Sequence[Key]) -> Chart:
+    """Lines over the updates done, `num` of them; when these are many, some are marked."""
     marks = _marks(y for line in lines for _, y in (*line.points, *line.band))
-    margin = 0.04 * (x_ticks[-1] - x_ticks[0])
-    axes = Axes((x_ticks[0] - margin, x_ticks[-1] + margin), (marks[0][0], marks[-1][0]))
-    x_marks = [(x, str(x)) for x in x_ticks[:: math.ceil(len(x_ticks) / MAX_X_TICKS)]]
+    axes = Axes((-0.04 * num, num + 0.04 * num), (marks[0][0], marks[-1][0]))
+    x_marks = [(x, str(x)) for x in range(0, num + 1, math.ceil((num + 1) / MAX_X_TICKS))]
     said = "; ".join(f"{line.name}: {', '.join(short(y) for _, y in line.points)}" for line in lines)
-    said = f"{y_label} by {x_label}. {said}"
-    return {"kind": "lines", "said": said, "axes": axes, "marks": (x_marks, marks), "label": x_label, "lines": lines}
+    drawn = {"axes": axes, "marks": (x_marks, marks), "label": "updates done", "lines": lines}
+    return chart("lines", title, f"{what} by updates done. {said}", keys, **drawn)
 
 
-def reliability_chart(bins: Sequence[Bin], name: str) -> Drawing:
+def _calibration(figures: Figures) -> list[Chart]:
     """Accuracy by confidence; below the diagonal is overconfidence. Larger dots stand for more answers."""
+    if not figures.reliability:
+        return []
+    error = next(metric for metric in figures.metrics if metric.key == "ece")
+    before, after = figures.reliability
+    sides = [("", error.after, after)]
+    if error.before is not None:
+        sides = [("before adaptation", error.before, before), ("after adaptation", error.after, after)]
+    keys = [("bar", "accuracy, %"), ("gap", "distance from confidence"), ("ideal", "confidence = accuracy")]
     percents = [(0, "0"), (0.25, "25"), (0.5, "50"), (0.75, "75"), (1, "100")]
-    form = "confidence {:.1f}%, accuracy {:.1f}%, {:,} samples"
-    titles = [form.format(100 * b.confidence, 100 * b.accuracy, b.count) for b in bins]
-    return {
-        "kind": "reliability", "said": f"Reliability diagram {name}: {'; '.join(titles)}",
-        "axes": Axes((0.0, 1.0), (0.0, 1.0)), "marks": (percents, percents), "label": "confidence, %",
-        "bins": list(zip(bins, titles, strict=True)), "most": max(b.count for b in bins),
-    }  # fmt: skip
+    form, found = "confidence {:.1f}%, accuracy {:.1f}%, {:,} samples", []
+    for name, value, bins in sides:
+        titles = [form.format(100 * b.confidence, 100 * b.accuracy, b.count) for b in bins]
+        found.append(chart(
+            "reliability", f"Calibration {name}".strip(), f"Reliability diagram {name}: {'; '.join(titles)}", keys,
+            f"ECE {number(value)}% in {NUM_BINS} bins; larger dots stand for more samples",
+            axes=Axes((0.0, 1.0), (0.0, 1.0)), marks=(percents, percents), label="confidence, %",
+            bins=list(zip(bins, titles, strict=True)), most=max(b.count for b in bins),
+        ))  # fmt: skip
+    return found
 
 
-def histogram(values: Sequence[float], x_label: str) -> Drawing:
-    """How often each range of a quantity occurs."""
+def _moved(figures: Figures) -> list[Chart]:
+    """How often each range of the distance moved occurs."""
+    if not figures.moved or figures.nothing_moved:
+        return []
+    values, label = figures.moved, "L2 norm of the change of all tuned parameters"
     marks = _marks(values)
     low, high = marks[0][0], marks[-1][0]
     width, counts = (high - low) / HISTOGRAM_BINS, [0] * HISTOGRAM_BINS
     for value in values:
         counts[min(int((value - low) / (high - low) * HISTOGRAM_BINS), HISTOGRAM_BINS - 1)] += 1
     y_marks = _marks([0, max(counts)])
-    bars = [(low + index * width, low + (index + 1) * width, count) for index, count in enumerate(counts) if count]
     said = f"{short(min(values))} to {short(max(values))}, mean {short(sum(values) / len(values))}"
-    return {
-        "kind": "histogram", "said": f"Histogram of {x_label}: {said}", "axes": Axes((low, high), (0, y_marks[-1][0])),
-        "marks": (marks, y_marks), "label": x_label, "bars": bars,
-    }  # fmt: skip
+    return [chart(
+        "histogram", "How far the parameters moved", f"Histogram of {label}: {said}",
+        note="number of samples in each range", axes=Axes((low, high), (0, y_marks[-1][0])), marks=(marks, y_marks),
+        bars=[(low + i * width, low + (i + 1) * width, count) for i, count in enumerate(counts) if count], label=label,
+    )]  # fmt: skip
 
 
-def stacked_bar(shares: Sequence[tuple[str, str, float]]) -> Drawing:
-    """One bar cut into shares: (CSS class, title, share of 1)."""
-    starts = [sum(share for *_, share in shares[:index]) for index in range(len(shares))]
-    said = "Time by stage: " + "; ".join(title for _, title, _ in shares)
-    return {"kind": "stacked", "said": said, "width": WIDTH, "shares": list(zip(shares, starts, strict=True))}
+def _timing(figures: Figures) -> list[Chart]:
+    """One bar cut into the shares of the stages."""
+    total = sum(figures.stages.get(name, 0.0) for name in STAGE_WORDS)
+    stages, shares, start = [], [], 0.0
+    for index, (name, words) in enumerate(STAGE_WORDS.items()):
+        if time := figures.stages.get(name):
+            style, share = f"stage-{index}", time / total
+            stages.append((style, name, words, seconds(time), f"{number(100 * time / total)}%"))
+            shares.append((style, f"{name}: {seconds(time)}", share, start))
+            start += share
+    said = "Time by stage: " + "; ".join(title for _, title, *_ in shares)
+    drawn = {"style": "timing", "width": WIDTH, "shares": shares, "stages": stages}
+    return [chart("stacked", "Time by stage, mean of a sample", said, **drawn)] if stages else []
 
 
-def dumbbells(rows: Sequence[tuple[str, float | None, float]], unit: str) -> Drawing:
-    """A line for each run from what it was before to what it is after: (name, before, after)."""
+def dumbbells(rows: Sequence[tuple[str, float | None, float]], unit: str) -> Chart:
+    """A line for each run from what it was before to what it is after: (name, before, after).
+
+    A long name is shown without its middle: both ends tell runs apart.
+    """
     marks = _marks(value for _, before, after in rows for value in (before, after) if value is not None)
-    axes = Axes((marks[0][0], marks[-1][0]), (0, 1), TOP + ROW_HEIGHT * len(rows) + BOTTOM)
     said = "; ".join(f"{name}: {'' if b is None else short(b) + ' to '}{short(a)}" for name, b, a in rows)
-    placed = [(TOP + ROW_HEIGHT * index + 28, _fitting(row[0]), *row) for index, row in enumerate(rows)]
-    said = f"Before and after, {unit}. {said}"
-    return {"kind": "dumbbells", "said": said, "axes": axes, "marks": marks, "unit": unit, "rows": placed}
-
-
-def _fitting(name: str) -> str:
-    """A long name is shown without its middle: both ends tell runs apart."""
-    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME // 2]}…{name[-MAX_NAME // 2 :]}"
+    cut = [n if len(n) <= MAX_NAME else f"{n[: MAX_NAME // 2]}…{n[-MAX_NAME // 2 :]}" for n, *_ in rows]
+    return chart(
+        "dumbbells", unit, f"Before and after, {unit}. {said}",
+        [("before", "before adaptation"), ("after", "after adaptation")],
+        axes=Axes((marks[0][0], marks[-1][0]), (0, 1), TOP + ROW_HEIGHT * len(rows) + BOTTOM), marks=marks, unit=unit,
+        rows=[(TOP + ROW_HEIGHT * index + 28, cut[index], *row) for index, row in enumerate(rows)],
+    )  # fmt: skip
 
 
 def _marks(values: Iterable[float]) -> list[tuple[float, str]]:

@@ -3,16 +3,13 @@
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from clipscore.metrics.significance import mcnemar_p_value
-from scripts.report.numbers import number
 from scripts.runs.read import Run
 from scripts.runs.samples import BROKEN, FIXED, Sample, by_step, read_samples
-from scripts.tables.calibration import Bin
 from scripts.tables.figures import Metric as Figure
 from scripts.tables.figures import caption_metrics, reliability, sample_metrics
 
@@ -32,14 +29,10 @@ class Metric(NamedTuple):
     """A row of the table of figures; `before` is None where there is none, `decimals` are digits after the point."""
 
     key: str
-    label: str
     before: float | None
     after: float
+    label: str
     decimals: int
-
-    def change(self, decimals: int) -> str:
-        """What adaptation changed, with its sign."""
-        return number(None if self.before is None else self.after - self.before, decimals, signed=True)
 
 
 class Curve(NamedTuple):
@@ -50,67 +43,38 @@ class Curve(NamedTuple):
     high: list[float]
 
 
-@dataclass(frozen=True)
 class Figures:
-    """All that the report says of a run apart from its gallery; times are mean seconds of a sample."""
+    """All that the report says of a run apart from its gallery; times are mean seconds of a sample.
 
-    run: Run
-    samples: dict[str, Sample]
-    errors: dict[str, str]
-    metrics: list[Metric]
-    outcomes: dict[str, int]
-    p_value: float | None
-    reward: Curve | None
-    loss: Curve | None
-    hits: Curve | None
-    reliability: tuple[list[Bin], list[Bin]] | None
-    moved: list[float]
-    stages: dict[str, float]
-    seconds: float
+    ValueError: a record is damaged, or the run is of a task that has no report.
+    """
 
-    @property
-    def nothing_moved(self) -> bool:
-        """Every sample was adapted, and no parameter changed."""
-        return bool(self.moved) and not any(self.moved)
-
-
-def read_figures(run: Run) -> Figures:
-    """A run's figures, from its records; ValueError: one is damaged, or the run is of a task that has none."""
-    if run.config["task"] not in TASKS:
-        raise ValueError(f"{run.path} is a run of {run.config['task']}; a report is made of {', '.join(TASKS)}")
-    samples, errors = read_samples(run)
-    found = list(samples.values())
-    outcomes = dict(Counter(sample.outcome for sample in found))
-    ranked, adapted = any(s.rank is not None for s in found), any(s.losses or s.adapted for s in found)
-    reward = _curve(sample.rewards for sample in found)
-    return Figures(
-        run=run,
-        samples=samples,
-        errors=errors,
-        metrics=_metrics(run, found, reward),
-        outcomes=outcomes,
-        p_value=mcnemar_p_value(outcomes.get(FIXED, 0), outcomes.get(BROKEN, 0)) if ranked and adapted else None,
-        reward=reward,
-        loss=_curve(sample.losses for sample in found),
-        hits=_curve([100 * hit for hit in sample.step_hits] for sample in found),
-        reliability=reliability(found),
-        moved=[sample.moved for sample in found if sample.moved is not None],
-        stages=_stages(found),
-        seconds=statistics.fmean(sample.seconds for sample in found) if found else 0.0,
-    )
-
-
-def _metrics(run: Run, samples: Sequence[Sample], reward: Curve | None) -> list[Metric]:
-    """Those that have a label; a zero-shot run of one model has no before."""
-    if run.config["task"] == "captioning":
-        found, adapts = caption_metrics(run), True
-        if reward and len(reward.mean) > 1:
-            found.append(Figure("reward", reward.mean[0], reward.mean[-1]))
-    else:
-        found = sample_metrics(run, samples)
-        adapts = any(s.losses or s.rank_before != s.rank or s.confidence_before != s.confidence for s in samples)
-    shown = [(*one, *LABELS[one.key]) for one in found if one.key in LABELS]
-    return [Metric(key, label, was if adapts else None, now, digits) for key, was, now, label, digits in shown]
+    def __init__(self, run: Run) -> None:
+        if run.config["task"] not in TASKS:
+            raise ValueError(f"{run.path} is a run of {run.config['task']}; a report is made of {', '.join(TASKS)}")
+        self.run = run
+        self.samples, self.errors = read_samples(run)
+        found = list(self.samples.values())
+        self.outcomes = Counter(sample.outcome for sample in found)
+        ranked, adapted = any(s.rank is not None for s in found), any(s.losses or s.adapted for s in found)
+        changes = self.outcomes[FIXED], self.outcomes[BROKEN]
+        self.p_value = mcnemar_p_value(*changes) if ranked and adapted else None
+        self.reward, self.loss = _curve(s.rewards for s in found), _curve(s.losses for s in found)
+        self.hits = _curve([100 * hit for hit in s.step_hits] for s in found)
+        self.reliability = reliability(found)
+        self.moved = [s.moved for s in found if s.moved is not None]
+        self.nothing_moved = bool(self.moved) and not any(self.moved)  # though every sample was adapted
+        self.stages = _stages(found)
+        self.seconds = statistics.fmean(s.seconds for s in found) if found else 0.0
+        if run.config["task"] == "captioning":
+            metrics, adapts = caption_metrics(run), True
+            if self.reward and len(self.reward.mean) > 1:
+                metrics.append(Figure("reward", self.reward.mean[0], self.reward.mean[-1]))
+        else:  # a zero-shot run of one model has no before
+            metrics = sample_metrics(run, found)
+            adapts = any(s.losses or s.rank_before != s.rank or s.confidence_before != s.confidence for s in found)
+        shown = [metric for metric in metrics if metric.key in LABELS]
+        self.metrics = [Metric(key, was if adapts else None, now, *LABELS[key]) for key, was, now in shown]
 
 
 def _curve(values: Iterable[Sequence[float]]) -> Curve | None:

@@ -3,21 +3,29 @@
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from scripts.report.cards import OUTCOMES, Cards, choose
+from scripts.report.charts import run_charts
 from scripts.report.figures import Figures
 from scripts.report.numbers import counted, number, p_value, seconds, short
 from scripts.report.pictures import Pictures
-from scripts.report.sections import run_section
-from scripts.report.side_by_side import comparison_section, groups, run_labels
-from scripts.tables.cells import TOLERANCE
+from scripts.report.side_by_side import comparisons, run_labels
+from scripts.runs.read import Run
+from scripts.runs.samples import Sample
+from scripts.tables.cells import TOLERANCE, Cell
+from scripts.tables.figures import measure
+from scripts.tables.fill import run_cell
+from scripts.tables.paper import PaperTable, paper_tables
 
 FOLDER = Path(__file__).parent
+NUM_LISTED_ERRORS = 20
 
 
 def render(runs: Sequence[Figures], num_samples: int) -> str:
@@ -44,7 +52,7 @@ def render(runs: Sequence[Figures], num_samples: int) -> str:
         lead=f"{counted(len(runs), 'run')}, {counted(sum(len(figures.samples) for figures in runs), 'record')}",
         style=Markup(style),
         script=Markup(script),
-        comparisons=[comparison_section(group) for group in groups(runs)],
+        comparisons=comparisons(runs),
         runs=sections,
         tolerance=TOLERANCE,
         data=Markup(content.replace("<", "\\u003c")),
@@ -59,3 +67,47 @@ def breakable(name: str) -> Markup:
 def _digest(content: str) -> str:
     """How a content security policy names the one inline block that it allows."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+def run_section(figures: Figures, num_shown: int) -> dict[str, Any]:
+    """What page.html does not read from a run's figures; `num_shown` samples are in the gallery."""
+    run, total = figures.run, len(figures.samples)
+    order = "as many of each outcome as there are, in the order of their ids' hashes"
+    errors = [f"{key}: {message}" for key, message in figures.errors.items()]
+    if len(errors) > NUM_LISTED_ERRORS:
+        errors[NUM_LISTED_ERRORS:] = [f"... and {len(errors) - NUM_LISTED_ERRORS:,} more"]
+    record = {"fingerprint": run.fingerprint, "environments": run.environments}
+    paper, cells = paper_cells(run, figures.samples) if figures.metrics else (None, {})
+    others = "; ".join(dict.fromkeys(setting for cell in cells.values() for setting in cell.settings))
+    machines = dict.fromkeys(
+        f"{env.get('gpu') or 'CPU'}, torch {env.get('packages', {}).get('torch', '?')}, "
+        f"commit {str(env.get('commit') or '?')[:7]}"
+        for env in run.environments
+    )
+    return {
+        "figures": figures,
+        "errors": "\n".join(errors),
+        "paper": paper,
+        "cells": cells,
+        "others": f" Other settings than the row's: {others}." if others else "",
+        "charts": run_charts(figures),
+        "shown": "all samples." if num_shown == total else f"{num_shown:,} of {total:,} samples, {order}.",
+        "config": yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
+        "environment": json.dumps(record, indent=2, ensure_ascii=False),
+        "machines": "; ".join(machines) or "not recorded",
+    }
+
+
+def paper_cells(run: Run, samples: Mapping[str, Sample]) -> tuple[PaperTable | None, dict[str, Cell]]:
+    """The table of the paper that a run belongs to, and its cells by metric, judged as `scripts.tables` judges them.
+
+    A run is known by the name of its config, or the `name=...` that the table's row has; (None, {}): it is no row.
+    """
+    dataset, direction = str(run.config["dataset"]), run.config.get("direction")
+    for table in (table for table in paper_tables().values() if table.task == run.config["task"]):
+        for row in table.rows:
+            if (wanted := row.run_for(dataset)) and wanted.name == run.name:
+                found = {(0, 0): measure(run, samples)}
+                columns = [c for c in table.columns if (c.dataset, c.direction) == (dataset, direction)]
+                return table, {str(c.metric): run_cell(table, row, wanted, c, found) for c in columns}
+    return None, {}

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from clipscore.metrics.significance import Paired, bootstrap_interval, paired
-from scripts.report.charts import Chart, dumbbells
+from scripts.report.charts import dumbbells
 from scripts.report.figures import Figures
 from scripts.report.numbers import number
 
-KEYS = [("before", "before adaptation"), ("after", "after adaptation")]
 Interval = tuple[float, float, float]  # a difference, and the ends of its 95% interval
 
 
@@ -23,29 +22,25 @@ def compare(base: Figures, other: Figures) -> tuple[int, Paired | Interval] | No
     if ranked:
         return len(ranked), paired(*zip(*ranked, strict=True))
     rewards = [(a.rewards[-1], b.rewards[-1]) for a, b in pairs if a.rewards and b.rewards]
-    if not rewards:
-        return None
-    return len(rewards), bootstrap_interval([was for was, _ in rewards], [now for _, now in rewards])
+    return (len(rewards), bootstrap_interval(*zip(*rewards, strict=True))) if rewards else None
 
 
-def groups(runs: Sequence[Figures]) -> list[list[Figures]]:
-    """Runs of the same task and column together, in the order given; a run that is alone is left out."""
-    found: dict[tuple[str, str], list[Figures]] = {}
+def comparisons(runs: Sequence[Figures]) -> list[dict[str, Any]]:
+    """A section for the runs of the same task and column, if there are several: a chart, and each against the first."""
+    groups: dict[tuple[str, str], list[Figures]] = {}
     for figures in runs:
-        found.setdefault((figures.run.config["task"], figures.run.column), []).append(figures)
-    return [group for group in found.values() if len(group) > 1]
+        groups.setdefault((figures.run.config["task"], figures.run.column), []).append(figures)
+    return [_section(group) for group in groups.values() if len(group) > 1]
 
 
-def comparison_section(group: Sequence[Figures]) -> dict[str, Any]:
-    """Runs of the same data: a chart, and each against the first one."""
-    base, labels = group[0], run_labels(group)
+def _section(group: Sequence[Figures]) -> dict[str, Any]:
+    base, labelled = group[0], list(zip(run_labels(group), group, strict=True))
     unit = base.metrics[0].label if base.metrics else ""
-    firsts = [(label, metric) for f, label in zip(group, labels, strict=True) for metric in f.metrics[:1]]
-    measured = [(label, metric.before, metric.after) for label, metric in firsts if metric.label == unit]
+    measured = [(label, m.before, m.after) for label, f in labelled for m in f.metrics[:1] if m.label == unit]
     return {
         "run": base.run,
-        "chart": Chart(unit, dumbbells(measured, unit), KEYS) if measured else None,
-        "rows": [(label, f, None if f is base else compare(base, f)) for f, label in zip(group, labels, strict=True)],
+        "chart": dumbbells(measured, unit) if measured else None,
+        "rows": [(label, f, None if f is base else compare(base, f)) for label, f in labelled],
         "seeds": _seeds(group),
     }
 
@@ -68,7 +63,5 @@ def _seeds(group: Sequence[Figures]) -> str:
 def run_labels(group: Sequence[Figures]) -> list[str]:
     """Names of runs; with the seed, or the folder, where the name alone would not tell them apart."""
     runs = [figures.run for figures in group]
-    names = [run.name for run in runs]
-    seeded = [f"{run.name}, seed {run.config.get('seed')}" for run in runs]
-    paths = [str(run.path) for run in runs]
-    return next((labels for labels in (names, seeded) if len(set(labels)) == len(labels)), paths)
+    names, seeded = [run.name for run in runs], [f"{run.name}, seed {run.config.get('seed')}" for run in runs]
+    return next((found for found in (names, seeded) if len(set(found)) == len(runs)), [str(run.path) for run in runs])

@@ -13,7 +13,7 @@ a unit of the paper's last digit, plus
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from clipscore.metrics.significance import changes, mcnemar_p_value
 from scripts.tables.figures import Figures
@@ -30,7 +30,7 @@ CAPTION_SHARE = 0.01
 Seeds = tuple[int, int]  # seed and order seed
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cell:
     """A cell, with all that is known about it; figures and differences in points of % (caption metrics times 100)."""
 
@@ -61,9 +61,9 @@ class Cell:
         return statistics.stdev(self.by_seed.values()) if len(self.by_seed) > 1 else None
 
     @property
-    def is_partial(self) -> bool:
-        """Whether it has another number of samples than the paper's column."""
-        return self.num_samples != self.published
+    def partial(self) -> str:
+        """The verdict on a cell of another number of samples than the paper's column; empty for others."""
+        return "" if self.num_samples == self.published else f"partial, {self.num_samples:,} of {self.published:,}"
 
     @property
     def variance(self) -> float:
@@ -73,10 +73,10 @@ class Cell:
 
     def nearest(self, half: float) -> float:
         """How far the nearest share of n samples may be from the paper's figure: half a digit, or half a sample."""
-        return half if self.is_partial else max(half, 50 / self.num_samples)
+        return half if self.partial else max(half, 50 / self.num_samples)
 
 
-def figure_cell(cell: Cell, table: PaperTable, found: Mapping[Seeds, Figures], given: float | None) -> Cell:
+def fill_figure(cell: Cell, table: PaperTable, found: Mapping[Seeds, Figures], given: float | None) -> None:
     """Fill the cell of a data set's column from its runs, one for each seed and order seed, at least one.
 
     Those that are whole count; if none is, the largest. `given`: the tolerance in points; None: this module's.
@@ -85,79 +85,71 @@ def figure_cell(cell: Cell, table: PaperTable, found: Mapping[Seeds, Figures], g
     whole = {seeds: figures for seeds, figures in found.items() if figures.is_whole}
     taken = whole or {seeds: figures for seeds, figures in found.items() if figures.num_samples == most}
     first, metric = next(iter(taken.values())), str(cell.column.metric)
+    cell.num_samples, cell.published = first.num_samples, first.published
+    cell.adapts = first.run.config.get("method") != "zero_shot"
+    cell.hits = {seeds: one.hits for seeds, one in taken.items()} if table.has_baselines else {}
     values = {seeds: one.values[metric] for seeds, one in taken.items() if metric in one.values}
-    adapts = first.run.config.get("method") != "zero_shot"
-    hits = {seeds: one.hits for seeds, one in taken.items()} if table.has_baselines else {}
-    cell = replace(cell, num_samples=first.num_samples, published=first.published, adapts=adapts, hits=hits)
     if len(values) < len(taken):
-        partial = [_partial(cell)] if cell.is_partial else []
-        return replace(cell, verdict="; ".join([*partial, first.missing or f"no {metric} in the summary"]))
-    cell = replace(cell, ours=statistics.fmean(values.values()), by_seed=values)
+        cell.verdict = "; ".join(filter(None, [cell.partial, first.missing or f"no {metric} in the summary"]))
+        return
+    cell.ours, cell.by_seed = statistics.fmean(values.values()), values
     if table.task == "captioning":
-        return _judged(cell, table, table.half_digit, CAPTION_SHARE * (cell.paper or 0.0), given)
-    chance = QUANTILE * math.sqrt(cell.variance) if adapts else ZERO_SHOT_POINTS
-    return _judged(cell, table, cell.nearest(table.half_digit), chance, given)
+        _judge(cell, table, table.half_digit, CAPTION_SHARE * (cell.paper or 0.0), given)
+    else:
+        chance = QUANTILE * math.sqrt(cell.variance) if cell.adapts else ZERO_SHOT_POINTS
+        _judge(cell, table, cell.nearest(table.half_digit), chance, given)
 
 
-def mean_cell(cell: Cell, table: PaperTable, parts: Sequence[Cell], given: float | None) -> Cell:
+def fill_mean(cell: Cell, table: PaperTable, parts: Sequence[Cell], given: float | None) -> None:
     """Fill the cell of a column that is the mean of others; it stays empty as long as one of them has no figure."""
     ours = [part.ours for part in parts if part.ours is not None]
     if len(ours) < len(parts):
         without = [part.column.label for part in parts if part.ours is None]
-        return replace(cell, verdict=f"without {', '.join(without)}" if ours else "no run")
+        cell.verdict = f"without {', '.join(without)}" if ours else "no run"
+        return
     seeds = sorted(set.intersection(*(set(part.by_seed) for part in parts)))
-    cell = replace(
-        cell, ours=statistics.fmean(ours), adapts=parts[0].adapts,
-        by_seed={seed: statistics.fmean(part.by_seed[seed] for part in parts) for seed in seeds},
-        num_samples=sum(part.num_samples for part in parts), published=sum(part.published or 0 for part in parts),
-        settings=tuple(dict.fromkeys(setting for part in parts for setting in part.settings)),
-    )  # fmt: skip
+    cell.ours, cell.adapts = statistics.fmean(ours), parts[0].adapts
+    cell.by_seed = {seed: statistics.fmean(part.by_seed[seed] for part in parts) for seed in seeds}
+    cell.num_samples = sum(part.num_samples for part in parts)
+    cell.published = sum(part.published or 0 for part in parts)
+    cell.settings = tuple(dict.fromkeys(setting for part in parts for setting in part.settings))
     chance = QUANTILE * math.sqrt(sum(part.variance for part in parts)) / len(parts)
     rounding = statistics.fmean(part.nearest(table.half_digit) for part in parts)  # of its parts; and its own
-    return _judged(cell, table, table.half_digit + rounding, chance if cell.adapts else ZERO_SHOT_POINTS, given)
+    _judge(cell, table, table.half_digit + rounding, chance if cell.adapts else ZERO_SHOT_POINTS, given)
 
 
-def against(cell: Cell, base: Cell) -> Cell:
-    """A cell with its difference from its baseline's on the samples that both have, if any, seed by seed."""
+def compare_with(base: Cell, cell: Cell, parts: Sequence[Cell]) -> None:
+    """Give a cell its difference from its baseline's on the samples that both have, if any, seed by seed.
+
+    One that is the mean of others has the mean of theirs, without a test.
+    """
+    cell.baseline = base.row
     found = []
     for seeds in cell.hits.keys() & base.hits.keys():
         was, now = base.hits[seeds], cell.hits[seeds]
         if common := [key for key in now if key in was]:
             fixed, broken = changes([was[key] for key in common], [now[key] for key in common])
             found.append((100 * (fixed - broken) / len(common), mcnemar_p_value(fixed, broken), len(common)))
-    cell = replace(cell, baseline=base.row, hits={})
-    if not found:
-        return cell
-    gains, p_values, counts = zip(*found, strict=True)
-    return replace(cell, gain=statistics.fmean(gains), p_value=max(p_values), num_common=min(counts))
+    gains = [part.gain for part in parts if part.gain is not None] or [gain for gain, *_ in found]
+    if found:
+        cell.p_value, cell.num_common = max(p for _, p, _ in found), min(number for *_, number in found)
+    if gains and len(gains) >= len(parts):
+        cell.gain = statistics.fmean(gains)
+        cell.num_common = cell.num_common or sum(part.num_common for part in parts)
 
 
-def mean_against(cell: Cell, parts: Sequence[Cell]) -> Cell:
-    """The same of a column that is the mean of others, without a test."""
-    cell, gains = replace(cell, baseline=parts[0].baseline), [part.gain for part in parts if part.gain is not None]
-    if len(gains) < len(parts):
-        return cell
-    return replace(cell, gain=statistics.fmean(gains), num_common=sum(part.num_common for part in parts))
-
-
-def _judged(cell: Cell, table: PaperTable, nearest: float, chance: float, given: float | None) -> Cell:
-    """A cell with its verdict, and its difference if it has both figures.
+def _judge(cell: Cell, table: PaperTable, nearest: float, chance: float, given: float | None) -> None:
+    """Give a cell its verdict, and its difference if it has both figures.
 
     A difference up to `nearest` is 0; one up to half a digit and `chance`, or up to `given`, reproduces; in points.
     """
     assert cell.ours is not None
     if cell.paper is None:
-        return replace(cell, verdict=_partial(cell) if cell.is_partial else "no published figure")
-    tolerance, exact = table.half_digit + chance if given is None else given, cell.ours - cell.paper
-    difference = 0.0 if abs(exact) <= nearest + 1e-9 else round(exact, table.decimals)  # 1e-9: 69.965 is not a float
-    if cell.is_partial:
-        verdict = _partial(cell)
-    elif abs(difference) > tolerance:
-        verdict = f"off by {difference:+.{table.decimals}f}"
-    else:
-        verdict = "reproduced with other settings" if cell.settings else "reproduced"
-    return replace(cell, difference=difference, tolerance=tolerance, verdict=verdict)
-
-
-def _partial(cell: Cell) -> str:
-    return f"partial, {cell.num_samples:,} of {cell.published:,}"
+        cell.verdict = cell.partial or "no published figure"
+        return
+    exact = cell.ours - cell.paper
+    cell.tolerance = table.half_digit + chance if given is None else given
+    cell.difference = 0.0 if abs(exact) <= nearest + 1e-9 else round(exact, table.decimals)  # 69.965 is no float
+    off = f"off by {cell.difference:+.{table.decimals}f}" if abs(cell.difference) > cell.tolerance else ""
+    agrees = "reproduced with other settings" if cell.settings else "reproduced"
+    cell.verdict = cell.partial or off or agrees

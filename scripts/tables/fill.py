@@ -1,17 +1,16 @@
 """All cells of a table, from the run folders under an output root."""
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clipscore.config.load import load_config
 from scripts.run import config_class
 from scripts.runs.compare_configs import ABSENT, config_differences, differences
 from scripts.runs.read import Run, find_runs
-from scripts.tables.cells import Cell, Seeds, against, figure_cell, mean_against, mean_cell
+from scripts.tables.cells import Cell, Seeds, compare_with, fill_figure, fill_mean
 from scripts.tables.figures import Figures, measure
-from scripts.tables.paper import PaperRun, PaperTable, Row
+from scripts.tables.paper import Column, PaperRun, PaperTable, Row
 
 
 def fill_table(table: PaperTable, output_root: Path, tolerance: float | None = None) -> list[list[Cell]]:
@@ -20,49 +19,48 @@ def fill_table(table: PaperTable, output_root: Path, tolerance: float | None = N
     `tolerance`: how large a difference may be, in points; None: as `cells` says.
     """
     runs = [run for run in find_runs(output_root) if run.config.get("task") == table.task]
-    rows: list[list[Cell]] = []
-    bases: dict[str, list[Cell]] = {}  # the first row of each group
+    bases: dict[str, dict[str, Cell]] = {}  # the first row of each group, by column
+    rows = []
     for row in table.rows:
-        cells = _fill_row(table, row, runs, tolerance)
-        if table.has_baselines and (base := bases.setdefault(row.group, cells)) is not cells:
-            cells = _against(cells, base)
-        rows.append(cells)
+        measured: dict[tuple[str, str | None], dict[Seeds, Figures]] = {}  # a data set's metrics share one reading
+        cells: dict[str, Cell] = {}
+        for column in table.columns:
+            dataset, direction = str(column.dataset), column.direction
+            parts = [cells[key] for key in column.mean_of]
+            if wanted := row.run_for(dataset):
+                if (dataset, direction) not in measured:
+                    measured[dataset, direction] = _measure(wanted, dataset, direction, runs)
+                cell = run_cell(table, row, wanted, column, measured[dataset, direction], tolerance)
+            else:
+                cell = _cell(row, column, "not in this repository")
+            if parts and row.runs:
+                cell.command = cell_command(row.runs[0], ",".join(column.mean_of), None)
+                fill_mean(cell, table, parts, tolerance)
+            if table.has_baselines and row.group in bases:
+                compare_with(bases[row.group][column.key], cell, parts)
+            cells[column.key] = cell
+        bases.setdefault(row.group, cells)
+        rows.append(list(cells.values()))
     return rows
 
 
-def _against(cells: Sequence[Cell], base: Sequence[Cell]) -> list[Cell]:
-    found: dict[str, Cell] = {}
-    for cell, other in zip(cells, base, strict=True):
-        parts = [found[key] for key in cell.column.mean_of]
-        found[cell.column.key] = mean_against(cell, parts) if parts else against(cell, other)
-    return list(found.values())
+def run_cell(
+    table: PaperTable, row: Row, wanted: PaperRun, column: Column, found: Mapping[Seeds, Figures],
+    tolerance: float | None = None,
+) -> Cell:  # fmt: skip
+    """The cell of a data set's column, from the row's runs, if any; of those with other settings only if all are."""
+    cell = _cell(row, column, "no run")
+    cell.command = cell_command(wanted, str(column.dataset), column.direction)
+    others = {seeds: other_settings(wanted, one.run, column.metric) for seeds, one in found.items()}
+    found = {seeds: one for seeds, one in found.items() if not others[seeds]} or found
+    cell.settings = tuple(dict.fromkeys(text for seeds in found for text in others[seeds]))
+    if found:
+        fill_figure(cell, table, found, tolerance)
+    return cell
 
 
-def _fill_row(table: PaperTable, row: Row, runs: Sequence[Run], tolerance: float | None) -> list[Cell]:
-    measured: dict[tuple[str, str | None], dict[Seeds, Figures]] = {}  # the metrics of a data set share one reading
-    cells: dict[str, Cell] = {}
-    for column in table.columns:
-        cell = Cell(row.group, row.label, column, row.paper.get(column.key), source=row.source)
-        cell = replace(cell, verdict="not in this repository")
-        dataset, direction = str(column.dataset), column.direction
-        wanted = row.run_for(dataset)
-        if column.mean_of and row.runs:
-            cell = replace(cell, command=cell_command(row.runs[0], ",".join(column.mean_of), None))
-            cell = mean_cell(cell, table, [cells[key] for key in column.mean_of], tolerance)
-        elif wanted:
-            if (dataset, direction) not in measured:
-                measured[dataset, direction] = _measure(wanted, dataset, direction, runs)
-            found = measured[dataset, direction]
-            others = {seeds: other_settings(wanted, one.run, column.metric) for seeds, one in found.items()}
-            if own := {seeds: one for seeds, one in found.items() if not others[seeds]}:
-                found = own  # seeds with other settings are none of the row's
-            settings = tuple(dict.fromkeys(text for seeds in found for text in others[seeds]))
-            command = cell_command(wanted, dataset, direction)
-            cell = replace(cell, command=command, verdict="no run", settings=settings)
-            if found:
-                cell = figure_cell(cell, table, found, tolerance)
-        cells[column.key] = cell
-    return list(cells.values())
+def _cell(row: Row, column: Column, verdict: str) -> Cell:
+    return Cell(row.group, row.label, column, row.paper.get(column.key), verdict=verdict, source=row.source)
 
 
 def _measure(wanted: PaperRun, dataset: str, direction: str | None, runs: Sequence[Run]) -> dict[Seeds, Figures]:

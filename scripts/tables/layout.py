@@ -92,7 +92,7 @@ def _difference(cell: Cell, decimals: int) -> str:
     if cell.difference is None:
         return "-"
     shown = f"{cell.difference:+.{decimals}f}" if cell.difference else _figure(0.0, decimals)
-    shown += f" of {cell.num_samples:,}" if cell.is_partial else ""
+    shown += f" of {cell.num_samples:,}" if cell.partial else ""
     return f"**{shown}**" if _kind(cell) == "off" else shown + ("*" if cell.settings else "")
 
 

@@ -19,9 +19,9 @@ from clipscore.data.open_image import open_image
 from clipscore.data.samples import sample_seed
 from scripts.report.__main__ import main, write_report
 from scripts.report.cards import choose
-from scripts.report.figures import Figures, read_figures
+from scripts.report.figures import Figures
 from scripts.report.numbers import labels, number, p_value, seconds, ticks
-from scripts.report.sections import paper_cells
+from scripts.report.page import paper_cells
 from scripts.report.side_by_side import compare
 from scripts.runs.read import open_run
 from scripts.runs.samples import read_samples
@@ -61,7 +61,7 @@ def metrics_of(figures: Figures) -> dict[str, tuple[float | None, float]]:
 
 
 def test_classification_by_hand(tmp_path: Path) -> None:
-    figures = read_figures(open_run(classification_run(tmp_path / "run")))
+    figures = Figures(open_run(classification_run(tmp_path / "run")))
     found = metrics_of(figures)
     assert found["accuracy"] == pytest.approx((100 * 2 / 6, 100 * 3 / 6))
     assert found["accuracy_top5"] == pytest.approx((100 * 2 / 6, 100 * 3 / 6))
@@ -76,7 +76,7 @@ def test_classification_by_hand(tmp_path: Path) -> None:
 
 def test_retrieval_by_hand(tmp_path: Path) -> None:
     run = retrieval_run(tmp_path / "run")
-    figures = read_figures(open_run(run))
+    figures = Figures(open_run(run))
     assert metrics_of(figures)["r1"] == pytest.approx((100 * 2 / 3, 100 * 2 / 3))
     assert metrics_of(figures)["r5"] == (100, 100)
     assert figures.outcomes == {"fixed": 1, "broken": 1, "unchanged": 1}
@@ -94,7 +94,7 @@ def test_retrieval_by_hand(tmp_path: Path) -> None:
 
 def test_captioning_by_hand(tmp_path: Path) -> None:
     run = captioning_run(tmp_path / "run")
-    found = metrics_of(read_figures(open_run(run)))
+    found = metrics_of(Figures(open_run(run)))
     assert found["clipscore"] == (70.0, 75.5) and found["cider"] == (None, 90.0)
     assert found["reward"] == pytest.approx((0.75, 0.75 + 0.25 / 3))
     page = page_of(run)
@@ -147,7 +147,7 @@ def test_later_records_count_and_errors_are_listed(tmp_path: Path) -> None:
     with open(run / "rows-1-of-2.jsonl", "w") as shard:
         shard.write(json.dumps({"id": "5.png", "error": "no memory"}) + "\n")
         shard.write(json.dumps(classified("3.png", 0, 0)) + '\n{"id": "4.p')
-    figures = read_figures(open_run(run))
+    figures = Figures(open_run(run))
     assert {key: sample.outcome for key, sample in figures.samples.items()} == {
         "0.png": "fixed", "1.png": "unchanged", "2.png": "unchanged", "3.png": "unchanged", "5.png": "unchanged",
     }  # fmt: skip
@@ -184,14 +184,14 @@ def test_a_run_without_adaptation_has_one_value(tmp_path: Path) -> None:
     rows = [classified("0.png", 0, 0, **same), classified("1.png", 1, 1, **same)]
     rows = [{key: value for key, value in row.items() if key not in ("moved", "step_top1")} for row in rows]
     run = classification_run(tmp_path / "run", rows, method="zero_shot", tune="none")
-    assert metrics_of(read_figures(open_run(run)))["accuracy"] == (None, 50)
+    assert metrics_of(Figures(open_run(run)))["accuracy"] == (None, 50)
     assert data_of(page_of(run))["runs"][0]["outcomes"] == {"right": "right", "wrong": "wrong"}
 
 
 def test_comparison_by_hand(tmp_path: Path) -> None:
     base = classification_run(tmp_path / "base", [classified(f"{i}.png", 1, 1 if i < 6 else 0) for i in range(8)])
     other = classification_run(tmp_path / "other", [classified(f"{i}.png", 1, 0) for i in range(1, 9)])
-    count, found = compare(read_figures(open_run(base)), read_figures(open_run(other)))
+    count, found = compare(Figures(open_run(base)), Figures(open_run(other)))
     assert (count, found.fixed, found.broken) == (7, 5, 0)
     assert found.difference == pytest.approx(5 / 7)
     assert found.p_value == pytest.approx(2 / 2**5)
