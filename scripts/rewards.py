@@ -25,11 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.rewards", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--rewards",
-        metavar="A,B",
-        help=f"models, weakest first; the policy itself, {', '.join(STRENGTHS)} if not given",
-    )
+    without = f"the policy itself, {', '.join(STRENGTHS)} if not given"
+    parser.add_argument("--rewards", metavar="A,B", help=f"models, weakest first; {without}")
     args, words = parser.parse_known_args(arguments)
     return command(lambda: compare(args.rewards.split(",") if args.rewards else [], words))
 

@@ -17,7 +17,7 @@ from scripts.runs.folder import run_path
 from scripts.runs.read import open_run
 from scripts.runs.samples import Sample, read_sample
 from scripts.tables.figures import column, share
-from scripts.tables.grid import Grid, comma_separated, latex, markdown
+from scripts.tables.grid import Grid, written
 
 Samples = Mapping[str, Sample]
 CAPTION_COLUMNS = {"BLEU-4": ("bleu", "bleu_4"), "CIDEr": ("cider", "cider"), "CLIPScore": ("clipscore", "clipscore")}
@@ -106,6 +106,4 @@ def demo_tables(words: Sequence[str], form: str = "markdown") -> str:
     methods, lines = {name for name, _ in begun}, {line for _, line in begun}
     shown = {(name, line): config for (name, line), config in runs.items() if name in methods and line in lines}
     grids = [grid for grid in (table_grid(table, shown) for table in TABLES) if grid.rows]
-    if form == "csv":
-        return "\n\n".join(comma_separated(grid.heading, grid.rows) for grid in grids)
-    return "\n\n".join(map(latex if form == "latex" else markdown, grids))
+    return "\n\n".join(written(grid, form) for grid in grids)

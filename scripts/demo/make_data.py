@@ -121,9 +121,10 @@ def make_scene_data(out_dir: Path, with_train: bool = False) -> Path:
     if with_train or (target / "clean" / "annotations" / "train.json").exists():
         sets["train"] = training_set(N_TRAIN_SCENES, 1)
     with published(target, sets, RETRIEVAL_SEVERITY) as folder:
-        for name, captioned in sets.items() if folder else ():
+        for name, captioned in sets.items():
             style, split = ("clean", "train") if name == "train" else (name, "test")
-            write_captioned(captioned, folder / style, split)
+            if folder:
+                write_captioned(captioned, folder / style, split)
     return target
 
 
@@ -132,8 +133,9 @@ def make_data(out_dir: Path, with_train: bool = False) -> Path:
     make_scene_data(out_dir, with_train)
     sets = {style: test_pictures(style) for style in TEST_SEVERITY}
     with published(out_dir / "demo", sets, TEST_SEVERITY) as folder:
-        for style, test_set in sets.items() if folder else ():
-            (write_split_format if style == "clean" else write_image_folder)(test_set, folder / style)
+        for style, test_set in sets.items():
+            if folder:
+                (write_split_format if style == "clean" else write_image_folder)(test_set, folder / style)
     return out_dir / "demo"
 
 

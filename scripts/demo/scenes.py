@@ -75,9 +75,7 @@ def handwritten() -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def digit_images(split: Split) -> dict[int, tuple[int, ...]]:
-    """Image indices of a split for each digit value; the two splits share none. ValueError: an unknown split."""
-    if split not in ("train", "test"):
-        raise ValueError(f"unknown split {split!r}; expected 'train' or 'test'")
+    """Image indices of a split for each digit value; the two splits share none."""
     chosen: dict[int, tuple[int, ...]] = {}
     for value in range(len(DIGIT_WORDS)):
         indices = np.flatnonzero(handwritten()[1] == value)
@@ -86,7 +84,7 @@ def digit_images(split: Split) -> dict[int, tuple[int, ...]]:
     return chosen
 
 
-def place_digit(image_index: int, colour: str, rng: np.random.Generator) -> Scene:
+def _placed(image_index: int, colour: str, rng: np.random.Generator) -> Scene:
     """Scene of one digit, moved at random within the canvas."""
     left, top = (int(offset) for offset in rng.integers(0, CANVAS_PX - DIGIT_PX + 1, size=2))
     return Scene((Digit(image_index, colour, left, top),))
@@ -96,16 +94,12 @@ def test_scenes(seed: int = 0) -> list[Scene]:
     """The 240 test scenes: 4 of each class in label order, no handwritten test image twice."""
     rng = np.random.default_rng(seed)
     images = {value: iter(rng.permutation(indices)) for value, indices in digit_images("test").items()}
-    return [
-        place_digit(int(next(images[value])), colour, rng)
-        for colour in COLOURS
-        for value in range(len(DIGIT_WORDS))
-        for _ in range(TEST_PICTURES_PER_CLASS)
-    ]
+    classes = [(colour, value) for colour in COLOURS for value in images for _ in range(TEST_PICTURES_PER_CLASS)]
+    return [_placed(int(next(images[value])), colour, rng) for colour, value in classes]
 
 
 def train_scenes(seed: int = 0) -> list[Scene]:
     """Each handwritten training image once in each colour."""
     rng = np.random.default_rng(seed)
     indices = [index for group in digit_images("train").values() for index in group]
-    return [place_digit(index, colour, rng) for index in indices for colour in COLOURS]
+    return [_placed(index, colour, rng) for index in indices for colour in COLOURS]

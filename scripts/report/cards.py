@@ -54,7 +54,7 @@ class Cards:
         make, cards = tasks[self.run.config["task"]], []
         for row in map(rows.__getitem__, keys):
             sample = read_sample(row)
-            known = {"outcome": sample.outcome, "badge": OUTCOMES[sample.outcome], "moved": sample.moved}
+            known: Card = {"outcome": sample.outcome, "badge": OUTCOMES[sample.outcome], "moved": sample.moved}
             known |= {"losses": list(sample.losses), "rewards": list(sample.rewards)}
             cards.append({"id": row["id"], **known, **make(row)})
         return cards

@@ -105,7 +105,7 @@ def _by_update(title: str, what: str, lines: Sequence[Line], num: int, keys: Seq
     axes = Axes((-0.04 * num, num + 0.04 * num), (marks[0][0], marks[-1][0]))
     x_marks = [(x, str(x)) for x in range(0, num + 1, math.ceil((num + 1) / MAX_X_TICKS))]
     said = "; ".join(f"{line.name}: {', '.join(short(y) for _, y in line.points)}" for line in lines)
-    drawn = {"axes": axes, "marks": (x_marks, marks), "label": "updates done", "lines": lines}
+    drawn: dict[str, Any] = {"axes": axes, "marks": (x_marks, marks), "label": "updates done", "lines": lines}
     return chart("lines", title, f"{what} by updates done. {said}", keys, **drawn)
 
 
@@ -162,7 +162,7 @@ def _timing(figures: Figures) -> list[Chart]:
             shares.append((style, f"{name}: {seconds(time)}", share, start))
             start += share
     said = "Time by stage: " + "; ".join(title for _, title, *_ in shares)
-    drawn = {"style": "timing", "width": WIDTH, "shares": shares, "stages": stages}
+    drawn: dict[str, Any] = {"style": "timing", "width": WIDTH, "shares": shares, "stages": stages}
     return [chart("stacked", "Time by stage, mean of a sample", said, **drawn)] if stages else []
 
 

@@ -32,18 +32,14 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
-def p_value(value: float | None) -> str:
+def p_value(value: float) -> str:
     """A p-value with two significant digits."""
-    if value is None:
-        return "–"
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
 def seconds(value: float) -> str:
     """A time with three significant digits, in the unit that fits."""
-    if value < 1e-4:
-        return "< 0.1 ms"
-    return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
+    return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms" if value >= 1e-4 else "< 0.1 ms"
 
 
 def ticks(low: float, high: float) -> list[float]:

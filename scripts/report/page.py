@@ -19,8 +19,8 @@ from scripts.report.pictures import Pictures
 from scripts.report.side_by_side import comparisons, run_labels
 from scripts.runs.read import Run
 from scripts.runs.samples import Sample
+from scripts.tables import figures as tables
 from scripts.tables.cells import TOLERANCE, Cell
-from scripts.tables.figures import measure
 from scripts.tables.fill import run_cell
 from scripts.tables.paper import PaperTable, paper_tables
 
@@ -107,7 +107,7 @@ def paper_cells(run: Run, samples: Mapping[str, Sample]) -> tuple[PaperTable | N
     for table in (table for table in paper_tables().values() if table.task == run.config["task"]):
         for row in table.rows:
             if (wanted := row.run_for(dataset)) and wanted.name == run.name:
-                found = {(0, 0): measure(run, samples)}
+                found = {(0, 0): tables.Figures(run, samples)}
                 columns = [c for c in table.columns if (c.dataset, c.direction) == (dataset, direction)]
                 return table, {str(c.metric): run_cell(table, row, wanted, c, found) for c in columns}
     return None, {}

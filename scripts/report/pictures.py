@@ -38,16 +38,14 @@ class Pictures:
 
         The sample's id starts from the folder `root`.
         """
-        key = (str(root), sample_id, str(config["views"]), config["seed"])
+        recipe = (str(root), sample_id, str(config["views"]), config["seed"])
+        missing = [number for number in numbers if (recipe, number) not in self._places]
         try:
-            missing = [number for number in numbers if (key, number) not in self._places]
-            if missing:
-                drawn = draw_views(config, open_image(root / sample_id), sample_id, missing)
-                for number, picture in zip(missing, drawn, strict=True):
-                    self._places[key, number] = self._add(picture, VIEW_SIDE)
+            drawn = draw_views(config, open_image(root / sample_id), sample_id, missing) if missing else []
         except UnreadableImage:
             return [None] * len(numbers)
-        return [self._places[key, number] for number in numbers]
+        self._places |= {(recipe, n): self._add(p, VIEW_SIDE) for n, p in zip(missing, drawn, strict=True)}
+        return [self._places[recipe, number] for number in numbers]
 
     def _add(self, picture: Image.Image, side: int) -> int:
         """A picture as a small JPEG inside an address."""

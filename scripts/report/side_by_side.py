@@ -22,7 +22,8 @@ def compare(base: Figures, other: Figures) -> tuple[int, Paired | Interval] | No
     if ranked:
         return len(ranked), paired(*zip(*ranked, strict=True))
     rewards = [(a.rewards[-1], b.rewards[-1]) for a, b in pairs if a.rewards and b.rewards]
-    return (len(rewards), bootstrap_interval(*zip(*rewards, strict=True))) if rewards else None
+    was, now = zip(*rewards, strict=True) if rewards else ((), ())
+    return (len(rewards), bootstrap_interval(was, now)) if rewards else None
 
 
 def comparisons(runs: Sequence[Figures]) -> list[dict[str, Any]]:

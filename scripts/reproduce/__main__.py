@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipscore.cli import DONE, REFUSED, USER_ERRORS, print_text
-from scripts.reproduce.causes import Cause, most_likely_cause, plain_cause
+from scripts.reproduce.causes import UNKNOWN, most_likely_cause, plain_cause
 from scripts.reproduce.rungs import Outcome, Rung, climb, ladder
 from scripts.run import task_class
 from scripts.runs.folder import RunFolder, finished_summary
@@ -27,7 +27,6 @@ from scripts.tables.paper import PAPER_FILE, paper_tables
 
 OFF = 1  # an exit code beside DONE and REFUSED
 OWN = {"dataset", "direction", "limit", "name", "shard"}  # what the ladder sets itself
-UNKNOWN = Cause("none of the usual causes", "compare config.yaml and env.json of the run with the row's YAML")
 
 log = logging.getLogger("scripts.reproduce")  # __name__ is __main__ under python -m
 
@@ -82,12 +81,10 @@ def _climb_all(steps: Sequence[tuple[str, list[Rung]]], words: Sequence[str]) ->
         print_text(f"{number}. {title}")
         for rung in rungs:
             outcome = climb(rung, words)
-            cause = plain_cause(rung, outcome, rung.config(words))
-            is_off = outcome.distance > 1
+            cause, is_off = plain_cause(rung, outcome, rung.config(words)), outcome.distance > 1
             print_text(f"{'✗' if cause or is_off else '✓'} {describe(rung, outcome)}")
-            if is_off and cause is None:
-                cause = most_likely_cause(rung, outcome, words) or UNKNOWN
-            if cause:
+            if cause or is_off:
+                cause = cause or most_likely_cause(rung, outcome, words) or UNKNOWN
                 print_text(f"  most likely: {cause.text}\n  what to do: {cause.advice}")
                 return OFF
     print_text("all that was run is as expected")
@@ -96,13 +93,12 @@ def _climb_all(steps: Sequence[tuple[str, list[Rung]]], words: Sequence[str]) ->
 
 def describe(rung: Rung, outcome: Outcome) -> str:
     """A rung in a line: its row, its run, and its figures beside the expected ones."""
-    figures = [
-        f"{column.label} {column.metric} {value:.{rung.table.decimals}f} (expected {expected} ± {allowed:.2f})"
+    figures = {
+        column.key: f"{value:.{rung.table.decimals}f} (expected {expected} ± {allowed:.2f})"
         for column, value, expected, allowed in outcome.figures
-    ]
-    found = {column.key for column, *_ in outcome.figures}
-    figures += [f"{column.label} {column.metric} not computed" for column in rung.columns if column.key not in found]
-    return f"{rung.table.key}, {rung.row.label}, {outcome.num_samples:,} samples: {', '.join(figures)}"
+    }
+    shown = [f"{c.label} {c.metric} {figures.get(c.key, 'not computed')}" for c in rung.columns]
+    return f"{rung.table.key}, {rung.row.label}, {outcome.num_samples:,} samples: {', '.join(shown)}"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,9 @@ class Cause(NamedTuple):
     distance: float = 0.0
 
 
+UNKNOWN = Cause("none of the usual causes", "compare config.yaml and env.json of the run with the row's YAML")
+
+
 def plain_cause(rung: Rung, outcome: Outcome, config: AdaptingConfig) -> Cause | None:
     """What is wrong whatever the figure: the data are not whole, or a CLIP is tuned in another precision on a GPU."""
     wanted, run = min(rung.limit or rung.size or 0, rung.size or 0), outcome.run
@@ -72,7 +75,8 @@ def _other_activation(model: str) -> str | None:
 
 def _class_order(rung: Rung, outcome: Outcome) -> list[Cause]:
     """Where another order of class names would bring the figure: classes are told apart, but by others' names."""
-    if rung.table.task != "classification" or outcome.worst[0].metric != "accuracy":
+    column, _, expected, allowed = outcome.figures[0]
+    if rung.table.task != "classification" or column.metric != "accuracy":
         return []
     counts = Counter(outcome.run.collect(lambda row: (row["label"], row["top5"][0])).values())
     given: dict[int, int] = {}
@@ -83,10 +87,8 @@ def _class_order(rung: Rung, outcome: Outcome) -> list[Cause]:
     if not moved:
         return []
     hits = sum(counts[pair] for pair in given.items() if counts[pair] > 1)  # a single picture shows no order
-    _, _, expected, allowed = outcome.worst
-    names = outcome.run.about.get("class_names", {})
-    label = moved[0]
     text = f"class names are in another order than the labels, at {len(moved)} of {len(given)} classes: "
-    text += f"pictures of {names[label]!r} are answered {names[given[label]]!r}" if names else ""
+    if names := outcome.run.about.get("class_names"):
+        text += f"pictures of {names[moved[0]]!r} are answered {names[given[moved[0]]]!r}"
     advice = "the names must come in the order of the labels: of the sorted folders, or of the split file"
     return [Cause(text, advice, abs(100 * hits / counts.total() - expected) / allowed)]

@@ -12,7 +12,7 @@ from scripts.runs.loop import in_order
 from scripts.runs.read import Run, open_run
 from scripts.runs.samples import read_sample
 from scripts.tables.cells import CAPTION_SHARE, ZERO_SHOT_POINTS
-from scripts.tables.figures import measure, published_samples
+from scripts.tables.figures import Figures, published_samples
 from scripts.tables.paper import Column, PaperRun, PaperTable, Row
 
 DEVIATIONS = 3.0  # of a figure by chance that are passed over: one in 370 lies beyond
@@ -37,9 +37,9 @@ class Rung:
     def config(self, words: Sequence[str] = ()) -> AdaptingConfig:
         """The configuration of its run, with more `key=value` words; errors as in `load_config`."""
         first = self.columns[0]
-        own = [*self.wanted.overrides, *([f"direction={first.direction}"] if first.direction else [])]
-        own += [f"limit={self.limit}"] if self.limit else []
-        config = load_config(self.wanted.config, [*own, *words], config_class, first.dataset)
+        own = {"direction": first.direction, "limit": self.limit}
+        words = [*self.wanted.overrides, *(f"{key}={value}" for key, value in own.items() if value), *words]
+        config = load_config(self.wanted.config, words, config_class, first.dataset)
         assert isinstance(config, AdaptingConfig), "rows of tables are runs, not trainings"
         return config
 
@@ -53,15 +53,9 @@ class Outcome:
     figures: Sequence[tuple[Column, float, float, float]]
 
     @property
-    def worst(self) -> tuple[Column, float, float, float]:
-        """The column that is farthest off, in shares of what is allowed."""
-        return max(self.figures, key=lambda figure: abs(figure[1] - figure[2]) / figure[3])
-
-    @property
     def distance(self) -> float:
-        """How far `worst` is off; at most 1 is as expected."""
-        _, value, expected, allowed = self.worst
-        return abs(value - expected) / allowed
+        """How far the worst figure is off, in shares of what is allowed; at most 1 is as expected."""
+        return max(abs(value - expected) / allowed for _, value, expected, allowed in self.figures)
 
 
 def ladder(
@@ -105,7 +99,7 @@ def climb(rung: Rung, words: Sequence[str]) -> Outcome:
     run = open_run(run_path(config))
     samples = run.collect(read_sample)
     ordered = in_order(list(samples), config)[: run.summary["num_samples"] if run.summary else None]
-    found = measure(run, {key: samples[key] for key in ordered})  # of a longer run that was stopped the first ones
+    found = Figures(run, {key: samples[key] for key in ordered})  # of a longer run that was stopped the first ones
     size = rung.size or found.num_samples
     figures = []
     for column in rung.columns:

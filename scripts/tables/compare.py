@@ -11,8 +11,8 @@ from clipscore.metrics.significance import Paired, bootstrap_interval, paired
 from scripts.runs.read import Run, open_run
 from scripts.runs.samples import Sample, by_step, read_sample
 from scripts.tables.calibration import ECE_BINS
-from scripts.tables.figures import column, measure
-from scripts.tables.grid import Grid, comma_separated, latex, markdown
+from scripts.tables.figures import Figures, column
+from scripts.tables.grid import Grid, written
 
 PER_IMAGE = ("bleu", "cider")  # metrics that need neither models nor much time
 NOTE = "in brackets 95% bootstrap intervals, percentiles of 10,000 draws; McNemar: exact, two-sided, of first answers"
@@ -45,10 +45,9 @@ def compare(names: Sequence[str], root: Path, form: str, as_json: bool) -> str:
     if form == "csv":
         pairs = [(name, title, sheet) for name in quantities for title, sheet in zip(titles, sheets, strict=True)]
         rows = [[name, title, json.dumps(sheet[name].value)] for name, title, sheet in pairs if name in sheet]
-        return comma_separated(["quantity", "run", "value"], rows)
+        return written(Grid(["quantity", "run", "value"], rows), form)
     lines = [[name, *(sheet[name].text if name in sheet else "-" for sheet in sheets)] for name in quantities]
-    grid = Grid(["", *titles], lines, notes=["", NOTE])
-    return latex(grid) if form == "latex" else markdown(grid, aligned=True)
+    return written(Grid(["", *titles], lines, notes=["", NOTE]), form, aligned=True)
 
 
 def comparison(runs: Sequence[Run]) -> list[Sheet]:
@@ -75,7 +74,7 @@ def _sheet(run: Run, samples: Samples) -> Sheet:
         "seed": Quantity(run.config["seed"], str(run.config["seed"])),
         "samples": Quantity(len(found), f"{len(found):,}{_note(run.summary)}"),
     }
-    figures = measure(run, samples)
+    figures = Figures(run, samples)
     for metric in figures.metrics:
         name = NAMES.get(metric.key, metric.key)
         names = (f"{name}_before" if run.config["task"] == "captioning" else f"{name} before", name)
@@ -105,8 +104,8 @@ def _sheet(run: Run, samples: Samples) -> Sheet:
 
 
 def _changes(found: Paired, by: str) -> Sheet:
-    counts = {f"fixed {by}": _count(found.fixed), f"broken {by}": _count(found.broken)}
-    return {**counts, f"McNemar p {by}": Quantity(found.p_value, f"{found.p_value:.2g}")}
+    p_value = Quantity(found.p_value, f"{found.p_value:.2g}")
+    return {f"fixed {by}": _count(found.fixed), f"broken {by}": _count(found.broken), f"McNemar p {by}": p_value}
 
 
 def _against(first: Run, base: Samples, run: Run, samples: Samples) -> Sheet:

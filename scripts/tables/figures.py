@@ -6,7 +6,6 @@ summary.json, which tables believe only when it is about as many samples as ther
 
 import statistics
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from classification.data import layouts
@@ -14,7 +13,7 @@ from clipscore.data import caption_layouts
 from clipscore.metrics.coco import COCO_METRICS
 from retrieval.config import RECALL_AT
 from scripts.runs.read import Run
-from scripts.runs.samples import Sample, read_sample
+from scripts.runs.samples import Sample
 from scripts.tables.calibration import ECE_BINS, NUM_BINS, Bin, calibration_error, reliability_bins
 
 CAPTION_COLUMNS = (*(column for columns in COCO_METRICS.values() for column in columns), "clipscore", "refclipscore")
@@ -71,43 +70,27 @@ def column(samples: Collection[Sample], name: str) -> list[float]:
     return [] if None in values else values
 
 
-@dataclass(frozen=True)
 class Figures:
-    """A run in numbers, as a table of the paper needs it."""
+    """A run in numbers, as a table of the paper needs it; `samples` are all of its good records."""
 
-    run: Run
-    num_samples: int  # good records
-    published: int | None  # how many samples the column of the paper's table has; None where nothing is published
-    metrics: Sequence[Metric]
-    missing: str | None = None  # why there are no caption metrics; None where there are some, and in the other tasks
-    hits: Mapping[str, bool] = field(default_factory=dict)  # whether the first answer is right, by sample
-
-    @property
-    def values(self) -> dict[str, float]:
-        """The figures after adaptation, by their keys."""
-        return {metric.key: metric.after for metric in self.metrics}
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it has as many samples as the paper's column; finished, where nothing is published."""
-        return self.run.summary is not None if self.published is None else self.num_samples == self.published
-
-
-def measure(run: Run, samples: Mapping[str, Sample] | None = None) -> Figures:
-    """A run's figures, from samples that were read before or else from its records; ValueError: a damaged record."""
-    if samples is None:
-        samples = run.collect(read_sample)
-    task, count = run.config["task"], len(samples)
-    published = published_samples(task, str(run.config["dataset"]), run.config.get("direction"))
-    if task != "captioning":
-        hits = {key: sample.is_right for key, sample in samples.items()}
-        return Figures(run, count, published, sample_metrics(run, samples.values()), hits=hits)
-    if run.summary is None:
-        return Figures(run, count, published, [], "caption metrics come with the last caption")
-    if (scored := run.summary["num_samples"]) != count:
-        missing = f"the caption metrics are of {scored} captions, the records of {count}"
-        return Figures(run, count, published, [], missing)
-    return Figures(run, count, published, caption_metrics(run))
+    def __init__(self, run: Run, samples: Mapping[str, Sample]) -> None:
+        task, count = run.config["task"], len(samples)
+        self.run, self.num_samples = run, count
+        # How many samples the column of the paper's table has; None where nothing is published.
+        self.published = published_samples(task, str(run.config["dataset"]), run.config.get("direction"))
+        self.is_whole = run.summary is not None if self.published is None else count == self.published
+        self.hits = {key: sample.is_right for key, sample in samples.items()}  # whether the first answer is right
+        self.metrics: list[Metric] = []
+        self.missing: str | None = None  # why there are no caption metrics
+        if task != "captioning":
+            self.metrics = sample_metrics(run, samples.values())
+        elif run.summary and (scored := run.summary["num_samples"]) != count:
+            self.missing = f"the caption metrics are of {scored} captions, the records of {count}"
+        elif not run.summary:
+            self.missing = "caption metrics come with the last caption"
+        else:
+            self.metrics = caption_metrics(run)
+        self.values = {metric.key: metric.after for metric in self.metrics}
 
 
 def published_samples(task: str, dataset: str, direction: str | None) -> int | None:

@@ -8,8 +8,9 @@ from clipscore.config.load import load_config
 from scripts.run import config_class
 from scripts.runs.compare_configs import ABSENT, config_differences, differences
 from scripts.runs.read import Run, find_runs
+from scripts.runs.samples import read_sample
 from scripts.tables.cells import Cell, Seeds, compare_with, fill_figure, fill_mean
-from scripts.tables.figures import Figures, measure
+from scripts.tables.figures import Figures
 from scripts.tables.paper import Column, PaperRun, PaperTable, Row
 
 
@@ -69,7 +70,8 @@ def _measure(wanted: PaperRun, dataset: str, direction: str | None, runs: Sequen
     Where each sample has a result of its own and all are there, the order decides nothing and its seed counts as 0.
     """
     place = (wanted.name, dataset, direction)
-    found = [measure(r) for r in runs if (r.name, r.config["dataset"], r.config.get("direction")) == place]
+    same = [run for run in runs if (run.name, run.config["dataset"], run.config.get("direction")) == place]
+    found = [Figures(run, run.collect(read_sample)) for run in same]
     by_seed: dict[Seeds, Figures] = {}
     for figures in sorted(reversed(found), key=lambda figures: figures.num_samples):  # of equals the first
         config, is_ordered = figures.run.config, wanted.sequential or not figures.is_whole

@@ -7,7 +7,6 @@ Source: CoOp, Zhou et al. 2022 (arXiv 2109.01134); CoCoOp, Zhou et al. 2022 (arX
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +25,7 @@ from scripts.demo.training.fit import fit
 
 SHOTS = 16
 PROMPT = "a photo of a"
-COOP_EPOCHS, COCOOP_EPOCHS = 50, 10  # as in the names of CoOp's checkpoint files
-COOP_BATCH, COCOOP_BATCH = 32, 8
+RECIPES = ("CoOp", 32, 50), ("CoCoOp", 8, 10)  # batch and epochs, the latter as in the names of CoOp's checkpoint files
 LR = 2e-3
 META_REDUCTION = 16  # CoCoOp's meta network has a hidden width of D // 16
 
@@ -43,63 +41,42 @@ def few_shot_images(clip: ClipModel) -> tuple[Tensor, Tensor]:
         return clip.project_images(pictures), torch.tensor([labels[index] for index in chosen])
 
 
-def fit_prompt(
-    title: str, tuned: list[Tensor], num: int, batch: int, epochs: int, loss_of: Callable[[Tensor], Tensor]
-) -> None:
-    """AdamW with a cosine decay to zero; an update for the rows of each batch of `num` images, shuffled each epoch."""
-    generator = torch.Generator().manual_seed(0)
-    batches = [rows for _ in range(epochs) for rows in torch.randperm(num, generator=generator).split(batch)]
-    optimizer = torch.optim.AdamW(tuned, lr=LR, weight_decay=5e-4)
-    fit(title, batches, loss_of, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches)))
+def train(clip: ClipModel, features: Tensor, labels: Tensor, conditional: bool) -> dict[str, Tensor]:
+    """Context vectors that all images share and, if `conditional`, the meta network that shifts them by the image.
 
-
-def train_coop(clip: ClipModel, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Shared context vectors."""
-    learner = PromptLearner(clip, CLASS_NAMES, PROMPT)
-    images = F.normalize(features, dim=-1)
-
-    def loss(rows: Tensor) -> Tensor:
-        classes = encode_prompts(clip, learner.build, learner.context, learner.eot)
-        return F.cross_entropy(clip.logit_scale * images[rows] @ classes.T, labels[rows])
-
-    fit_prompt("CoOp", [learner.context], len(images), COOP_BATCH, COOP_EPOCHS, loss)
-    return {"ctx": learner.context.detach()}
-
-
-def train_cocoop(clip: ClipModel, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Shared context vectors and the meta network that shifts them by the image."""
+    AdamW with a cosine decay to zero; the images are shuffled each epoch.
+    """
     torch.manual_seed(0)
     learner = PromptLearner(clip, CLASS_NAMES, PROMPT)
-    width = features.shape[1]
+    images, every, width = F.normalize(features, dim=-1), torch.arange(len(CLASS_NAMES)), features.shape[1]
     hidden = nn.Linear(width, width // META_REDUCTION), nn.Linear(width // META_REDUCTION, clip.token_width)
-    net: dict[str, Tensor] = {
-        f"linear{i}.{key}": p for i, layer in enumerate(hidden, 1) for key, p in layer.named_parameters()
-    }
-    images, every = F.normalize(features, dim=-1), torch.arange(len(CLASS_NAMES))
+    layers = enumerate(hidden, 1) if conditional else ()
+    net: dict[str, Tensor] = {f"linear{i}.{key}": p for i, layer in layers for key, p in layer.named_parameters()}
 
     def loss(rows: Tensor) -> Tensor:
-        conditional = ConditionalContext(learner.context, net)
-        prompts = torch.cat([learner.build(conditional(images[row]), every) for row in rows])  # [B * C, L, W]
+        if not conditional:
+            classes = encode_prompts(clip, learner.build, learner.context, learner.eot)
+            return F.cross_entropy(clip.logit_scale * images[rows] @ classes.T, labels[rows])
+        shifted = ConditionalContext(learner.context, net)
+        prompts = torch.cat([learner.build(shifted(images[row]), every) for row in rows])  # [B * C, L, W]
         classes = clip.encode_embeddings(prompts, learner.eot.repeat(len(rows))).view(len(rows), len(every), -1)
         return F.cross_entropy(clip.logit_scale * torch.einsum("bd,bcd->bc", images[rows], classes), labels[rows])
 
-    fit_prompt("CoCoOp", [learner.context, *net.values()], len(images), COCOOP_BATCH, COCOOP_EPOCHS, loss)
+    (title, batch, epochs), generator = RECIPES[conditional], torch.Generator().manual_seed(0)
+    batches = [rows for _ in range(epochs) for rows in torch.randperm(len(images), generator=generator).split(batch)]
+    optimizer = torch.optim.AdamW([learner.context, *net.values()], lr=LR, weight_decay=5e-4)
+    fit(title, batches, loss, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches)))
     return {"ctx": learner.context.detach(), **{f"meta_net.{key}": value.detach() for key, value in net.items()}}
 
 
-def main() -> None:
-    """Train both and write them beside the models."""
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=DEFAULT_FOLDER, help="folder of policy.pt; results go there")
     folder = parser.parse_args().weights
     clip = load_clip("policy.pt", folder)
     features, labels = few_shot_images(clip)
-    for name, train, epochs in (("coop", train_coop, COOP_EPOCHS), ("cocoop", train_cocoop, COCOOP_EPOCHS)):
-        path = folder / name / "prompt_learner" / f"model.pth.tar-{epochs}"
+    for conditional, (title, _, epochs) in enumerate(RECIPES):
+        path = folder / title.lower() / "prompt_learner" / f"model.pth.tar-{epochs}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"state_dict": train(clip, features, labels), "epoch": epochs}, path)
+        torch.save({"state_dict": train(clip, features, labels, bool(conditional)), "epoch": epochs}, path)
         print("wrote", path)
-
-
-if __name__ == "__main__":
-    main()
