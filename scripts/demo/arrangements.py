@@ -28,19 +28,15 @@ def arrange(layout: str, digits: list[tuple[int, str]], rng: np.random.Generator
     def shift(edge: int) -> int:
         return edge + int(rng.integers(-JITTER_PX, JITTER_PX + 1)) if edge == MIDDLE else edge
 
-    placed = [
-        Digit(image_index, colour, shift(left), shift(top), DIGIT_PX)
-        for (image_index, colour), (left, top) in zip(digits, LAYOUTS[layout], strict=True)
-    ]
-    return Scene(tuple(placed), layout=layout)
+    places = zip(digits, LAYOUTS[layout], strict=True)
+    return Scene(tuple(Digit(*digit, shift(left), shift(top), DIGIT_PX) for digit, (left, top) in places), layout)
 
 
 def random_scene(split: Split, rng: np.random.Generator) -> Scene:
     """A scene of any layout with digits of different names."""
     images = digit_images(split)
-    layout = str(rng.choice(list(LAYOUTS)))
+    layout, colours = str(rng.choice(list(LAYOUTS))), list(COLOURS)
     names = rng.choice(len(COLOURS) * len(images), size=len(LAYOUTS[layout]), replace=False)
-    colours = list(COLOURS)
     digits = [(int(rng.choice(images[name % len(images)])), colours[name // len(images)]) for name in names]
     return arrange(layout, digits, rng)
 
@@ -72,10 +68,9 @@ def retrieval_scenes(seed: int = 0) -> list[Scene]:
     rng = np.random.default_rng(seed)
     scenes: dict[tuple[str, ...], Scene] = {}
     while len(scenes) < N_SCENES:
-        turn = len(scenes) % 4
-        if turn in (0, 2):
+        if len(scenes) % 2 == 0:
             scene = first = random_scene("test", rng)
-        elif turn == 1:
+        elif len(scenes) % 4 == 1:
             scene = changed(first, "value", int(rng.integers(len(first.digits))), "test", rng)
         else:
             scene = rearranged(first, rng)

@@ -151,16 +151,14 @@ def demo_runs(words: Sequence[str], tables: Sequence[Table] = tuple(TABLES), ful
     `full`: all lines and samples; else the quick form's.
     """
     probe = load_config("configs/classification/zero_shot.yaml", words, config_class, "demo/clean")
-    data_root = Path(probe.output_root) / DATA_FOLDER
     runs = {}
     for table in tables:
-        limit = [] if full else [f"limit={table.limit}"]
-        for method, line in itertools.product(table.methods, table.lines if full else table.quick):
-            if not full and method.name in table.only_full:
-                continue
-            name = f"{method.name}{line.suffix}".replace(" ", "_").replace("-", "_")
-            own = [f"name=demo_{name}", f"data_root={data_root}", *limit]
-            overrides = [*POLICY, *own, *method.overrides, *line.overrides, *words]
-            file = f"configs/{method.config}.yaml"
-            runs[method.name, line] = load_config(file, overrides, config_class, line.dataset)
+        own = [f"data_root={Path(probe.output_root) / DATA_FOLDER}", *([] if full else [f"limit={table.limit}"])]
+        methods = [method for method in table.methods if full or method.name not in table.only_full]
+        for method, line in itertools.product(methods, table.lines if full else table.quick):
+            name = f"name=demo_{method.name}{line.suffix}".replace(" ", "_").replace("-", "_")
+            overrides = [*POLICY, name, *own, *method.overrides, *line.overrides, *words]
+            runs[method.name, line] = load_config(
+                f"configs/{method.config}.yaml", overrides, config_class, line.dataset
+            )
     return runs

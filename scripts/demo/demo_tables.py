@@ -49,16 +49,16 @@ def table_grid(table: Table, runs: Runs) -> Grid:
     if not table.places:
         return caption_grid(table, runs)
     names = [method.name for method in table.methods if any(name == method.name for name, _ in runs)]
-    lines = []
+    rows = []
     for line in [line for line in table.lines if (names[0], line) in runs]:
         base, *others = (read_run(runs[name, line]) for name in names)
-        cells = [*line.cells, str(len(base)), hits(base, table.places) if base else "-"]
+        row = [*line.cells, str(len(base)), hits(base, table.places) if base else "-"]
         for samples in others:
             same = base and samples.keys() == base.keys()
-            cells.append(f"{hits(samples, table.places)} (p {p_value(base, samples):.1g})" if same else "-")
-        lines.append(cells)
+            row.append(f"{hits(samples, table.places)} (p {p_value(base, samples):.1g})" if same else "-")
+        rows.append(row)
     notes = [table.legend, P_LEGEND.format(names[0])]
-    return Grid([*table.heading, "n", *names], lines, len(table.heading), notes=notes)
+    return Grid([*table.heading, "n", *names], rows, len(table.heading), notes=notes)
 
 
 def caption_cells(samples: Samples, config: RunConfig, dataset: str, names: Sequence[str]) -> list[str]:
@@ -68,29 +68,25 @@ def caption_cells(samples: Samples, config: RunConfig, dataset: str, names: Sequ
     paths = {key: Path(config.data_root) / dataset / key for key in samples}
     judge = load_clip(JUDGE, Path(config.pretrained_root))
     texts = ({key: getattr(s, side) or "" for key, s in samples.items()} for side in ("caption_before", "caption"))
-    before, after = (score_captions(captions, references, metrics, judge, paths) for captions in texts)
+    sides = [score_captions(captions, references, metrics, judge, paths) for captions in texts]
     cells = []
-    for name in names:
-        key = CAPTION_COLUMNS[name][1]
-        was, now = ([values[key] for values in scores.per_caption.values()] for scores in (before, after))
-        difference, low, high = bootstrap_interval(was, now)
-        means = f"{before.means[key]:.1f} -> {after.means[key]:.1f}"
-        cells.append(f"{means} ({difference:+.1f}, {low:+.1f} to {high:+.1f})")
+    for key in (CAPTION_COLUMNS[name][1] for name in names):
+        means = " -> ".join(f"{scores.means[key]:.1f}" for scores in sides)
+        was, now = ([values[key] for values in scores.per_caption.values()] for scores in sides)
+        cells.append("{} ({:+.1f}, {:+.1f} to {:+.1f})".format(means, *bootstrap_interval(was, now)))
     return cells
 
 
 def caption_grid(table: Table, runs: Runs) -> Grid:
     """The captioning table: CapDec and ClipCap before and after RLCF. BLEU and CIDEr need Java."""
     names = [name for name in CAPTION_COLUMNS if name == "CLIPScore" or has_java()]
-    lines = []
+    rows = []
     for line, method in itertools.product(table.lines, table.methods):
-        if (method.name, line) not in runs:
-            continue
-        config = runs[method.name, line]
-        samples = read_run(config)
-        shown = caption_cells(samples, config, line.dataset, names) if samples else ["-"] * len(names)
-        lines.append([*line.cells, method.name, str(len(samples)), *shown])
-    return Grid([*table.heading, "n", *names], lines, len(table.heading), notes=[table.legend])
+        if config := runs.get((method.name, line)):
+            samples = read_run(config)
+            shown = caption_cells(samples, config, line.dataset, names) if samples else ["-"] * len(names)
+            rows.append([*line.cells, method.name, str(len(samples)), *shown])
+    return Grid([*table.heading, "n", *names], rows, len(table.heading), notes=[table.legend])
 
 
 def demo_tables(words: Sequence[str], form: str = "markdown") -> str:

@@ -90,16 +90,13 @@ def render(scene: Scene, style: str = "clean", severity: float = 0.0, seed: int 
 
 def test_pictures(style: str) -> tuple[list[Image.Image], list[int]]:
     """The test set of a style: 240 pictures of the same scenes in all styles, and their classes, in label order."""
-    scenes = test_scenes()
-    return _drawn(scenes, style, TEST_SEVERITY), [scene.label for scene in scenes]
+    scenes = list(enumerate(test_scenes()))
+    pictures = [render(scene, style, TEST_SEVERITY[style], seed=index) for index, scene in scenes]
+    return pictures, [scene.label for _, scene in scenes]
 
 
 def retrieval_pictures(style: str) -> tuple[list[Image.Image], list[list[str]]]:
     """The retrieval test set of a style: 200 pictures of the same scenes in all styles, 3 captions of each."""
-    scenes = retrieval_scenes()
-    captions = [chosen_captions(scene, index) for index, scene in enumerate(scenes)]
-    return _drawn(scenes, style, RETRIEVAL_SEVERITY), captions
-
-
-def _drawn(scenes: list[Scene], style: str, severity: dict[str, float]) -> list[Image.Image]:
-    return [render(scene, style, severity[style], seed=index) for index, scene in enumerate(scenes)]
+    scenes = list(enumerate(retrieval_scenes()))
+    pictures = [render(scene, style, RETRIEVAL_SEVERITY[style], seed=index) for index, scene in scenes]
+    return pictures, [chosen_captions(scene, index) for index, scene in scenes]

@@ -72,17 +72,18 @@ class Cards:
             items = [shown(number) for number in row[f"top5{ending}"][:NUM_ANSWERS]]
             items[0]["share"] = row.get(f"confidence{ending}")
             sides.append({"name": name, "right": items[0]["right"], "items": items})
-        truth, views = shown(row["label"])["text"], row.get("selected", [])
+        truth, picture = shown(row["label"])["text"], self._picture(row["id"])
+        views = row.get("selected", [])
         entropies = row.get("entropy", [None] * len(views))
         drawn = self.pictures.views(self.run.config, self.root, row["id"], views) if views else []
         return {
-            "picture": self._picture(row["id"]),
+            "picture": picture,
             "alt": f"Sample {row['id']}, labelled {truth}",
             "facts": [["label", truth]],
             "sides": sides,
             "views": [
-                {"number": number, "entropy": entropy, "picture": picture}
-                for number, entropy, picture in zip(views, entropies, drawn, strict=True)
+                {"number": number, "entropy": entropy, "picture": view}
+                for number, entropy, view in zip(views, entropies, drawn, strict=True)
             ],
             "candidates": _candidates(row, "candidates", shown),
         }

@@ -32,7 +32,7 @@ Chart = dict[str, Any]  # see `chart`
 
 
 class Line(NamedTuple):
-    """A line of a chart: its name, CSS class and points; `band` is the outline of a shaded range around it."""
+    """A line of a chart, with the outline of a shaded range around it."""
 
     name: str
     style: str
@@ -66,7 +66,8 @@ def chart(kind: str, title: str, said: str, keys: Sequence[Key] = (), note: str 
 
     `said` is the drawing in words; `stages` is the list beside the bar of times.
     """
-    return {"kind": kind, "title": title, "said": said, "keys": keys, "note": note, "style": "", "stages": (), **drawn}
+    common = {"kind": kind, "title": title, "said": said, "legend": keys, "note": note}
+    return {"style": "", "stages": (), **common, **drawn}
 
 
 def run_charts(figures: Figures) -> list[Chart]:

@@ -16,7 +16,10 @@ from scripts.tables.grid import Grid, written
 
 PER_IMAGE = ("bleu", "cider")  # metrics that need neither models nor much time
 NOTE = "in brackets 95% bootstrap intervals, percentiles of 10,000 draws; McNemar: exact, two-sided, of first answers"
-NAMES = {"accuracy_top5": "top-5 accuracy", "r1": "R@1", "r5": "R@5", "r10": "R@10", "brier": "Brier score"}
+NAMES = {  # of figures; "before" goes into the braces
+    "accuracy_top5": "top-5 accuracy{}", "r1": "R@1{}", "r5": "R@5{}", "r10": "R@10{}", "brier": "Brier score{}",
+    **{key: f"ECE{{}}, {num_bins} bins, %" for key, num_bins in ECE_BINS.items()},
+}  # fmt: skip
 
 
 class Quantity(NamedTuple):
@@ -59,8 +62,7 @@ def comparison(runs: Sequence[Run]) -> list[Sheet]:
     if len(tasks) > 1:
         raise ValueError(f"runs of one task expected, got {' and '.join(sorted(tasks))}")
     found = [(run, run.collect(read_sample)) for run in runs]
-    empty = [run.path for run, samples in found if not samples]
-    if empty:
+    if empty := [run.path for run, samples in found if not samples]:
         raise ValueError(f"{empty[0]} has no records yet")
     first, *others = found
     return [_sheet(*first), *(_sheet(*other) | _against(*first, *other) for other in others)]
@@ -74,20 +76,17 @@ def _sheet(run: Run, samples: Samples) -> Sheet:
         "seed": Quantity(run.config["seed"], str(run.config["seed"])),
         "samples": Quantity(len(found), f"{len(found):,}{_note(run.summary)}"),
     }
-    figures = Figures(run, samples)
-    for metric in figures.metrics:
-        name = NAMES.get(metric.key, metric.key)
-        names = (f"{name}_before" if run.config["task"] == "captioning" else f"{name} before", name)
-        if num_bins := ECE_BINS.get(metric.key):
-            names = (f"ECE before, {num_bins} bins, %", f"ECE, {num_bins} bins, %")
-        for name, value in zip(names, (metric.before, metric.after), strict=True):
+    figures, before = Figures(run, samples), "_before" if run.config["task"] == "captioning" else " before"
+    for key, *values in figures.metrics:
+        for when, value in zip((before, ""), values, strict=True):
             if value is not None:
-                sheet[name] = Quantity(value, format(value, ".4f" if metric.key == "brier" else ".2f"))
+                text = format(value, ".4f" if key == "brier" else ".2f")
+                sheet[NAMES.get(key, f"{key}{{}}").format(when)] = Quantity(value, text)
     if figures.missing:
         sheet["caption metrics"] = Quantity(None, figures.missing)
     if all(sample.caption_before is not None for sample in found):
-        before = {key: sample._replace(caption=sample.caption_before) for key, sample in samples.items()}
-        sheet |= _caption_differences("by adaptation", before, samples)
+        were = {key: sample._replace(caption=sample.caption_before) for key, sample in samples.items()}
+        sheet |= _caption_differences("by adaptation", were, samples)
     if column(found, "rank_before") and column(found, "rank"):
         was, now = [sample.was_right for sample in found], [sample.is_right for sample in found]
         sheet |= _changes(paired(was, now), "by adaptation")
@@ -95,8 +94,8 @@ def _sheet(run: Run, samples: Samples) -> Sheet:
     hits = by_step([100 * hit for hit in sample.step_hits] for sample in found)
     rewards = by_step(sample.rewards for sample in found)
     for name, table, form in [(f"{title} before each step", hits, ".1f"), ("mean reward by step", rewards, ".3f")]:
-        means = [] if table is None else table.mean(axis=0).tolist()
-        if means:
+        if table is not None:
+            means = table.mean(axis=0).tolist()
             sheet[name] = Quantity(means, " ".join(format(mean, form) for mean in means))
     if moved := column(found, "moved"):
         sheet["samples that moved nothing"] = _count(moved.count(0))
@@ -117,8 +116,7 @@ def _against(first: Run, base: Samples, run: Run, samples: Samples) -> Sheet:
             "runs on the same data set are compared, in retrieval in the same direction"
         )
     was, now = ({key: samples_of[key] for key in common} for samples_of in (base, samples))
-    relabelled = [key for key in common if was[key].label != now[key].label]
-    if relabelled:
+    if relabelled := [key for key in common if was[key].label != now[key].label]:
         raise ValueError(
             f"{run.path.name} and {first.path.name} have different labels for {len(relabelled):,} of {len(common):,} "
             f"samples, {relabelled[0]} for one; runs on the same data are compared"

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from scripts.tables.cells import TOLERANCE, Cell, Seeds
+from scripts.tables.cells import TOLERANCE, Cell
 from scripts.tables.grid import Grid
 from scripts.tables.paper import PaperTable
 
@@ -25,7 +25,7 @@ def compact(table: PaperTable, rows: Sequence[Sequence[Cell]], given: float | No
         if is_published or not is_run:
             lines.append(["", table.reference, *(_figure(cell.paper, table.decimals) for cell in cells)])
         if is_run:
-            lines.append(["", "ours", *(_ours(cell, table.decimals) for cell in cells)])
+            lines.append(["", "ours", *(_figure(cell.ours, table.decimals, cell.deviation) for cell in cells)])
         if is_run and first.baseline:
             lines.append(["", f"to {first.baseline}", *(_gain(cell, table.decimals) for cell in cells)])
         elif is_run and is_published and not table.has_baselines:
@@ -52,11 +52,12 @@ def record(table: PaperTable, cell: Cell) -> dict[str, Any]:
     def rounded(value: float | None) -> float | None:
         return None if value is None else round(value, table.decimals + 2)
 
+    seeds = " ".join(f"{seed}/order{order}" if order else str(seed) for seed, order in cell.by_seed)
     known = {
         "table": table.key, "group": cell.group, "row": cell.row, "column": column.label,
         "dataset": column.dataset or "+".join(column.mean_of), "direction": column.direction,
         "metric": column.metric or "mean", "paper": cell.paper, "ours": rounded(cell.ours),
-        "deviation": rounded(cell.deviation), "seeds": " ".join(map(_seeds, cell.by_seed)) or None,
+        "deviation": rounded(cell.deviation), "seeds": seeds or None,
         "difference": cell.difference, "tolerance": rounded(cell.tolerance), "samples": cell.num_samples,
         "published": cell.published, "verdict": cell.verdict, "settings": "; ".join(cell.settings),
         "command": cell.command,
@@ -64,10 +65,6 @@ def record(table: PaperTable, cell: Cell) -> dict[str, Any]:
     of_published = {"source": cell.source or None} if table.reference != "paper" else {}
     paired = {"baseline": cell.baseline or None, "gain": rounded(cell.gain), "p_value": cell.p_value}
     return known | of_published | (paired | {"common": cell.num_common or None} if table.has_baselines else {})
-
-
-def _seeds(seeds: Seeds) -> str:
-    return f"{seeds[0]}/order{seeds[1]}" if seeds[1] else str(seeds[0])
 
 
 def _headings(labels: Sequence[str]) -> list[str]:
@@ -79,13 +76,9 @@ def _headings(labels: Sequence[str]) -> list[str]:
     return shown
 
 
-def _figure(value: float | None, decimals: int) -> str:
-    return "-" if value is None else f"{value:.{decimals}f}"
-
-
-def _ours(cell: Cell, decimals: int) -> str:
-    shown = _figure(cell.ours, decimals)
-    return shown if cell.deviation is None else f"{shown} ± {cell.deviation:.{decimals}f}"
+def _figure(value: float | None, decimals: int, deviation: float | None = None) -> str:
+    around = "" if deviation is None else f" ± {deviation:.{decimals}f}"
+    return "-" if value is None else f"{value:.{decimals}f}{around}"
 
 
 def _difference(cell: Cell, decimals: int) -> str:

@@ -157,8 +157,7 @@ def train_mappers(kinds: list[str], policy: Path, out: Path) -> None:
             shutil.copyfile(folder / CHECKPOINT, out / kind / CHECKPOINT)
 
 
-def main() -> None:
-    """Train, save, and print how right the captions are."""
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, help="gets opt, clipcap and capdec")
     parser.add_argument("--policy", type=Path, default=DEFAULT_FOLDER / "policy.pt", help="the CLIP of the mappers")
@@ -170,7 +169,3 @@ def main() -> None:
     train_mappers([kind for kind in KINDS if arguments.only in (None, kind)], arguments.policy, arguments.out)
     if arguments.only is None and arguments.out == arguments.policy.parent:
         print(caption_table(arguments.out))
-
-
-if __name__ == "__main__":
-    main()

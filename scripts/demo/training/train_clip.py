@@ -78,9 +78,8 @@ def matching_loss(images: Tensor, texts: Tensor, is_match: Tensor, num_classes: 
 
 def build_clip(recipe: Recipe, vocabulary: int) -> ClipModel:
     """A small CLIP in OpenAI's layout, but for its vocabulary; its image tower gives the patches' tokens too."""
-    vision = open_clip.CLIPVisionCfg(
-        layers=recipe.layers, width=recipe.width, patch_size=PATCH_PX, image_size=CANVAS_PX, output_tokens=True
-    )
+    sizes = {"layers": recipe.layers, "width": recipe.width, "patch_size": PATCH_PX, "image_size": CANVAS_PX}
+    vision = open_clip.CLIPVisionCfg(**sizes, output_tokens=True)
     text = open_clip.CLIPTextCfg(width=TEXT_WIDTH, heads=TEXT_WIDTH // 64, layers=TEXT_LAYERS, vocab_size=vocabulary)
     return ClipModel(open_clip.CLIP(EMBED_DIM, vision, text, quick_gelu=True), "demo", "", open_clip.tokenize)
 
@@ -163,8 +162,7 @@ def save(model: ClipModel, path: Path) -> None:
     partial.replace(path)
 
 
-def main() -> None:
-    """Train, save, and print the accuracies of what was saved."""
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, help="folder of policy.pt and reward.pt")
     parser.add_argument("--only", choices=MODEL_NAMES, help="train one model, not both")
@@ -173,7 +171,3 @@ def main() -> None:
     for name in names:
         save(train(name), arguments.out / f"{name}.pt")
     print(tables(arguments.out, names))
-
-
-if __name__ == "__main__":
-    main()
