@@ -64,8 +64,8 @@ def tables(folder: Path, names: Sequence[str] = MODEL_NAMES) -> str:
         return [zero_shot_accuracy(model, style, prompt) for model in models for prompt in PROMPTS]
 
     def recalls(style: str) -> list[float]:
-        ranks = [ways for model in models for ways in retrieval_ranks(model, style)]
-        return [share(ways.tolist(), depth) for ways in ranks for depth in RECALL_DEPTHS]
+        ranks = [ways.tolist() for model in models for ways in retrieval_ranks(model, style)]
+        return [share(of_queries, depth) for of_queries in ranks for depth in RECALL_DEPTHS]
 
     prompts = [f"{name}, `{prompt}`" for name in names for prompt in PROMPTS]
     depths = [f"{name}, {way} R@{depth}" for name in names for way in DIRECTIONS for depth in RECALL_DEPTHS]

@@ -21,7 +21,7 @@ from PIL import Image, ImageFilter
 
 from scripts.demo.arrangements import retrieval_scenes
 from scripts.demo.captions import chosen_captions
-from scripts.demo.scenes import CANVAS_PX, COLOURS, Scene, handwritten, test_scenes
+from scripts.demo.scenes import CANVAS_PX, COLOURS, Digit, Scene, handwritten, test_scenes
 
 MAX_SEVERITY = 5.0
 
@@ -34,29 +34,29 @@ def _as_pixels(picture: Image.Image) -> np.ndarray:
     return np.asarray(picture, dtype=np.float64) / 255
 
 
-def _outline(ink: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    edge = _as_pixels(ink.filter(ImageFilter.MaxFilter(3))) - _as_pixels(ink.filter(ImageFilter.MinFilter(3)))
-    return _as_picture(_as_pixels(ink) + (edge - _as_pixels(ink)) * severity / MAX_SEVERITY)
+def _ink(digit: Digit, style: str, severity: float, rng: np.random.Generator) -> Image.Image:
+    """A handwritten digit in its size, changed where the style changes the ink."""
+    ink = _as_picture(handwritten()[0][digit.image_index])
+    ink = ink.resize((digit.size, digit.size), Image.Resampling.BICUBIC)
+    if style == "sketch":
+        edge = _as_pixels(ink.filter(ImageFilter.MaxFilter(3))) - _as_pixels(ink.filter(ImageFilter.MinFilter(3)))
+        return _as_picture(_as_pixels(ink) + (edge - _as_pixels(ink)) * severity / MAX_SEVERITY)
+    if style == "rotation":
+        return ink.rotate(severity * rng.uniform(12, 15) * rng.choice((-1, 1)), resample=Image.Resampling.BILINEAR)
+    return ink
 
 
-def _turn(ink: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    return ink.rotate(severity * rng.uniform(12, 15) * rng.choice((-1, 1)), resample=Image.Resampling.BILINEAR)
+def _restyled(pixels: np.ndarray, style: str, severity: float, rng: np.random.Generator) -> np.ndarray:
+    """A whole picture, changed where the style changes that."""
+    if style == "noise":
+        return pixels + rng.normal(0.0, 0.09 * severity, size=pixels.shape)
+    if style == "contrast":
+        return pixels + (rng.uniform(0.35, 0.65) - pixels) * 0.18 * severity
+    if style == "blur":
+        return _as_pixels(_as_picture(pixels).filter(ImageFilter.GaussianBlur(0.55 * severity)))
+    return pixels
 
 
-def _add_noise(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
-    return pixels + rng.normal(0.0, 0.09 * severity, size=pixels.shape)
-
-
-def _lower_contrast(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
-    return pixels + (rng.uniform(0.35, 0.65) - pixels) * 0.18 * severity
-
-
-def _blur(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
-    return _as_pixels(_as_picture(pixels).filter(ImageFilter.GaussianBlur(0.55 * severity)))
-
-
-INK_STYLES = {"sketch": _outline, "rotation": _turn}
-PICTURE_STYLES = {"noise": _add_noise, "contrast": _lower_contrast, "blur": _blur}
 TEST_SEVERITY = {"clean": 0.0, "sketch": 3.25, "noise": 1.125, "contrast": 3.0, "rotation": 2.0, "blur": 4.0}
 RETRIEVAL_SEVERITY = {"clean": 0.0, "sketch": 5.0, "noise": 2.0, "contrast": 3.25, "rotation": 4.0, "blur": 4.0}
 STYLES = tuple(TEST_SEVERITY)
@@ -74,18 +74,14 @@ def render(scene: Scene, style: str = "clean", severity: float = 0.0, seed: int 
         expected = "0" if style == "clean" else f"0 to {MAX_SEVERITY:g}"
         raise ValueError(f"severity of style {style!r}: expected {expected}, got {severity}")
     rng = np.random.default_rng(seed)
-    change_ink, change_picture = INK_STYLES.get(style), PICTURE_STYLES.get(style)
     pixels = np.full((CANVAS_PX, CANVAS_PX, 3), rng.uniform(0.0, 0.15))
     shades = rng.uniform(0.8, 1.0, size=len(scene.digits))
     for digit, shade in zip(scene.digits, shades, strict=True):
-        ink = _as_picture(handwritten()[0][digit.image_index])
-        ink = ink.resize((digit.size, digit.size), Image.Resampling.BICUBIC)
-        ink = change_ink(ink, severity, rng) if change_ink else ink
         square = Image.new("L", (CANVAS_PX, CANVAS_PX))
-        square.paste(ink, (digit.left, digit.top))
+        square.paste(_ink(digit, style, severity, rng), (digit.left, digit.top))
         opacity = _as_pixels(square)[:, :, None]
         pixels = pixels + (shade * np.array(COLOURS[digit.colour]) - pixels) * opacity
-    return _as_picture(change_picture(pixels, severity, rng) if change_picture else pixels)
+    return _as_picture(_restyled(pixels, style, severity, rng))
 
 
 def test_pictures(style: str) -> tuple[list[Image.Image], list[int]]:

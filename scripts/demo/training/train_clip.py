@@ -84,15 +84,6 @@ def build_clip(recipe: Recipe, vocabulary: int) -> ClipModel:
     return ClipModel(open_clip.CLIP(EMBED_DIM, vision, text, quick_gelu=True), "demo", "", open_clip.tokenize)
 
 
-def with_whole_vocabulary(model: ClipModel, used_ids: Tensor) -> ClipModel:
-    """The trained model on CLIP's own vocabulary: the embeddings of tokens that no caption uses are zero."""
-    embedding = torch.zeros(CLIP_VOCABULARY, TEXT_WIDTH)
-    embedding[used_ids] = model.backend.token_embedding.weight.detach()
-    model.backend.token_embedding = nn.Embedding.from_pretrained(embedding)
-    model.backend.vocab_size = CLIP_VOCABULARY
-    return model.eval()
-
-
 def fit_clip(
     title: str, model: ClipModel, heads: Sequence[nn.Module], num_steps: int, loss_of: Callable[[int], Tensor]
 ) -> None:
@@ -146,8 +137,11 @@ def train(name: str) -> ClipModel:
 
     fit_clip("texts", model, [head], TEXT_STEPS, text_loss)
     fit_clip(name, model, [head, patch_head], recipe.steps, loss)
-    model.backend.visual.output_tokens = False
-    return with_whole_vocabulary(model, diet.used_ids)
+    embedding = torch.zeros(CLIP_VOCABULARY, TEXT_WIDTH)  # of tokens that no caption uses they stay zero
+    embedding[diet.used_ids] = model.backend.token_embedding.weight.detach()
+    model.backend.token_embedding = nn.Embedding.from_pretrained(embedding)
+    model.backend.vocab_size, model.backend.visual.output_tokens = CLIP_VOCABULARY, False
+    return model.eval()
 
 
 def save(model: ClipModel, path: Path) -> None:
