@@ -38,12 +38,7 @@ class TransformerMapper(Mapper):
     """
 
     def __init__(
-        self,
-        clip_width: int,
-        lm_width: int,
-        prefix_length: int,
-        num_layers: int,
-        clip_length: ClipLength = None,
+        self, clip_width: int, lm_width: int, prefix_length: int, num_layers: int, clip_length: ClipLength = None
     ) -> None:
         super().__init__()
         self.clip_width, self.lm_width, self.prefix_length = clip_width, lm_width, prefix_length
@@ -144,11 +139,7 @@ def build_mapper(
 
 
 def inject_noise(
-    features: Tensor,
-    variance: float,
-    normal: Tensor,
-    uniform: Tensor | None = None,
-    normalize_first: bool = True,
+    features: Tensor, variance: float, normal: Tensor, uniform: Tensor | None = None, normalize_first: bool = True
 ) -> Tensor:
     """CapDec's noise, from numbers already drawn: a text feature becomes one that could be an image's. [B, D] -> [B, D]
 

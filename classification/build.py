@@ -71,7 +71,5 @@ def check_prompts(clip: ClipModel, prompts: Sequence[str]) -> None:
 def check_candidates(config: ClassificationConfig, num_classes: int) -> None:
     """ValueError for more candidates than classes, K > C."""
     if "num_candidates" in config.METHOD.reads and config.num_candidates > num_classes:
-        raise ValueError(
-            f"num_candidates={config.num_candidates}, but {config.dataset} has {num_classes} classes; "
-            f"set num_candidates to at most {num_classes}"
-        )
+        counts = f"num_candidates={config.num_candidates}, but {config.dataset} has {num_classes} classes"
+        raise ValueError(f"{counts}; it is at most that: add num_candidates={num_classes} to the command")

@@ -28,7 +28,7 @@ from classification.data.layouts import LAYOUTS, canonical_name
 from classification.method import Answer, classify
 from classification.prompt_learner import load_prompt_start
 from classification.views import make_views
-from clipscore.cli import candidates_for_command, columns, command_parser, describe, read_settings, run_command
+from clipscore.cli import columns, command_parser, describe, read_settings, run_command
 from clipscore.data.samples import sample_seed
 from clipscore.data.user_files import open_picture, read_lines
 from clipscore.models.group import load_models
@@ -56,8 +56,7 @@ def predict(args: argparse.Namespace) -> dict[str, Any]:
     """Adapt to the picture of a command line; a JSON-able result."""
     config = read_settings(args, ClassificationConfig)
     names = read_classes(args.classes)
-    with candidates_for_command(len(names)):
-        check_candidates(config.model_copy(update={"dataset": "--classes"}), len(names))
+    check_candidates(config.model_copy(update={"dataset": "--classes"}), len(names))
     picture = open_picture(args.image, "--image")
     answer = adapt_to(config, names, picture, Path(args.image).name)
     return {

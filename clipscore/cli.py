@@ -1,12 +1,11 @@
 """What `python -m classification.predict` and its sisters share: command line, settings, messages, columns."""
 
 import argparse
-import contextlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from clipscore.config.adapting import AdaptingConfig
@@ -77,15 +76,6 @@ def read_settings(args: argparse.Namespace, config_class: type[Config], *words: 
             "does"
         )
     return config
-
-
-@contextlib.contextmanager
-def candidates_for_command(available: int) -> Iterator[None]:
-    """Say what to type when a check refuses more candidates than there are."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{error}: add num_candidates={available} to the command") from None
 
 
 def describe(config: AdaptingConfig) -> str:

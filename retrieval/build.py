@@ -48,7 +48,6 @@ def check_tower(clip: ClipModel, direction: str) -> None:
 def check_candidates(config: RetrievalConfig, gallery_size: int) -> None:
     """ValueError for more candidates than gallery items, K > G."""
     if "num_candidates" in config.METHOD.reads and config.k > gallery_size:
-        raise ValueError(
-            f"num_candidates.{config.direction}={config.k}, but the gallery of {config.dataset} has {gallery_size} "
-            f"items; set it to at most {gallery_size}"
-        )
+        gallery = f"the gallery of {config.dataset} has {gallery_size} items"
+        counts = f"num_candidates.{config.direction}={config.k}, but {gallery}"
+        raise ValueError(f"{counts}; it is at most that: add num_candidates={gallery_size} to the command")

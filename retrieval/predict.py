@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clipscore.cli import candidates_for_command, columns, command_parser, describe, read_settings, run_command
+from clipscore.cli import columns, command_parser, describe, read_settings, run_command
 from clipscore.data import checks
 from clipscore.data.caption_sets import CaptionedImage
 from clipscore.data.images import model_input
@@ -70,8 +70,7 @@ def predict(args: argparse.Namespace) -> dict[str, Any]:
     config = read_settings(args, RetrievalConfig, f"direction={direction}")
     question = read_question(args)
     place = "--texts" if question.by_image else "--images"
-    with candidates_for_command(len(question.items)):
-        check_candidates(config.model_copy(update={"dataset": place}), len(question.items))
+    check_candidates(config.model_copy(update={"dataset": place}), len(question.items))
     about = {"query": question.query, "direction": direction, "method": describe(config)}
     return {**about, "gallery_size": len(question.items), **result(*search(config, question), question.items)}
 
