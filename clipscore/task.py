@@ -14,7 +14,7 @@ from clipscore.config.methods import Method, Stage, guard, source_digest
 from clipscore.episodic import EpisodicState
 from clipscore.lean_blocks import Copies
 from clipscore.metrics.stage_times import StageTimes
-from clipscore.models.devices import to_host
+from clipscore.models.devices import to_host, without_room
 from clipscore.models.group import load_models
 from clipscore.reward import ClipReward, ensemble_weights
 
@@ -154,7 +154,8 @@ class Task:
     def adapt(self, sample: Any) -> dict[str, Any]:
         """Adapt to one sample; its record, or that of the answer without adaptation where a number is not finite.
 
-        FloatingPointError: a number is not finite without adaptation either, or ends the run (`on_error`).
+        FloatingPointError: a number is not finite without adaptation either, or ends the run (`on_error`). MemoryError: the
+        GPU is out of memory; the next sample starts as if there had not been this one.
         """
         started = time.perf_counter()
         self.times.start()
@@ -169,6 +170,10 @@ class Task:
                 raise FloatingPointError(f"{self.SAMPLE} {sample.id}: {error}") from error
             log.warning("%s %s is answered without adaptation: %s", self.SAMPLE, sample.id, error)
             row = self.unadapted(sample) | {"unadapted": True}
+        except torch.cuda.OutOfMemoryError as error:
+            if self.method.state is not None:
+                self.method.state.updates.forget()
+            raise MemoryError(without_room(error)) from None
         if self.adapts and self.method.state is None and "unadapted" not in row:
             row["adapted"] = True  # which elsewhere the losses of the steps say
         stages = self.stages(sample)

@@ -16,21 +16,21 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("clipscore", "classification", "retrieval", "captioning", "scripts", "configs", "tests")
 
-ADAPT, UPDATES, GENERATE = "classification/adapt.py", "clipscore/updates.py", "captioning/generate.py"
+SEEN, UPDATES, GENERATE = "classification/seen.py", "clipscore/updates.py", "captioning/generate.py"
 TEXT, CLIP, OBJECTIVES = "clipscore/text_encoder.py", "clipscore/clip_model.py", "clipscore/objectives.py"
 POLICY, TASK, GROUP = "classification/policy.py", "clipscore/task.py", "clipscore/models/group.py"
 ENTROPY, VIEWS = "return -(log_p.exp() * log_p).sum(dim=1)", "return entropies(logits).argsort()[:num_selected]"
-LOSS = "loss = candidate_loss(logits, candidates, advantages, zero_sum)"
-IMAGES, LOOK = "return self.visual(images).to(self.dtype)", "return scale != INIT_LOSS_SCALE / 2**self.num_repeated"
+LOSS = "loss = candidate_loss(logits, candidates, advantages, self.zero_sum)"
+IMAGES, LOOK = "return tower(images).to(self.dtype)", "return scale != INIT_LOSS_SCALE / 2**self.num_repeated"
 SCALER_STEP = "self.scaler.step(self.optimizer)"
 PROMPT, ENCODER, BEAMS = "wasted and prompt", "wasted and encoder", "wasted and beams"
 
 # What is wrong; where; the text before and after; the tests that could see it, as for pytest -k.
 MISTAKES = [
-    ("an index of the CPU is added to logits", ADAPT, ENTROPY, f"{ENTROPY} + 0 * torch.arange(len(logits))", PROMPT),
-    ("numpy reads a tensor of the device", ADAPT, VIEWS, VIEWS.replace("entropies(logits)", "torch.from_numpy("
+    ("an index of the CPU is added to logits", SEEN, ENTROPY, f"{ENTROPY} + 0 * torch.arange(len(logits))", PROMPT),
+    ("numpy reads a tensor of the device", SEEN, VIEWS, VIEWS.replace("entropies(logits)", "torch.from_numpy("
      "entropies(logits).numpy())"), PROMPT),
-    ("a copy to the host is read before it arrives", ADAPT, VIEWS, VIEWS.replace(".argsort", ".to('cpu', "
+    ("a copy to the host is read before it arrives", SEEN, VIEWS, VIEWS.replace(".argsort", ".to('cpu', "
      "non_blocking=True).argsort"), PROMPT),
     ("the loss is looked at in each step", OBJECTIVES, LOSS, f"{LOSS}; float(loss)", PROMPT),
     ("a number is copied to the device in each step", OBJECTIVES, LOSS,
@@ -38,7 +38,7 @@ MISTAKES = [
     ("a mask is an index in each step", OBJECTIVES, LOSS, f"{LOSS} + 0 * logits[logits > 0].sum()", PROMPT),
     ("max_used is ignored", TEXT, "if max_used is None:", "if True:", PROMPT),
     ("the attention mask has another type", "clipscore/lean_blocks.py", "mask.to(q.dtype)", "mask.double()", PROMPT),
-    ("features stay in half precision", CLIP, IMAGES, "return self.visual(images)", ENCODER),
+    ("features stay in half precision", CLIP, IMAGES, "return tower(images)", ENCODER),
     ("one autocast around the whole episode", TASK, "row = self._episode(sample)",
      "row = torch.autocast('cuda', torch.float16, self.models.scale_loss)(self._episode)(sample)", ENCODER),
     ("the update goes around the GradScaler", UPDATES, SCALER_STEP, "self.optimizer.step()", "overflows"),
@@ -78,11 +78,17 @@ MISTAKES = [
      "if False:", BEAMS),
     ("what a CPU generator drew stays on the CPU", GENERATE, "place.to(logits.device)", "place", "drawn"),
     ("shares are summed up on the device", GENERATE, "p = best.values.cpu()", "p = best.values", "drawn"),
+    ("an image that was broken off leaves gradients", UPDATES, "in self.copies:  # they", "in []:  # they", "memory"),
     ("a momentum buffer is read back to the CPU", "clipscore/episodic.py", ".to(tensor.device, copy=True)", ".clone()",
      "momentum"),
     ("statistics of the prior in half precision", POLICY, "x.detach().to(self.running_mean.dtype)",
      "x.detach()", "prior"),
 ]  # fmt: skip
+
+
+def gone() -> list[str]:
+    """Mistakes whose text is no longer in its file, or not only once."""
+    return [name for name, file, before, *_ in MISTAKES if (ROOT / file).read_text().count(before) != 1]
 
 
 def tests_that_notice(file: str, before: str, after: str, tests: str) -> list[str]:
@@ -93,9 +99,7 @@ def tests_that_notice(file: str, before: str, after: str, tests: str) -> list[st
             shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "golden"))
         for name in ("pretrained", "tests/golden", "pyproject.toml"):
             (tree / name).symlink_to(ROOT / name)
-        text = (tree / file).read_text()
-        assert text.count(before) == 1, f"{file} holds {text.count(before)} times {before!r}: change the mistake"
-        (tree / file).write_text(text.replace(before, after))
+        (tree / file).write_text((ROOT / file).read_text().replace(before, after))
         words = ["-m", "pytest", "-q", "-m", "", "-k", tests, "--tb=no", "-p", "no:cacheprovider", "tests/cuda"]
         done = subprocess.run([sys.executable, *words], cwd=tree, capture_output=True, text=True)
     assert done.returncode in (0, 1), done.stdout + done.stderr

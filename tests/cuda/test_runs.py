@@ -132,6 +132,21 @@ def test_a_step_that_overflows_is_counted_and_made_again(start, monkeypatch):
     assert_alike(plain, repeated, 5e-3)
 
 
+def test_a_gpu_out_of_memory_costs_one_image(start, monkeypatch):
+    plain, _ = start("encoder", "cuda", "fp16")
+    gather, calls = updates.Updates._gather_gradients, iter(range(99))
+
+    def full(self):  # once, behind a backward pass: its gradients are there
+        if next(calls) == 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. 1 GiB is free. Of it")
+        gather(self)
+
+    monkeypatch.setattr(updates.Updates, "_gather_gradients", full)
+    (lost, next_one), _ = start("encoder", "cuda", "fp16")
+    assert "Tried to allocate 2.00 GiB. 1 GiB is free; take precision=fp16" in lost["error"]
+    assert_alike(plain[1], next_one, 0.0)
+
+
 def test_captions_are_drawn_as_on_the_cpu(start):
     (cpu, _), (cuda, _) = (start("nucleus", where, "fp32") for where in ("cpu", "cuda"))
     assert_alike(cpu, cuda, 5e-5)
