@@ -85,6 +85,7 @@ class ClipModel(nn.Module):
         self.autocast_dtype = autocast_dtype
         self.images_under_autocast = True
         self.is_compiled = False
+        self._num_graphed, self._graph = 0, nn.Identity()
         visual: Any = backend.visual
         self.image_size: int = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
         seen = seen or {}
@@ -165,6 +166,26 @@ class ClipModel(nn.Module):
         self.is_compiled = True
         return self
 
+    def graph_visual(self, num_images: int) -> None:
+        """Replay passes of so many images that need a gradient, and the way back, as CUDA graphs: the same numbers.
+
+        To be called when what is tuned requires its gradient and has its copies, and before other threads use CUDA. One
+        pass has to go back before the next begins.
+
+        Raises:
+            ValueError: the image tower has BatchNorm, whose statistics the capture would move.
+        """
+        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.visual.modules()):
+            raise ValueError(
+                f"cuda_graphs=true is for image towers without BatchNorm, {self.name} has it; leave it out"
+            )
+        size, dtype = self.image_size, self.autocast_dtype
+        images = self.cast_images(torch.zeros(num_images, 3, size, size, dtype=self.dtype, device=self.device))
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
+            tower = nn.Sequential(self.visual)  # the passes of others stay the tower's own
+            self._graph = torch.cuda.make_graphed_callables(tower, (images,), allow_unused_input=True)
+        self._num_graphed = num_images
+
     def free_text_tower(self) -> None:
         """Give back the memory of a text tower that is no longer needed; from here on the model encodes images only."""
         if self.has_clip_text_tower:
@@ -187,7 +208,8 @@ class ClipModel(nn.Module):
         Raises:
             ValueError: the size is not the model's.
         """
-        return self._project(images, self.visual)
+        graphed = self._num_graphed == len(images) and torch.is_grad_enabled()
+        return self._project(images, self._graph if graphed else self.visual)
 
     def _project(self, images: Tensor, tower: Callable[[Tensor], Tensor]) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[-2:] != (self.image_size, self.image_size):

@@ -22,13 +22,12 @@ from captioning.config import CaptioningConfig
 from captioning.generate import beam_search
 from captioning.mapper import build_mapper
 from captioning.method import build_state
-from clipscore.clip_model import ClipModel
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.models.devices import autocast_dtype
 from clipscore.policy_gradient import reinforce_loss
 from clipscore.reward import ClipReward, subtract_baseline
 from scripts.bench.models import DEMO
-from scripts.bench.timing import NOWHERE, Bench
+from scripts.bench.timing import NOWHERE, Bench, Run
 from scripts.demo.captioner_report import load_demo_captioner
 
 CLIP_WIDTH = 512  # of ViT-B/16
@@ -113,11 +112,7 @@ class CaptioningBench(Bench):
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        self.clip: ClipModel | None = None
-        if options.size == "demo":
-            self.models, self.clip = load_demo_captioner("clipcap", DEMO)
-        else:
-            self.models = _random_captioner()
+        self.models = load_demo_captioner("clipcap", DEMO)[0] if options.size == "demo" else _random_captioner()
         self.models.to(self.device).autocast_dtype = autocast_dtype(options.precision, self.device)
         self.rate_dtype = self.models.autocast_dtype or self.models.dtype
         self.models.cast_frozen()
@@ -134,17 +129,12 @@ class CaptioningBench(Bench):
         steps, k, tokens = self.options.steps, self.options.candidates, self.options.tokens
         return [f"{steps} step{'s' * (steps > 1)}, K {k}, {tokens} tokens"]
 
-    def read(self, case: str, number: int, times: StageTimes) -> Tensor:
-        """The policy's feature of a picture, [1, D]; without a policy a random one."""
-        if self.clip is None:
-            numbers = torch.randn(1, CLIP_WIDTH, generator=torch.Generator().manual_seed(number))
-            return F.normalize(numbers, dim=1).to(self.device)
-        self.pictures.path(number)  # its writing does not count
-        with times.stage("data"):
-            image = self.pictures.batch(number, self.clip.image_size)
-        return self.clip.encode_images(image).to(self.device)
+    def sample(self, case: str, number: int) -> Tensor:
+        """In the place of the policy's feature of a picture, a random one. [1, D]"""
+        numbers = torch.randn(1, self.models.mapper.linear.in_features, generator=torch.Generator().manual_seed(number))
+        return F.normalize(numbers, dim=1).to(self.device)
 
-    def plain(self, case: str, captioner: Captioner, times: StageTimes) -> Callable[[Tensor, int], Answer]:
+    def plain(self, case: str, captioner: Captioner, times: StageTimes) -> Run:
         config, k = self._config(), self.options.candidates
         captioner.lm.requires_grad_(True)
 
@@ -164,7 +154,7 @@ class CaptioningBench(Bench):
 
         return self._episode(captioner, update, times)
 
-    def fast(self, case: str, captioner: Captioner, times: StageTimes) -> Callable[[Tensor, int], Answer]:
+    def fast(self, case: str, captioner: Captioner, times: StageTimes) -> Run:
         objective, generator = RlcfObjective(FixedReward(self.rewards), self._config()), torch.Generator()
         times.watch(captioner, "prefix", "policy")
         times.watch(captioner, "token_losses", "policy")
@@ -186,7 +176,7 @@ class CaptioningBench(Bench):
             "gradients": float((ours - theirs).norm() / theirs.norm()),
         }
 
-    def _episode(self, captioner: Captioner, update: Update, times: StageTimes) -> Callable[[Tensor, int], Answer]:
+    def _episode(self, captioner: Captioner, update: Update, times: StageTimes) -> Run:
         """Both forms: the mapper is put back, and every step has its update."""
         state = build_state(self._config(), captioner, scale_loss=captioner.autocast_dtype is torch.float16)
         times.watch(state, "restore", "reset")
