@@ -8,9 +8,10 @@ the CPU.
 What is real: CUDA's autocast (its C++ operator lists and weight cache), CUDA's branches of Python code, GradScaler,
 fused AdamW, data-dependent control flow, and the numbers: products of half-precision matrices are summed in float32 and
 rounded once, as tensor cores do. Attention is one kernel forwards and one backwards.
-What is checked: a CUDA graph takes the captured shape, waits for nothing, and its result is lost with the next;
-operations that mix CPU and CUDA tensors raise CUDA's error; each host wait is recorded, and refused under `torch.cuda.set_sync_debug_mode("error")`; a copy to the host that is not waited for is refused; an operation
-without a deterministic kernel raises where torch's deterministic mode is on.
+What is checked: operations that mix CPU and CUDA tensors raise CUDA's error; each host wait is recorded, and refused
+under `torch.cuda.set_sync_debug_mode("error")`; a copy to the host that is not waited for is refused; an operation
+without a deterministic kernel raises where torch's deterministic mode is on; a CUDA graph takes the shape that it was
+captured for, waits for nothing, and its result is lost with the next.
 What is not: kernels, memory, speed, streams, whether memory is pinned.
 Once in a process, autograd is told that the machine has another accelerator.
 """
