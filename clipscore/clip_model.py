@@ -85,7 +85,7 @@ class ClipModel(nn.Module):
         self.autocast_dtype = autocast_dtype
         self.images_under_autocast = True
         self.is_compiled = False
-        self._num_graphed, self._graph = 0, nn.Identity()
+        self._graphs: dict[int, Callable[[Tensor], Tensor]] = {}  # by the number of images
         visual: Any = backend.visual
         self.image_size: int = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
         seen = seen or {}
@@ -183,8 +183,7 @@ class ClipModel(nn.Module):
         images = self.cast_images(torch.zeros(num_images, 3, size, size, dtype=self.dtype, device=self.device))
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
             tower = nn.Sequential(self.visual)  # the passes of others stay the tower's own
-            self._graph = torch.cuda.make_graphed_callables(tower, (images,), allow_unused_input=True)
-        self._num_graphed = num_images
+            self._graphs[num_images] = torch.cuda.make_graphed_callables(tower, (images,), allow_unused_input=True)
 
     def free_text_tower(self) -> None:
         """Give back the memory of a text tower that is no longer needed; from here on the model encodes images only."""
@@ -208,8 +207,8 @@ class ClipModel(nn.Module):
         Raises:
             ValueError: the size is not the model's.
         """
-        graphed = self._num_graphed == len(images) and torch.is_grad_enabled()
-        return self._project(images, self._graph if graphed else self.visual)
+        graph = self._graphs.get(len(images)) if torch.is_grad_enabled() else None
+        return self._project(images, graph or self.visual)
 
     def _project(self, images: Tensor, tower: Callable[[Tensor], Tensor]) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[-2:] != (self.image_size, self.image_size):

@@ -78,7 +78,8 @@ MISTAKES = [
      "if False:", BEAMS),
     ("what a CPU generator drew stays on the CPU", GENERATE, "place.to(logits.device)", "place", "drawn"),
     ("shares are summed up on the device", GENERATE, "p = best.values.cpu()", "p = best.values", "drawn"),
-    ("a graph is replayed for other views", CLIP, "_num_graphed == len(images)", "_num_graphed != 0", "graphs"),
+    ("a graph is replayed for other views", CLIP, "self._graphs.get(len(images))", "next(iter("
+     "self._graphs.values()), None)", "graphs"),
     ("an image that was broken off leaves gradients", UPDATES, "in self.copies:  # they", "in []:  # they", "memory"),
     ("a momentum buffer is read back to the CPU", "clipscore/episodic.py", ".to(tensor.device, copy=True)", ".clone()",
      "momentum"),

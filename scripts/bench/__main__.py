@@ -70,15 +70,18 @@ def parse_options(task: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--size", choices=["demo", "B16"], default="B16")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", help="auto, fp32, fp16 or bf16; auto: fp16 on CUDA")
-    parser.add_argument("--images", type=int, help="timed samples of each case")
     memory = "peak memory, in processes of their own; on for B16"
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, help=memory)
     parser.add_argument("--cuda-graphs", action="store_true", help="the cases that have them, as cuda_graphs=true")
     parser.add_argument("--json", help="also write everything to this file")
     bench = bench_class(task)
-    bench.add_options(parser)
+    for name, value in bench.defaults.items():
+        first, count = (value[0], "+") if isinstance(value, list) else (value, None)
+        of_demo = f"; {bench.demo[name]} for demo" if name in bench.demo else ""
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(first), nargs=count, help=f"{value}{of_demo}")
     options = parser.parse_args(words)
-    for name, value in {**bench.defaults[options.size], "memory": options.size == "B16"}.items():
+    of_size = bench.demo if options.size == "demo" else {}
+    for name, value in {**bench.defaults, **of_size, "memory": options.size == "B16"}.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
     return options

@@ -25,7 +25,7 @@ from captioning.method import build_state
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.models.devices import autocast_dtype
 from clipscore.policy_gradient import reinforce_loss
-from clipscore.reward import ClipReward, subtract_baseline
+from clipscore.reward import subtract_baseline
 from scripts.bench.models import DEMO
 from scripts.bench.timing import NOWHERE, Bench, Run
 from scripts.demo.captioner_report import load_demo_captioner
@@ -49,19 +49,6 @@ class NumberTokenizer:
     def batch_decode(self, tokens: Sequence[Sequence[int]], **_: Any) -> list[str]:
         """Texts of token ids."""
         return [" ".join(map(str, caption)) for caption in tokens]
-
-
-class FixedReward(ClipReward):
-    """Stands for the reward's CLIPs: the same rewards for any captions. [K]"""
-
-    def __init__(self, rewards: Tensor) -> None:
-        self.rewards = rewards
-
-    def encode_texts(self, texts: Sequence[str]) -> list[Tensor]:
-        return [self.rewards]
-
-    def score(self, anchor: Sequence[Tensor], candidates: Sequence[Tensor]) -> Tensor:
-        return self.rewards[None]
 
 
 @dataclass
@@ -108,7 +95,7 @@ class CaptioningBench(Bench):
     """One case."""
 
     task = "captioning"
-    defaults = {"demo": {"images": 5}, "B16": {"images": 5}}
+    defaults = {"candidates": 10, "tokens": 12, "steps": 1, "images": 5}
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
@@ -117,12 +104,6 @@ class CaptioningBench(Bench):
         self.rate_dtype = self.models.autocast_dtype or self.models.dtype
         self.models.cast_frozen()
         self.rewards = (0.5 + 0.1 * torch.randn(options.candidates)).to(self.device)  # max(2.5 * cos, 0) is about 0.5
-
-    @staticmethod
-    def add_options(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--candidates", type=int, default=10, help="K")
-        parser.add_argument("--tokens", type=int, default=12, help="of each caption, at most")
-        parser.add_argument("--steps", type=int, default=1)
 
     def cases(self) -> list[str]:
         """For example "1 step, K 10, 12 tokens"."""
@@ -155,7 +136,8 @@ class CaptioningBench(Bench):
         return self._episode(captioner, update, times)
 
     def fast(self, case: str, captioner: Captioner, times: StageTimes) -> Run:
-        objective, generator = RlcfObjective(FixedReward(self.rewards), self._config()), torch.Generator()
+        fixed: Any = SimpleNamespace(encode_texts=lambda _: [self.rewards], score=lambda *_: self.rewards[None])
+        objective, generator = RlcfObjective(fixed, self._config()), torch.Generator()
         times.watch(captioner, "prefix", "policy")
         times.watch(captioner, "token_losses", "policy")
         times.watch(objective, "propose", "text")

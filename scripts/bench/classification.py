@@ -29,24 +29,26 @@ from scripts.bench.models import bench_clip, random_picture
 from scripts.bench.plain import Answer, plain_encoder, plain_prompt
 from scripts.bench.timing import NOWHERE, Bench, Run
 
-LEARNING_RATE = {"prompt": 7e-3, "encoder": 1e-5, "norm": 1e-5, "cached": 7e-3}  # of the official runs
+LEARNING_RATE = {"prompt": 7e-3, "cached": 7e-3}  # of the official runs; of encoders 1e-5
 NUM_SELECTED = 6  # of 64 views, in the paper; all, when there are fewer
 
 Clips = tuple[ClipModel, ClipModel]  # policy and reward
 
 
 class ClassificationBench(Bench):
-    """A case is what is tuned, and the number of classes.
+    """A case is what is tuned, and the number of classes; of `classes`, the encoder has the first only.
 
     "cached" is a second run of prompt tuning on the same views, from the bank of their features; its plain form is a
-    run without a bank.
+    run without a bank. Above `plain_classes`, the plain form of prompt tuning is run on a quarter of these, and its
+    time with texts is scaled.
     """
 
     task = "classification"
     defaults = {
-        "demo": {"policy": "policy", "reward": "reward", "classes": [60], "images": 5},
-        "B16": {"policy": "ViT-B-16", "reward": "ViT-L-14", "classes": [100, 1000], "images": 2},
-    }
+        "policy": "ViT-B-16", "reward": "ViT-L-14", "tune": ["prompt", "encoder", "cached"], "classes": [100, 1000],
+        "plain_classes": 100, "views": 64, "steps": 3, "images": 2,
+    }  # fmt: skip
+    demo = {"policy": "policy", "reward": "reward", "classes": [60], "images": 5}
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
@@ -58,19 +60,6 @@ class ClassificationBench(Bench):
             from scripts.demo.scenes import CLASS_NAMES  # scikit-learn would count as memory of the episode
 
             self.names = CLASS_NAMES
-
-    @staticmethod
-    def add_options(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--tune", nargs="+", choices=list(LEARNING_RATE), default=["prompt", "encoder", "cached"])
-        parser.add_argument("--policy", help="open_clip architecture")
-        parser.add_argument("--reward", help="open_clip architecture")
-        parser.add_argument("--classes", type=int, nargs="+", help="of prompt tuning; the first is the encoder's too")
-        parser.add_argument(
-            "--plain-classes", type=int, default=100, metavar="N",
-            help="above N classes, the plain form is run on a quarter of N, and its time with texts is scaled",
-        )  # fmt: skip
-        parser.add_argument("--views", type=int, default=64)
-        parser.add_argument("--steps", type=int, default=3)
 
     def cases(self) -> list[str]:
         """For example "prompt, 100 classes"."""
@@ -151,7 +140,7 @@ class ClassificationBench(Bench):
     def _config(self, case: str) -> ClassificationConfig:
         """The paper's RLCF run, for models made here; six trusted views, however many there are."""
         tune, num_views = case.split(",")[0], self.options.views
-        lr, tune = LEARNING_RATE[tune], tune.replace("cached", "prompt")
+        lr, tune = LEARNING_RATE.get(tune, 1e-5), tune.replace("cached", "prompt")
         return ClassificationConfig.of(
             NOWHERE | {"dataset_files": {"images": ""}, "tune": tune, "lr": lr}
             | {"steps": self.options.steps, "reward": {"models": ["random"]}}

@@ -30,9 +30,10 @@ class RetrievalBench(Bench):
 
     task = "retrieval"
     defaults = {
-        "demo": {"policy": "policy", "gallery": 200, "images": 5},
-        "B16": {"policy": "ViT-B-16", "gallery": 5000, "images": 5},
-    }
+        "policy": "ViT-B-16", "gallery": 5000, "steps": 8, "images": 5,
+        "directions": ["text_to_image", "image_to_text"],
+    }  # fmt: skip
+    demo = {"policy": "policy", "gallery": 200}
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
@@ -41,13 +42,6 @@ class RetrievalBench(Bench):
         self.width = clip.encode_token_ids(clip.tokenize(["a"])).shape[1]
         numbers = torch.randn(2, options.gallery, self.width)
         self.gallery, self.reward_gallery = F.normalize(numbers, dim=2).to(self.device)  # [G, D] each
-
-    @staticmethod
-    def add_options(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--policy", help="open_clip architecture")
-        parser.add_argument("--gallery", type=int, help="number of gallery items")
-        parser.add_argument("--steps", type=int, default=8)
-        parser.add_argument("--directions", nargs="+", default=["text_to_image", "image_to_text"])
 
     def cases(self) -> list[str]:
         """For example "text_to_image, gallery of 5000"."""

@@ -52,17 +52,14 @@ class Bench(Protocol):
     """The episodes of one task. It is built from options alone, so that a process of its own can build it again."""
 
     task: str
-    defaults: dict[str, dict[str, Any]]  # of options that depend on the size
+    defaults: Mapping[str, Any]  # its own options, with their values
+    demo: Mapping[str, Any] = {}  # and with those of size demo, where they differ
     models: Any  # what both forms adapt, each a copy
     rate_dtype: torch.dtype  # of the matrix products
 
     def __init__(self, options: argparse.Namespace) -> None:
         torch.manual_seed(0)
         self.options, self.device = options, choose_device(options.device)
-
-    @staticmethod
-    def add_options(parser: argparse.ArgumentParser) -> None:
-        """The command line's options for this task alone."""
 
     def cases(self) -> list[str]:
         """What is timed, one after the other."""
