@@ -6,12 +6,18 @@ Each is a change of the text of one file, in a copy of the repository, where the
 code is 0 when at most one is not noticed. About 20 minutes.
 """
 
+import contextlib
+import importlib
+import io
+import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
+from multiprocessing import get_context
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("clipscore", "classification", "retrieval", "captioning", "scripts", "configs", "tests")
@@ -94,24 +100,36 @@ def gone() -> list[str]:
 
 
 def tests_that_notice(file: str, before: str, after: str, tests: str) -> list[str]:
-    """The tests that fail with this change, or why there is no telling."""
-    with tempfile.TemporaryDirectory() as folder:
+    """The tests that fail with this change."""
+    with tempfile.TemporaryDirectory() as folder, get_context("fork").Pool(1) as pool:  # what is imported stays so
         tree = Path(folder) / "tree"
         for name in PARTS:
             shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "golden"))
         for name in ("pretrained", "tests/golden", "pyproject.toml"):
             (tree / name).symlink_to(ROOT / name)
         (tree / file).write_text((ROOT / file).read_text().replace(before, after))
-        words = ["-m", "pytest", "-q", "-m", "", "-k", tests, "--tb=no", "-p", "no:cacheprovider", "tests/cuda"]
-        done = subprocess.run([sys.executable, *words], cwd=tree, capture_output=True, text=True)
-    assert done.returncode in (0, 1), done.stdout + done.stderr
-    return re.findall(r"^(?:FAILED|ERROR) \S+::(\S+)", done.stdout, re.MULTILINE)
+        return pool.apply(_failed, [tree, tests])
+
+
+def _failed(tree: Path, tests: str) -> list[str]:
+    """Tests of a tree that fail in this process, in which nothing of another tree is left."""
+    os.chdir(tree)
+    sys.path.insert(0, str(tree))
+    for name in [name for name in sys.modules if name.partition(".")[0] in PARTS]:
+        del sys.modules[name]
+    words = ["-q", "-m", "", "-k", tests, "--tb=no", "-p", "no:cacheprovider", "tests/cuda"]
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told):
+        code = pytest.main(words)
+    assert code in (0, 1), told.getvalue()
+    return re.findall(r"^(?:FAILED|ERROR) \S+::(\S+)", told.getvalue(), re.MULTILINE)
 
 
 def main() -> int:
     """Command line; the number of mistakes that were not noticed is what counts."""
     chosen = [mistake for mistake in MISTAKES if not sys.argv[1:] or any(part in mistake[0] for part in sys.argv[1:])]
     escaped = 0
+    importlib.import_module("tests.cuda.test_device")  # libraries, once for all
     for name, *change in chosen:
         found = tests_that_notice(*change)
         escaped += not found
