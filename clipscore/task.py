@@ -154,8 +154,8 @@ class Task:
     def adapt(self, sample: Any) -> dict[str, Any]:
         """Adapt to one sample; its record, or that of the answer without adaptation where a number is not finite.
 
-        FloatingPointError: a number is not finite without adaptation either, or ends the run (`on_error`). MemoryError: the
-        GPU is out of memory; the next sample starts as if there had not been this one.
+        FloatingPointError: a number is not finite without adaptation either, or ends the run (`on_error`).
+        MemoryError: the GPU is out of memory; the next sample starts as if there had not been this one.
         """
         started = time.perf_counter()
         self.times.start()

@@ -370,10 +370,8 @@ def pretend_cuda() -> Iterator[Device]:
             for old in kept:  # its memory is written anew
                 old.raw.fill_(torch.nan)
             before, device.sync_mode = device.sync_mode, "error"
-            try:
-                kept[:] = [module(images)]
-            finally:
-                device.sync_mode = before
+            kept[:] = [module(images)]
+            device.sync_mode = before
             device.operations["replay"] += 1
             return kept[0]
 
