@@ -170,15 +170,10 @@ class ClipModel(nn.Module):
         """Replay passes of so many images that need a gradient, and the way back, as CUDA graphs: the same numbers.
 
         To be called when what is tuned requires its gradient and has its copies, and before other threads use CUDA. One
-        pass has to go back before the next begins.
-
-        Raises:
-            ValueError: the image tower has BatchNorm, whose statistics the capture would move.
+        pass has to go back before the next begins. ValueError: BatchNorm, whose statistics the capture would move.
         """
         if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.visual.modules()):
-            raise ValueError(
-                f"cuda_graphs=true is for image towers without BatchNorm, {self.name} has it; leave it out"
-            )
+            raise ValueError(f"{self.name} has BatchNorm in its image tower; leave out cuda_graphs=true")
         size, dtype = self.image_size, self.autocast_dtype
         images = self.cast_images(torch.zeros(num_images, 3, size, size, dtype=self.dtype, device=self.device))
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
@@ -239,11 +234,7 @@ class ClipModel(nn.Module):
         return unit(self.project_images(images))
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
-        """Token embeddings without positions. [B, L] -> [B, L, W]
-
-        Raises:
-            RuntimeError: the text tower was given back.
-        """
+        """Token embeddings without positions. [B, L] -> [B, L, W]; RuntimeError: the text tower was given back."""
         if self.text.token_embedding.weight.is_meta:
             raise RuntimeError(f"{self.name} gave its text tower back; encode texts before `free_text_tower`")
         return self.text.token_embedding(ids).to(self.dtype)

@@ -160,16 +160,7 @@ class Task:
         started = time.perf_counter()
         self.times.start()
         try:
-            row = self._episode(sample)
-            if self.method.state is not None:
-                row["moved"] = rounded(self.method.state.moved)
-                if self.models.scale_loss:
-                    row["repeated_steps"] = self.method.state.updates.num_repeated
-        except FloatingPointError as error:
-            if self.config.on_error == "stop":
-                raise FloatingPointError(f"{self.SAMPLE} {sample.id}: {error}") from error
-            log.warning("%s %s is answered without adaptation: %s", self.SAMPLE, sample.id, error)
-            row = self.unadapted(sample) | {"unadapted": True}
+            row = self._finite_record(sample)
         except torch.cuda.OutOfMemoryError as error:
             if self.method.state is not None:
                 self.method.state.updates.forget()
@@ -180,6 +171,20 @@ class Task:
         if stages:
             row["seconds_stages"] = {stage: round(seconds, self.STAGE_DIGITS) for stage, seconds in stages.items()}
         return {**row, "seconds": round(time.perf_counter() - started, 4)}
+
+    def _finite_record(self, sample: Any) -> dict[str, Any]:
+        try:
+            row = self._episode(sample)
+            if self.method.state is not None:
+                row["moved"] = rounded(self.method.state.moved)
+                if self.models.scale_loss:
+                    row["repeated_steps"] = self.method.state.updates.num_repeated
+        except FloatingPointError as error:
+            if self.config.on_error == "stop":
+                raise FloatingPointError(f"{self.SAMPLE} {sample.id}: {error}") from error
+            log.warning("%s %s is answered without adaptation: %s", self.SAMPLE, sample.id, error)
+            return self.unadapted(sample) | {"unadapted": True}
+        return row
 
     def _episode(self, sample: Any) -> dict[str, Any]:
         """Look for overflows at the end, in one wait; where there was one, or other trouble, again, at each step."""

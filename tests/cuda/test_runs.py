@@ -143,7 +143,7 @@ def test_passes_replayed_as_cuda_graphs_give_the_same_records(case, start, monke
         assert "replay" not in device.operations
         assert_alike(plain, start("graphed", "cuda", precision)[0], 0.0)
         assert device.operations.pop("replay") == sum(len(row["loss"]) for row in plain)
-    with pytest.raises(ValueError, match="is for image towers without BatchNorm"):
+    with pytest.raises(ValueError, match="RN has BatchNorm in its image tower; leave out"):
         Golden(GOLDEN).clip("RN").graph_visual(1)
 
 
