@@ -37,8 +37,9 @@ def _times(result: Result, case: Result) -> list[str]:
 def _shares(result: Result, case: Result) -> list[str]:
     stages, floor = case["fast"]["stages"], case["floor"]
     total = sum(stages.values())
-    rest = {stage: seconds - floor["stages"].get(stage, 0) for stage, seconds in stages.items()}
-    largest = sorted(rest, key=lambda stage: -rest[stage])[:2] if floor["times"] > FAR else []
+    least = floor.get("stages", stages)  # a file without them has the floor of arithmetic alone
+    rest = {stage: seconds - least.get(stage, 0) for stage, seconds in stages.items()}
+    largest = sorted(rest, key=lambda stage: -rest[stage])[:2] if floor["times"] > FAR and any(rest.values()) else []
     shares = (f"{100 * stages[stage] / total:.1f}" if stage in stages else "-" for stage in STAGES)
     told = ", ".join(f"{stage} {100 * rest[stage] / (total - floor['seconds']):.0f}%" for stage in largest)
     return [_name(result, case), *shares, told]
