@@ -84,8 +84,8 @@ MISTAKES = [
      "if False:", BEAMS),
     ("what a CPU generator drew stays on the CPU", GENERATE, "place.to(logits.device)", "place", "drawn"),
     ("shares are summed up on the device", GENERATE, "p = best.values.cpu()", "p = best.values", "drawn"),
-    ("a graph is replayed for other views", CLIP, "self._graphs.get(len(images))", "next(iter("
-     "self._graphs.values()), None)", "graphs"),
+    ("a graph is captured for other views", "classification/build.py", "graph_visual(config.views.num_selected)",
+     "graph_visual(config.views.num_views)", "graphs and encoder"),
     ("an image that was broken off leaves gradients", UPDATES, "in self.copies:  # they", "in []:  # they", "memory"),
     ("a momentum buffer is read back to the CPU", "clipscore/episodic.py", ".to(tensor.device, copy=True)", ".clone()",
      "momentum"),
