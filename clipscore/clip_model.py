@@ -85,7 +85,7 @@ class ClipModel(nn.Module):
         self.autocast_dtype = autocast_dtype
         self.images_under_autocast = True
         self.is_compiled = False
-        self._graphs: dict[int, Callable[[Tensor], Tensor]] = {}  # by the number of images
+        self._graphs: dict[int, Any] = {}  # by the number of images
         visual: Any = backend.visual
         self.image_size: int = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
         seen = seen or {}

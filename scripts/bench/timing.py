@@ -51,6 +51,8 @@ class Timed:
 class Bench(Protocol):
     """The episodes of one task. It is built from options alone, so that a process of its own can build it again."""
 
+    options: argparse.Namespace  # of the command line
+    device: torch.device
     task: str
     defaults: Mapping[str, Any]  # its own options, with their values
     demo: Mapping[str, Any] = {}  # and with those of size demo, where they differ
