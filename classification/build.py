@@ -40,7 +40,10 @@ def build_policy(
         with clip.full_precision():  # as in the official code, which makes them outside of autocast
             features = encode_classes(clip, texts)
         if config.tunes_clip:
-            return EncoderPolicy(clip, features, config.tune, config.bn_prior)
+            encoder = EncoderPolicy(clip, features, config.tune, config.bn_prior)
+            if config.cuda_graphs:
+                clip.graph_visual(config.views.num_selected)
+            return encoder
         return (PrototypePolicy if config.tune == "prototypes" else FixedPolicy)(clip, features)
     context = start[0] if start else None
     if config.prompt_start:

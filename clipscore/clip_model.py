@@ -85,6 +85,7 @@ class ClipModel(nn.Module):
         self.autocast_dtype = autocast_dtype
         self.images_under_autocast = True
         self.is_compiled = False
+        self._graphs: dict[int, Any] = {}  # by the number of images
         visual: Any = backend.visual
         self.image_size: int = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
         seen = seen or {}
@@ -165,6 +166,20 @@ class ClipModel(nn.Module):
         self.is_compiled = True
         return self
 
+    def graph_visual(self, num_images: int) -> None:
+        """Replay passes of so many images that need a gradient, and the way back, as CUDA graphs: the same numbers.
+
+        To be called when what is tuned requires its gradient and has its copies, and before other threads use CUDA. One
+        pass has to go back before the next begins. ValueError: BatchNorm, whose statistics the capture would move.
+        """
+        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.visual.modules()):
+            raise ValueError(f"{self.name} has BatchNorm in its image tower; leave out cuda_graphs=true")
+        size, dtype = self.image_size, self.autocast_dtype
+        images = self.cast_images(torch.zeros(num_images, 3, size, size, dtype=self.dtype, device=self.device))
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
+            tower = nn.Sequential(self.visual)  # the passes of others stay the tower's own
+            self._graphs[num_images] = torch.cuda.make_graphed_callables(tower, (images,), allow_unused_input=True)
+
     def free_text_tower(self) -> None:
         """Give back the memory of a text tower that is no longer needed; from here on the model encodes images only."""
         if self.has_clip_text_tower:
@@ -187,7 +202,8 @@ class ClipModel(nn.Module):
         Raises:
             ValueError: the size is not the model's.
         """
-        return self._project(images, self.visual)
+        graph = self._graphs.get(len(images)) if torch.is_grad_enabled() else None
+        return self._project(images, graph or self.visual)
 
     def _project(self, images: Tensor, tower: Callable[[Tensor], Tensor]) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[-2:] != (self.image_size, self.image_size):
@@ -218,11 +234,7 @@ class ClipModel(nn.Module):
         return unit(self.project_images(images))
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
-        """Token embeddings without positions. [B, L] -> [B, L, W]
-
-        Raises:
-            RuntimeError: the text tower was given back.
-        """
+        """Token embeddings without positions. [B, L] -> [B, L, W]; RuntimeError: the text tower was given back."""
         if self.text.token_embedding.weight.is_meta:
             raise RuntimeError(f"{self.name} gave its text tower back; encode texts before `free_text_tower`")
         return self.text.token_embedding(ids).to(self.dtype)

@@ -14,7 +14,7 @@ from clipscore.config.methods import Method, Stage, guard, source_digest
 from clipscore.episodic import EpisodicState
 from clipscore.lean_blocks import Copies
 from clipscore.metrics.stage_times import StageTimes
-from clipscore.models.devices import to_host
+from clipscore.models.devices import to_host, without_room
 from clipscore.models.group import load_models
 from clipscore.reward import ClipReward, ensemble_weights
 
@@ -155,9 +155,24 @@ class Task:
         """Adapt to one sample; its record, or that of the answer without adaptation where a number is not finite.
 
         FloatingPointError: a number is not finite without adaptation either, or ends the run (`on_error`).
+        MemoryError: the GPU is out of memory; the next sample starts as if there had not been this one.
         """
         started = time.perf_counter()
         self.times.start()
+        try:
+            row = self._finite_record(sample)
+        except torch.cuda.OutOfMemoryError as error:
+            if self.method.state is not None:
+                self.method.state.updates.forget()
+            raise MemoryError(without_room(error)) from None
+        if self.adapts and self.method.state is None and "unadapted" not in row:
+            row["adapted"] = True  # which elsewhere the losses of the steps say
+        stages = self.stages(sample)
+        if stages:
+            row["seconds_stages"] = {stage: round(seconds, self.STAGE_DIGITS) for stage, seconds in stages.items()}
+        return {**row, "seconds": round(time.perf_counter() - started, 4)}
+
+    def _finite_record(self, sample: Any) -> dict[str, Any]:
         try:
             row = self._episode(sample)
             if self.method.state is not None:
@@ -168,13 +183,8 @@ class Task:
             if self.config.on_error == "stop":
                 raise FloatingPointError(f"{self.SAMPLE} {sample.id}: {error}") from error
             log.warning("%s %s is answered without adaptation: %s", self.SAMPLE, sample.id, error)
-            row = self.unadapted(sample) | {"unadapted": True}
-        if self.adapts and self.method.state is None and "unadapted" not in row:
-            row["adapted"] = True  # which elsewhere the losses of the steps say
-        stages = self.stages(sample)
-        if stages:
-            row["seconds_stages"] = {stage: round(seconds, self.STAGE_DIGITS) for stage, seconds in stages.items()}
-        return {**row, "seconds": round(time.perf_counter() - started, 4)}
+            return self.unadapted(sample) | {"unadapted": True}
+        return row
 
     def _episode(self, sample: Any) -> dict[str, Any]:
         """Look for overflows at the end, in one wait; where there was one, or other trouble, again, at each step."""

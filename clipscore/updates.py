@@ -72,6 +72,14 @@ class Updates:
         """Give the gradients' memory to the next forward pass."""
         assert self.optimizer is not None
         self.optimizer.zero_grad(set_to_none=True)
+        for _, copy in self.copies:  # they have some where a backward pass was broken off
+            copy.grad = None
+
+    def forget(self) -> None:
+        """Give all memory back: an episode was broken off at any place."""
+        if self.optimizer is not None:
+            self.forget_gradients()
+            self.optimizer.state.clear()
 
     @torch.no_grad()
     def refresh(self) -> None:

@@ -32,7 +32,10 @@ def build_method(config: RetrievalConfig, models: Models, galleries: Sequence[Te
 def build_policy(config: RetrievalConfig, clip: ClipModel) -> Policy:
     """The tower that the config's direction tunes."""
     if config.direction == "image_to_text":
-        return ImageTowerPolicy(clip)
+        policy = ImageTowerPolicy(clip)
+        if config.cuda_graphs:
+            clip.graph_visual(1)
+        return policy
     return TextTowerPolicy(clip, whole_table=config.momentum is not None)
 
 

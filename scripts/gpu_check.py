@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-SECTIONS = {"tests": 100, "parity": 130, "agree": 130, "machine": 30, "speed": 110, "pipeline": 110}  # s
+SECTIONS = {"tests": 100, "parity": 130, "agree": 150, "machine": 30, "speed": 150, "pipeline": 110}  # s
 TOGETHER = ("tests", "parity", "agree")  # these run side by side, the others alone
 Found = dict[str, Any]
 
@@ -133,6 +133,7 @@ def check_agree(work: Path, found: Found, pretend: bool) -> None:
     cases = {
         "rlcf_prompt": f"classification/rlcf_prompt {views}",
         "rlcf_encoder": f"classification/rlcf_encoder {views}",
+        "encoder_graphs": f"classification/rlcf_encoder {views}",
         "atkd": f"classification/atkd {views}",
         "text_to_image": f"retrieval/rlcf_coco direction=text_to_image {scenes}",
         "image_to_text": f"retrieval/rlcf_coco direction=image_to_text {scenes}",
@@ -144,6 +145,7 @@ def check_agree(work: Path, found: Found, pretend: bool) -> None:
             out, (config, *words) = work / where, text.split()
             words += [f"name={name}", "policy=demo/policy.pt", "reward.models=demo/reward.pt", "num_workers=0"]
             words += [f"device={device}", f"precision={precision}", f"output_root={out}", f"data_root={data}"]
+            words += ["cuda_graphs=true"] if "graphs" in name and device == "cuda" else []
             words += [f"limit={1 if pretend else 8 if name == 'clipcap' else 60}"]
             with contextlib.redirect_stdout(io.StringIO()):
                 code = run.main(["--config", str(ROOT / f"configs/{config}.yaml"), *words])
@@ -170,29 +172,16 @@ def _compare(cpu: list[Found], gpu: list[Found]) -> Found:
 
 def check_machine(work: Path, found: Found, pretend: bool) -> None:
     """Rates and latencies that the other figures are read against."""
-    from scripts.bench import arithmetic
+    from scripts.bench import floor
 
     if pretend:
-        arithmetic.CUDA_PRODUCTS = arithmetic.CPU_PRODUCTS[-1:]
-    size = 2**20 if pretend else 2**30
+        floor.CUDA_PRODUCTS, floor.COPY_BYTES = floor.CPU_PRODUCTS[-1:], {"cuda": 2**20}
+    device, small = torch.device("cuda"), torch.zeros(8, device="cuda")
     found["machine"] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cores": os.cpu_count()}
-    memory, small = torch.empty(size, device="cuda", dtype=torch.uint8), torch.zeros(8, device="cuda")
-    found["copy_TB/s"] = 2 * size / _least_of_5(memory.clone) / 1e12
+    found["copy_TB/s"] = floor.copy_rate(device) / 1e12
     types = (torch.float16, torch.float32)
-    found["TFLOP/s"] = {str(dtype): arithmetic.matmul_rate(memory.device, dtype) / 1e12 for dtype in types}
-    found["one small launch, us"] = 1000 * _least_of_5(lambda: [small.add_(1) for _ in range(1000)])
-
-
-def _least_of_5(work: Callable[[], Any]) -> float:
-    """The shortest of five times until the GPU has done some work, s."""
-    times = []
-    for _ in range(5):
-        torch.cuda.synchronize()
-        started = time.perf_counter()
-        work()
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return min(times)
+    found["TFLOP/s"] = {str(dtype): floor.product_rate(device, dtype) / 1e12 for dtype in types}
+    found["one small launch, us"] = 1000 * floor.least_seconds(device, lambda: [small.add_(1) for _ in range(1000)])
 
 
 def check_speed(work: Path, found: Found, pretend: bool) -> None:
@@ -200,26 +189,28 @@ def check_speed(work: Path, found: Found, pretend: bool) -> None:
     from scripts.bench.__main__ import bench_class, parse_options
     from scripts.bench.timing import timed
 
-    tasks = "classification --classes 200 1000", "retrieval", "captioning --steps 4"
+    tasks = ["classification --classes 200 1000", "retrieval", "captioning --steps 4"]
+    tasks += ["classification --classes 200 --tune encoder --cuda-graphs", "retrieval --cuda-graphs"]
     size, repeats = ("demo", 1) if pretend else ("B16", 12)
-    for words in ["classification --classes 8 --views 8 --tune prompt"] if pretend else tasks:
+    small = ["classification --classes 8 --views 8 --tune prompt", "retrieval --gallery 50 --cuda-graphs"]
+    for words in small if pretend else tasks:
         task, *options = words.split()
         bench = bench_class(task)(parse_options(task, ["--size", size, "--device", "cuda", "--no-memory", *options]))
         for case in bench.cases():
             steps = bench.options.steps
             try:
-                form, samples = bench.form(case, "fast"), [bench.sample(case, number)[0] for number in range(3)]
+                form, samples = bench.form(case, "fast"), [bench.sample(case, number) for number in range(3)]
                 torch.cuda.reset_peak_memory_stats()
                 runs = [timed(form, samples[number % 3], steps, bench.device) for number in range(repeats)]
                 runs = runs[repeats // 4 :]
-                found[f"{task}: {case}"] = {
+                found[f"{words}: {case}"] = {
                     "ms": round(1000 * statistics.median(run.seconds for run in runs), 1),
                     "peak_GiB": round(torch.cuda.max_memory_allocated() / 2**30, 2),
                     "stages_ms": {stage: round(1000 * seconds, 1) for stage, seconds in runs[-1].stages.items()},
                     **({} if pretend else _profiled(functools.partial(form.run, samples[0], steps))),
                 }
             except Exception as error:  # the next case may work
-                found[f"{task}: {case}"] = f"FAILED: {type(error).__name__}: {error}"
+                found[f"{words}: {case}"] = f"FAILED: {type(error).__name__}: {error}"
 
 
 def _profiled(work: Callable[[], Any]) -> Found:
@@ -244,17 +235,15 @@ def _profiled(work: Callable[[], Any]) -> Found:
 
 def check_pipeline(work: Path, found: Found, pretend: bool) -> None:
     """`scripts.run` as a user starts it, at the paper's sizes with random weights and pictures; one process, three."""
-    from PIL import Image
-
     from classification.data.class_names import class_names
     from clipscore.models.backends import open_clip
-    from scripts.bench.models import Pictures
+    from scripts.bench.models import random_picture
 
-    pictures, source = work / "images", Pictures("B16")
+    pictures = work / "images"
     for number, name in enumerate(class_names("imagenet")[:200]):  # the folders' names are the class names
         place = pictures / name.replace("/", "_")
         place.mkdir(parents=True, exist_ok=True)
-        Image.open(source.path(number % 20)).save(place / "a.jpg")
+        random_picture(number % 20).save(place / "a.jpg")
     for arch in () if pretend else ("ViT-B-16", "ViT-L-14"):
         weights = open_clip.create_model(arch, force_quick_gelu=True).half().state_dict()
         torch.save({key: value for key, value in weights.items() if key != "attn_mask"}, work / f"{arch}.pt")

@@ -56,6 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if rank.index and is_shared:
                 time.sleep(PATIENCE_S)
             hint = " (--debug shows where)" if isinstance(error, RuntimeError) and not asked.args.debug else ""
+            if type(error).__name__ == "OutOfMemoryError":  # before the first sample
+                from clipscore.models.devices import without_room
+
+                error, hint = RuntimeError(without_room(error)), ""
             if str(error).startswith("DataLoader worker"):  # torch says it wherever the main process is at that moment
                 hint = "; fewer of these readers take less memory: num_workers=N; the same command goes on from here"
             log.error("error: %s%s", error, hint, exc_info=asked.args.debug)

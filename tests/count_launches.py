@@ -69,11 +69,6 @@ def task(kind: type[Task], config: Any, **parts: Any) -> Any:
     return made
 
 
-def models(policy: ClipModel, scores: ClipModel) -> Models:
-    """A policy and a reward model, under fp16 autocast."""
-    return Models(policy, [scores], [], CUDA, torch.float16)
-
-
 def count_classification(tune: str, num_classes: int) -> Callable[[], object]:
     names = ["very " * (number % 8) + f"small thing {number}" for number in range(num_classes)]  # of many lengths
     lr = 7e-3 if tune == "prompt" else 1e-5
@@ -81,7 +76,8 @@ def count_classification(tune: str, num_classes: int) -> Callable[[], object]:
         {**COMMON, "tune": tune, "steps": 3, "lr": lr, "num_candidates": 3, "prompt": "a photo of a",
          "dataset_files": {"images": "x"}}
     )  # fmt: skip
-    method = classification.build.build_method(config, models(clip(12), reward()), names)
+    models = Models(clip(12), [reward()], [], CUDA, torch.float16)
+    method = classification.build.build_method(config, models, names)
     made = task(classification.task.ClassificationTask, config, method=method, bank=None)
     made._watch()
     sample = classification.task.Sample("a", torch.randn(64, 3, 32, 32), None, 3)
@@ -94,7 +90,7 @@ def count_retrieval(direction: str) -> Callable[[], object]:
     )
     model, by_image = clip(12), direction == "image_to_text"
     galleries = [F.normalize(torch.randn(5000, 64), dim=1).to("cuda") for _ in range(2)]
-    both = models(model, reward().cpu())
+    both = Models(model, [reward().cpu()], [], CUDA, torch.float16)
     method = retrieval.build.build_method(config, both, galleries)
     made = task(
         retrieval.task.RetrievalTask, config, method=method, by_image=by_image, positives=[[3]], _numbers={"a": 0},

@@ -10,7 +10,8 @@ fused AdamW, data-dependent control flow, and the numbers: products of half-prec
 rounded once, as tensor cores do. Attention is one kernel forwards and one backwards.
 What is checked: operations that mix CPU and CUDA tensors raise CUDA's error; each host wait is recorded, and refused
 under `torch.cuda.set_sync_debug_mode("error")`; a copy to the host that is not waited for is refused; an operation
-without a deterministic kernel raises where torch's deterministic mode is on.
+without a deterministic kernel raises where torch's deterministic mode is on; a CUDA graph takes the shape that it was
+captured for, waits for nothing, and its result is lost with the next.
 What is not: kernels, memory, speed, streams, whether memory is pinned.
 Once in a process, autograd is told that the machine has another accelerator.
 """
@@ -360,6 +361,22 @@ def pretend_cuda() -> Iterator[Device]:
     def compatible(*pair: torch.Tensor) -> bool:  # whether Module.to keeps the parameter's object
         return not any(isinstance(x, CudaTensor) for x in pair) and plain_compatible(*pair)
 
+    def graphed(module: torch.nn.Module, example: tuple[torch.Tensor], allow_unused_input: bool) -> Any:
+        kept: list[CudaTensor] = []
+
+        def replay(images: torch.Tensor) -> torch.Tensor:
+            if [images.shape, images.dtype] != [example[0].shape, example[0].dtype]:
+                raise RuntimeError(f"captured for {example[0].shape}, {example[0].dtype}, got {images.shape}")
+            for old in kept:  # its memory is written anew
+                old.raw.fill_(torch.nan)
+            before, device.sync_mode = device.sync_mode, "error"
+            kept[:] = [module(images)]
+            device.sync_mode = before
+            device.operations["replay"] += 1
+            return kept[0]
+
+        return replay
+
     answers = {
         "is_available": True, "device_count": 1, "current_device": 0, "is_initialized": True, "_is_in_bad_fork": False,
         "get_device_name": "a pretended GPU", "get_device_capability": (9, 0), "is_bf16_supported": True,
@@ -370,6 +387,7 @@ def pretend_cuda() -> Iterator[Device]:
     replaced = [(torch.cuda, name, lambda *_, answer=answer, **__: answer) for name, answer in answers.items()] + [
         (torch.cuda, "Event", lambda **_: mock.Mock(synchronize=synchronize, elapsed_time=lambda _: 0.0)),
         (torch.cuda, "synchronize", synchronize),
+        (torch.cuda, "make_graphed_callables", graphed),
         (torch.cuda, "set_sync_debug_mode", lambda mode: setattr(device, "sync_mode", mode)),
         (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
         (torch.autograd.graph, "_engine_run_backward", run_backward),

@@ -16,6 +16,7 @@ from clipscore.data import caption_layouts
 class AdaptingConfig(RunConfig):
     """One row of a table of the paper: a method, its models and its optimizer."""
 
+    ADDED: ClassVar[dict[str, Any]] = {**RunConfig.ADDED, "cuda_graphs": False}
     METHOD: ClassVar[Any] = Method  # that of the classes which `for_values` makes
     LAYOUTS: ClassVar[Any] = caption_layouts  # the module that knows the names of data sets
     SAMPLE: ClassVar[str] = "image"
@@ -24,6 +25,7 @@ class AdaptingConfig(RunConfig):
 
     method: str = Field(description="a file of the task's methods/, or one of your own: FILE.py:CLASS")
     policy: str = Field("ViT-B/16", description="the CLIP that is adapted: a name, open_clip arch/tag, or a file")
+    cuda_graphs: bool = Field(False, description="replay the passes of a tuned image tower as CUDA graphs")
     dataset_files: StrictModel | None = None
     steps: int = Field(0, ge=0, description="updates per image")
     lr: float = Field(0.0, ge=0)
@@ -140,6 +142,8 @@ class AdaptingConfig(RunConfig):
             yield f"steps={self.steps} with lr=0 moves nothing; give lr"
         if "reward" in reads and not self.reward:
             yield f"method={method} needs reward.models, e.g. [{{name: ViT-L/14}}]"
+        if self.cuda_graphs and (not self.tunes_clip or self.tunes_texts or self.compile or ":" in method):
+            yield "cuda_graphs=true is for methods of this repository that tune an image tower, without compile=true"
         if self.order == "listed" and "order_seed" in given:
             yield f"order=listed has no order_seed, got {self.order_seed}; leave one of them out"
 

@@ -45,7 +45,8 @@ class RunConfig(StrictModel):
     num_workers: int = Field(4, ge=0, description="processes that read images and draw views")
     num_threads: int | None = Field(None, ge=1, description="CPU threads of torch; torch's choice when null")
     on_error: Literal["stop", "skip"] = Field(
-        "skip", description="an unreadable sample, or one whose numbers are not finite: ends the run, or is counted"
+        "skip",
+        description="an unreadable sample, or one not finite or too large for the GPU: ends the run, or is counted",
     )
     strict_images: bool = Field(False, description="a picture that is cut off is unreadable; false: the part is read")
     log_to: Literal["tensorboard", "wandb", "none"] = Field("none", description="takes the figures of a finished run")

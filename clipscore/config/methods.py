@@ -170,9 +170,9 @@ def user_code(place: str) -> Iterator[None]:
     """Turn an error inside of a user's file into a ValueError with its lines, without ours around them."""
     try:
         yield
-    except FloatingPointError:  # numbers that are not finite are told as those of every method
-        raise
     except Exception as error:
+        if isinstance(error, FloatingPointError) or type(error).__name__ == "OutOfMemoryError":
+            raise  # they are told as those of every method
         stem = re.split(r"[./]", (place.rpartition(":")[0] or place).removesuffix(".py"))[-1]
         theirs = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).stem == stem]
         lines = "".join(traceback.format_list(theirs))

@@ -22,7 +22,7 @@ class StageTimes:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._stages = [OTHER]
+        self.stages = [OTHER]  # that are entered, the innermost last
         self._marks: list[Mark] = []
         self._mark(OTHER)
 
@@ -40,22 +40,22 @@ class StageTimes:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Count the time in this block for a stage."""
-        self._stages.append(name)
+        self.stages.append(name)
         self._mark(name)
         try:
             yield
         finally:
-            self._stages.pop()
-            self._mark(self._stages[-1])
+            self.stages.pop()
+            self._mark(self.stages[-1])
 
     def start(self) -> None:
         """Forget what was measured so far."""
         self._marks.clear()
-        self._mark(self._stages[-1])
+        self._mark(self.stages[-1])
 
     def take(self) -> dict[str, float]:
         """Seconds in each stage since the last `start` or `take`; waits for the device."""
-        self._mark(self._stages[-1])
+        self._mark(self.stages[-1])
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         found: defaultdict[str, float] = defaultdict(float)

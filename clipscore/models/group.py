@@ -42,6 +42,8 @@ def check_models(config: AdaptingConfig) -> tuple[torch.device, torch.dtype | No
     """Device and precision of a config; errors of these and of the weight files, which are looked at, not read."""
     device = choose_device(config.device)
     precision = autocast_dtype(config.precision, device)
+    if config.cuda_graphs and device.type != "cuda":
+        raise ValueError(f"cuda_graphs=true needs a CUDA device, got {device}; leave it out")
     root = Path(config.pretrained_root).expanduser()
     for name in itertools.chain(*config.model_names):
         check_clip(name, config.pretrained_root)

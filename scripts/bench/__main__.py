@@ -6,7 +6,7 @@ weights, which change nothing about the cost; `--size demo` has the demo's model
 form of encoder tuning needs 13 GB.
 
 `python -m scripts.bench TASK --help` lists the options of a task; `python -m scripts.bench table FILE.json ...` prints
-what was measured as Markdown.
+the tables of what was measured before.
 """
 
 import argparse
@@ -44,17 +44,17 @@ def main(words: Sequence[str]) -> int:
         print(f"unknown task {chosen[0]!r}; valid: {', '.join(BENCHES)}, and table", file=sys.stderr)
         return 2
     options = {task: parse_options(task, words[1:] if named else words) for task in chosen}
-    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
     logging.getLogger("scripts").setLevel(logging.INFO)
     first = options[chosen[0]]
-    result: dict[str, Any] = {"machine": _machine(first.device)}
-    result |= {name: getattr(first, name) for name in ("size", "device", "precision")} | {"cases": []}
+    result = {"machine": _machine(first.device), "size": first.size, "precision": first.precision, "cases": []}
     for task, of_task in options.items():
         bench = bench_class(task)(of_task)
         for case in bench.cases():
             result["cases"].append(measure(bench, case))
             if of_task.json:  # after each case: some take minutes
                 Path(of_task.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(tables([result]))
     return 0
 
 
@@ -70,15 +70,18 @@ def parse_options(task: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--size", choices=["demo", "B16"], default="B16")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", help="auto, fp32, fp16 or bf16; auto: fp16 on CUDA")
-    parser.add_argument("--images", type=int, help="timed samples of each case")
     memory = "peak memory, in processes of their own; on for B16"
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, help=memory)
-    parser.add_argument("--check", action="store_true", help="only time and compare the answers, e.g. of --images 200")
+    parser.add_argument("--cuda-graphs", action="store_true", help="the cases that have them, as cuda_graphs=true")
     parser.add_argument("--json", help="also write everything to this file")
     bench = bench_class(task)
-    bench.add_options(parser)
+    for name, value in bench.defaults.items():
+        first, count = (value[0], "+") if isinstance(value, list) else (value, None)
+        of_demo = f"; {bench.demo[name]} for demo" if name in bench.demo else ""
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(first), nargs=count, help=f"{value}{of_demo}")
     options = parser.parse_args(words)
-    for name, value in {**bench.defaults[options.size], "memory": options.size == "B16"}.items():
+    of_size = bench.demo if options.size == "demo" else {}
+    for name, value in {**bench.defaults, **of_size, "memory": options.size == "B16"}.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
     return options

@@ -14,11 +14,6 @@ TOLERANCE = {None: 1e-3, torch.float16: 0.1, torch.bfloat16: 1.0}
 Agreement = Mapping[str, bool | float]  # what is equal (bool), and how far numbers are apart (float)
 
 
-def tolerance(precision: str, device: torch.device) -> float:
-    """How far answers may be apart under a `precision` setting."""
-    return TOLERANCE[autocast_dtype(precision, device)]
-
-
 def gap(logits: Tensor, ours: Tensor, theirs: Tensor) -> float:
     """Largest difference of the logits of two choices, small in a tie. [..., C], [..., K], [..., K]"""
     return float((logits.gather(-1, ours) - logits.gather(-1, theirs)).abs().max())
@@ -34,15 +29,9 @@ def merge(so_far: Agreement, new: Agreement) -> dict[str, bool | float]:
     return joined
 
 
-def disagreements(agreement: Agreement, limit: float) -> list[str]:
-    """What is not equal, or further apart than the limit (NaN is)."""
-    return [name for name, value in agreement.items() if not (value if isinstance(value, bool) else value <= limit)]
-
-
-def in_words(agreement: Agreement, limit: float) -> str:
-    """For example "top-1 equal, logits DIFFER (at most 1.2e-02 apart)"."""
-    wrong, parts = disagreements(agreement, limit), []
-    for name, value in agreement.items():
-        apart = "" if isinstance(value, bool) else f" (at most {value:.1e} apart)"
-        parts.append(f"{name} {'DIFFER' if name in wrong else 'equal'}{apart}")
-    return ", ".join(parts) or "not compared"
+def differences(agreement: Agreement, precision: str = "auto", device: str = "cpu") -> list[str]:
+    """What is not equal, or further apart than the precision explains (NaN is); for example "logits DIFFER by 0.5"."""
+    limit = TOLERANCE[autocast_dtype(precision, torch.device(device))]
+    equal = {name: value if isinstance(value, bool) else value <= limit for name, value in agreement.items()}
+    apart = {name: "" if value is False else f" by {value:.2g}" for name, value in agreement.items()}
+    return [f"{name} DIFFER{apart[name]}" for name in agreement if not equal[name]]

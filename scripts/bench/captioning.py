@@ -22,13 +22,12 @@ from captioning.config import CaptioningConfig
 from captioning.generate import beam_search
 from captioning.mapper import build_mapper
 from captioning.method import build_state
-from clipscore.clip_model import ClipModel
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.models.devices import autocast_dtype
 from clipscore.policy_gradient import reinforce_loss
-from clipscore.reward import ClipReward, subtract_baseline
+from clipscore.reward import subtract_baseline
 from scripts.bench.models import DEMO
-from scripts.bench.timing import NOWHERE, Bench
+from scripts.bench.timing import NOWHERE, Bench, Run
 from scripts.demo.captioner_report import load_demo_captioner
 
 CLIP_WIDTH = 512  # of ViT-B/16
@@ -50,19 +49,6 @@ class NumberTokenizer:
     def batch_decode(self, tokens: Sequence[Sequence[int]], **_: Any) -> list[str]:
         """Texts of token ids."""
         return [" ".join(map(str, caption)) for caption in tokens]
-
-
-class FixedReward(ClipReward):
-    """Stands for the reward's CLIPs: the same rewards for any captions. [K]"""
-
-    def __init__(self, rewards: Tensor) -> None:
-        self.rewards = rewards
-
-    def encode_texts(self, texts: Sequence[str]) -> list[Tensor]:
-        return [self.rewards]
-
-    def score(self, anchor: Sequence[Tensor], candidates: Sequence[Tensor]) -> Tensor:
-        return self.rewards[None]
 
 
 @dataclass
@@ -109,42 +95,27 @@ class CaptioningBench(Bench):
     """One case."""
 
     task = "captioning"
-    defaults = {"demo": {"images": 5}, "B16": {"images": 5}}
+    defaults = {"candidates": 10, "tokens": 12, "steps": 1, "images": 5}
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        self.clip: ClipModel | None = None
-        if options.size == "demo":
-            self.models, self.clip = load_demo_captioner("clipcap", DEMO)
-        else:
-            self.models = _random_captioner()
+        self.models = load_demo_captioner("clipcap", DEMO)[0] if options.size == "demo" else _random_captioner()
         self.models.to(self.device).autocast_dtype = autocast_dtype(options.precision, self.device)
         self.rate_dtype = self.models.autocast_dtype or self.models.dtype
         self.models.cast_frozen()
         self.rewards = (0.5 + 0.1 * torch.randn(options.candidates)).to(self.device)  # max(2.5 * cos, 0) is about 0.5
-
-    @staticmethod
-    def add_options(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--candidates", type=int, default=10, help="K")
-        parser.add_argument("--tokens", type=int, default=12, help="of each caption, at most")
-        parser.add_argument("--steps", type=int, default=1)
 
     def cases(self) -> list[str]:
         """For example "1 step, K 10, 12 tokens"."""
         steps, k, tokens = self.options.steps, self.options.candidates, self.options.tokens
         return [f"{steps} step{'s' * (steps > 1)}, K {k}, {tokens} tokens"]
 
-    def read(self, case: str, number: int, times: StageTimes) -> Tensor:
-        """The policy's feature of a picture, [1, D]; without a policy a random one."""
-        if self.clip is None:
-            numbers = torch.randn(1, CLIP_WIDTH, generator=torch.Generator().manual_seed(number))
-            return F.normalize(numbers, dim=1).to(self.device)
-        self.pictures.path(number)  # its writing does not count
-        with times.stage("data"):
-            image = self.pictures.batch(number, self.clip.image_size)
-        return self.clip.encode_images(image).to(self.device)
+    def sample(self, case: str, number: int) -> Tensor:
+        """In the place of the policy's feature of a picture, a random one. [1, D]"""
+        numbers = torch.randn(1, self.models.mapper.linear.in_features, generator=torch.Generator().manual_seed(number))
+        return F.normalize(numbers, dim=1).to(self.device)
 
-    def plain(self, case: str, captioner: Captioner, times: StageTimes) -> Callable[[Tensor, int], Answer]:
+    def plain(self, case: str, captioner: Captioner, times: StageTimes) -> Run:
         config, k = self._config(), self.options.candidates
         captioner.lm.requires_grad_(True)
 
@@ -164,8 +135,9 @@ class CaptioningBench(Bench):
 
         return self._episode(captioner, update, times)
 
-    def fast(self, case: str, captioner: Captioner, times: StageTimes) -> Callable[[Tensor, int], Answer]:
-        objective, generator = RlcfObjective(FixedReward(self.rewards), self._config()), torch.Generator()
+    def fast(self, case: str, captioner: Captioner, times: StageTimes) -> Run:
+        fixed: Any = SimpleNamespace(encode_texts=lambda _: [self.rewards], score=lambda *_: self.rewards[None])
+        objective, generator = RlcfObjective(fixed, self._config()), torch.Generator()
         times.watch(captioner, "prefix", "policy")
         times.watch(captioner, "token_losses", "policy")
         times.watch(objective, "propose", "text")
@@ -186,7 +158,7 @@ class CaptioningBench(Bench):
             "gradients": float((ours - theirs).norm() / theirs.norm()),
         }
 
-    def _episode(self, captioner: Captioner, update: Update, times: StageTimes) -> Callable[[Tensor, int], Answer]:
+    def _episode(self, captioner: Captioner, update: Update, times: StageTimes) -> Run:
         """Both forms: the mapper is put back, and every step has its update."""
         state = build_state(self._config(), captioner, scale_loss=captioner.autocast_dtype is torch.float16)
         times.watch(state, "restore", "reset")

@@ -3,7 +3,7 @@
 import argparse
 import functools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,62 +15,51 @@ from classification.config import ClassificationConfig
 from classification.data.class_names import class_names
 from classification.method import TunedMethod
 from classification.prompt_learner import class_prompts
-from classification.seen import Bank, Views
+from classification.seen import Views
 from classification.view_bank import ViewBank
 from classification.views import make_views
 from clipscore.clip_model import ClipModel
-from clipscore.data.open_image import open_image
 from clipscore.lean_blocks import make_lean
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.models.group import Models
 from clipscore.objectives import RlcfObjective, RlcfStep
 from clipscore.task import build_reward
 from scripts.bench.agreement import gap
-from scripts.bench.models import bench_clip
+from scripts.bench.models import bench_clip, random_picture
 from scripts.bench.plain import Answer, plain_encoder, plain_prompt
-from scripts.bench.timing import NOWHERE, Bench
+from scripts.bench.timing import NOWHERE, Bench, Run
 
-LEARNING_RATE = {"prompt": 7e-3, "encoder": 1e-5, "norm": 1e-5, "cached": 7e-3}  # of the official runs
+LEARNING_RATE = {"prompt": 7e-3, "cached": 7e-3}  # of the official runs; of encoders 1e-5
 NUM_SELECTED = 6  # of 64 views, in the paper; all, when there are fewer
 
 Clips = tuple[ClipModel, ClipModel]  # policy and reward
 
 
 class ClassificationBench(Bench):
-    """A case is what is tuned, and the number of classes.
+    """A case is what is tuned, and the number of classes; of `classes`, the encoder has the first only.
 
-    "cached" is a second run of prompt tuning on the same views, from the bank of their features, beside the first.
+    "cached" is a second run of prompt tuning on the same views, from the bank of their features; its plain form is a
+    run without a bank. Above `plain_classes`, the plain form of prompt tuning is run on a quarter of these, and its
+    time with texts is scaled.
     """
 
     task = "classification"
     defaults = {
-        "demo": {"policy": "policy", "reward": "reward", "classes": [60], "images": 5},
-        "B16": {"policy": "ViT-B-16", "reward": "ViT-L-14", "classes": [100, 1000], "images": 2},
-    }
+        "policy": "ViT-B-16", "reward": "ViT-L-14", "tune": ["prompt", "encoder", "cached"], "classes": [100, 1000],
+        "plain_classes": 100, "views": 64, "steps": 3, "images": 2,
+    }  # fmt: skip
+    demo = {"policy": "policy", "reward": "reward", "classes": [60], "images": 5}
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
         policy, reward = (bench_clip(n, self.device, options.precision) for n in (options.policy, options.reward))
-        self.models = policy, reward
+        self.models, self.folder = (policy, reward), tempfile.TemporaryDirectory()
         self.rate_dtype = policy.autocast_dtype or policy.dtype
         self.names: Sequence[str] = class_names("imagenet")
         if options.size == "demo":
             from scripts.demo.scenes import CLASS_NAMES  # scikit-learn would count as memory of the episode
 
             self.names = CLASS_NAMES
-
-    @staticmethod
-    def add_options(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--tune", nargs="+", choices=list(LEARNING_RATE), default=["prompt", "encoder", "cached"])
-        parser.add_argument("--policy", help="open_clip architecture")
-        parser.add_argument("--reward", help="open_clip architecture")
-        parser.add_argument("--classes", type=int, nargs="+", help="of prompt tuning; the first is the encoder's too")
-        parser.add_argument(
-            "--plain-classes", type=int, default=100, metavar="N",
-            help="above N classes, the plain form is run on a quarter of N, and its time with texts is scaled",
-        )  # fmt: skip
-        parser.add_argument("--views", type=int, default=64)
-        parser.add_argument("--steps", type=int, default=3)
 
     def cases(self) -> list[str]:
         """For example "prompt, 100 classes"."""
@@ -81,24 +70,20 @@ class ClassificationBench(Bench):
     def growth(self, case: str) -> float:
         return len(self._names(case)) / len(self._few(case))
 
-    def read(self, case: str, number: int, times: StageTimes) -> Tensor:
+    def sample(self, case: str, number: int) -> Tensor:
         """The views of a picture, [N, 3, H, W]."""
-        path = self.pictures.path(number)
-        with times.stage("data"):
-            picture = open_image(path)
-        with times.stage("views"):
-            views = make_views(picture, self.options.views, self.models[0].image_size, seed=number)
+        views = make_views(random_picture(number), self.options.views, self.models[0].image_size, seed=number)
         return views.to(self.device)
 
-    def plain(self, case: str, clips: Clips, times: StageTimes) -> Callable[[Tensor, int], Answer]:
+    def plain(self, case: str, clips: Clips, times: StageTimes) -> Run:
         if case.startswith("cached"):
-            return self.fast(case, clips, times)
+            return self.fast(case.replace("cached", "prompt"), clips, times)
         config, (clip, reward), names = self._config(case), clips, self._few(case)
         make = plain_prompt if config.tune == "prompt" else plain_encoder
         episode = make(clip, config, self._objective(config, reward, names), names, times)
         return lambda views, steps: episode.run((views, None), steps)
 
-    def fast(self, case: str, clips: Clips, times: StageTimes) -> Callable[[Tensor, int], Answer]:
+    def fast(self, case: str, clips: Clips, times: StageTimes) -> Run:
         config, names = self._config(case), self._names(case)
         clip, reward = clips
         for model in clips:
@@ -107,6 +92,7 @@ class ClassificationBench(Bench):
         method = build_method(config, Models(clip, [reward], [], self.device, clip.autocast_dtype), names)
         assert isinstance(method, TunedMethod) and isinstance(method.objective, RlcfObjective)
         policy, state, objective = method.policy, method.state, method.objective
+        banks: list[ViewBank] = []
         for owner, function, stage in [
             (policy, "prepare", "policy"), (policy, "logits", "policy"), (objective.reward, "encode_images", "reward"),
             *([(policy, "class_features", "text")] if config.tune == "prompt" else []), *method.stages(),
@@ -114,12 +100,17 @@ class ClassificationBench(Bench):
             times.watch(owner, function, stage)
 
         def run(views: Tensor, steps: int) -> Answer:
-            bank = self._bank(clips, views) if case.startswith("cached") else None
+            key = f"{float(views.double().sum())!r}"
+            bank = functools.partial(banks[0].projected, key) if banks else None
             seen = Views(views, policy, objective.reward, objective.features, bank)
             episode = adapt(policy, state, objective, seen, config.views.num_selected, steps)
             candidates = [step.candidates for step in episode.steps if isinstance(step, RlcfStep)]
             return Answer(episode.after, episode.selected, candidates, [step.logits for step in episode.steps])
 
+        if case.startswith("cached"):
+            banks.append(ViewBank(Path(self.folder.name), clips, {}, self.options.views, 1))
+            for number in range(self.options.images + 1):
+                run(self.sample(case, number), self.options.steps)
         return run
 
     def compare(self, case: str, plain: Answer, fast: Answer) -> dict[str, bool | float]:
@@ -132,16 +123,6 @@ class ClassificationBench(Bench):
             "candidates": max(map(gap, plain.step_logits, plain.candidates, fast.candidates)),
             "logits": float((plain.logits - fast.logits).abs().max()),
         }
-
-    def reads_what_plain_left(self, case: str) -> bool:
-        return case.startswith("cached")
-
-    def _bank(self, clips: Clips, views: Tensor) -> Bank:
-        """That of a run, in a folder that goes with the process."""
-        if not hasattr(self, "_folder"):
-            self._folder = tempfile.TemporaryDirectory()
-        bank = ViewBank(Path(self._folder.name), clips, {}, len(views), 1)
-        return functools.partial(bank.projected, f"{float(views.double().sum())!r}")
 
     def _names(self, case: str) -> Sequence[str]:
         return self.names[: int(case.split()[1])]
@@ -159,9 +140,10 @@ class ClassificationBench(Bench):
     def _config(self, case: str) -> ClassificationConfig:
         """The paper's RLCF run, for models made here; six trusted views, however many there are."""
         tune, num_views = case.split(",")[0], self.options.views
-        lr, tune = LEARNING_RATE[tune], tune.replace("cached", "prompt")
+        lr, tune = LEARNING_RATE.get(tune, 1e-5), tune.replace("cached", "prompt")
         return ClassificationConfig.of(
             NOWHERE | {"dataset_files": {"images": ""}, "tune": tune, "lr": lr}
             | {"steps": self.options.steps, "reward": {"models": ["random"]}}
+            | {"cuda_graphs": self.options.cuda_graphs and tune != "prompt"}
             | {"views": {"num_views": num_views, "select_fraction": min(1.0, (NUM_SELECTED + 0.5) / num_views)}}
         )  # fmt: skip

@@ -24,7 +24,7 @@ def peak_memory(make_bench: Callable[[argparse.Namespace], Any], options: argpar
 
 def _peak(make_bench: Callable[[argparse.Namespace], Any], options: argparse.Namespace, case: str, which: str) -> int:
     bench = make_bench(options)
-    bench.form(case, which, alone=True).run(bench.sample(case, 0)[0], min(options.steps, STEPS))
+    bench.form(case, which, alone=True).run(bench.sample(case, 0), min(options.steps, STEPS))
     if bench.device.type != "cuda":
         return peak_of_this_process()
     import torch  # not at the top: a process that is measured may have no use for it

@@ -1,12 +1,12 @@
 """Retrieval: one adapted query, by the official schedule of work and by ours."""
 
 import argparse
-from collections.abc import Callable
 
 import torch
 from torch.nn import functional as F
 
 from clipscore.clip_model import ClipModel
+from clipscore.data.images import model_input
 from clipscore.lean_blocks import make_lean
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.objectives import RlcfObjective, RlcfStep
@@ -16,9 +16,9 @@ from retrieval.adapt import adapt
 from retrieval.build import build_policy
 from retrieval.config import RetrievalConfig
 from scripts.bench.agreement import gap
-from scripts.bench.models import bench_clip
+from scripts.bench.models import bench_clip, random_picture
 from scripts.bench.plain import Answer, Sample, plain_retrieval
-from scripts.bench.timing import NOWHERE, Bench
+from scripts.bench.timing import NOWHERE, Bench, Run
 
 WORDS = ("man", "dog", "red", "street", "table", "sitting", "the", "with", "two", "on", "a", "holding", "large", "tree")
 CAPTION_WORDS = 11  # COCO's captions have 10 to 11 words
@@ -30,9 +30,10 @@ class RetrievalBench(Bench):
 
     task = "retrieval"
     defaults = {
-        "demo": {"policy": "policy", "gallery": 200, "images": 5},
-        "B16": {"policy": "ViT-B-16", "gallery": 5000, "images": 5},
-    }
+        "policy": "ViT-B-16", "gallery": 5000, "steps": 8, "images": 5,
+        "directions": ["text_to_image", "image_to_text"],
+    }  # fmt: skip
+    demo = {"policy": "policy", "gallery": 200}
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
@@ -42,35 +43,26 @@ class RetrievalBench(Bench):
         numbers = torch.randn(2, options.gallery, self.width)
         self.gallery, self.reward_gallery = F.normalize(numbers, dim=2).to(self.device)  # [G, D] each
 
-    @staticmethod
-    def add_options(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--policy", help="open_clip architecture")
-        parser.add_argument("--gallery", type=int, help="number of gallery items")
-        parser.add_argument("--steps", type=int, default=8)
-        parser.add_argument("--directions", nargs="+", default=["text_to_image", "image_to_text"])
-
     def cases(self) -> list[str]:
         """For example "text_to_image, gallery of 5000"."""
         return [f"{direction}, gallery of {self.options.gallery}" for direction in self.options.directions]
 
-    def read(self, case: str, number: int, times: StageTimes) -> Sample:
-        """A picture, or a caption."""
+    def sample(self, case: str, number: int) -> Sample:
+        """A picture, or a caption; and the rewards' features of it."""
         generator = torch.Generator().manual_seed(number)
-        self.pictures.path(number)  # its writing does not count
-        with times.stage("data"):
-            if case.startswith("image_to_text"):
-                query = self.pictures.batch(number, self.models.image_size)
-            else:
-                chosen = torch.randint(len(WORDS), (CAPTION_WORDS,), generator=generator)
-                query = self.models.tokenize([" ".join(WORDS[i] for i in chosen)])
+        if case.startswith("image_to_text"):
+            query = model_input(random_picture(number), self.models.image_size)[None]
+        else:
+            chosen = torch.randint(len(WORDS), (CAPTION_WORDS,), generator=generator)
+            query = self.models.tokenize([" ".join(WORDS[i] for i in chosen)])
         anchor = F.normalize(torch.randn(1, self.width, generator=generator), dim=1)
         return query.to(self.device), [anchor.to(self.device)]
 
-    def plain(self, case: str, clip: ClipModel, times: StageTimes) -> Callable[[Sample, int], Answer]:
+    def plain(self, case: str, clip: ClipModel, times: StageTimes) -> Run:
         config = self._config(case)
         return plain_retrieval(clip, config, self._objective(config, clip), self.gallery, times).run
 
-    def fast(self, case: str, clip: ClipModel, times: StageTimes) -> Callable[[Sample, int], Answer]:
+    def fast(self, case: str, clip: ClipModel, times: StageTimes) -> Run:
         config = self._config(case)
         make_lean(clip.backend)  # as in a run
         policy, objective = build_policy(config, clip), self._objective(config, clip)
@@ -106,4 +98,5 @@ class RetrievalBench(Bench):
         return RetrievalConfig.of(
             NOWHERE | {"dataset_files": {"annotations": ""}, "direction": case.split(",")[0], "lr": 1e-6}
             | {"policy": self.options.policy, "steps": self.options.steps, "reward": {"models": [{"name": "random"}]}}
+            | {"cuda_graphs": self.options.cuda_graphs and case.startswith("image_to_text")}
         )  # fmt: skip

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
-from scripts.bench.agreement import disagreements, tolerance
+from scripts.bench.agreement import differences
 from scripts.tables.grid import Grid, markdown
 
-STAGES = ("data", "views", "policy", "text", "reward", "update", "reset", "other")
+STAGES = ("policy", "text", "reward", "update", "reset", "other")
+FAR = 1.5  # times the floor, from which on it is said where the rest goes
 
 Result = Mapping[str, Any]  # what `python -m scripts.bench --json` wrote
 
@@ -19,23 +18,31 @@ def tables(results: Sequence[Result]) -> str:
     rows.sort(key=lambda row: ("classification", "retrieval", "captioning").index(row[1]["task"]))
     heading = ["episode", "plain", "fast", "ratio", "memory plain", "fast", "times the floor", "same answers"]
     times = markdown(Grid(heading, [_times(*row) for row in rows]))
-    shares = markdown(Grid(["share of the time, fast form, %", *STAGES], [_shares(*row) for row in rows]))
+    heading = ["share of the time, fast form, %", *STAGES, "where the rest above the floor goes"]
+    shares = markdown(Grid(heading, [_shares(*row) for row in rows]))
     return "\n\n".join([times, shares, "\n".join(dict.fromkeys(map(_machine, results)))])
 
 
 def _times(result: Result, case: Result) -> list[str]:
-    plain, fast = case["plain"], case["fast"]
-    about = "about " if case["plain_estimated"] else ""
+    plain, fast, about = case["plain"], case["fast"], "about " if case["plain_estimated"] else ""
+    device = "cuda" if result["machine"]["gpu"] else "cpu"
+    answers = ", ".join(differences(case["agreement"], result["precision"], device)) or "yes"
     return [
         _name(result, case), about + _seconds(plain["median"]), _seconds(fast["median"]), f"{about}{case['ratio']:.2f}",
-        _gib(plain), _gib(fast), f"{case['floor']['times']:.2f}" if "floor" in case else "-", _answers(result, case),
+        *(f"{form['peak_gib']:.1f} GiB" if "peak_gib" in form else "-" for form in (plain, fast)),
+        f"{case['floor']['times']:.2f}", answers if case["agreement"] else "not compared",
     ]  # fmt: skip
 
 
 def _shares(result: Result, case: Result) -> list[str]:
-    stages = {**case["reading"], **case["fast"]["stages"]}
+    stages, floor = case["fast"]["stages"], case["floor"]
     total = sum(stages.values())
-    return [_name(result, case), *(f"{100 * stages[s] / total:.1f}" if s in stages else "-" for s in STAGES)]
+    least = floor.get("stages", stages)  # a file without them has the floor of arithmetic alone
+    rest = {stage: seconds - least.get(stage, 0) for stage, seconds in stages.items()}
+    largest = sorted(rest, key=lambda stage: -rest[stage])[:2] if floor["times"] > FAR and any(rest.values()) else []
+    shares = (f"{100 * stages[stage] / total:.1f}" if stage in stages else "-" for stage in STAGES)
+    told = ", ".join(f"{stage} {100 * rest[stage] / (total - floor['seconds']):.0f}%" for stage in largest)
+    return [_name(result, case), *shares, told]
 
 
 def _machine(result: Result) -> str:
@@ -50,17 +57,5 @@ def _name(result: Result, case: Result) -> str:
     return f"{case['task']}: {case['case'].replace('_', ' ')}{size}{device}"
 
 
-def _answers(result: Result, case: Result) -> str:
-    if not case["agreement"]:
-        return "not compared"
-    device = torch.device("cuda" if result["machine"]["gpu"] else "cpu")
-    wrong = disagreements(case["agreement"], tolerance(result["precision"], device))
-    return f"{', '.join(wrong)} DIFFER" if wrong else "yes"
-
-
 def _seconds(seconds: float) -> str:
     return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def _gib(form: Result) -> str:
-    return f"{form['peak_gib']:.1f} GiB" if "peak_gib" in form else "-"

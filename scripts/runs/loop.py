@@ -119,7 +119,7 @@ def _adapt_sample(task: Task, sample: Any, on_error: str) -> Row:
             row = task.adapt(sample)
             check_finite(row)
             return row
-        except FloatingPointError as error:
+        except (FloatingPointError, MemoryError) as error:
             problem = str(error)
     if on_error == "stop":
         raise SampleError(

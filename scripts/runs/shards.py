@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from clipscore.config.fields import RunConfig
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,4 +68,17 @@ class Rank:
                     f"for {config.procs_per_gpu} each (procs_per_gpu); start fewer, or raise it"
                 )
             device = f"cuda:{gpu}"
+            if config.procs_per_gpu > 1 and not self.index:
+                _say_if_processes_take_turns()
         return config.model_copy(update={"shard": str(shard), "device": device})
+
+
+@functools.cache
+def _say_if_processes_take_turns() -> None:
+    pipes = os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")
+    if not Path(pipes, "control").exists():
+        log.warning(
+            "several processes share a GPU without NVIDIA's MPS, so that they take turns; `nvidia-cuda-mps-control -d` "
+            "starts it (looked for in %s), or set NPROC to the number of GPUs",
+            pipes,
+        )

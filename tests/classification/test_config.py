@@ -43,6 +43,7 @@ def test_the_paper_keeps_six_of_64_views():
         ({"method": "zero_shot", "tune": "none", "steps": 0, "reward": None}, "method=zero_shot does not read lr"),
         ({"num_candidates": True}, "valid integer"),
         ({"reward": {"models": []}}, "at least 1 item"),
+        ({"cuda_graphs": True}, "cuda_graphs=true is for methods of this repository that tune an image tower"),
     ],
 )
 def test_refused(changes, message):

@@ -145,6 +145,7 @@ def test_own_data_and_unreadable_images(roots, demo_data, caplog):
         (["dataset=demo/clean", "reward.models=[{name: demo/nothing.pt}]"], "pretrained/demo/nothing.pt"),
         (["dataset=demo/clean", *REWARD, "device=cuda:99"], "sees no CUDA device"),
         (["dataset=demo/clean", *REWARD, "precision=fp16"], "precision=fp16 needs a CUDA device"),
+        (["dataset=demo/clean", *REWARD, "tune=encoder", "cuda_graphs=true"], "cuda_graphs=true needs a CUDA"),
         (["dataset=demo/clean", *REWARD, "prompt_start=demo/nothing"], "no CoOp or CoCoOp checkpoint at demo/nothing"),
     ],
 )

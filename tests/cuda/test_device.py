@@ -13,7 +13,7 @@ from clipscore.config.fields import MomentumConfig
 from clipscore.data.reading import read_in_background
 from clipscore.data.samples import Sample
 from clipscore.episodic import EpisodicState
-from tests import parity
+from tests import cuda_mistakes, parity
 from tests.conftest import GOLDEN
 
 TRACES = [  # one of each kind: what is tuned, the objectives, both directions, writing captions
@@ -110,3 +110,7 @@ def test_the_statistics_of_a_prior_are_those_of_fp32():
     expected = tower.train()(x)
     with torch.autocast("cuda", torch.float16):
         torch.testing.assert_close(tower.to("cuda")(x.half().to("cuda")).cpu().float(), expected, atol=0.01, rtol=0.01)
+
+
+def test_seeded_mistakes_are_of_the_code_of_today():
+    assert cuda_mistakes.gone() == []

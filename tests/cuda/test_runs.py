@@ -13,6 +13,8 @@ from clipscore import updates
 from clipscore.config.load import REPOSITORY
 from clipscore.task import Task
 from scripts import run
+from tests.conftest import GOLDEN
+from tests.golden_files import Golden
 from tests.pretend_cuda import CudaTensor
 
 VIEWS = "views.num_views=8 views.select_fraction=0.5 views.crop_scale=[0.5,1] dataset=demo/sketch"
@@ -25,6 +27,7 @@ RUNS = {
     "prompt": f"classification/rlcf_prompt {VIEWS}",
     "encoder": f"classification/rlcf_encoder {VIEWS}",
     "retrieval": f"retrieval/rlcf_coco direction=text_to_image num_candidates=8 steps=3 {SCENES}",
+    "images": f"retrieval/rlcf_coco direction=image_to_text num_candidates=8 steps=3 {SCENES}",
     "beams": WRITER,
     "nucleus": f"{WRITER} sampling=nucleus",
     "atkd": f"classification/atkd {VIEWS}",
@@ -130,6 +133,33 @@ def test_a_step_that_overflows_is_counted_and_made_again(start, monkeypatch):
     assert all(3 <= row["repeated_steps"] <= 6 for row in repeated)
     assert [image.updates for image in images] == [{3.0}, {3.0}]
     assert_alike(plain, repeated, 5e-3)
+
+
+@pytest.mark.parametrize("case", ["encoder", "images"])
+def test_passes_replayed_as_cuda_graphs_give_the_same_records(case, start, monkeypatch, device):
+    monkeypatch.setitem(RUNS, "graphed", f"{RUNS[case]} cuda_graphs=true")
+    for precision in ("fp32", "fp16"):
+        plain, _ = start(case, "cuda", precision)
+        assert "replay" not in device.operations
+        assert_alike(plain, start("graphed", "cuda", precision)[0], 0.0)
+        assert device.operations.pop("replay") == sum(len(row["loss"]) for row in plain)
+    with pytest.raises(ValueError, match="RN has BatchNorm in its image tower; leave out"):
+        Golden(GOLDEN).clip("RN").graph_visual(1)
+
+
+def test_a_gpu_out_of_memory_costs_one_image(start, monkeypatch):
+    plain, _ = start("encoder", "cuda", "fp16")
+    gather, calls = updates.Updates._gather_gradients, iter(range(99))
+
+    def full(self):  # once, behind a backward pass: its gradients are there
+        if next(calls) == 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. 1 GiB is free. Of it")
+        gather(self)
+
+    monkeypatch.setattr(updates.Updates, "_gather_gradients", full)
+    (lost, next_one), _ = start("encoder", "cuda", "fp16")
+    assert "Tried to allocate 2.00 GiB. 1 GiB is free; take precision=fp16" in lost["error"]
+    assert_alike(plain[1], next_one, 0.0)
 
 
 def test_captions_are_drawn_as_on_the_cpu(start):

@@ -38,8 +38,11 @@ def test_a_shard_that_is_none_is_refused(workspace: Path, capsys: pytest.Capture
     assert not (workspace / "output").exists()
 
 
-def test_a_process_of_torchrun_has_a_shard_and_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_of_torchrun_has_a_shard_and_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     config = make_config(tmp_path, device="cuda", procs_per_gpu=2)
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
     for name in TORCHRUN:
         monkeypatch.delenv(name, raising=False)
     assert Rank.of_this_process() == Rank(0, 1, 0) and Rank().place(config) is config
@@ -53,6 +56,7 @@ def test_a_process_of_torchrun_has_a_shard_and_a_gpu(tmp_path: Path, monkeypatch
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     placed = [Rank(local, 4, local).place(config).device for local in range(4)]
     assert placed == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
+    assert "without NVIDIA's MPS, so that they take turns; `nvidia-cuda-mps-control -d` starts it" in caplog.text
     assert rank.place(config.model_copy(update={"device": "cpu"})).device == "cpu"
     with pytest.raises(ValueError, match=r"started more than 4 processes on this machine, which has 2 CUDA device"):
         Rank(4, 5, 4).place(config)
