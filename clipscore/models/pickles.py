@@ -9,14 +9,14 @@ import re
 import threading
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipscore.models.files import MAX_EXTRA_BYTES, check_whole
 
@@ -60,6 +60,17 @@ def _without_prefix(found: Any, path: Path) -> Any:
         return found
     log.info("%s: all names begin with module., which is taken off", path)
     return {key.removeprefix("module."): value for key, value in found.items()}
+
+
+def check_numbers(model: nn.Module, stored: Mapping[str, Tensor], what: str) -> None:
+    """ValueError: a weight is not finite, or was stored as whole or complex numbers, which loading casts silently."""
+    for name, weight in model.state_dict().items():
+        kept = stored.get(name, weight)
+        if weight.is_floating_point() and not (kept.is_floating_point() and weight.isfinite().all()):
+            raise ValueError(
+                f"{what}: {name} ({kept.dtype}) is expected in finite floating-point numbers; get it again, or save it "
+                "without quantisation"
+            )
 
 
 def load_pickle(path: Path) -> Any:
