@@ -117,3 +117,8 @@ def test_a_package_that_is_not_there_is_one_sentence(tmp_path, command):
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert re.fullmatch(r"error: No module named 'torch' \(.*\): python -m pip install -r .*\n", done.stderr)
+
+
+def test_a_command_does_its_work_where_nobody_listens():
+    words = f"{sys.executable} -m scripts.run --help >&- 2>&-"  # as some schedulers and services start it
+    assert subprocess.run(["sh", "-c", words], cwd=ROOT).returncode == 0
