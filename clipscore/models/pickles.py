@@ -229,10 +229,6 @@ def _from_buffer(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -
     return dtype.read(data).reshape(shape, order="F" if order == "F" else "C")
 
 
-def _scalar(dtype: _Dtype, data: bytes | str) -> int | float | bool:
-    return dtype.read(data)[0].item()
-
-
 def _latin1(text: str, encoding: str) -> bytes:
     """Stands for codecs.encode, by which the oldest protocols store bytes."""
     if encoding != "latin1":
@@ -247,7 +243,7 @@ STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
     ("_codecs", "encode"): _latin1,
     ("torch.storage", "_load_from_bytes"): lambda data: _torch_load(io.BytesIO(data)),
     **{(f"{core}.multiarray", "_reconstruct"): _Array for core in _NUMPY_CORES},
-    **{(f"{core}.multiarray", "scalar"): _scalar for core in _NUMPY_CORES},
+    **{(f"{core}.multiarray", "scalar"): lambda dtype, data: dtype.read(data)[0].item() for core in _NUMPY_CORES},
     **{(f"{core}.numeric", "_frombuffer"): _from_buffer for core in _NUMPY_CORES},
 }
 
