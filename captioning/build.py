@@ -26,6 +26,7 @@ from clipscore.data.checks import list_some
 from clipscore.data.images import model_input
 from clipscore.data.open_image import open_image
 from clipscore.models.files import check_whole
+from clipscore.models.pickles import check_numbers
 from clipscore.reward import resize_images
 from clipscore.task import build_reward
 
@@ -112,6 +113,8 @@ def load_language_model(name: str, pretrained_root: Path, is_replaced: bool = Fa
         raise ValueError(f"llm={name}: {lacks}{has}; get it again, or save it with the names that transformers gives")
     if unused := [key for key in surplus if not key.endswith(LM_CONSTANTS)]:
         log.warning("%s: %d tensors of its file are not used%s", place, len(unused), list_some(unused))
+    if not is_replaced:
+        check_numbers(lm, {}, f"llm={name}: {place}")
     return lm.float(), tokenizer
 
 

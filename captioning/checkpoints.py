@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from captioning.mapper import ClipLength, Mapper, build_mapper
-from clipscore.models.pickles import load_tensors
+from clipscore.models.pickles import check_numbers, load_tensors
 
 MAPPER_KEYS, LM_KEYS = "clip_project.", "llm.llm."
 CHECKPOINT = "ckpt-latest.pt"
@@ -117,6 +117,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> 
     if problems:
         raise ValueError(f"the checkpoint does not fit {what}: {'; '.join(problems)}")
     module.load_state_dict(dict(state), strict=False)
+    check_numbers(module, state, f"the checkpoint of {what}")
 
 
 def _named(keys: list[str]) -> str:

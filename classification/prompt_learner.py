@@ -176,9 +176,9 @@ def _read_state(path: str | Path, roots: Sequence[Path]) -> tuple[Path, dict[str
     file = _find_checkpoint(Path(path).expanduser(), roots)
     checkpoint = load_tensors(file)
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or not isinstance(state.get("ctx"), Tensor):
+    if not isinstance(state, dict) or not isinstance(state.get("ctx"), Tensor) or not state["ctx"].isfinite().all():
         found = list_some(sorted(state)) if isinstance(state, dict) else f" a {type(checkpoint).__name__}"
-        raise ValueError(f"{file} holds no context: `state_dict` with `ctx` expected, found{found}")
+        raise ValueError(f"{file} holds no context: `state_dict` with a finite `ctx` expected, found{found}")
     return file, state
 
 

@@ -1,5 +1,6 @@
 """The reward engine: one CLIP behind one face, the CLIP reward, and the policy gradient that it drives."""
 
+import os
 import platform
 import sys
 from types import TracebackType
@@ -17,3 +18,5 @@ def _explain_missing(kind: type[BaseException], error: BaseException, trace: Tra
 
 if sys.argv[0] == "-m":  # one of the commands is about to start
     sys.excepthook = _explain_missing
+    for _name in ("stdout", "stderr"):  # None where whoever started this has closed it
+        setattr(sys, _name, getattr(sys, _name) or open(os.devnull, "w"))  # noqa: SIM115

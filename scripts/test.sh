@@ -3,9 +3,10 @@
 # Without arguments also those on a pretended GPU. With a GPU, real weights and data: python -m pytest -m gpu tests
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# --lowest: the tests alone, on the oldest versions that are allowed, see tests/constraints-lowest.txt
 export RLCF_TESTS=1
-if [[ "${1:-}" == --lowest ]]; then export RLCF_LOWEST=1; fi
+if [[ "${1:-}" == --lowest ]]; then  # the tests alone, on the oldest versions that are allowed, in .venv-lowest
+  export RLCF_LOWEST=1 PYTHON="${PYTHON:-python3.11}"
+fi
 source scripts/environment.sh
 
 export CUDA_VISIBLE_DEVICES=""

@@ -18,6 +18,7 @@ from clipscore.data import checks
 __all__ = ["LabelledImage", "LabelledImages", "find_dataset"]
 
 _DEMO_SPLIT = "split_zhou_Demo.json"
+_PARTS = {"train", "val", "valid", "validation", "test"}  # of a data set: no classes
 
 
 @checks.explain_permission_error()
@@ -79,9 +80,10 @@ def _own_set(name: str, data_root: Path, files: DatasetFiles) -> LabelledImages:
 
 def _own_folders(name: str, data_root: Path, root: Path, names_file: Path | None) -> LabelledImages:
     folders = checks.subfolders(root)
-    if not folders:
-        found = f"{root}: no class folders (images directly in it: {len(image_files(root))})"
-        raise ValueError(f"{found}; put the images of each class into a folder of its own, or give a split file")
+    if set(map(str.lower, folders)) <= _PARTS or len(folders) == 1:  # any answer would be right, or nonsense
+        found = f"no class folders (images directly in it: {len(image_files(root))})"
+        found = f"instead of folders of two or more classes there is only {', '.join(folders)}" if folders else found
+        raise ValueError(f"{root}: {found}; put the images of each class into a folder of its own or give a split file")
     if names_file:
         name_of, kind = read_class_names(names_file, folders), f", {names_file.name}"
     elif any(map(WNID.fullmatch, folders)):

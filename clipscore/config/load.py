@@ -156,7 +156,8 @@ def draft_config(path: str | Path, words: Sequence[str], dataset: str | None = N
             draft.problems.append(f"{word!r} is not an override; write key=value, for example lr=7e-3")
             continue
         value, problems = parse_yaml(text)
-        draft.problems += [f"{word!r}: {problem}; quote the value if it is text" for problem in problems]
+        mend = "quote the value if it is text" if word.isprintable() else "write it in UTF-8 (LC_ALL=C.UTF-8)"
+        draft.problems += [f"{word!r}: {problem}; {mend}" for problem in problems]
         if not problems:
             draft.put(key, value, COMMAND_LINE)
     if dataset is not None:

@@ -71,7 +71,7 @@ def read_in_background(
     try:
         for item in loader:
             yield pickle.loads(item) if through_pipes else item
-    except RuntimeError as error:
+    except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:  # also of the pipes of one that died
         reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
         raise RuntimeError(
             f"a process that reads died, or was silent for {ANSWER_S} s ({reason}); fewer of them take less memory: "

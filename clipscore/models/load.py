@@ -16,7 +16,7 @@ from clipscore.models import files
 from clipscore.models.backends import open_clip, with_towers
 from clipscore.models.descriptions import Description, describe, from_transformers
 from clipscore.models.files import FOLDER, HUB, OPENAI_NAMES, is_open_clip_tag, open_clip_arch
-from clipscore.models.pickles import load_tensors
+from clipscore.models.pickles import check_numbers, load_tensors
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ def build_openai_layout(state_dict: dict[str, Tensor], quick_gelu: bool = True) 
     except (KeyError, RuntimeError, AssertionError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"the state dict is not a CLIP in OpenAI layout: {type(error).__name__}: {reason}") from error
+    check_numbers(model, weights, "its weights")
     return model
 
 
@@ -92,8 +93,8 @@ def _create(name: str, described: Description, path: Path) -> nn.Module:
     with_towers(described.towers)
     try:
         if described.is_transformers:
-            backend = open_clip.CLIP(**described.towers)
-            backend.load_state_dict(from_transformers(state))
+            backend, state = open_clip.CLIP(**described.towers), from_transformers(state)
+            backend.load_state_dict(state)
         elif described.folder:
             backend = open_clip.create_model(f"{FOLDER}{described.folder}", load_weights=False, pretrained_text=False)
             open_clip.load_checkpoint(backend, str(path))
@@ -111,6 +112,7 @@ def _create(name: str, described: Description, path: Path) -> nn.Module:
         if "positional_embedding" in key and key in state and state[key].shape != tensor.shape:
             sizes = f"{key} {list(state[key].shape)}, expected {list(tensor.shape)}"
             raise ValueError(f"{path} is of another size than {arch}: {sizes}; name the architecture of its size")
+    check_numbers(backend, state, str(path))
     return backend
 
 

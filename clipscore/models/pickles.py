@@ -9,14 +9,14 @@ import re
 import threading
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipscore.models.files import MAX_EXTRA_BYTES, check_whole
 
@@ -60,6 +60,17 @@ def _without_prefix(found: Any, path: Path) -> Any:
         return found
     log.info("%s: all names begin with module., which is taken off", path)
     return {key.removeprefix("module."): value for key, value in found.items()}
+
+
+def check_numbers(model: nn.Module, stored: Mapping[str, Tensor], what: str) -> None:
+    """ValueError: a weight is not finite, or was stored as whole or complex numbers, which loading casts silently."""
+    for name, weight in model.state_dict().items():
+        kept = stored.get(name, weight)
+        if weight.is_floating_point() and not (kept.is_floating_point() and weight.isfinite().all()):
+            raise ValueError(
+                f"{what}: {name} ({kept.dtype}) is expected in finite floating-point numbers; get it again, or save it "
+                "without quantisation"
+            )
 
 
 def load_pickle(path: Path) -> Any:
@@ -218,10 +229,6 @@ def _from_buffer(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -
     return dtype.read(data).reshape(shape, order="F" if order == "F" else "C")
 
 
-def _scalar(dtype: _Dtype, data: bytes | str) -> int | float | bool:
-    return dtype.read(data)[0].item()
-
-
 def _latin1(text: str, encoding: str) -> bytes:
     """Stands for codecs.encode, by which the oldest protocols store bytes."""
     if encoding != "latin1":
@@ -236,7 +243,7 @@ STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
     ("_codecs", "encode"): _latin1,
     ("torch.storage", "_load_from_bytes"): lambda data: _torch_load(io.BytesIO(data)),
     **{(f"{core}.multiarray", "_reconstruct"): _Array for core in _NUMPY_CORES},
-    **{(f"{core}.multiarray", "scalar"): _scalar for core in _NUMPY_CORES},
+    **{(f"{core}.multiarray", "scalar"): lambda dtype, data: dtype.read(data)[0].item() for core in _NUMPY_CORES},
     **{(f"{core}.numeric", "_frombuffer"): _from_buffer for core in _NUMPY_CORES},
 }
 

@@ -177,6 +177,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0"
         (WEIGHTS, lambda t: {k: v for k, v in t.items() if "layers.0." not in k}, r"lacks 16 tensors \(model"),
         (WEIGHTS, lambda t: {f"module.{k}": v for k, v in t.items()}, r"lacks .* and has 52 others \(module\."),
         (WEIGHTS, lambda t: {k: v[:-1] for k, v in t.items()}, "is no whole language model .*RuntimeError"),
+        (WEIGHTS, lambda t: {k: v / 0 for k, v in t.items()}, "is expected in finite floating-point numbers"),
         (WEIGHTS, POINTER, "is a git-lfs pointer"),
         (WEIGHTS, b"\xff" * 99, "is truncated: .*header"),
         (WEIGHTS, None, "no weights in .*expected model.safetensors or pytorch_model.bin"),

@@ -234,13 +234,15 @@ def test_own_folders_are_read_as_they_are_meant(tmp_path, caplog):
         (ValueError, r"expected a folder, got the file .*file\.jpg", {"images": "file.jpg"}),
         (ValueError, "split_file: expected a json file, got the folder", {"split_file": "images"}),
         (ValueError, r"no class folders \(images directly in it: 1\)", {"images": "flat"}),
+        (ValueError, "folders of two or more classes there is only n1; put", {"images": "images"}),
+        (ValueError, "folders of two or more classes there is only train, val; put", {"images": "parts"}),
         (ValueError, "expected one; a split file has", {"class_names": "file.jpg", "split_file": "file.jpg"}),
         (ValueError, "no list named 'dev', found: train, val, test", {"split_file": "s.json", "split": "dev"}),
     ],
 )
 def test_faulty_own_sets(tmp_path, kind, said, files):
     make_folders(tmp_path / "images", ["n1"])
-    touch(tmp_path, "flat/a.jpg", "file.jpg")
+    touch(tmp_path, "flat/a.jpg", "file.jpg", "parts/train/n1/a.jpg", "parts/val/n1/a.jpg")
     write_split(tmp_path / "s.json", [["a.jpg", 0, "bee"]])
     refused(kind, said, "mine", tmp_path, **{"images": "images", **files})
     refused(ValueError, r"'A' is built in \(imagenet_a\); drop dataset_files", "A", tmp_path, "images")
@@ -366,7 +368,7 @@ def test_images_are_counted_against_the_published_number(eurosat, imagenet_a):
     for name, published in (("eurosat", 10), ("imagenet_a", 400)):
         data = find_dataset(name, imagenet_a)
         assert (len(data.images), data.published, data.faults) == (published, published, ())
-    make_folders(imagenet_a / "mine", ["n1"])
+    make_folders(imagenet_a / "mine", ["n1", "n2"])
     assert find_dataset("mine", imagenet_a, DatasetFiles(images="mine")).published is None
     touch(imagenet_a / "imagenet-a" / wnids("imagenet_a")[0], "copy.jpg")
     said = rf"imagenet-a: 401 images, published are 400; unpack the original archive again \(https://.*\){GO_ON}"

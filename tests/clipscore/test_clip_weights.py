@@ -167,6 +167,8 @@ def test_bad_files(tmp_path, weights, monkeypatch):
     torch.save({k: v for k, v in weights.items() if k != "ln_final.bias"}, tmp_path / "lacks.pt")
     torch.save({f"module.{k}": v for k, v in weights.items()}, tmp_path / "parallel.pt")
     assert load_clip("parallel.pt", tmp_path).image_size == 32
+    torch.save(weights | {"visual.proj": weights["visual.proj"] / 0}, tmp_path / "inf.pt")
+    torch.save(weights | {"visual.proj": (weights["visual.proj"] * 100).to(torch.int8)}, tmp_path / "int8.pt")
     (tmp_path / "page.pt").write_text("<html><head>404")
     for name, said in [
         (str(tmp_path), "is a folder"),
@@ -174,6 +176,8 @@ def test_bad_files(tmp_path, weights, monkeypatch):
         ("text.pt", r"text.pt \(10 bytes\) cannot be read.*if it is damaged, move it away"),
         ("other.pt", "holds no CLIP in OpenAI layout"),
         ("lacks.pt", r"lacks.pt.*ln_final.bias"),
+        ("inf.pt", r"inf\.pt: its weights: visual\.proj \(torch\.float32\) is expected in finite floating-point"),
+        ("int8.pt", r"int8\.pt: its weights: visual\.proj \(torch\.int8\) is expected in finite floating-point"),
     ]:
         with pytest.raises(ValueError, match=said):
             load_clip(name, tmp_path)

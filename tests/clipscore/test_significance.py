@@ -18,6 +18,7 @@ def test_mcnemar_by_hand():
 
 
 def test_bootstrap_agrees_with_scipy():
+    pytest.importorskip("scipy", minversion="1.15")  # its `rng`
     rng = np.random.default_rng(1)
     before = rng.normal(size=80)
     after = before + rng.normal(0.3, 0.5, size=80)
