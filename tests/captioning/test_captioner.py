@@ -69,6 +69,8 @@ def test_all_layers_rows_are_chosen_at_once_on_a_gpu(captioner, features, monkey
     for is_cuda in (False, True):
         prefix = model.prefix(features)
         _, cache = model.run(prefix, None)
+        if isinstance(cache, tuple):
+            pytest.skip("this version of transformers keeps keys and values in tuples, which have a way of their own")
         with monkeypatch.context() as patch:
             patch.setattr(torch.Tensor, "is_cuda", is_cuda)
             cache = select_rows(cache, rows)
