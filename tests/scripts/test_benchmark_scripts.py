@@ -85,7 +85,7 @@ def test_script(roots, name, words):
     done = bash(f"{name}.sh", "cpu", f"dataset={DATASET[task]}", "limit=1", *words)
     assert done.returncode == 0, done.stderr
     columns = [f"{DATASET[task]}/{d}" for d in retrieval.DIRECTIONS] if task == "retrieval" else [DATASET[task]]
-    table = ["dataset", *columns] * (2 if "eval" in name else 1)  # eval_*: CapDec, then ClipCap
+    table = ["dataset", *columns] * (2 if "/eval" in name else 1)  # eval_*: CapDec, then ClipCap
     assert [line.split()[0] for line in done.stdout.splitlines()] == table
 
 
