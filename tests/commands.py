@@ -1,8 +1,12 @@
-"""The repository's commands in processes of their own, and the folders that they are told to use."""
+"""The repository's commands, in this process or one of their own, and the folders that they are told to use."""
 
+import importlib
+import importlib.util
 import os
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from clipscore.config.load import REPOSITORY
@@ -28,6 +32,19 @@ def bash(script: str | Path, *words: object, folder: Path = Path("/"), **environ
     return _run(command, folder, {"RLCF_USE_ACTIVE_ENV": "1", "PATH": path, **environment})
 
 
-def _run(command: list[str], folder: Path, environment: dict[str, str]) -> Done[str]:
+def dry_run(script: str | Path, *words: object, **environment: str) -> list[list[str]]:
+    """What a script would give to `python -m`."""
+    shown = bash(script, *words, "--dry-run", **environment)
+    assert shown.returncode == 0, (script, shown.stderr)
+    return [shlex.split(line)[2:] for line in shown.stdout.splitlines()]
+
+
+def here(module: str, *words: str) -> int:
+    """The exit code of `python -m module words...`, in this process."""
+    is_package = bool(importlib.util.find_spec(module).submodule_search_locations)
+    return importlib.import_module(f"{module}.__main__" if is_package else module).main(list(words))
+
+
+def _run(command: Sequence[str], folder: Path, environment: dict[str, str]) -> Done[str]:
     environment = {**os.environ, **environment}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)

@@ -53,8 +53,9 @@ def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Environment with the demo's weights; results go to tmp_path/output."""
+def roots(tmp_path: Path, demo_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Environment with the demo's data and weights; results go to tmp_path/output."""
+    monkeypatch.setenv("RLCF_DATA", str(demo_data))
     monkeypatch.setenv("RLCF_PRETRAINED", str(REPOSITORY / "pretrained"))
     monkeypatch.setenv("RLCF_OUTPUT", str(tmp_path / "output"))
     return tmp_path

@@ -62,9 +62,8 @@ def _save(path: Path, content: dict) -> None:
 def _clip(width: int, text_width: int, image_size: int, patch_size: int) -> dict[str, Tensor]:
     """State dict in OpenAI layout: one layer in each tower."""
     vision = open_clip.CLIPVisionCfg(layers=1, width=64, patch_size=patch_size, image_size=image_size)
-    text = open_clip.CLIPTextCfg(
-        context_length=CONTEXT, vocab_size=1, width=text_width, heads=text_width // 64, layers=1
-    )
+    sizes = {"context_length": CONTEXT, "vocab_size": 1, "width": text_width, "heads": text_width // 64, "layers": 1}
+    text = open_clip.CLIPTextCfg(**sizes)
     state = open_clip.CLIP(width, vision, text, quick_gelu=True).state_dict()
     return _halved({key: value for key, value in state.items() if key != "attn_mask"}, text_width)
 

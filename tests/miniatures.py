@@ -88,9 +88,6 @@ def as_published(monkeypatch: pytest.MonkeyPatch, data_root: Path | None = None)
                 monkeypatch.setitem(layout.md5, split, hashlib.md5(files[0].read_bytes()).hexdigest())
 
 
-# ----------------------------------------------------------------------------------------------------- pictures
-
-
 def _link(data_root: Path, files: Sequence[Path]) -> None:
     """Make files links to the eight pictures, which lie beside the data root."""
     pictures = [data_root.parent / "pictures" / f"{colour}.jpg" for colour in COLOURS]
@@ -115,9 +112,6 @@ def touch(root: Path, *files: str) -> None:
     """Empty files."""
     for file in files:
         write(root / file, "")
-
-
-# ------------------------------------------------------------------------------------------------ classification
 
 
 def _class_folders(place: str, folders: Sequence[str], data_root: Path) -> None:
@@ -151,9 +145,6 @@ def _aircraft(folder: str, data_root: Path) -> None:
     lines = [f"{number} {name}\n" for number, name in zip(numbers, names, strict=True)]
     (data_root / folder / "images_variant_test.txt").write_text("".join(lines))
     (data_root / folder / "variants.txt").write_text("\n".join(names) + "\n")
-
-
-# ------------------------------------------------------------------------------------------------------ captions
 
 
 def _captions(number: int, count: int = 5) -> list[str]:

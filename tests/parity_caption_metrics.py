@@ -35,17 +35,10 @@ def clipscore_quantities(golden: Golden) -> Quantities:
     references = [encode_texts(clip, [meta["prompt_prefix"] + text for text in group]) for group in meta["refs"]]
     scores, with_references = clip_scores(images, candidates, references, meta["w"])
     cosines = reference_cosines(candidates, references)
-    ours = {
-        "candidate_tokens": clip.tokenize(texts),
-        "candidate_features": candidates,
-        "clipscore_per": scores,
-        "clipscore_mean": scores.mean(),
-        "refonly_per": cosines,
-        "refonly_per_from_text": cosines,
-        "refonly_mean": cosines.mean(),
-        "refclipscore_per": with_references,
-        "refclipscore_mean": with_references.mean(),
-    }
+    ours = {"candidate_tokens": clip.tokenize(texts), "candidate_features": candidates}
+    for name, values in {"clipscore": scores, "refonly": cosines, "refclipscore": with_references}.items():
+        ours |= {f"{name}_per": values, f"{name}_mean": values.mean()}
+    ours["refonly_per_from_text"] = cosines
     same_prompt = {"prompt_prefix is ours": _exact(meta["prompt_prefix"] == PROMPT)}
     return same_prompt | {name: (ours.get(name), recorded, MODEL_TOLERANCE) for name, recorded in arrays.items()}
 
@@ -80,10 +73,8 @@ def tokenizer_quantities(golden: Golden) -> Quantities:
     ids = golden.clip(name).tokenize(meta["texts"])  # [N, L]
     words = [SimpleTokenizer().encode(text) for text in meta["texts"]]
     cut = torch.tensor(meta["raises_without_truncate"])
-    truncated, official = (
-        torch.tensor([row + [0] * (ids.shape[1] - len(row)) for row in meta[kind]])
-        for kind in ("tpt_truncate", "lavis_tokenize")
-    )
+    rows = [meta["tpt_truncate"], meta["lavis_tokenize"]]
+    truncated, official = torch.tensor([[row + [0] * (ids.shape[1] - len(row)) for row in kind] for kind in rows])
     cleaned = [clean_caption(text) for text in meta["blip_caption"]["texts"]]
     return {
         "tpt_truncate": _exact(ids, truncated),

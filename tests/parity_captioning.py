@@ -102,22 +102,17 @@ def replay_train(golden: Golden, trace: str) -> dict[str, Any]:
     masks = arrays["input/mask"][..., meta["config"]["prefix_length"] :]
     for items, tokens, mask, noise in zip(order, arrays["input/tokens"], masks, arrays["input/noise"], strict=True):
         batch = embeddings[torch.from_numpy(items)]
-        noisy = inject_noise(
-            batch, hyper["noise_variance"], golden.tensor(noise), normalize_first=not hyper["normalize_prefix"]
-        )
+        plain = not hyper["normalize_prefix"]
+        noisy = inject_noise(batch, hyper["noise_variance"], golden.tensor(noise), normalize_first=plain)
         loss = training_loss(captioner, noisy, torch.from_numpy(tokens), torch.from_numpy(mask).long())
         optimizer.zero_grad()
         loss.backward()
         iterations.add({"prefix_batches": batch, "loss": loss, "lr": optimizer.param_groups[0]["lr"]})
         optimizer.step()
         schedule.step()
-        iterations.add(
-            {
-                "grad_norm": torch.stack([p.grad.norm() for p in tuned]),
-                "grad_prefix_const": constants.grad, "prefix_const_after": constants,
-                "mapper_checksum": checksums(tuned),
-            }
-        )  # fmt: skip
+        norms = torch.stack([p.grad.norm() for p in tuned])
+        iterations.add({"grad_norm": norms, "grad_prefix_const": constants.grad, "prefix_const_after": constants})
+        iterations.add({"mapper_checksum": checksums(tuned)})
     return iterations.stacked()
 
 
@@ -149,20 +144,13 @@ def replay_beam(golden: Golden, trace: str) -> dict[str, Any]:
 def config_of(meta: dict[str, Any]) -> CaptioningConfig:
     """Our config of an official run."""
     args = meta["args"]
-    return CaptioningConfig.of(
-        {
-            **official_settings(meta),
-            "checkpoint": "",
-            "method": "rlcf",
-            "policy": args["clip_model_type"],
-            **_mapper_settings(meta["config"], meta["mapping"]),
-            "normalize_prefix": args["normalize_prefix"],
-            "num_candidates": args["sample_k"],
-            "sampling": "nucleus" if args["use_nucleus_sampling"] else "beam",
-            "decoding": {"max_new_tokens": meta["max_new_tokens"]},
-            "final_beams": meta["final_num_beams"],
-        }
-    )
+    own = {
+        "checkpoint": "", "method": "rlcf", "policy": args["clip_model_type"], "final_beams": meta["final_num_beams"],
+        "normalize_prefix": args["normalize_prefix"], "num_candidates": args["sample_k"],
+        "sampling": "nucleus" if args["use_nucleus_sampling"] else "beam",
+        "decoding": {"max_new_tokens": meta["max_new_tokens"]},
+    }  # fmt: skip
+    return CaptioningConfig.of(official_settings(meta) | _mapper_settings(meta["config"], meta["mapping"]) | own)
 
 
 class Adaptation:
@@ -198,17 +186,13 @@ class Adaptation:
         names = self.meta["state_names"]
         if self.config.momentum is not None:
             self.samples.add({"momentum_checksum": checksums(self.state.average[name] for name in names)})
-        self.samples.add(
-            {
-                "final_prefix_embed": self.captioner.prefix(features)[0],
-                "prefix": features[0],
-                "reward_image_features": self.objective.observe(image)[0][0],
-                "final_ids": _ids(self.captioner, episode.hypotheses[:1], self.config.decoding.max_new_tokens)[0],
-                "final_hyp_scores": _scores(episode.hypotheses),
-                "reset_checksum": checksums(self.state.start[name] for name in names),
-                "update_counter": self.state.num_samples,
-            }
-        )
+        self.samples.add({
+            "final_prefix_embed": self.captioner.prefix(features)[0], "prefix": features[0],
+            "reward_image_features": self.objective.observe(image)[0][0],
+            "final_ids": _ids(self.captioner, episode.hypotheses[:1], self.config.decoding.max_new_tokens)[0],
+            "final_hyp_scores": _scores(episode.hypotheses), "update_counter": self.state.num_samples,
+            "reset_checksum": checksums(self.state.start[name] for name in names),
+        })  # fmt: skip
         return episode
 
     def _step(self, step: Step) -> dict[str, Tensor]:

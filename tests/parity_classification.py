@@ -20,21 +20,16 @@ def config_of(meta: dict[str, Any], num_views: int) -> ClassificationConfig:
     """Our config of an official run."""
     args, script = meta["args"], meta["script"]
     method = "rlcf" if "_rl.py" in script else args["kd_loss"].lower() if "_kd.py" in script else "tpt"
-    return ClassificationConfig.of(
-        {
-            **official_settings(meta),
-            "dataset_files": {"images": ""},
-            "method": method,
-            "tune": "prompt" if "tpt_cls" in script else "norm" if args["tune_norm"] else "encoder",
-            "policy": meta["policy"],
-            "prompt": args["ctx_init"],
-            "class_position": meta.get("class_token_position", "end"),
-            "views": {"num_views": num_views, "select_fraction": args["selection_p"]},
-            **({"num_candidates": args["sample_k"]} if method == "rlcf" else {}),
-            "entropy_weight": args["min_entropy_w"] if args["min_entropy_reg"] else 0.0,
-            "bn_prior": float(args["prior_strength"]) if args["prior_strength"] >= 0 else None,
-        }
-    )
+    own = {
+        "dataset_files": {"images": ""}, "method": method, "policy": meta["policy"], "prompt": args["ctx_init"],
+        "tune": "prompt" if "tpt_cls" in script else "norm" if args["tune_norm"] else "encoder",
+        "class_position": meta.get("class_token_position", "end"),
+        "views": {"num_views": num_views, "select_fraction": args["selection_p"]},
+        "entropy_weight": args["min_entropy_w"] if args["min_entropy_reg"] else 0.0,
+        "bn_prior": float(args["prior_strength"]) if args["prior_strength"] >= 0 else None,
+    }  # fmt: skip
+    own |= {"num_candidates": args["sample_k"]} if method == "rlcf" else {}
+    return ClassificationConfig.of(official_settings(meta) | own)
 
 
 class Replay:
@@ -113,9 +108,8 @@ class Replay:
         return row | {"ctx_grad": gradient, "ctx_after": context}
 
     def _episode(self, episode: Episode, views: Views) -> None:
-        self.samples.add(
-            {"logits_final": episode.after, "logits_all": episode.view_logits, "selected_idx": episode.selected}
-        )
+        self.samples.add({"logits_final": episode.after, "logits_all": episode.view_logits})
+        self.samples.add({"selected_idx": episode.selected})
         if self.config.reward is None:
             return
         anchor = views.reward_features(episode.selected)

@@ -64,27 +64,18 @@ def replay_losses(golden: Golden, trace: str) -> dict[str, Any]:
     inputs = golden.arrays(trace)
     student, teacher, scores = (golden.tensor(inputs[f"input/{n}"]) for n in ("student", "teacher", "clip_score"))
     losses = {
-        "kd": kd_loss,
-        "kd_T2": lambda s, t: kd_loss(s, t, temperature=2.0),
-        "kd_full": lambda s, t: kd_loss(s, t) - kd_loss(t, t),
-        "dkd": dkd_loss,
-        "atkd": atkd_loss,
-        "atkd_v2": _atkd_second_form,
+        "kd": kd_loss, "dkd": dkd_loss, "atkd": atkd_loss, "atkd_v2": _atkd_second_form,
+        "kd_T2": lambda s, t: kd_loss(s, t, temperature=2.0), "kd_full": lambda s, t: kd_loss(s, t) - kd_loss(t, t),
         "avg_entropy": lambda s, t: averaged_entropy(s),
-    }
+    }  # fmt: skip
     ours: dict[str, Any] = {}
     for name, loss in losses.items():
         leaf = student.clone().requires_grad_()
         value = loss(leaf, teacher)
         ours[f"{name}/loss"], ours[f"{name}/grad"] = value.detach(), torch.autograd.grad(value, leaf)[0]
     ours["select_half/idx"] = confident_views(student, len(student) // 2)
-    options = {
-        "mean": {},
-        "amplify": {"standardize": True},
-        "flat_mean": {"over": "batch"},
-        "flat_amplify": {"over": "batch", "standardize": True},
-        "raw": {"baseline": "none"},
-    }
+    options = {"mean": {}, "amplify": {"standardize": True}, "raw": {"baseline": "none"}}
+    options |= {f"flat_{name}": options[name] | {"over": "batch"} for name in ("mean", "amplify")}
     for name, choice in options.items():
         ours[f"rewards_{name}"] = subtract_baseline(scores, **choice).flatten()
     ours["rewards_k1"] = subtract_baseline(scores[:, :1]).flatten()

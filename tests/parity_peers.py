@@ -74,16 +74,12 @@ class Peer:
         z = z[:, : self.meta.get("n_views")] if self.meta.get("several_views", True) else z[:, :1]
         rewards, texts, pixels = None, [], z
         if "reward" in method.reads:
-            rewards, texts, pixels = (
-                GivenReward([self.clip], [1.0]),
-                [self.unit("reward_class_features")],
-                self.unit("reward_views"),
-            )
+            rewards, pixels = GivenReward([self.clip], [1.0]), self.unit("reward_views")
+            texts = [self.unit("reward_class_features")]
             options["reward"] = {"models": "given"}
         config = self.config(name, views={"num_views": z.shape[1], "select_fraction": fraction}, **options)
-        built = method(
-            Context(config, [str(label) for label in range(len(self.inputs["class_features"]))], policy, rewards, texts)
-        )
+        names = [str(label) for label in range(len(self.inputs["class_features"]))]
+        built = method(Context(config, names, policy, rewards, texts))
         seen = [Views(images, built.context.policy, rewards, texts) for images in pixels[: self.count]]
         for views, features in zip(seen, z, strict=True):
             views.features = features
@@ -127,11 +123,9 @@ def _without_free_parts(ours: Found, theirs: Found, fragile_images: Sequence[int
     ours["tie_classes"] = F.pad(ours["tie_classes"], (0, width), value=-1)
     fragile = torch.zeros(len(ours["output"]), dtype=torch.bool)
     fragile[list(fragile_images)] = True
-    breaks = [
-        F.one_hot(r["tie_answer"].clamp(min=0).long(), r["output"].shape[1]) * (r["tie_source"] > 0)[:, None]
-        for r in (ours, theirs)
-    ]
-    ours["output"] = ours["output"] + fragile[:, None] * (breaks[1] - breaks[0])
+    for rows, sign in ((theirs, 1), (ours, -1)):  # their vote that breaks a tie in the place of ours
+        vote = F.one_hot(rows["tie_answer"].clamp(min=0).long(), rows["output"].shape[1])
+        ours["output"] = ours["output"] + sign * fragile[:, None] * vote * (rows["tie_source"] > 0)[:, None]
     is_best = ours["output"].gather(1, theirs["prediction"][:, None].long())[:, 0] == ours["output"].amax(dim=1)
     free = dict.fromkeys(("tie_classes", "tie_answer", "tie_source"), fragile)
     for name, where in (free | {"prediction": fragile | (theirs["tie_source"] == 2) & is_best}).items():
@@ -177,9 +171,8 @@ def replay_tuned(
     method.objective.step = watched
     for views in seen:
         steps.values.clear()
-        episode = adapt(
-            method.policy, method.state, method.objective, views, method.num_selected, num_updates, on_step=after
-        )
+        parts = method.policy, method.state, method.objective
+        episode = adapt(*parts, views, method.num_selected, num_updates, on_step=after)
         answer = {"selected_idx": episode.selected, "logits_final": episode.after, "logits_all": episode.view_logits}
         answer |= {"prediction": episode.after.argmax(), "confidence": episode.after.softmax(0).max()}
         samples.add(answer | steps.stacked())
@@ -200,27 +193,22 @@ def replay_tps(peer: Peer) -> Found:
 
     found = replay_tuned(method, seen, meta["tta_steps"], of_step, {})
     order, chosen = found["selected_idx"], found["selected"]  # [S, N], [S, T, n]
-    return found | {
-        "prototypes": prototypes,
-        "selected_idx": order[:, None].expand(-1, chosen.shape[1], -1).gather(2, chosen),
-    }
+    order = order[:, None].expand(-1, chosen.shape[1], -1).gather(2, chosen)
+    return found | {"prototypes": prototypes, "selected_idx": order}
 
 
 def _prototypes(peer: Peer) -> Tensor:
     kind = peer.meta["prototypes"]
     if kind == "single":
         return peer.unit("class_features")
-    given = {
-        name: F.normalize(peer.golden.tensor(values), dim=-1) for name, values in peer.own.items() if "features" in name
-    }
-    concepts = (
-        given["concept_features"].split(peer.own["concept_counts"].tolist()) if "concept_features" in given else []
-    )
+    features = {name: peer.golden.tensor(values) for name, values in peer.own.items() if "features" in name}
+    given = {name: F.normalize(values, dim=-1) for name, values in features.items()}
+    templates, concepts = given.get("template_features"), []
+    if "concept_features" in given:
+        concepts = given["concept_features"].split(peer.own["concept_counts"].tolist())
     if kind in {"micro", "macro"}:
-        return torch.stack([mix(*pair, kind) for pair in zip(concepts, given["template_features"], strict=True)])
-    return torch.stack(
-        [mean_feature(part) for part in (concepts if kind == "concepts" else given["template_features"])]
-    )
+        return torch.stack([mix(*pair, kind) for pair in zip(concepts, templates, strict=True)])
+    return torch.stack([mean_feature(part) for part in (concepts if kind == "concepts" else templates)])
 
 
 def replay_regularised(peer: Peer) -> Found:
@@ -248,10 +236,8 @@ def replay_regularised(peer: Peer) -> Found:
 
     def of_step(step: Any, logits: Tensor, features: Tensor) -> Found:
         found = {"dispersion": dispersion(features), "entropy_loss": averaged_entropy(step.logits)}
-        return found | {
-            "grad_text_features": features.grad,
-            **({} if logits.grad is None else {"grad_logits_selected": logits.grad}),
-        }
+        found |= {} if logits.grad is None else {"grad_logits_selected": logits.grad}
+        return found | {"grad_text_features": features.grad}
 
     every = 2 if meta["two_step"] else 1
     found = replay_tuned(method, seen, meta["tta_steps"] * every, of_step, {"context": "ctx", "shift": "w"})
@@ -296,18 +282,16 @@ def replay_caches(peer: Peer) -> Found:
             image_of, view_of = _known(boosted[-1], images), _known(boosted[-1], views.features[chosen])
             found["boost_cache_image"] = torch.where(view_of >= 0, len(images) - 1, image_of)
             of_history = torch.where(image_of < 0, -2, -1)
-            found["boost_cache_view"] = torch.where(
-                view_of < 0, of_history, chosen[view_of] if len(chosen) else of_history
-            )
+            of_views = chosen[view_of] if len(chosen) else of_history
+            found["boost_cache_view"] = torch.where(view_of < 0, of_history, of_views)
             found["boost_cache_entropy"] = _entropy(boosted[-1])
         samples.add(found)
     stacked = samples.stacked() | {"accuracy": metrics.summarize(rows)["accuracy"]}
     for sign, cache in caches.items():
         place = cache.entropy.isfinite().nonzero(as_tuple=True)
         kept = {"entropy": cache.entropy, "features": cache.features, "prob": cache.extra}
-        stacked |= {f"final_{sign}_label": place[0]} | {
-            f"final_{sign}_{name}": values[place] for name, values in kept.items()
-        }
+        stacked |= {f"final_{sign}_{name}": values[place] for name, values in kept.items()}
+        stacked[f"final_{sign}_label"] = place[0]
     if from_first and "boost_cache_view" in peer.recorded:
         stacked["boost_cache_view"] = _in_free_order(stacked, peer.recorded)
     return stacked
@@ -327,14 +311,9 @@ def _entropy(cache: Cache) -> Tensor:
 def _in_free_order(ours: Found, recorded: dict[str, np.ndarray]) -> Tensor:
     """Where view 0 is the image, it may be in the boosted cache from the history, as a view, or twice."""
     number = torch.arange(len(ours["boost_cache_view"]))[:, None, None]
-    theirs = {name: torch.from_numpy(recorded[name]) for name in ("boost_cache_image", "boost_cache_view")}
-    plain = [
-        rows["boost_cache_view"].masked_fill(
-            (rows["boost_cache_image"] == number) & (rows["boost_cache_view"] == -1), 0
-        )
-        for rows in (ours, theirs)
-    ]
-    return torch.where(plain[0] == plain[1], theirs["boost_cache_view"].long(), ours["boost_cache_view"])
+    found = [[torch.as_tensor(rows[f"boost_cache_{name}"]) for name in ("image", "view")] for rows in (ours, recorded)]
+    plain = [views.masked_fill((images == number) & (views == -1), 0) for images, views in found]
+    return torch.where(plain[0] == plain[1], found[1][1].long(), found[0][1])
 
 
 def replay_ece(peer: Peer) -> Found:
@@ -343,9 +322,7 @@ def replay_ece(peer: Peer) -> Found:
     for num_bins in peer.meta["n_bins"]:
         hits, edges = peer.own["prediction"] == peer.own["label"], bin_edges(num_bins)
         bins = reliability_bins(peer.own["confidence"], hits, num_bins)
-        rows = {
-            name: np.zeros(num_bins, int if name == "count" else float) for name in ("accuracy", "confidence", "count")
-        }
+        rows = {name: np.zeros(num_bins) for name in ("accuracy", "confidence")} | {"count": np.zeros(num_bins, int)}
         for name, values in rows.items():
             values[[edges.index(each.low) for each in bins]] = [getattr(each, name) for each in bins]
         rows |= {"ece": calibration_error(bins, len(hits)), "boundaries": edges}

@@ -45,15 +45,10 @@ def _recalls(prefix: str, scores: Tensor, owners: list[int], by_image: bool) -> 
 def config_of(meta: dict[str, Any]) -> RetrievalConfig:
     """Our config of an official run."""
     args, method = meta["args"], "kd" if "kd" in meta["script"] else "rlcf"
-    return RetrievalConfig.of(
-        {
-            **official_settings(meta),
-            "method": method,
-            "direction": {"image2text": "image_to_text", "text2image": "text_to_image"}[args["retrieval_task"]],
-            "policy": meta["policy"],
-            **({"num_candidates": args["sample_k"]} if method == "rlcf" else {}),
-        }
-    )
+    direction = {"image2text": "image_to_text", "text2image": "text_to_image"}[args["retrieval_task"]]
+    own = {"method": method, "direction": direction, "policy": meta["policy"]}
+    own |= {"num_candidates": args["sample_k"]} if method == "rlcf" else {}
+    return RetrievalConfig.of(official_settings(meta) | own)
 
 
 class Replay:

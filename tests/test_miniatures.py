@@ -4,18 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from captioning.build import load_language_model
-from captioning.checkpoints import load_mapper, read_checkpoint
 from classification.data import layouts as dataset_layouts
 from classification.data.class_names import class_names
 from classification.data.find import find_dataset
-from classification.prompt_learner import load_prompt_start
 from clipscore.data.caption_layouts import NOCAPS_DOMAINS
 from clipscore.data.caption_sets import find_captions
 from clipscore.data.open_image import open_image
-from clipscore.models.files import OPENAI_NAMES, check_clip
-from clipscore.models.load import load_clip
-from tests import miniature_weights, miniatures
+from tests import miniatures
 
 CLASSIFICATION = [(name, words, make) for name in dataset_layouts.LAYOUTS for words, make in miniatures.layouts(name)]
 CAPTIONS = [(name, words, make) for name in miniatures.CAPTION_SETS for words, make in miniatures.layouts(name)]
@@ -56,21 +51,3 @@ def test_every_layout_of_a_caption_set(tmp_path, monkeypatch, name, words, make)
             assert (data.counts, data.faults) == (data.published, ())
             assert all(image.path.is_file() for image in data.images)
     assert listing(tmp_path) == before
-
-
-def test_every_weight_file_is_read_by_its_loader(miniature):
-    weights = miniature / "pretrained"
-    sizes = {"ViT-B/16": 32, "ViT-L/14": 28, "ViT-L/14@336px": 42, "ViT-B/32": 64, "RN50x64": 64}
-    for name, size in sizes.items():
-        assert name in OPENAI_NAMES
-        check_clip(name, weights)
-        clip = load_clip(name, weights)
-        assert clip.image_size == size
-        assert len({tuple(row.tolist()) for row in clip.backend.token_embedding.weight[:50]}) == 50
-    for file, linear in ((miniature_weights.COOP, 0), (miniature_weights.COCOOP, 4)):
-        context, meta_net = load_prompt_start(Path(file).parent.parent, [weights])
-        assert (context.shape, len(meta_net)) == ((4, 512), linear)
-    lm, tokenizer = load_language_model("facebook/opt-125m", weights)
-    assert lm.config.hidden_size == 64 and len(tokenizer) == lm.config.vocab_size
-    for file in miniature_weights.MAPPERS:
-        load_mapper("transformer", read_checkpoint(weights / file)[0], 512, 64, 40, 8)

@@ -47,7 +47,7 @@ def make_config(name: str, output: Path) -> RunConfig:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_stored_run_has_the_same_identity(name: str, tmp_path: Path) -> None:
+def test_a_stored_run_has_the_same_identity(name, tmp_path):
     stored = open_run(STORED / name)
     recorded = json.loads((STORED / name / "env.json").read_text())["identity"]
     config = make_config(name, tmp_path)
@@ -62,9 +62,7 @@ def test_a_stored_run_has_the_same_identity(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_stored_run_goes_on(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stored_run_goes_on(name, tmp_path, capsys, monkeypatch):
     num_threads: list[int] = []
     monkeypatch.setattr("torch.set_num_threads", num_threads.append)
     path, (_, _, num_before, num_after) = tmp_path / name, RUNS[name]

@@ -1,19 +1,38 @@
 """What the tests of whole runs share: read a run, kill a process at a point, and try the examples of the help."""
 
+import itertools
 import json
+import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from clipscore.config.load import REPOSITORY
+from tests.commands import here
+
+REWARD = ["reward.models=demo/reward.pt"]
+ENSEMBLE = ["reward.models=[{name: demo/reward.pt, weight: 10}, {name: demo/policy.pt, weight: 5}]"]
+
+
+def configs(task: str) -> list[str]:
+    """The names of a task's configs, but for those of trainings."""
+    folder = REPOSITORY / "configs" / task
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in sorted(folder.rglob("*.yaml"))]
+    return [name for name in names if not name.startswith("train_")]
+
+
+def demo_models(task: str, name: str) -> list[str]:
+    """Overrides that put the demo's models in the place of those that a config names beside the policy."""
+    values = yaml.safe_load((REPOSITORY / f"configs/{task}/{name}.yaml").read_text())
+    words = (REWARD if len(values["reward"]["models"]) == 1 else ENSEMBLE) if "reward" in values else []
+    start = ["prompt_start=demo/" + values["prompt_start"].split("/")[0]] if "prompt_start" in values else []
+    return [*words, *start, *["zero_shot_models=[demo/reward.pt]"] * ("zero_shot_models" in values)]
 
 
 def results(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -27,14 +46,35 @@ def results(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return read((folder / "summary.json").read_text()), [read(line) for line in rows]
 
 
-def kill_at(command: Sequence[str], file: Path, num_lines: int = 0) -> None:
-    """Start a command, and kill it once the file is there and has so many lines."""
-    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL) as child:
-        deadline = time.monotonic() + 120
-        while not file.is_file() or file.read_bytes().count(b"\n") < num_lines:
-            assert child.poll() is None and time.monotonic() < deadline
-            time.sleep(0.002)
-        child.send_signal(signal.SIGKILL)
+def fork(run: Callable[[], int]) -> int:
+    """The id of a copy of this process that runs something, and ends with its result as exit code."""
+    if not (child := os.fork()):
+        try:
+            os._exit(run())
+        finally:
+            os._exit(1)
+    return child
+
+
+def end_of(child: int) -> int:
+    """The exit code of a fork; minus the number of a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def die_at(owner: Any, name: str, number: int, run: Callable[[], int]) -> None:
+    """Run something in a fork, which SIGKILL ends in front of call `number` of one of an owner's functions."""
+    count, plain = itertools.count(), getattr(owner, name)
+
+    def call(*given: Any, **options: Any) -> Any:
+        if next(count) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(*given, **options)
+
+    def changed() -> int:
+        setattr(owner, name, call)
+        return run()
+
+    assert end_of(fork(changed)) == -signal.SIGKILL
 
 
 def write_own_data(folder: Path, scenes: Path, captions: Sequence[Sequence[str]]) -> list[str]:
@@ -48,13 +88,12 @@ def write_own_data(folder: Path, scenes: Path, captions: Sequence[Sequence[str]]
     return ["dataset=mine", *(f"dataset_files.{key}={path}" for key, path in files.items())]
 
 
-def screen_of_example(example: str, data_root: Path) -> list[str]:
+def screen_of_example(help: str, data_root: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Lines that the second command of a help's example prints, with the demo's data in another place."""
+    example = help.partition("models:\n\n")[2]
     _, line = example.replace("\\\n", " ").replace("output/demo_data", str(data_root)).strip().splitlines()
-    words = [sys.executable, *shlex.split(line)[1:]]
-    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert not done.stderr
-    return done.stdout.splitlines()
+    assert here(*shlex.split(line)[2:]) == 0
+    return capsys.readouterr().out.splitlines()
 
 
 def assert_one_sentence(caplog: pytest.LogCaptureFixture, message: str) -> None:

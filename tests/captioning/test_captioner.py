@@ -1,10 +1,12 @@
 """The captioner's savings give the plain numbers, and its language model is frozen."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from captioning.captioner import Captioner, join_projections, select_rows
+from captioning.captioner import Captioner, join_projections
 from captioning.mapper import MlpMapper, build_mapper
 
 CAPTIONS = ["a brown dog", "people wait for the train on a busy platform", ""]
@@ -64,32 +66,13 @@ def test_joined_projections_give_the_same_losses_gradients_and_logits(captioner,
         torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
 
 
-def test_all_layers_rows_are_chosen_at_once_on_a_gpu(captioner, features, monkeypatch):
-    model, rows, found = captioner(), torch.tensor([1, 1, 0]), []
-    for is_cuda in (False, True):
-        prefix = model.prefix(features)
-        _, cache = model.run(prefix, None)
-        if isinstance(cache, tuple):
-            pytest.skip("this version of transformers keeps keys and values in tuples, which have a way of their own")
-        with monkeypatch.context() as patch:
-            patch.setattr(torch.Tensor, "is_cuda", is_cuda)
-            cache = select_rows(cache, rows)
-        kept = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
-        sum(tensor.square().sum() for tensor in kept).backward()
-        found.append([*kept, *(parameter.grad for parameter in model.mapper.parameters())])
-        model.mapper.zero_grad()
-    assert len(found[0]) > 4 and all(map(torch.equal, *found))
-
-
 def test_the_language_model_is_frozen(captioner, features):
     model = captioner()
     model.train()
     assert model.mapper.training and not any(module.training for module in model.lm.modules())
     model.token_losses(model.prefix(features), *model.tokenize(CAPTIONS[:2])).sum().backward()
     assert not any(p.requires_grad or p.grad is not None for p in model.lm.parameters())
-    assert {n for n, p in model.named_parameters() if p.grad is not None} == {
-        f"mapper.{n}" for n, _ in model.mapper.named_parameters()
-    }
+    assert all(p.grad is not None for p in model.mapper.parameters())
 
 
 def test_captions_and_tokens(captioner):
@@ -101,16 +84,10 @@ def test_captions_and_tokens(captioner):
     assert model.decode([[*ids, model.stop], [], [2, 1]]) == ["a man's dog, the end.", "", ""]
 
 
-class Tokenizer:
-    """As little of a tokenizer as the captioner asks about."""
-
-    unk_token_id, pad_token_id = 3, None
-
-    def __init__(self, bos, newline):
-        self.bos_token_id, self.newline = bos, newline
-
-    def __call__(self, text, add_special_tokens):
-        return type("Encoding", (), {"input_ids": self.newline})
+def tokenizer(bos, newline):
+    """As little of one as the captioner asks about."""
+    parts = {"unk_token_id": 3, "pad_token_id": None, "bos_token_id": bos}
+    return type("Tokenizer", (), parts | {"__call__": lambda *_, **__: SimpleNamespace(input_ids=newline)})()
 
 
 def test_what_does_not_fit_is_refused(captioner, features):
@@ -121,10 +98,10 @@ def test_what_does_not_fit_is_refused(captioner, features):
         Captioner(model.lm, model.tokenizer, MlpMapper(32, 32, 4))
     for newline in ([5, 6], [3], []):
         with pytest.raises(ValueError, match="newline, which must be one token"):
-            Captioner(model.lm, Tokenizer(2, newline), model.mapper)
+            Captioner(model.lm, tokenizer(2, newline), model.mapper)
     with pytest.raises(ValueError, match="no start token"):
-        Captioner(model.lm, Tokenizer(None, [35]), model.mapper)
-    assert Captioner(model.lm, Tokenizer(2, [35]), model.mapper).pad == 2
+        Captioner(model.lm, tokenizer(None, [35]), model.mapper)
+    assert Captioner(model.lm, tokenizer(2, [35]), model.mapper).pad == 2
     with pytest.raises(ValueError, match="8 heads, which do not divide the language model's width 60"):
         build_mapper("transformer", 32, 60, 4, 1)
     with pytest.raises(ValueError, match="mapper must be transformer or mlp, got 'lstm'"):

@@ -56,43 +56,27 @@ def test_everything_that_does_not_fit_is_named():
     )
 
 
-@pytest.mark.parametrize(
-    ("kind", "stored", "message"),
-    [
-        ("transformer", state_of(clip_width=7), "reads CLIP features of width 7, but the policy's have width 8"),
-        ("transformer", state_of(lm_width=24), "embeddings of width 24, but the language model reads width 16"),
-        (
-            "transformer",
-            state_of(prefix_length=3),
-            "prefix_length=3 clip_length=null, not prefix_length=2 clip_length=null; set",
-        ),
-        (
-            "transformer",
-            state_of(clip_length=5),
-            "has prefix_length=2 clip_length=5, not prefix_length=2 clip_length=null; set",
-        ),
-        ("transformer", state_of(num_layers=2), "mapper_layers=2, not 1; set it so"),
-        ("transformer", state_of("mlp"), "holds a mapper of kind mlp; set mapper=mlp"),
-        ("transformer", {}, "missing prefix_const, .* and 10 more"),
-        ("mlp", state_of(), "holds a mapper of kind transformer; set mapper=transformer"),
-        ("mlp", state_of("mlp", clip_width=7), "reads CLIP features of width 7, but the policy's have width 8"),
-        ("mlp", state_of("mlp", prefix_length=3), "makes 48 numbers, but prefix_length=2 .* width 16 are 32"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "stored", "message"), [
+    ("transformer", state_of(clip_width=7), "reads CLIP features of width 7, but the policy's have width 8"),
+    ("transformer", state_of(lm_width=24), "embeddings of width 24, but the language model reads width 16"),
+    ("transformer", state_of(prefix_length=3), "prefix_length=3 clip_length=null, not prefix_length=2 clip_length"),
+    ("transformer", state_of(clip_length=5), "has prefix_length=2 clip_length=5, not prefix_length=2 clip_length="),
+    ("transformer", state_of(num_layers=2), "mapper_layers=2, not 1; set it so"),
+    ("transformer", state_of("mlp"), "holds a mapper of kind mlp; set mapper=mlp"),
+    ("transformer", {}, "missing prefix_const, .* and 10 more"),
+    ("mlp", state_of(), "holds a mapper of kind transformer; set mapper=transformer"),
+    ("mlp", state_of("mlp", prefix_length=3), "makes 48 numbers, but prefix_length=2 .* width 16 are 32"),
+])  # fmt: skip
 def test_another_mapper_is_named_in_words(kind, stored, message):
     with pytest.raises(ValueError, match=message):
         load_mapper(kind, stored, **SIZES)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"model": 1}, "has no state_dict"),
-        ([1], "has no state_dict"),
-        ({"state_dict": {"visual.proj": torch.zeros(1), "clip_project.x": torch.zeros(1)}}, "also visual.proj"),
-        ({"state_dict": {"llm.llm.x": torch.zeros(1)}}, "none of the first kind"),
-    ],
-)
+@pytest.mark.parametrize(("content", "message"), [
+    ({"model": 1}, "has no state_dict"),
+    ({"state_dict": {"visual.proj": torch.zeros(1), "clip_project.x": torch.zeros(1)}}, "also visual.proj"),
+    ({"state_dict": {"llm.llm.x": torch.zeros(1)}}, "none of the first kind"),
+])  # fmt: skip
 def test_other_files_are_refused(tmp_path, content, message):
     torch.save(content, tmp_path / "file.pt")
     with pytest.raises(ValueError, match=message):

@@ -52,28 +52,22 @@ def test_prints_what_a_run_records(scenes, roots, capsys, sampling):
     assert lines[-2:] == [f"before  {row['caption_before']}", f"after   {row['caption']}"]
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--image", "none.png"], "--image none.png: there is no such file"),
-        (["--image", "{scenes}/test.json"], "test.json: cannot be read as an image"),
-        (["checkpoint=demo/none"], "checkpoint=demo/none not found; tried .*ckpt-latest.pt"),
-        (["llm=demo/none"], "llm=demo/none: no config.json in any of"),
-        (["reward.models=demo/none.pt"], "none.pt"),
-        (["prefix_length=8"], "checkpoint .*clipcap.*prefix_length=7 .*, not prefix_length=8 .*; set them so"),
-        (["--config", "configs/captioning/eval_clipcap.yaml"], "method=zero_shot"),
-        (["--config", "configs/captioning/none.yaml"], "no config file .*none.yaml; there are: "),
-    ],
-)
+@pytest.mark.parametrize(("words", "message"), [
+    (["--image", "{scenes}/test.json"], "test.json: cannot be read as an image"),
+    (["checkpoint=demo/none"], "checkpoint=demo/none not found; tried .*ckpt-latest.pt"),
+    (["llm=demo/none"], "llm=demo/none: no config.json in any of"),
+    (["prefix_length=8"], "checkpoint .*clipcap.*prefix_length=7 .*, not prefix_length=8 .*; set them so"),
+    (["--config", "configs/captioning/eval_clipcap.yaml"], "method=zero_shot"),
+])  # fmt: skip
 def test_bad_input_is_one_sentence(scenes, caplog, words, message):
     words = [word.format(scenes=scenes) for word in words]
     assert main(["--image", str(scenes / "00002.png"), *QUICK, *words]) == 2
     assert_one_sentence(caplog, message)
 
 
-def test_the_example_of_the_help_works(tmp_path):
+def test_the_example_of_the_help_works(tmp_path, capsys):
     write_captioned(tuple(found[:15] for found in retrieval_pictures("noise")), tmp_path / "demo_scenes/noise", "test")
-    lines = screen_of_example(HELP.partition("models:\n\n")[2], tmp_path)
+    lines = screen_of_example(HELP, tmp_path, capsys)
     before, after = lines[-2:]
     assert before.startswith("before  a green three") and after.startswith("after   a green three") and before != after
     assert any(line.startswith("step 4: loss ") for line in lines)

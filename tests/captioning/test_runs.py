@@ -1,33 +1,26 @@
 """Whole captioning runs on the demo's scenes, with the demo's captioner: from YAML to summary, resumed, bad input."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from captioning import metrics
 from captioning.build import language_model_digest, load_language_model
 from captioning.mapper import build_mapper
 from clipscore.config.load import REPOSITORY
-from clipscore.data.samples import sample_seed
-from clipscore.metrics import coco as coco_metrics
+from clipscore.metrics.captions import CaptionScores
 from scripts import run
 from scripts.runs import loop
-from tests.whole_runs import kill_at, results, write_own_data
+from tests import whole_runs
+from tests.whole_runs import configs, demo_models, results, write_own_data
 
 MODELS = ["policy=demo/policy.pt", "llm=demo/opt", "checkpoint=demo/clipcap", "metric_model=demo/reward.pt"]
 SIZES = ["prefix_length=7", "mapper_layers=2", "decoding.max_new_tokens=5"]
 QUICK = [*MODELS, *SIZES, "device=cpu", "num_workers=0", "metrics=[clipscore]"]
-REWARD = ["reward.models=demo/reward.pt", "num_candidates=3", "steps=2"]
-ENSEMBLE = ["reward.models=[{name: demo/reward.pt, weight: 10}, {name: demo/policy.pt, weight: 5}]", *REWARD[1:]]
+REWARD = [*whole_runs.REWARD, "num_candidates=3", "steps=2"]
 SCENES = "demo_scenes/noise"
-FOLDER = REPOSITORY / "configs/captioning"
-CONFIGS = sorted(set(FOLDER.glob("*.yaml")) - set(FOLDER.glob("train_*.yaml")))
-
-needs_java = pytest.mark.skipif(not coco_metrics.has_java(), reason="needs Java")
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +39,8 @@ def weights(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def roots(roots, demo_data, weights, monkeypatch) -> Path:
-    """Environment with the demo's data and these weights."""
-    monkeypatch.setenv("RLCF_DATA", str(demo_data))
+def roots(roots, weights, monkeypatch) -> Path:
+    """Environment with these weights."""
     monkeypatch.setenv("RLCF_PRETRAINED", str(weights))
     return roots
 
@@ -61,50 +53,29 @@ def folder_of(roots: Path, name: str, dataset: str = SCENES, seed: int = 0) -> P
     return roots / "output" / f"{name}__{dataset.replace('/', '-')}__seed{seed}"
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_runs_through(roots, capsys, path):
-    reward = yaml.safe_load(path.read_text()).get("reward")
-    words = list(REWARD if len(reward["models"]) == 1 else ENSEMBLE) if reward else []
-    if path.stem == "best_of_k":
-        words.remove("steps=2")
-    assert start(path.stem, f"dataset={SCENES}", "limit=2", *words) == 0
-    summary, rows = results(folder_of(roots, path.stem))
+@pytest.mark.parametrize("name", configs("captioning"))
+def test_every_config_runs_through(roots, capsys, name):
+    words, asks = demo_models("captioning", name), name == "best_of_k"
+    reward = bool(words)
+    words += ["num_candidates=3"] * reward + ["steps=2"] * (reward and not asks)
+    assert start(name, f"dataset={SCENES}", "limit=2", *words) == 0
+    summary, rows = results(folder_of(roots, name))
     assert summary["num_samples"] == len(rows) == 2 and 0 <= summary["clipscore"] <= 250
     assert SCENES in capsys.readouterr().out
-    num_losses, num_rounds = (0, 1) if path.stem == "best_of_k" else (2, 2) if reward else (0, 0)
+    num_losses, num_rounds = (0, 1) if asks else (2, 2) if reward else (0, 0)
     for row in rows:
         assert len(row["loss"]) == num_losses and len(row["captions"]) == len(row["rewards"]) == num_rounds
         assert all(len(step) == 3 for step in [*row["captions"], *row["rewards"]])
         assert row["caption"] == row["caption"].lower() != "" and len(row["references"]) >= 2
         assert "caption_before" not in row
-    assert ("reward_gain" in summary) == (bool(reward) and num_losses > 0)
-
-
-NUCLEUS = ["sampling=nucleus", "lr=1e-3", "limit=12"]
-MOMENTUM = ["momentum.update_interval=16", "lr=1e-3", "limit=72", "num_candidates=2", "steps=1"]
-
-
-@pytest.mark.parametrize(("words", "num_rows"), [(NUCLEUS, 5), (MOMENTUM, 66)], ids=["nucleus", "momentum"])
-def test_a_killed_run_goes_on_to_the_same_bytes(roots, monkeypatch, words, num_rows):
-    words = [f"dataset={SCENES}", *REWARD, "num_threads=1", *words]
-    command = [sys.executable, "-m", "scripts.run", "--config", "configs/captioning/capdec_c2f.yaml", *QUICK, *words]
-    folder = folder_of(roots, "capdec_c2f")
-    kill_at(command, folder / "rows.jsonl", num_rows)  # the momentum is saved after 64
-    assert not (folder / "summary.json").exists()
-    assert start("capdec_c2f", *words) == 0
-    monkeypatch.setenv("RLCF_OUTPUT", str(roots / "whole/output"))
-    assert start("capdec_c2f", *words) == 0
-    assert results(folder) == results(folder_of(roots / "whole", "capdec_c2f"))
+    assert ("reward_gain" in summary) == (num_losses > 0)
 
 
 def test_sampled_captions_depend_on_seed_data_set_and_image(roots):
-    assert len({sample_seed(*key) for key in [(0, "a", "b"), (1, "a", "b"), (0, "b", "b"), (0, "a", "c")]}) == 4
     words = [f"dataset={SCENES}", "limit=3", *REWARD, "sampling=nucleus"]
     assert start("capdec_c2f", *words) == start("capdec_c2f", *words, "seed=1") == 0
-    first, other = (
-        [row["captions"] for row in results(folder_of(roots, "capdec_c2f", seed=seed))[1]] for seed in (0, 1)
-    )
-    assert first != other
+    first, other = (results(folder_of(roots, "capdec_c2f", seed=seed))[1] for seed in (0, 1))
+    assert [row["captions"] for row in first] != [row["captions"] for row in other]
 
 
 def test_the_caption_before_is_that_of_the_plain_captioner(roots):
@@ -125,14 +96,6 @@ def test_the_running_metric_needs_no_references(roots, monkeypatch, capsys):
     assert f"{SCENES}: 1 of 1 samples, non_empty 100.00, " in capsys.readouterr().err
     assert start("capdec_c2f", f"dataset={SCENES}", "limit=1", *REWARD) == 0
     assert f"{SCENES}: 1 of 1 samples, reward_gain " in capsys.readouterr().err
-
-
-@needs_java
-def test_all_metrics_of_the_captions(roots, capsys):
-    assert start("eval_capdec", f"dataset={SCENES}", "limit=4", "metrics=null") == 0
-    summary, _ = results(folder_of(roots, "eval_capdec"))
-    columns = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "clipscore", "refclipscore"]
-    assert [key for key in summary if key in columns] == columns and "refclipscore" in capsys.readouterr().out
 
 
 def test_without_java(roots, monkeypatch, capsys):
@@ -186,25 +149,36 @@ def test_weights_are_part_of_the_identity(roots, weights, capsys):
 GOOD = ["a scene.", "Another!"]
 
 
-@pytest.mark.parametrize(
-    ("captions", "words", "message"),
-    [
-        (GOOD, ["checkpoint=tiny/other_clip.pt"], "the mapper reads CLIP features of width 64, but the policy's"),
-        (GOOD, ["checkpoint=nowhere"], "checkpoint=nowhere not found; tried"),
-        (GOOD, ["llm=demo/not/there"], "llm=demo/not/there: no config.json in any of"),
-        (GOOD, ["llm=tiny/missing"], "llm=tiny/missing: no config.json in any of"),
-        (GOOD, ["metrics=[blue]"], "unknown caption metric 'blue'; there are bleu, meteor"),
-        (GOOD, ["metrics=[]"], "no caption metric is named"),
-        (GOOD, ["metric_model=demo/nothing.pt"], "metric_model: no CLIP called 'demo/nothing.pt'"),
-        (GOOD, ["decoding.max_new_tokens=57"], "are 65 positions, but the language model has 64"),
-        (GOOD, ["dataset_files.annotations=nowhere.json"], "dataset_files.annotations=nowhere.json not found; tried"),
-        ([], ["metrics=[refclipscore]"], "has no captions"),
-        (["?!"], ["metrics=[refclipscore]"], "1 of 3 candidates have no reference (00001.png)"),
-    ],
-)
+@pytest.mark.parametrize(("captions", "words", "message"), [
+    (GOOD, ["checkpoint=tiny/other_clip.pt"], "the mapper reads CLIP features of width 64, but the policy's"),
+    (GOOD, ["metric_model=demo/nothing.pt"], "metric_model: no CLIP called 'demo/nothing.pt'"),
+    (GOOD, ["decoding.max_new_tokens=57"], "are 65 positions, but the language model has 64"),
+    ([], ["metrics=[refclipscore]"], "has no captions"),
+    (["?!"], ["metrics=[refclipscore]"], "1 of 3 candidates have no reference (00001.png)"),
+])  # fmt: skip
 def test_bad_input_is_one_sentence_and_nothing_is_written(roots, demo_data, capsys, captions, words, message):
     own_data = write_own_data(roots / "own", demo_data / SCENES, [GOOD, captions, GOOD])
     assert start("eval_capdec", *own_data, *words) == 2
     errors = capsys.readouterr().err
     assert message in errors and "Traceback" not in errors
     assert not list(roots.glob("output/*/rows.jsonl" if captions == GOOD else "output/*"))
+
+
+ROWS = [
+    {"id": "a", "caption": "a dog", "references": ["one dog"], "rewards": [[0.25, 0.75], [0.5, 1.0], [0.75, 1.0]]},
+    {"id": "b", "caption": "", "references": ["two", "2"], "rewards": [[0.5, 0.5], [0.0, 0.0], [0.25, 0.25]]},
+]
+
+
+@pytest.mark.parametrize(("rows", "gain", "non_empty"), [(ROWS[:1], 37.5, 100), (ROWS[1:], -25, 0), (ROWS, 6.25, 50)])
+def test_the_gain_is_from_the_first_step_to_the_last_and_empty_captions_are_counted(rows, gain, non_empty):
+    assert (metrics.reward_gain(rows), metrics.non_empty(rows)) == (pytest.approx(gain), non_empty)
+
+
+@pytest.mark.parametrize("num_steps", [1, 3])
+def test_the_summary_is_exact_and_has_a_gain_where_there_are_steps(monkeypatch, caplog, num_steps):
+    monkeypatch.setattr(metrics, "score_captions", lambda *_: CaptionScores({"cider": 10.00049}, {}, ["a note"]))
+    rows = [{**row, "rewards": row["rewards"][:num_steps]} for row in ROWS]
+    summary = metrics.summarize(rows, {}, ["cider"], None, "stop")
+    assert summary == {"cider": 10.00049, "non_empty": 50} | ({"reward_gain": 6.25} if num_steps > 1 else {})
+    assert "metrics of caption: a note" in caplog.text

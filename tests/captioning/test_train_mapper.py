@@ -3,8 +3,6 @@
 import pickle
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from captioning.build import load_language_model
 from captioning.checkpoints import load_lm, load_mapper, read_checkpoint
 from captioning.features import extract
 from captioning.features import main as extract_command
+from captioning.training import train
 from captioning.training.config import TrainConfig
 from captioning.training.feature_files import CaptionFeatures, load_features
 from captioning.training.train import TrainingSet, fresh_captioner, longest_caption
@@ -26,9 +25,9 @@ from clipscore.models.load import load_clip
 from scripts import train_mapper
 from scripts.demo.training.train_captioner import DATASET, write_training_scenes
 from scripts.train_mapper import epoch_losses
-from tests.commands import bash
+from tests.commands import bash, dry_run, here
 from tests.scripts.test_trackers import scalars
-from tests.whole_runs import kill_at
+from tests.whole_runs import die_at
 
 PRETRAINED = REPOSITORY / "pretrained/demo"
 NUM_SCENES = 24
@@ -56,36 +55,31 @@ def run_folder(output: Path, kind: str = "clipcap") -> Path:
 
 
 @pytest.mark.parametrize("kind", ["clipcap", "capdec"])
-def test_a_training_from_the_yaml_to_the_checkpoint(features, tmp_path, kind):
-    given = words(kind, features, tmp_path, "epochs=6", "clip_length=6")
+def test_a_training_from_the_yaml_to_the_checkpoint(features, tmp_path, kind, demo_lm):
+    given = words(kind, features, tmp_path, "epochs=6", "clip_length=6", f"save_llm={kind == 'clipcap'}")
     assert train_mapper.main(given) == 0
     folder = run_folder(tmp_path, kind)
     losses = epoch_losses(folder)
     assert len(losses) == 6 and losses[-1] < 0.6 * losses[0]
     mapper, lm = read_checkpoint(folder)
     load_mapper("transformer", mapper, 128, 64, prefix_length=4, num_layers=1, clip_length=6)
-    assert lm == {}
+    assert bool(lm) == (kind == "clipcap")
+    load_lm(demo_lm[0], lm)
+    assert all(torch.equal(demo_lm[0].state_dict()[key], tensor) for key, tensor in lm.items())
     before = {name: (folder / name).read_bytes() for name in ("losses.jsonl", "resume.pt", "ckpt-latest.pt")}
     assert train_mapper.main(given) == 0
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
 @pytest.mark.parametrize("kind", ["clipcap", "capdec"])
-def test_a_killed_process_goes_on_and_ends_with_the_same_numbers(features, tmp_path, kind):
-    program = (
-        "import sys, time\nimport captioning.training.train as t\nfrom scripts import train_mapper as s\n"
-        "t.REPORT_STEPS = 2\nwrite = s.TrainingFolder.write\n"
-        "def slow(*args): write(*args); time.sleep(0.1 * (len(sys.argv) > 1 and 'slow' == sys.argv[1]))\n"
-        "s.TrainingFolder.write = slow\nsys.exit(s.main(sys.argv[2:]))"
-    )
+def test_a_killed_process_goes_on_and_ends_with_the_same_numbers(features, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(train, "REPORT_STEPS", 2)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     losses = run_folder(killed, kind) / "losses.jsonl"
-    command = [sys.executable, "-c", program, "slow", *words(kind, features, killed)]
-    kill_at(command, losses, 9)  # 6 lines are an epoch
-    assert torch.load(losses.with_name("resume.pt"), weights_only=True)["epoch"] == 1
+    die_at(train_mapper.TrainingFolder, "write", 9, lambda: train_mapper.main(words(kind, features, killed)))
+    assert torch.load(losses.with_name("resume.pt"), weights_only=True)["epoch"] == 1  # 6 lines are an epoch
     for output in (killed, whole):
-        command = [sys.executable, "-c", program, "fast", *words(kind, features, output)]
-        assert subprocess.run(command, cwd=REPOSITORY).returncode == 0
+        assert train_mapper.main(words(kind, features, output)) == 0
     assert losses.read_bytes() == (run_folder(whole, kind) / "losses.jsonl").read_bytes()
     assert len(losses.read_text().splitlines()) == 18
     one, other = (read_checkpoint(run_folder(output, kind))[0] for output in (killed, whole))
@@ -147,13 +141,6 @@ def test_the_noise_is_capdecs_alone_and_the_seeds(features, tmp_path):
     assert len({tuple(values) for values in losses.values()}) == 3
 
 
-def test_the_language_model_goes_along_when_asked_for(features, tmp_path, demo_lm):
-    assert train_mapper.main(words("clipcap", features, tmp_path, "epochs=1", "save_llm=true")) == 0
-    _, state = read_checkpoint(run_folder(tmp_path))
-    load_lm(demo_lm[0], state)
-    assert all(torch.equal(tensor, state[key]) for key, tensor in demo_lm[0].state_dict().items())
-
-
 def pickled(path: Path, width: int = 128, with_images: bool = True) -> Path:
     images = F.normalize(torch.randn(2, width, generator=torch.Generator().manual_seed(0)), dim=1)
     content = {"clip_text_embedding": images[[0, 0, 1]], "clip_image_embedding": images if with_images else None}
@@ -162,28 +149,21 @@ def pickled(path: Path, width: int = 128, with_images: bool = True) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["features=nowhere"], r"no features at .*nowhere.*extract_coco\.sh"),
-        (["features={pretrained}/opt"], r"holds no features: expected a folder with features\.json, or a \.pkl"),
-        (["policy=reward.pt"], "are of a CLIP with sha256 .* but policy=reward.pt has"),
-        (["features={narrow}"], "have width 5, but policy=policy.pt makes width 128"),
-        (["features={texts}", "batch=1"], "kind=clipcap needs image features"),
-        (["batch=97"], "96 captions are less than one batch of 97"),
-        (["llm=nowhere/opt-none"], "no language model 'nowhere/opt-none'"),
-        (["noise_variance=0.1"], "noise_variance and uniform_ball need kind=capdec"),
-        (["mapper=mlp"], "mapper_layers and clip_length need mapper=transformer"),
-        (["epoch=3"], "epoch: unknown key; the nearest valid key is epochs"),
-        (["task=captioning"], "is started by python -m scripts.run"),
-        (["lr=1e9"], "not finite|loss nan"),
-    ],
-)
+@pytest.mark.parametrize(("more", "message"), [
+    (["features=nowhere"], r"no features at .*nowhere.*extract_coco\.sh"),
+    (["policy=reward.pt"], "are of a CLIP with sha256 .* but policy=reward.pt has"),
+    (["features={narrow}"], "have width 5, but policy=policy.pt makes width 128"),
+    (["features={texts}", "batch=1"], "kind=clipcap needs image features"),
+    (["batch=97"], "96 captions are less than one batch of 97"),
+    (["noise_variance=0.1"], "noise_variance and uniform_ball need kind=capdec"),
+    (["mapper=mlp"], "mapper_layers and clip_length need mapper=transformer"),
+    (["epoch=3"], "epoch: unknown key; the nearest valid key is epochs"),
+    (["lr=1e9"], "not finite|loss nan"),
+])  # fmt: skip
 def test_bad_input_is_one_sentence(features, tmp_path, capsys, monkeypatch, more, message):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    places = {"pretrained": PRETRAINED, "narrow": pickled(tmp_path / "narrow.pkl", 5)}
-    places["texts"] = pickled(tmp_path / "texts.pkl", with_images=False)
-    filled = [word.format(**places) for word in more]
+    narrow, texts = pickled(tmp_path / "narrow.pkl", 5), pickled(tmp_path / "texts.pkl", with_images=False)
+    filled = [word.format(narrow=narrow, texts=texts) for word in more]
     assert train_mapper.main(words("clipcap", features, tmp_path, *filled)) == 2
     errors = capsys.readouterr().err
     assert re.search(message, errors) and "Traceback" not in errors, errors
@@ -196,38 +176,33 @@ def test_a_released_pickle_trains(tmp_path):
 
 
 def test_another_training_in_the_folder_is_left_alone(features, tmp_path, caplog):
-    assert train_mapper.main(words("clipcap", features, tmp_path, "epochs=1")) == 0
-    before = (run_folder(tmp_path) / "resume.pt").read_bytes()
-    assert train_mapper.main(words("clipcap", features, tmp_path, "epochs=1", "lr=2e-3", "limit=40")) == 2
-    assert "holds another training" in caplog.text and "lr is 0.01 there and 0.002 here" in caplog.text
-    assert "limit is None there and 40 here" in caplog.text
-    assert (run_folder(tmp_path) / "resume.pt").read_bytes() == before
-
-
-def test_another_language_model_in_the_same_place_is_noticed(features, tmp_path, caplog):
     shutil.copytree(PRETRAINED / "opt", tmp_path / "opt")
     given = words("clipcap", features, tmp_path, "epochs=1", f"llm={tmp_path}/opt")
     assert train_mapper.main(given) == 0
+    before = (run_folder(tmp_path) / "resume.pt").read_bytes()
+    assert train_mapper.main([*given, "lr=2e-3", "limit=40"]) == 2
+    assert "holds another training" in caplog.text and "lr is 0.01 there and 0.002 here" in caplog.text
+    assert "limit is None there and 40 here" in caplog.text
     weights = load_file(tmp_path / "opt/model.safetensors")
     save_file({k: t / 2 for k, t in weights.items()}, tmp_path / "opt/model.safetensors", metadata={"format": "pt"})
-    assert train_mapper.main(given) == 2
-    assert "holds another training: language_model is" in caplog.text
+    assert train_mapper.main(given) == 2 and "holds another training: language_model is" in caplog.text
+    assert (run_folder(tmp_path) / "resume.pt").read_bytes() == before
 
 
-@pytest.mark.parametrize(("data", "kind"), [("coco", "capdec"), ("flickr30k", "clipcap")])
-def test_the_bash_scripts(tmp_path, data, kind):
+def test_the_bash_scripts(tmp_path, monkeypatch):
     write_training_scenes(tmp_path, 12)
-    options = ["--dataset", DATASET, "--policy", str(PRETRAINED / "policy.pt"), "--data-root", str(tmp_path)]
-    output = {"RLCF_OUTPUT": str(tmp_path)}
-    extract_script, train_script = f"captioning/extract_{data}.sh", f"captioning/train_{kind}_coco.sh"
-    done = bash(extract_script, "cpu", *options, **output)
-    assert done.returncode == 0, done.stderr
-    given = words(kind, Path(f"features/{data}_train_vitb16"), tmp_path, "epochs=1")[2:]
-    done = bash(train_script, "cpu", *given, **output)
-    assert done.returncode == 0 and (run_folder(tmp_path, kind) / "ckpt-latest.pt").is_file(), done.stderr
-    assert "noise_variance: float" in bash(train_script, "--help", **output).stdout
-    for script in (extract_script, train_script):
-        refused = bash(script, "lr=1", **output)
+    monkeypatch.setenv("RLCF_OUTPUT", str(tmp_path))
+    options = ["--dataset", DATASET, "--policy", PRETRAINED / "policy.pt", "--data-root", tmp_path]
+    [extract_coco] = dry_run("captioning/extract_coco.sh", "cpu", *options)
+    assert here(*extract_coco) == 0
+    given = words("capdec", Path("features/coco_train_vitb16"), tmp_path, "epochs=1")[2:]
+    [train_capdec] = dry_run("captioning/train_capdec_coco.sh", "cpu", *given)
+    assert here(*train_capdec) == 0 and (run_folder(tmp_path, "capdec") / "ckpt-latest.pt").is_file()
+    assert "noise_variance: float" in bash("captioning/train_capdec_coco.sh", "--help").stdout
+    others = {"extract_flickr30k": "--dataset flickr30k --split train", "train_clipcap_coco": "train_clipcap_coco.yaml"}
+    for script, said in others.items():
+        assert said in " ".join(*dry_run(f"captioning/{script}.sh", "cpu"))
+        refused = bash(f"captioning/{script}.sh", "lr=1")
         assert refused.returncode == 2 and "the first argument is the GPU's number" in refused.stderr
 
 
@@ -235,13 +210,8 @@ def test_the_bash_scripts(tmp_path, data, kind):
     ("file", "line"),
     [("all.txt", "{0}"), ("Train_GCC.tsv", "{0}\thttp://a.b/{1}.jpg"), ("cc12m.tsv", "https://a.b/{1}\t{0}")],
 )
-def test_captions_alone_train_a_capdec(tmp_path, file, line):
-    captions = [
-        f"a {colour} {digit}, {place}"
-        for colour in ("red", "blue")
-        for digit in range(6)
-        for place in ("left", "right")
-    ]
+def test_captions_alone_train_a_capdec(tmp_path, caplog, file, line):
+    captions = [f"a {('red', 'blue')[n % 2]} {n // 4}, {('left', 'right')[n // 2 % 2]}" for n in range(24)]
     (tmp_path / file).write_text("\n".join(map(line.format, captions, range(24))) + "\n\n")
     given = ["--dataset=web", f"--captions={tmp_path / file}", f"--policy={PRETRAINED / 'policy.pt'}", "--device=cpu"]
     assert extract_command([*given, f"--out={tmp_path / 'features'}"]) == 0
@@ -251,15 +221,9 @@ def test_captions_alone_train_a_capdec(tmp_path, file, line):
     losses = epoch_losses(tmp_path / "train_capdec_coco__web__seed0")
     assert losses[-1] < 0.8 * losses[0]
     assert train_mapper.main(words("clipcap", tmp_path / "features", tmp_path, "dataset=web")) == 2
-
-
-@pytest.mark.parametrize(
-    ("content", "said"), [("\n\n", "the file is empty"), ("a\tb\tc\n", "expected a caption a line, .*got")]
-)
-def test_a_file_without_captions(tmp_path, caplog, content, said):
-    (tmp_path / "a.tsv").write_text(content)
-    assert extract_command(["--dataset=web", f"--captions={tmp_path / 'a.tsv'}", f"--out={tmp_path}"]) == 2
-    assert re.search(said, caplog.text)
+    for content, said in [("\n\n", "the file is empty"), ("a\tb\tc\n", "expected a caption a line, .*got")]:
+        (tmp_path / file).write_text(content)
+        assert extract_command([*given, f"--out={tmp_path / 'other'}"]) == 2 and re.search(said, caplog.text)
 
 
 def test_a_mapper_of_patches(features, tmp_path, caplog):
@@ -271,24 +235,11 @@ def test_a_mapper_of_patches(features, tmp_path, caplog):
     given = words("clipcap", tmp_path / "features", tmp_path)
     assert train_mapper.main(given) == 2 and "clip_length=None, but the features are [24, 37, 128]" in caplog.text
     assert train_mapper.main([*given, "clip_length=patches"]) == 0
-    trained = [
-        f"checkpoint={run_folder(tmp_path)}",
-        *SIZES[:2],
-        "policy=policy.pt",
-        "llm=opt",
-        "reward.models=reward.pt",
-    ]
-    line = [
-        "--image",
-        str(data.images[0].path),
-        *trained,
-        f"pretrained_root={PRETRAINED}",
-        "num_candidates=2",
-        "steps=1",
-    ]
-    assert predict.main([*line, "decoding.max_new_tokens=4"]) == 2
-    assert "set them so" in caplog.text
-    assert predict.main([*line, "decoding.max_new_tokens=4", "clip_length=patches"]) == 0
+    line = ["--image", str(data.images[0].path), f"checkpoint={run_folder(tmp_path)}", f"pretrained_root={PRETRAINED}"]
+    line += [*SIZES[:2], "policy=policy.pt", "llm=opt", "reward.models=reward.pt", "num_candidates=2", "steps=1"]
+    line += ["decoding.max_new_tokens=4"]
+    assert predict.main(line) == 2 and "set them so" in caplog.text
+    assert predict.main([*line, "clip_length=patches"]) == 0
 
 
 def test_going_on_from_an_official_checkpoint(features, tmp_path, monkeypatch):

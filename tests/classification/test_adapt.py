@@ -50,41 +50,23 @@ def run(parts, views):
     return adapt(policy, state, objective, seen(parts, views), options.views.num_selected, options.steps)
 
 
-@pytest.mark.parametrize("tune", ["prompt", "encoder", "norm"])
-def test_an_episode_leaves_no_trace(tiny_clip, tune):
-    parts = build(tiny_clip, tune=tune)
-    alone = run(parts, VIEWS[1])
-    parts = build(tiny_clip, tune=tune)
-    frozen = {name: p.clone() for name, p in parts[1].clip.named_parameters() if not p.requires_grad}
-    run(parts, VIEWS[0])
-    after = run(parts, VIEWS[1])
-    assert torch.equal(alone.after, after.after) and torch.equal(alone.before, after.before)
-    assert not torch.equal(after.before, after.after)
-    now = {name: p for name, p in parts[1].clip.named_parameters() if name in frozen and not p.is_meta}
-    assert now and all(torch.equal(p, frozen[name]) for name, p in now.items())
-
-
-def test_kept_class_features_are_those_of_the_context_as_it_is(tiny_clip):
+def test_class_features_are_kept_as_long_as_the_context_stays(tiny_clip):
     options, policy, state, objective = build(tiny_clip, tune="prompt")
-    logits, plain_build, seen, built, encoded = policy.logits, policy.learner.build, [], [], []
-    policy.learner.build = lambda context, rows: built.append(len(rows)) or plain_build(context, rows)
+    logits, plain_build, encoded = policy.logits, policy.learner.build, []
+    policy.learner.build = lambda context, rows: encoded.append(len(rows)) or plain_build(context, rows)
 
     def checked(inputs, at_start=False):
-        built.clear()
-        found = logits(inputs, at_start)
-        encoded.append(sum(built))
-        learner = policy.learner
-        plain = encode_prompts(policy.clip, learner.build, learner.context, learner.eot)
+        encoded.clear()
+        found, num_encoded, learner = logits(inputs, at_start), sum(encoded), policy.learner
+        plain = encode_prompts(policy.clip, plain_build, learner.context, learner.eot)
         torch.testing.assert_close(found, policy.clip.logit_scale * inputs @ plain.T, atol=1e-12, rtol=0)
-        seen.append(learner.context.detach().clone())
+        passes.append(num_encoded)
         return found
 
-    policy.logits = checked
+    policy.logits, passes = checked, []
     for views in VIEWS:
         run((options, policy, state, objective), views)
-    contexts = {tuple(context.flatten().tolist()) for context in seen}
-    assert len(seen) == 8 and len(contexts) == 5  # both images start from the same, and each takes two steps from it
-    assert encoded == [0, 0, 6, 6] * 2  # the views are selected, and the first step taken, with what is known
+    assert passes == [0, 0, 6, 6] * 2  # the views are selected, and the first step taken, with what is known
 
 
 def test_how_many_classes_a_loss_can_depend_on(tiny_clip, monkeypatch):

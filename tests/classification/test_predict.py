@@ -1,10 +1,6 @@
 """`python -m classification.predict` on drawn pictures: it prints what a run records, and says what is wrong."""
 
 import json
-import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,14 +8,15 @@ import pytest
 from classification.data.class_names import class_names
 from classification.predict import __doc__ as HELP
 from classification.predict import main, read_classes
-from clipscore.config.load import REPOSITORY
 from scripts import run
 from scripts.demo.make_data import write_image_folder
 from scripts.demo.scenes import CLASS_NAMES
 from scripts.demo.styles import test_pictures as drawn_pictures
+from tests.whole_runs import assert_one_sentence, screen_of_example
 
 CLASSES = ["red zero", "blue five", "green seven", "red eight"]
 MODELS = ["policy=demo/policy.pt", "reward.models=demo/reward.pt", "device=cpu"]
+pytestmark = pytest.mark.usefixtures("roots")
 QUICK = [*MODELS, "views.num_views=4", "views.select_fraction=1.0", "steps=2", "num_candidates=2", "num_workers=0"]
 
 
@@ -34,19 +31,6 @@ def pictures(tmp_path_factory) -> Path:
         entries.append([f"{number}.png", number, name])
     (folder / "split.json").write_text(json.dumps({"train": [], "val": [], "test": entries}))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def roots(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("RLCF_PRETRAINED", str(REPOSITORY / "pretrained"))
-    monkeypatch.setenv("RLCF_OUTPUT", str(tmp_path / "output"))
-    return tmp_path
-
-
-def test_a_method_that_adapts_nothing_is_refused(pictures, caplog):
-    words = ["--config", "configs/classification/zero_shot.yaml", "policy=demo/policy.pt"]
-    assert main(["--image", str(pictures / "0.png"), "--classes", "cat,dog", *words]) == 2
-    assert "method=zero_shot adapts nothing" in caplog.text
 
 
 def test_an_interrupt_ends_it_quietly(pictures, monkeypatch, capsys, caplog):
@@ -106,47 +90,27 @@ def test_classes_come_from_a_list_a_file_or_a_data_set(tmp_path):
     assert len(read_classes("Pets")) == 37
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--classes", "cat"], "one class, 'cat', and no file of that name; give at least two"),
-        (["--classes", "a"], "one class, 'a', and no file"),
-        (["--classes", ","], "no class; give at least two"),
-        (["--classes", "cat,hot_dog,hot dog"], "'hot dog' is there twice"),
-        (["--classes", "cat,dog", "num_candidates=3"], "--classes has 2 classes; .*: add num_candidates=2 to"),
-        (["--image", "none.png"], "--image none.png: there is no such file"),
-        (["--image", "."], "--image .: this is a folder"),
-        (["--image", "{folder}/split.json"], "split.json: cannot be read as an image"),
-        (["policy=demo/none.pt"], "none.pt"),
-        (["lr=much", "view=3"], "lr: received 'much' .*\n.* view: unknown key"),
-        (["--config", "configs/retrieval/rlcf_coco.yaml"], "needs a file of configs/classification/"),
-        (["word"], "'word' is not an override"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("words", "message"), [
+    (["--classes", "cat"], "one class, 'cat', and no file of that name; give at least two"),
+    (["--classes", ","], "no class; give at least two"),
+    (["--classes", "cat,hot_dog,hot dog"], "'hot dog' is there twice"),
+    (["--classes", "cat,dog", "num_candidates=3"], "--classes has 2 classes; .*: add num_candidates=2 to"),
+    (["--image", "none.png"], "--image none.png: there is no such file"),
+    (["--image", "{folder}/split.json"], "split.json: cannot be read as an image"),
+    (["policy=demo/none.pt"], "none.pt"),
+    (["lr=much", "view=3"], "lr: received 'much' .*\n.* view: unknown key"),
+    (["--config", "configs/retrieval/rlcf_coco.yaml"], "needs a file of configs/classification/"),
+    (["word"], "'word' is not an override"),
+    (["--config", "configs/classification/zero_shot.yaml"], "method=zero_shot"),
+])  # fmt: skip
 def test_bad_input_is_one_sentence(pictures, caplog, words, message):
     words = [word.format(folder=pictures) for word in words]
     given = ["--image", str(pictures / "0.png"), "--classes", "cat,dog"]
     assert main([*given, *QUICK, *words]) == 2
-    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert re.search(message, record.getMessage()) and not record.exc_info
+    assert_one_sentence(caplog, message)
 
 
-def test_the_example_of_the_help_works(tmp_path):
+def test_the_example_of_the_help_works(tmp_path, capsys):
     write_image_folder(drawn_pictures("sketch"), tmp_path / "demo/sketch")
-    _, command = (
-        HELP.partition("models:\n\n")[2]
-        .replace("\\\n", " ")
-        .replace("output/demo_data", str(tmp_path))
-        .strip()
-        .splitlines()
-    )
-    words = [sys.executable, *shlex.split(command)[1:]]
-    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    lines = [line.split() for line in done.stdout.splitlines()]
+    lines = [line.split() for line in screen_of_example(HELP, tmp_path, capsys)]
     assert ["before", "after"] in lines and lines[-5][1:3] == ["red", "eight"] and lines[-5][4:] == ["red", "five"]
-    assert not done.stderr
-
-    words[words.index("--image") + 1] = "none.png"
-    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 2 and not done.stdout
-    assert done.stderr == "error: --image none.png: there is no such file; give the path of a picture\n"

@@ -139,9 +139,6 @@ def test_byol_changes_colour_at_the_published_rates_and_strengths(monkeypatch):
     np.testing.assert_allclose(ranges, [(0.6, 1.4), (0.6, 1.4), (0.8, 1.2), (-0.1, 0.1)])
 
 
-# ------------------------------------------------------------------------------------------------------- AugMix
-
-
 def test_augmix_is_the_convex_mixture_of_normalised_chains(monkeypatch):
     """m * x + (1 - m) * sum w_i * chain_i on normalised tensors: m uniform, and w exponential draws over their sum."""
     shades = iter([10, 90, 250])
@@ -170,37 +167,28 @@ def test_chains_apply_one_to_three_operations_all_nine(monkeypatch):
         depths.append(len(applied) - applied_before)
     for drawn, values in ((depths, {1, 2, 3}), (applied, set(range(9)))):
         assert set(drawn) == values and max(map(drawn.count, values)) < 1.5 * min(map(drawn.count, values))
+    assert {augmix_module._signed(2) for _ in range(50)} == {-2, 2}
 
 
 def affine(*matrix: float) -> Callable[[Image.Image], Image.Image]:
     return lambda image: image.transform(image.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BILINEAR)
 
 
-@pytest.mark.parametrize(
-    ("name", "level", "expected"),
-    [
-        ("translate_x", 1.0, affine(1, 0, -7, 0, 1, 0)),  # int(224 / 3 / 10) = 7
-        ("translate_y", 0.5, affine(1, 0, 0, 0, 1, -3)),  # int(0.5 * 7.47) = 3
-        ("shear_x", 1.0, affine(1, -0.03, 0, 0, 1, 0)),
-        ("shear_y", 0.5, affine(1, 0, 0, -0.015, 1, 0)),
-        ("posterize", 0.999, lambda image: image.point(lambda value: value & 0b11110000)),  # 4 bits at every level
-        ("solarize", 1.0, lambda image: image.point(lambda value: value if value < 231 else 255 - value)),  # 256 - 25
-        ("rotate", 0.999, lambda image: image.rotate(-2, Image.Resampling.BILINEAR)),
-    ],
-)
+@pytest.mark.parametrize(("name", "level", "expected"), [
+    ("translate_x", 1.0, affine(1, 0, -7, 0, 1, 0)),  # int(224 / 3 / 10) = 7
+    ("translate_y", 0.5, affine(1, 0, 0, 0, 1, -3)),  # int(0.5 * 7.47) = 3
+    ("shear_x", 1.0, affine(1, -0.03, 0, 0, 1, 0)),
+    ("shear_y", 0.5, affine(1, 0, 0, -0.015, 1, 0)),
+    ("posterize", 0.999, lambda image: image.point(lambda value: value & 0b11110000)),  # 4 bits at every level
+    ("solarize", 1.0, lambda image: image.point(lambda value: value if value < 231 else 255 - value)),  # 256 - 25
+    ("rotate", 0.999, lambda image: image.rotate(-2, Image.Resampling.BILINEAR)),
+])  # fmt: skip
 def test_operations_are_augmixs(monkeypatch, name, level, expected):
     monkeypatch.setattr(augmix_module, "_uniform", lambda low, high: {(0.1, 1.0): level}[low, high])
     monkeypatch.setattr(augmix_module, "_signed", lambda value: -value)
     operation = next(op for op in OPERATIONS if op.__name__.strip("_") == name)
     image = picture(224, 224)
     assert operation(image).tobytes() == expected(image).tobytes()
-
-
-def test_either_sign_is_drawn():
-    assert {augmix_module._signed(2) for _ in range(50)} == {-2, 2}
-
-
-# ------------------------------------------------------------------------------------------------- seeds, faults
 
 
 def test_view_seed_is_pinned_and_tells_samples_apart():
@@ -210,18 +198,14 @@ def test_view_seed_is_pinned_and_tells_samples_apart():
     assert all(0 <= sample_seed(seed, "a", "ü") < 2**63 for seed in range(200))
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"num_views": 0}, "num_views must be at least 1 .*got 0"),
-        ({"size": 0}, "size must be at least 1 pixel, got 0"),
-        ({"recipe": "mixup"}, "unknown recipe 'mixup'; valid: crop, augmix, byol"),
-        ({"crop_scale": (0.0, 1.0)}, "0 < low <= high <= 1, got .0.0, 1.0"),
-        ({"crop_scale": (0.5, 0.4)}, "got .0.5, 0.4"),
-        ({"crop_scale": (0.5, 1.1)}, "got .0.5, 1.1"),
-        ({"image": Image.new("L", (4, 4))}, "image must be RGB, got mode L; open it with"),
-    ],
-)
+@pytest.mark.parametrize(("options", "message"), [
+    ({"num_views": 0}, "num_views must be at least 1 .*got 0"),
+    ({"size": 0}, "size must be at least 1 pixel, got 0"),
+    ({"recipe": "mixup"}, "unknown recipe 'mixup'; valid: crop, augmix, byol"),
+    ({"crop_scale": (0.0, 1.0)}, "0 < low <= high <= 1, got .0.0, 1.0"),
+    ({"crop_scale": (0.5, 0.4)}, "got .0.5, 0.4"),
+    ({"image": Image.new("L", (4, 4))}, "image must be RGB, got mode L; open it with"),
+])  # fmt: skip
 def test_faulty_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         make_views(**({"image": picture(), "num_views": 2, "size": 8, "seed": 0} | options))

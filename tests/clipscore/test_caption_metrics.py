@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -65,18 +64,12 @@ def fails(capsys, files, *words):
 
 
 def test_clip_scores_by_hand():
-    images = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    candidates = torch.tensor([[0.6, 0.8], [-0.6, 0.8], [0.8, 0.6], [0.6, 0.8]])
-    references = [
-        torch.tensor([[0.0, 1.0], [0.8, -0.6]]),  # cosines 0.8 and 0
-        torch.tensor([[0.0, 1.0]]),
-        torch.tensor([[-1.0, 0.0]]),  # cosine -0.8: not clipped
-        torch.tensor([[0.6, 0.8], [0.0, 1.0]]),  # 1 and 0.8
-    ]
-    scores, with_references = clip_scores(images, candidates, references)
-    torch.testing.assert_close(scores, torch.tensor([1.5, 0.0, 2.0, 2.0]))  # 2.5 * 0.6, clipped, 2.5 * 0.8
-    by_hand = [2 * 1.5 * 0.8 / 2.3, 0.0, 2 * 2.0 * -0.8 / 1.2, 2 * 2.0 * 1.0 / 3.0]
-    torch.testing.assert_close(with_references, torch.tensor(by_hand))
+    images = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    candidates = torch.tensor([[0.6, 0.8], [-0.6, 0.8], [0.8, 0.6]])
+    references = [torch.tensor([[0.0, 1.0], [0.8, -0.6]]), torch.tensor([[0.0, 1.0]]), torch.tensor([[-1.0, 0.0]])]
+    scores, with_references = clip_scores(images, candidates, references)  # cosines 0.8 and 0; 0.8; -0.8, not clipped
+    torch.testing.assert_close(scores, torch.tensor([1.5, 0.0, 2.0]))  # 2.5 * 0.6, clipped, 2.5 * 0.8
+    torch.testing.assert_close(with_references, torch.tensor([2 * 1.5 * 0.8 / 2.3, 0.0, 2 * 2.0 * -0.8 / 1.2]))
     scores, with_references = clip_scores(images[:1], images[:1], [-images[:1]], scale=1.0)
     assert scores.tolist() == [1.0] and with_references.tolist() == [0.0]  # 1 and -1 add up to 0
     for none in ([], [torch.zeros(0, 2)]):
@@ -136,26 +129,20 @@ def test_java_programs_that_fail(java):
         ptb_tokenize({"a": ["a dog"]})
 
 
-def test_spice_alone_is_left_out_where_it_cannot_run(monkeypatch, one_token, java):
+def test_spice_alone_is_left_out_where_it_cannot_run_unless_it_is_named(monkeypatch, one_token, java):
     monkeypatch.setattr(coco_metrics, "has_spice_models", lambda: False)
     monkeypatch.setattr(coco_metrics.official("spice.get_stanford_models"), "__name__", "no_such_module")
-    columns, notes = coco_scores({"a": "a"}, {"a": ["a"]}, ["rouge_l", "spice"])
-    assert columns == {"rouge_l": (1.0, [1.0])}
-    assert len(notes) == 1 and notes[0].startswith("SPICE is left out, it cannot run here: RuntimeError: ")
-    assert "No module named no_such_module" in notes[0]
-    java("exit 3")
-    with pytest.raises(RuntimeError, match="METEOR stopped, or was silent for 50 s: no message"):
-        coco_scores({"a": "a"}, {"a": ["a"]}, ["meteor"])
-
-
-def test_spice_by_name_must_run(monkeypatch):
-    found = {"rouge_l": (1.0, [1.0])}, ["SPICE is left out"]
-    monkeypatch.setattr(caption_metrics, "coco_scores", lambda *_: found)
+    columns, [note] = coco_scores({"a": "a"}, {"a": ["a"]}, ["rouge_l", "spice"])
+    assert columns == {"rouge_l": (1.0, [1.0])} and "No module named no_such_module" in note
+    assert note.startswith("SPICE is left out, it cannot run here: RuntimeError: ")
     monkeypatch.setattr(coco_metrics, "has_java", lambda: True)
     monkeypatch.setattr(caption_metrics, "default_metrics", lambda _: ["rouge_l", "spice"])
     assert score_captions({"a": "a"}, {"a": ["a"]}).means == {"rouge_l": 100.0}
-    with pytest.raises(RuntimeError, match="SPICE is left out; leave spice out of the metrics"):
+    with pytest.raises(RuntimeError, match=r"SPICE is left out, .*; leave spice out of the metrics"):
         score_captions({"a": "a"}, {"a": ["a"]}, ["rouge_l", "spice"])
+    java("exit 3")
+    with pytest.raises(RuntimeError, match="METEOR stopped, or was silent for 50 s: no message"):
+        coco_scores({"a": "a"}, {"a": ["a"]}, ["meteor"])
 
 
 def test_spice_reads_what_the_program_writes(monkeypatch, java):
@@ -169,20 +156,10 @@ def test_spice_reads_what_the_program_writes(monkeypatch, java):
 
 
 def test_metric_names():
-    assert check_metrics(["CLIPScore"]) == ["clipscore"]
-    assert check_metrics([" refclipscore", "clipscore", "clipscore"]) == ["clipscore", "refclipscore"]
-    for name, near in (("bleu_4", "bleu"), ("rouge", "rouge_l"), ("clip", "clipscore")):
-        with pytest.raises(ValueError, match=f"unknown caption metric '{name}'; there are bleu, .*mean {near}"):
-            check_metrics(["clipscore", name])
-    with pytest.raises(ValueError, match="no caption metric is named"):
-        check_metrics([])
-
-
-def test_java_is_missing(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RuntimeError, match=r"^bleu, rouge_l need Java .*apt-get install.*metrics=.clipscore,refclip"):
-        check_metrics(["clipscore", "bleu", "ROUGE-L"])
-    assert check_metrics(["clipscore", "refclipscore"]) == ["clipscore", "refclipscore"]
+    assert check_metrics([" refclipscore", "CLIPScore", "clipscore"]) == ["clipscore", "refclipscore"]
+    for names, said in {("bleu_4",): "unknown caption metric 'bleu_4'; there .*mean bleu", (): "no capt"}.items():
+        with pytest.raises(ValueError, match=said):
+            check_metrics(list(names))
 
 
 def test_the_scorers_are_missing(monkeypatch):
@@ -192,30 +169,21 @@ def test_the_scorers_are_missing(monkeypatch):
     with pytest.raises(RuntimeError, match=r"^bleu, .* need pycocoevalcap.*pip install pycocoevalcap, or go without"):
         check_metrics(["bleu", "clipscore"])
     assert check_metrics(["clipscore"]) == ["clipscore"] and default_metrics(False) == ["clipscore"]
-
-
-def test_default_metrics(monkeypatch):
-    assert default_metrics(False) == ["clipscore"]
-    for there, spice in ((True, ["spice"]), (False, [])):
+    for there in (True, False):
         monkeypatch.setattr(caption_metrics, "has_spice_models", lambda there=there: there)
-        expected = ["bleu", "meteor", "rouge_l", "cider", *spice, "clipscore", "refclipscore"]
+        expected = ["bleu", "meteor", "rouge_l", "cider", *["spice"] * there, "clipscore", "refclipscore"]
         assert default_metrics(True) == expected
 
 
-@pytest.mark.parametrize(
-    ("candidates", "references", "complaint"),
-    [
-        ({}, None, "there are no candidates"),
-        (["a"], None, "candidates must be a mapping from image names, got a list"),
-        ({"a": ["x"]}, None, r"a candidate must be one string, got \['x'\] \(a\)"),
-        ({"a": "x"}, None, r"bleu need references; give them, or use metrics=\[clipscore\]"),
-        ({"a": "x"}, ["y"], "references must be a mapping from image names, got a list"),
-        ({"a": "x"}, {"a": 1}, "references of a must be a string or a list of them, got 1"),
-        ({"a": "x"}, {"a": [1]}, r"references of a must be a string or a list of them, got \[1\]"),
-        ({"a": "x", "b": "x"}, {"a": ["y"]}, r"1 of 2 candidates have no reference \(b\); add them"),
-        (dict.fromkeys("abcdefg", "x"), {"a": [" .\n"]}, r"7 of 7 candidates have no reference \(a, b, c, \.\.\.\);"),
-    ],
-)
+@pytest.mark.parametrize(("candidates", "references", "complaint"), [
+    ({}, None, "there are no candidates"),
+    ({"a": ["x"]}, None, r"a candidate must be one string, got \['x'\] \(a\)"),
+    ({"a": "x"}, None, r"bleu need references; give them, or use metrics=\[clipscore\]"),
+    ({"a": "x"}, ["y"], "references must be a mapping from image names, got a list"),
+    ({"a": "x"}, {"a": [1]}, r"references of a must be a string or a list of them, got \[1\]"),
+    ({"a": "x", "b": "x"}, {"a": ["y"]}, r"1 of 2 candidates have no reference \(b\); add them"),
+    (dict.fromkeys("abcdefg", "x"), {"a": [" .\n"]}, r"7 of 7 candidates have no reference \(a, b, c, \.\.\.\);"),
+])  # fmt: skip
 def test_bad_captions(candidates, references, complaint):
     with pytest.raises(ValueError, match=complaint):
         check_captions(candidates, references, ["bleu"])
@@ -225,10 +193,7 @@ def test_what_is_ignored_is_counted():
     references = {"a": ["y", "", "?"], "one": "a single one", "b": ["z"], "c": []}
     kept, notes = check_captions({"a": "x", "one": "y"}, references, ["bleu"])
     assert kept == {"a": ["y"], "one": ["a single one"]}
-    assert notes == [
-        "2 references without a letter or digit are ignored",
-        "references of 2 images without a candidate are ignored",
-    ]
+    assert [note[:12] for note in notes] == ["2 references", "references o"] and "of 2 images without" in notes[1]
 
 
 def test_clip_metrics_through_the_model(files, clip):
@@ -275,17 +240,16 @@ def test_pictures_are_resized_before_they_become_rgb(tmp_path, clip, mode):
 
 
 @needs_java
-def test_the_command(files):
-    words = [sys.executable, "-m", "clipscore", *arguments(files), "--references", str(files / "references.json")]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = dict(line.split() for line in done.stdout.splitlines()[1:-1])
+def test_the_command(files, capsys):
+    assert command.main([*arguments(files), "--references", str(files / "references.json")]) == 0
+    shown = capsys.readouterr()
+    rows = dict(line.split() for line in shown.out.splitlines()[1:-1])
     columns = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "CLIPScore", "RefCLIPScore"]
     assert [name for name in rows if name != "SPICE"] == columns
     assert rows["BLEU-1"] == rows["BLEU-4"] == rows["METEOR"] == rows["ROUGE-L"] == "100.00"
     # Identical to one reference of two; the other shares nothing with the caption.
     assert float(rows["CIDEr"]) == pytest.approx(500)
-    assert done.stderr == "note: references of 1 images without a candidate are ignored\n"
+    assert shown.err == "note: references of 1 images without a candidate are ignored\n"
     result = json.loads((files / "candidates.scores.json").read_text())
     assert list(result["per_caption"]) == NAMES and result["model"]["name"] == str(MODEL)
     mean = sum(row["clipscore"] for row in result["per_caption"].values()) / 3
@@ -297,6 +261,8 @@ def test_the_command(files):
 
 def test_the_command_without_java_and_references(files, capsys, monkeypatch):
     monkeypatch.setenv("PATH", "")
+    with pytest.raises(RuntimeError, match=r"^bleu, rouge_l need Java .*apt-get install.*metrics=.clipscore,refclip"):
+        check_metrics(["clipscore", "bleu", "ROUGE-L"])
     assert "need Java" in fails(capsys, files, "--references", str(files / "references.json"))
     content = {Path(name).stem: text for name, text in zip(NAMES, CAPTIONS, strict=True)}  # names without suffix
     (files / "candidates.json").write_text(json.dumps(content))
@@ -310,10 +276,8 @@ def test_bad_files(files, capsys):
     absent = files / "absent.json"
     assert f"references file {absent} cannot be read: No such file" in fails(capsys, files, "--references", str(absent))
     for text, complaint in (
-        ("[1]", 'holds a list; expected {"file name": "caption"}'),
         ("{", "not valid json in utf-8 (Expecting property name"),
         ('{"a.png": "x", "a.png": "y"}', "not valid json in utf-8 ('a.png' is there twice"),
-        ("{}", "there are no candidates"),
         ('{"a.png": 1}', "a candidate must be one string, got 1 (a.png)"),
         ('{"absent.png": "x"}', "1 of 1 candidates have no image in"),
     ):
@@ -322,13 +286,12 @@ def test_bad_files(files, capsys):
 
 
 def test_bad_options(files, capsys):
-    for words, complaint in (
-        (["--device", "tpu9"], "device must be auto"),
-        (["--metrics", "clipscor"], "did you mean clipscore?"),
-        (["--metrics", "refclipscore"], "refclipscore need references"),
-        (["--model", "ViT-B/33"], "no CLIP called 'ViT-B/33'"),
-        (["--output", str(files / "nowhere" / "out.json")], "cannot be written: name a file in an existing folder"),
-    ):
+    for words, complaint in {
+        ("--metrics", "clipscor"): "did you mean clipscore?",
+        ("--metrics", "refclipscore"): "refclipscore need references",
+        ("--model", "ViT-B/33"): "no CLIP called 'ViT-B/33'",
+        ("--output", f"{files}/nowhere/out.json"): "cannot be written: name a file in an existing folder",
+    }.items():
         assert complaint in fails(capsys, files, *words)
     with pytest.raises(ValueError, match=r"image folder .*absent is not a folder"):
         command.find_images(files / "absent", NAMES, "stop")

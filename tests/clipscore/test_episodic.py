@@ -69,30 +69,3 @@ def test_moved_is_the_norm_of_the_steps_change_alone():
     with state.episode(), torch.no_grad():
         filled.fill_(9.0)
     assert state.moved == 0.0, "no step, no move"
-
-
-def test_an_episode_is_the_plain_formula_of_a_fresh_adamw():
-    """Weights after each episode, their distance, and the running average, by what the fused kernels stand for."""
-    momentum, options = MomentumConfig(decay=0.9, update_interval=5), {"lr": 1e-2, "weight_decay": 5e-4, "eps": 1e-6}
-    generator = torch.Generator().manual_seed(0)
-    source = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((50,), (3, 4), ())]
-    tuned = [torch.nn.Parameter(tensor.clone()) for tensor in source]
-    names = ["a", "b", "c"]
-    optimizer = torch.optim.AdamW(tuned, fused=True, **options)
-    state = EpisodicState(dict(zip(names, tuned, strict=True)), optimizer, momentum)
-    average = source
-    for number in range(1, 4):
-        plain = [torch.nn.Parameter(tensor.clone()) for tensor in source]
-        fresh = torch.optim.AdamW(plain, foreach=False, **options)
-        with state.episode():
-            for _ in range(number):
-                fresh.zero_grad()
-                sum((tensor**4).sum() for tensor in plain).backward()
-                fresh.step()
-                state.step(sum((tensor**4).sum() for tensor in tuned))
-                state.forget_gradients()
-            torch.testing.assert_close(tuned, plain, atol=1e-12, rtol=0)
-        distances = [torch.dist(new, old) for new, old in zip(plain, source, strict=True)]
-        torch.testing.assert_close(state.moved, torch.stack(distances).norm().detach(), atol=1e-12, rtol=0)
-        average = [0.9 * old + (1 - 0.9) * new.detach() for old, new in zip(average, plain, strict=True)]
-        torch.testing.assert_close([state.average[name] for name in names], average, atol=1e-12, rtol=0)

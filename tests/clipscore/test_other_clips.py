@@ -16,6 +16,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from captioning.build import reward_views
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD, ClipModel
+from clipscore.config.load import load_config
 from clipscore.data.caption_sets import CaptionedImage
 from clipscore.data.images import model_input
 from clipscore.data.open_image import open_image
@@ -61,9 +62,8 @@ def clips(tmp_path_factory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("clips")
     tower = {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 1, "num_hidden_layers": 2}
     torch.manual_seed(0)
-    config = CLIPConfig(
-        text_config=dict(tower), vision_config={**tower, "image_size": 32, "patch_size": 8}, projection_dim=32
-    )
+    vision = {**tower, "image_size": 32, "patch_size": 8}
+    config = CLIPConfig(text_config=dict(tower), vision_config=vision, projection_dim=32)
     CLIPModel(config).save_pretrained(root / "theirs")
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(root / "theirs")
     state = from_transformers(load_file(root / "theirs/model.safetensors"))
@@ -103,12 +103,8 @@ def test_one_clip_in_three_layouts_gives_the_same_features(clips, picture):
         expected = F.normalize(theirs.visual_projection(vision)), F.normalize(theirs.text_projection(text))
     for clip in loaded:
         [rewarded] = ClipReward([clip], [1.0]).encode_images(image)
-        for found, wanted in [
-            (clip.encode_images(image), expected[0]),
-            (rewarded, expected[0]),
-            (encode_texts(clip, TEXTS), expected[1]),
-        ]:
-            torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+        found = [clip.encode_images(image), rewarded, encode_texts(clip, TEXTS)]
+        torch.testing.assert_close(found, [expected[0], *expected], atol=1e-6, rtol=0)
         torch.testing.assert_close(clip.logit_scale, theirs.logit_scale.exp())
     assert len({clip.sha256 for clip in loaded}) == 3
 
@@ -126,12 +122,10 @@ def test_a_siglip_sees_files_and_texts_as_open_clip_does(siglip, clips, picture)
     image, texts = own_features(siglip, picture)
     torch.testing.assert_close(encode_texts(clip, TEXTS), texts, atol=1e-6, rtol=0)
     features, _ = encode_image_files(clip, {"a": picture})  # CLIPScore
-    gallery = image_features(
-        [policy, clip], [CaptionedImage("a", picture, ("b",), 0)], policy.form, FeatureCache(None), 0
-    )
-    views = reward_views(
-        model_input(open_image(picture), policy.form)[None], policy, [policy, clip], picture
-    )  # captions
+    items = [CaptionedImage("a", picture, ("b",), 0)]
+    gallery = image_features([policy, clip], items, policy.form, FeatureCache(None), 0)
+    seen = model_input(open_image(picture), policy.form)[None]
+    views = reward_views(seen, policy, [policy, clip], picture)  # captioning
     rewarded = ClipReward([policy, clip], [0.5, 0.5]).encode_images(views)
     for found in (features["a"][None], gallery[1], rewarded[1]):
         torch.testing.assert_close(found, image, atol=1e-6, rtol=0)
@@ -158,28 +152,17 @@ def test_a_resnet_of_open_clip_with_a_mean_of_its_own(tmp_path, picture):
     torch.testing.assert_close(encode_texts(clip, TEXTS), texts, atol=1e-6, rtol=0)
 
 
-def test_what_a_model_can_is_said_before_weights_are_read(siglip, clips, demo_data, monkeypatch, capsys):
+def test_what_a_model_can_is_said_before_weights_are_read(siglip, clips, demo_data, monkeypatch):
     monkeypatch.setattr("clipscore.models.group.load_clip", None)
     root = Path(clips["root"])
     assert describe("hf-hub:org/name", root).has_causal_text and not describe(siglip, root).has_causal_text
-    for config, refused in [("rlcf_prompt", True), ("rlcf_encoder", False)]:
-        words = [
-            "dataset=demo/clean",
-            f"data_root={demo_data}",
-            f"policy={siglip}",
-            f"reward.models={siglip}",
-            "device=cpu",
-        ]
-        configs = run.CommandLine(["--config", f"configs/classification/{config}.yaml", *words]).configs(
-            run.config_class
-        )
-        if refused:
-            with pytest.raises(
-                ValueError, match=r"policy=local-dir:.*text tower is not causal.*serves as reward, teacher"
-            ):
-                run.task_class(configs[0]).check(configs[0])
-        else:
-            run.task_class(configs[0]).check(configs[0])
+    words = ["dataset=demo/clean", f"data_root={demo_data}", "device=cpu"]
+    words += [f"policy={siglip}", f"reward.models={siglip}"]
+    files = (f"configs/classification/rlcf_{tune}.yaml" for tune in ("prompt", "encoder"))
+    prompt, encoder = (load_config(file, words, run.config_class) for file in files)
+    run.task_class(encoder).check(encoder)
+    with pytest.raises(ValueError, match=r"policy=local-dir:.*text tower is not causal.*serves as reward, teacher"):
+        run.task_class(prompt).check(prompt)
 
 
 def test_a_mean_is_never_guessed(tmp_path):
@@ -225,11 +208,10 @@ def test_what_is_no_clip(tmp_path, clips, siglip, monkeypatch):
     assert isinstance(load_clip("theirs", root), ClipModel)  # a folder without a word in front
 
 
-def test_rewards_of_rising_strength_in_one_table(demo_data, roots, capsys):
-    words = ["--config", "configs/classification/rlcf_encoder.yaml", f"data_root={demo_data}", "dataset=demo/sketch"]
+def test_rewards_of_rising_strength_in_one_table(roots, capsys):
+    words = ["--config", "configs/classification/rlcf_encoder.yaml", "dataset=demo/sketch"]
     words += ["policy=demo/policy.pt", "limit=3", "device=cpu", "views.num_views=4", "views.select_fraction=0.5"]
     assert rewards.main([*words, "num_workers=0", "--rewards", "demo/policy.pt,demo/reward.pt"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "accuracy_before" in lines[0] and [line.split("  ")[0] for line in lines[1:]] == [
-        "demo/sketch, reward demo/policy.pt", "demo/sketch, reward demo/reward.pt",
-    ]  # fmt: skip
+    named = [f"demo/sketch, reward demo/{name}.pt" for name in ("policy", "reward")]
+    assert "accuracy_before" in lines[0] and [line.split("  ")[0] for line in lines[1:]] == named

@@ -57,6 +57,7 @@ list(read_in_background(Numbers({trouble!r}), 5, 1))
     assert done.returncode == 1
     assert re.search("RuntimeError: a process that reads died, or was silent for 3 s .*num_workers=N", done.stderr)
 
+
 DEMO = ["policy=demo/policy.pt", "reward.models=demo/reward.pt", "steps=1", "num_candidates=2", "device=cpu"]
 CAPTIONER = ["llm=demo/opt", "checkpoint=demo/clipcap", "prefix_length=7", "mapper_layers=2"]
 ASKED = {  # where a picture comes in, {} is its folder

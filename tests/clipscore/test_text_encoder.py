@@ -89,9 +89,6 @@ def test_chunks_are_sorted_by_length_and_bounded():
     assert [chunk.tolist() for chunk in chunks] == [[1, 2], [3], [0]]  # lengths 3 and 5: 2 * 5 <= 10; then 5; then 10
 
 
-# ------------------------------------------------------------------------------------------- shared beginnings
-
-
 def test_equal_columns_end_before_the_end_token():
     end = 9
     ids = torch.tensor([[1, 2, 3, end, 0], [1, 2, 4, 3, end]])
@@ -124,9 +121,6 @@ def test_layer_scales_are_kept_and_other_blocks_are_not_shared(clip, learner):
     clip.text.transformer.resblocks[1].__class__ = OtherBlock
     assert not can_share(clip.text.transformer)
     assert torch.equal(*(features_and_gradient(clip, learner, number)[0] for number in (5, 0)))
-
-
-# ------------------------------------------------------------------------------------------- lean, cast, freed
 
 
 def test_lean_blocks_give_the_numbers_and_gradients_of_open_clips_own():

@@ -87,13 +87,6 @@ def test_whatever_changes_the_numbers_makes_them_anew(tiny_clip, images, cache, 
     assert len(encoded) == 12
 
 
-def test_without_a_folder_nothing_is_kept(tiny_clip, images, tmp_path, encoded):
-    before = set(tmp_path.rglob("*"))
-    for _ in range(2):
-        image_features([tiny_clip("P")], images, Form(32), FeatureCache(None), 0)
-    assert len(encoded) == 2 and set(tmp_path.rglob("*")) == before
-
-
 def test_what_a_kill_leaves_is_used_again(tiny_clip, images, cache, encoded, monkeypatch):
     monkeypatch.setattr(gallery, "IMAGE_BLOCK", 2)
     monkeypatch.setattr(gallery, "TEXT_BLOCK", 2)

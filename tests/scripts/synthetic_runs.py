@@ -1,7 +1,8 @@
 """Run folders whose records have exactly the figures asked for."""
 
 import json
-from collections.abc import Iterable, Sequence
+import tracemalloc
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,16 @@ def write_files(
         if content is not None:
             (path / f"{name}.json").write_text(json.dumps(content))
     return path
+
+
+def peak_of(run: Callable[[], Any]) -> int:
+    """Bytes that Python's objects take at most while something runs."""
+    tracemalloc.start()
+    try:
+        run()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def answers(num_samples: int, num_right: int) -> list[str]:

@@ -73,16 +73,13 @@ def test_a_copy_and_a_second_call(dataset, folder, form, miniature, tmp_path, ca
     assert f"converted from {source}: ids and views are of that copy" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("dataset", "change", "there", "sentence"),
-    [
-        ("imagenet_a", {"label": None}, "", "has None, expected a label from 0 to 199"),
-        ("imagenet_a", {"label": 200}, "", "has 200, expected a label from 0 to 199"),
-        ("imagenet_a", {}, "imagenet-a/n01498041/1.jpg", "holds imagenet_a already, not a copy of"),
-        ("coco", {"caption": []}, "", r"expected captions \(txt, caption\); coco needs another copy"),
-        ("coco", {}, "coco2014/dataset_coco.json", "holds coco already"),
-    ],
-)
+@pytest.mark.parametrize(("dataset", "change", "there", "sentence"), [
+    ("imagenet_a", {"label": None}, "", "has None, expected a label from 0 to 199"),
+    ("imagenet_a", {"label": 200}, "", "has 200, expected a label from 0 to 199"),
+    ("imagenet_a", {}, "imagenet-a/n01498041/1.jpg", "holds imagenet_a already, not a copy of"),
+    ("coco", {"caption": []}, "", r"expected captions \(txt, caption\); coco needs another copy"),
+    ("coco", {}, "coco2014/dataset_coco.json", "holds coco already"),
+])  # fmt: skip
 def test_a_copy_that_does_not_fit(dataset, change, there, sentence, miniature, tmp_path, capsys):
     source = copy(dataset, ".tar", miniature, tmp_path, **change)
     if there:

@@ -1,23 +1,58 @@
-"""The demo benchmark: what is drawn, what is written to disk, and the weights that ship."""
+"""The demo benchmark: what is drawn, what is written to disk, and the weights and captioner that ship."""
 
 import json
+import math
 import re
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 
+from captioning.build import load_language_model
+from captioning.captioner import Captioner
+from captioning.training.train import training_loss
 from classification.data.find import find_dataset
+from clipscore.config.load import REPOSITORY
 from clipscore.data.open_image import open_image
 from clipscore.models.load import load_clip
 from scripts.demo import arrangements, captions, evaluate, make_data, scenes, styles
-from scripts.demo.training import attribute_heads, batches, train_clip
+from scripts.demo.arrangements import retrieval_scenes
+from scripts.demo.captioner_report import KINDS, captions_for, load_demo_captioner, scores
+from scripts.demo.captions import captions_of
+from scripts.demo.styles import retrieval_pictures
+from scripts.demo.training import batches, train_captioner, train_clip
+from scripts.demo.training.train_captioner import CodeMapper, scene_code, train_language_model
 from scripts.tables.figures import share
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "pretrained" / "demo"
 SHIFTED = [style for style in styles.STYLES if style != "clean"]
+
+
+def test_train_and_test_digits_are_disjoint_and_complete() -> None:
+    train = {index for group in scenes.digit_images("train").values() for index in group}
+    test = {index for group in scenes.digit_images("test").values() for index in group}
+    assert not train & test
+    assert train | test == set(range(1797))
+    labels = [scene.label for scene in scenes.test_scenes()]
+    assert labels == sorted(labels) and np.bincount(labels).tolist() == [4] * 60
+    shown = [scene.digits[0].image_index for scene in scenes.test_scenes()]
+    assert set(shown) <= test and len(set(shown)) == len(shown)
+    assert {scene.digits[0].image_index for scene in scenes.train_scenes()} == train
+    assert {digit.image_index for scene in arrangements.retrieval_scenes() for digit in scene.digits} <= test
+    assert {digit.image_index for scene in arrangements.scene_pairs(100, seed=1) for digit in scene.digits} <= train
+
+
+def test_retrieval_scenes_differ_in_content_and_come_in_similar_pairs() -> None:
+    found = arrangements.retrieval_scenes()
+    assert len(found) == len({scene.content for scene in found}) == arrangements.N_SCENES
+    assert {scene.layout for scene in found} == set(arrangements.LAYOUTS)
+    for one, other in zip(found[0::4], found[1::4], strict=True):
+        assert one.layout == other.layout
+        assert [a.colour for a in one.digits] == [b.colour for b in other.digits]
+        assert sum(a.value != b.value for a, b in zip(one.digits, other.digits, strict=True)) == 1
+    for one, other in zip(found[2::4], found[3::4], strict=True):
+        assert sorted(d.image_index for d in one.digits) == sorted(d.image_index for d in other.digits)
 
 
 def relations(caption: str) -> tuple[list[str], list[tuple[str, str, str]]]:
@@ -48,37 +83,6 @@ def holds(one: scenes.Digit, relation: str, other: scenes.Digit) -> bool:
     }[relation]
 
 
-@pytest.fixture(scope="module")
-def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    make_data.make_data(root)
-    return root
-
-
-def test_train_and_test_digits_are_disjoint_and_complete() -> None:
-    train = {index for group in scenes.digit_images("train").values() for index in group}
-    test = {index for group in scenes.digit_images("test").values() for index in group}
-    assert not train & test
-    assert train | test == set(range(1797))
-    shown = [scene.digits[0].image_index for scene in scenes.test_scenes()]
-    assert set(shown) <= test and len(set(shown)) == len(shown)
-    assert {scene.digits[0].image_index for scene in scenes.train_scenes()} == train
-    assert {digit.image_index for scene in arrangements.retrieval_scenes() for digit in scene.digits} <= test
-    assert {digit.image_index for scene in arrangements.scene_pairs(100, seed=1) for digit in scene.digits} <= train
-
-
-def test_retrieval_scenes_differ_in_content_and_come_in_similar_pairs() -> None:
-    found = arrangements.retrieval_scenes()
-    assert len(found) == len({scene.content for scene in found}) == arrangements.N_SCENES
-    assert {scene.layout for scene in found} == set(arrangements.LAYOUTS)
-    for one, other in zip(found[0::4], found[1::4], strict=True):
-        assert one.layout == other.layout
-        assert [a.colour for a in one.digits] == [b.colour for b in other.digits]
-        assert sum(a.value != b.value for a, b in zip(one.digits, other.digits, strict=True)) == 1
-    for one, other in zip(found[2::4], found[3::4], strict=True):
-        assert sorted(d.image_index for d in one.digits) == sorted(d.image_index for d in other.digits)
-
-
 def test_captions_are_true_of_one_scene_and_name_every_digit() -> None:
     wordings, every = set(), []
     for index, scene in enumerate(arrangements.retrieval_scenes()):
@@ -97,13 +101,6 @@ def test_captions_are_true_of_one_scene_and_name_every_digit() -> None:
     assert len(wordings) == 16 and len(set(every)) == len(every)
 
 
-def test_label_is_colour_times_digit() -> None:
-    labels = [scene.label for scene in scenes.test_scenes()]
-    assert labels == sorted(labels) and np.bincount(labels).tolist() == [4] * 60
-    scene = scenes.Scene((scenes.Digit(scenes.digit_images("test")[7][0], "blue", 0, 0),))
-    assert (scene.digits[0].name, scene.label) == ("blue seven", 27)
-
-
 @pytest.mark.parametrize("style", styles.STYLES)
 def test_rendering_depends_on_its_seed_only(style: str) -> None:
     scene, severity = scenes.test_scenes()[0], styles.TEST_SEVERITY[style]
@@ -115,38 +112,27 @@ def test_rendering_depends_on_its_seed_only(style: str) -> None:
     assert (first.tobytes() == clean) == (style == "clean")
     assert styles.render(scene, style, 0, seed=3).tobytes() == clean
     assert np.array_equal(state[0], np.random.get_state()[1]) and torch.equal(state[1], torch.get_rng_state())
-
-
-@pytest.mark.parametrize(
-    ("style", "severity", "message"),
-    [("fog", 1, "unknown style 'fog'; expected one of clean"), ("noise", 6, "expected 0 to 5, got 6"),
-     ("clean", 1, "expected 0, got 1")],
-)  # fmt: skip
-def test_render_refuses(style: str, severity: float, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        styles.render(scenes.test_scenes()[0], style, severity)
+    with pytest.raises(ValueError, match="expected 0" if style == "clean" else "expected 0 to 5, got 6"):
+        styles.render(scene, style, 6)
+    with pytest.raises(ValueError, match="unknown style 'fog'; expected one of clean"):
+        styles.render(scene, "fog", 1)
 
 
 @pytest.mark.parametrize("style", styles.STYLES)
-def test_files_round_trip_through_the_readers(data_root: Path, style: str) -> None:
-    dataset = find_dataset(f"demo/{style}", data_root)
+def test_files_round_trip_through_the_readers(demo_data: Path, style: str) -> None:
+    dataset, folder = find_dataset(f"demo/{style}", demo_data), demo_data / "demo_scenes" / style
     pictures, labels = styles.test_pictures(style)
     assert tuple(dataset.class_names) == scenes.CLASS_NAMES
     assert [image.label for image in dataset.images] == labels
     assert len({image.id for image in dataset.images}) == 240
-    for image, picture in zip(dataset.images[::37], pictures[::37], strict=True):
-        assert open_image(image.path).tobytes() == picture.tobytes()
-
-
-@pytest.mark.parametrize("style", styles.STYLES)
-def test_scene_files_have_the_retrieval_form(data_root: Path, style: str) -> None:
-    folder = data_root / "demo_scenes" / style
-    entries = json.loads((folder / "annotations" / "test.json").read_text())
-    pictures, texts = styles.retrieval_pictures(style)
+    files = [image.path for image in dataset.images]
+    entries = json.loads((folder / "annotations/test.json").read_text())
+    drawn, texts = styles.retrieval_pictures(style)
     assert [entry["caption"] for entry in entries] == texts == styles.retrieval_pictures("clean")[1]
     assert entries[7].keys() == {"image", "caption"} and entries[7]["image"] == "images/00007.png"
-    for entry, picture in zip(entries[::29], pictures[::29], strict=True):
-        assert open_image(folder / entry["image"]).tobytes() == picture.tobytes()
+    files += [folder / entry["image"] for entry in entries]
+    for file, picture in zip(files[::31], [*pictures, *drawn][::31], strict=True):
+        assert open_image(file).tobytes() == picture.tobytes()
 
 
 @pytest.fixture
@@ -204,44 +190,6 @@ def test_make_data_is_complete_or_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert [path.name for path in tmp_path.iterdir()] == whole
 
 
-@pytest.mark.parametrize("layout", arrangements.LAYOUTS)
-def test_scene_tokens_are_those_of_open_clip(layout: str) -> None:
-    scene = next(scene for scene in arrangements.retrieval_scenes() if scene.layout == layout)
-    plain = open_clip.tokenize(captions.captions_of(scene), context_length=captions.CONTEXT_LENGTH)
-    assert torch.equal(captions.scene_token_ids(scene), plain)
-
-
-def test_scenes_are_never_flipped() -> None:
-    images = torch.arange(24.0).expand(64, 3, 24, 24)  # grows to the right
-    for may_flip in (True, False):
-        generator = torch.Generator().manual_seed(0)
-        views = batches.random_views(images, generator, batches.SCENE_CROP_SCALE, may_flip)
-        assert (views[..., -1] > views[..., 0]).all() != may_flip
-
-
-def test_attributes_name_what_is_where() -> None:
-    seven, two = (scenes.digit_images("train")[value][0] for value in (7, 2))
-    digits = scenes.Digit(seven, "red", 6, 0, 12), scenes.Digit(two, "cyan", 3, 12, 12)
-    scene = scenes.Scene(digits, layout="column")
-    assert attribute_heads.attributes_of(scene).tolist() == [2, 1, 8, 6, 3, 0, 0]
-    expected = torch.zeros(6, 6, 2, dtype=torch.uint8)  # patch middles are at 2, 6, 10, ...
-    expected[:3, 1:4] = torch.tensor([1, 8], dtype=torch.uint8)
-    expected[3:, 1:4] = torch.tensor([6, 3], dtype=torch.uint8)
-    assert torch.equal(attribute_heads.patch_attributes_of(scene).reshape(6, 6, 2), expected)
-
-
-def test_matching_loss() -> None:
-    images = texts = torch.eye(2)
-    loss = train_clip.matching_loss(images, texts, torch.eye(2, dtype=torch.bool), 0, torch.tensor(2.0))
-    torch.testing.assert_close(loss, torch.tensor(0.126928))  # log(1 + exp(-2)), in both directions
-    twice = torch.cat([texts, texts[:1]])  # the first image has a second caption, which is left out
-    is_match = torch.tensor([[True, False, True], [False, True, False]])
-    loss = train_clip.matching_loss(images, twice, is_match, 2, torch.tensor(2.0))
-    # image 1 against texts 0 and 1; image 2 against all three; of the texts only the third looks for its image
-    expected = ((0.126928 + np.log(1 + 2 * np.exp(-2.0))) / 2 + 0.126928) / 2
-    assert loss.item() == pytest.approx(expected, abs=1e-5)
-
-
 def test_a_clip_is_trained_to_a_file_like_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "PAIRS_PER_STYLE", 30)
     monkeypatch.setattr(batches, "train_scenes", lambda seed: scenes.train_scenes(seed)[::5])
@@ -277,3 +225,57 @@ def test_shipped_reward_reads_shifted_scenes_better(style: str) -> None:
     policy, reward = ([share(ranks.tolist(), 1) for ranks in evaluate.retrieval_ranks(m, style)] for m in models)
     assert all(better > worse + 10 for better, worse in zip(reward, policy, strict=True))
     assert evaluate.zero_shot_accuracy(models[1], style, "a photo of a {}.") > 65
+
+
+FOLDER = REPOSITORY / "pretrained/demo"
+MAX_BYTES = 3_000_000
+MIN_RIGHT, MIN_NAMED, MIN_CIDER = 5.0, 30.0, 280.0  # of clean scenes; CAPTIONING.md has more
+
+
+def test_the_files_are_small_and_documented():
+    files = [path for part in ("opt", *KINDS) for path in (FOLDER / part).iterdir()]
+    assert {path.suffix for path in files} <= {".json", ".txt", ".safetensors", ".pt"}
+    assert sum(path.stat().st_size for path in files) < MAX_BYTES
+    text = (FOLDER / "CAPTIONING.md").read_text()
+    assert all(f"{path.parent.name}/{path.name}" in text for path in files)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_captions_of_clean_scenes(kind):
+    captioner, clip = load_demo_captioner(kind, FOLDER)
+    (right, named, cider), (*_, shifted) = (
+        scores(captions_for(captioner, clip, retrieval_pictures(style)[0][:60]), retrieval_scenes()[:60])
+        for style in ("clean", "noise")
+    )
+    assert right >= MIN_RIGHT and named >= MIN_NAMED and cider >= MIN_CIDER and shifted < cider
+
+
+def test_scores_by_hand():
+    scenes = retrieval_scenes()[:2]
+    true, other = captions_of(scenes[0])[1], captions_of(scenes[0])[0]
+    right, named, cider = scores([true, other], scenes)
+    assert right == 50.0 and named >= 50.0 and 0 < cider < 1000
+    assert scores(["", ""], scenes) == (0.0, 0.0, 0.0)
+
+
+def test_the_language_model_is_trained_from_its_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_captioner, "STEPS", 3)
+    monkeypatch.setattr(train_captioner, "NUM_SCENES", 400)
+    for name in ("a", "b"):
+        train_language_model(tmp_path / name)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
+    lm, tokenizer = load_language_model(str(tmp_path / "a"), tmp_path)
+    scene = retrieval_scenes()[0]
+    captioner = Captioner(lm, tokenizer, CodeMapper())
+    loss = training_loss(captioner, scene_code(scene)[None], *captioner.tokenize([f"{captions_of(scene)[0]}\n"]))
+    assert 0 < loss.item() < 2 * math.log(len(tokenizer))
+
+
+def test_both_mappers_are_trained_by_one_command(tmp_path, monkeypatch):
+    for name, value in {"NUM_SCENES": 20, "EPOCHS": 1, "BATCH": 16}.items():
+        monkeypatch.setattr(train_captioner, name, value)
+    monkeypatch.setattr(train_captioner.write_training_scenes, "__defaults__", (20, 0))
+    (tmp_path / "opt").symlink_to(FOLDER / "opt")
+    train_captioner.train_mappers(list(KINDS), FOLDER / "policy.pt", tmp_path)
+    assert all((tmp_path / kind / "ckpt-latest.pt").stat().st_size < 1_000_000 for kind in KINDS)

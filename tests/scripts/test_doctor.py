@@ -2,10 +2,10 @@
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from clipscore.data.caption_sets import find_captions
 from scripts.doctor import __main__ as doctor
 from scripts.doctor import machine as doctor_machine
 from tests import miniature_weights, miniatures
-from tests.commands import bash, python, roots
+from tests.commands import roots
 from tests.test_miniatures import listing
 
 
@@ -74,19 +74,17 @@ def test_words_on_the_command_line(whole, capsys, monkeypatch):
     monkeypatch.setenv("RLCF_DATA", "/nowhere")
     assert ask(capsys, "dtd")[0] == 1
     assert ask(capsys, "dtd", f"data_root={whole / 'data'}")[0] == 0
-    for word, message in [("lr=1", "lr=1: only data_root, pretrained_root, output_root"), ("dtt", "nearest: 'dtd'")]:
-        with pytest.raises(SystemExit) as refused:
+    for word, message in {"lr=1": "lr=1: only data_root, pretrained_root,", "dtt": "nearest: 'dtd'"}.items():
+        with pytest.raises(SystemExit, match="2"):
             ask(capsys, word)
-        assert refused.value.code == 2 and message in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_json_is_the_same_tree(whole, capsys):
-    (code, text), (_, dumped) = ask(capsys, "table2"), ask(capsys, "table2", "--json")
-    tree = json.loads(dumped)
+    tree = json.loads(ask(capsys, "table2", "--json")[1])
     data, weights, _ = [[part["title"] for part in check["parts"]] for check in tree["checks"]]
-    assert (code, tree["complete"], data) == (0, True, ["coco, for Table 2", "flickr30k, for Table 2 and Table 3"])
+    assert (tree["complete"], data) == (True, ["coco, for Table 2", "flickr30k, for Table 2 and Table 3"])
     assert [title.split(",")[0] for title in weights] == ["ViT-B/16", "ViT-L/14", "ViT-L/14@336px", "RN50x64"]
-    assert all(title in text for title in [*data, *weights])
 
 
 def test_only_what_is_asked_for_counts(broken, capsys, monkeypatch):
@@ -157,31 +155,15 @@ def test_the_doctor_says_fault_and_mend_as_a_run_does(broken, monkeypatch, capsy
     assert all(line.strip() in text for line in said.splitlines())
 
 
-@pytest.mark.parametrize(
-    ("file", "said"),
-    [
-        ("clip/ViT-B-16.pt", "ViT-B-16.pt ({} bytes) is truncated: the end of its zip archive is missing; move it a"),
-        (miniature_weights.COOP, "model.pth.tar-50 ({} bytes) is truncated"),
-        (miniature_weights.MAPPERS[0], "ckpt-latest.pt ({} bytes) is truncated"),
-        ("opt-125m/pytorch_model.bin", "pytorch_model.bin ({} bytes) is truncated"),
-    ],
-)
-def test_truncated_weights(broken, capsys, file, said):
-    path = broken / "pretrained" / file
-    path.write_bytes(path.read_bytes()[:-30])
-    code, text = ask(capsys, "weights")
-    assert code == 1 and text.count("\n    ✗") == 1
-    assert said.format(f"{path.stat().st_size:,}") in text
-    assert f"place: {broken}/pretrained/{file.replace('pytorch_model.bin', 'config.json')}\n      from: " in text
-
-
-def test_weights_of_other_content_and_shapes(broken, capsys):
+def test_weights_that_are_cut_off_or_of_other_content_and_shapes(broken, capsys):
     root = broken / "pretrained"
+    cut = {root / name for name in ("clip/ViT-B-16.pt", miniature_weights.COOP, miniature_weights.MAPPERS[0])}
+    for path in cut:
+        path.write_bytes(path.read_bytes()[:-30])
     shutil.copy(root / "clip/RN50x64.pt", root / "clip/ViT-L-14.pt")
     (root / "clip/ViT-B-32.pt").unlink()
     (root / "clip/ViT-B-32.pt").mkdir()
-    torch.save({"state_dict": {"ctx": torch.zeros(16, 512)}}, root / miniature_weights.COOP)
-    shutil.copy(root / miniature_weights.COOP, root / miniature_weights.COCOOP)
+    torch.save({"state_dict": {"ctx": torch.zeros(16, 512)}}, root / miniature_weights.COCOOP)
     mapper = root / miniature_weights.MAPPERS[1]
     state = torch.load(mapper)["state_dict"]
     state["clip_project.prefix_const"] = torch.zeros(10, 64)
@@ -189,14 +171,19 @@ def test_weights_of_other_content_and_shapes(broken, capsys):
     config = json.loads((root / "opt-125m/config.json").read_text())
     (root / "opt-125m/config.json").write_text(json.dumps(config | {"vocab_size": 7}))
     code, text = ask(capsys, "weights")
-    assert code == 1 and text.count("\n    ✗") == 6
+    assert code == 1 and text.count("\n    ✗") == 8
     for said in [
-        "is not the published ViT-L/14: its sha256 is ", "(bash scripts/fetch_pretrained.sh), or name your own file by",
+        *(f"{path} ({path.stat().st_size:,} bytes) is truncated: " for path in cut),
+        *(f"place: {path}\n      from: " for path in cut), "is not the published ViT-L/14: its sha256 is ",
         "ViT-B-32.pt is a folder, expected a weight file", "holds a context [16, 512], expected [4, 512]",
         "has prefix_length=10 clip_length=40, not prefix_length=40 clip_length=null",
         "embed_tokens.weight is [206, 64], config.json says [7, 64]",
     ]:  # fmt: skip
         assert said in text, said
+    (root / "opt-125m/config.json").write_text(json.dumps(config))
+    path = root / "opt-125m/pytorch_model.bin"
+    path.write_bytes(path.read_bytes()[:-30])
+    assert f"{path} ({path.stat().st_size:,} bytes) is truncated" in ask(capsys, "weights")[1]
 
 
 def test_faults_of_a_data_set_are_listed_together(broken, capsys):
@@ -234,18 +221,13 @@ def test_deep_names_every_unreadable_image(broken, capsys):
 
 
 def test_a_terminal_without_ticks_and_a_reader_that_leaves(tmp_path):
-    environment = {"RLCF_DATA": str(tmp_path / "d\u00e4ta"), "PYTHONIOENCODING": "ascii"}
-    done = python("scripts.doctor", "dtd", **environment)
-    assert (done.returncode, done.stderr) == (1, "")
-    for said in (f"x data sets in {tmp_path}/d?ta\n    x dtd, ", "    + packages", "see x above"):
-        assert said in done.stdout
     piped = f"({sys.executable} -m scripts.doctor dtd; echo $? >&2) | head -c 1"
-    environment = os.environ | environment
+    environment = {**os.environ, "RLCF_DATA": str(tmp_path / "d\u00e4ta"), "PYTHONIOENCODING": "ascii"}
     left = subprocess.run(piped, shell=True, env=environment, cwd=REPOSITORY, capture_output=True, check=False)
     assert (left.stdout, left.stderr) == (b"x", b"1\n")
 
 
-def test_full_size_in_seconds(tmp_path):
+def test_full_size_in_seconds(tmp_path, monkeypatch, capsys):
     """All of ImageNet's validation images and COCO's test set, empty: seconds of CPU, not minutes."""
     names = [f"val2014/COCO_val2014_{number:012}.jpg" for number in range(5000)]
     places = [f"ImageNet/val/{wnid}/{number}.JPEG" for wnid in wnids("imagenet") for number in range(50)]
@@ -256,13 +238,12 @@ def test_full_size_in_seconds(tmp_path):
     captions = [[f"caption {k} of picture {number}" for k in range(6 if number < 10 else 5)] for number in range(5000)]
     content = [{"image": name, "caption": texts} for name, texts in zip(names, captions, strict=True)]
     (tmp_path / "coco2014/coco_karpathy_test.json").write_text(json.dumps(content))
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = bash("doctor.sh", "imagenet", "coco", "--json", RLCF_DATA=tmp_path.as_posix())
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 1, done.stderr
-    imagenet, coco = json.loads(done.stdout)["checks"][0]["parts"]
+    monkeypatch.setenv("RLCF_DATA", str(tmp_path))
+    start = time.process_time()
+    code, text = ask(capsys, "imagenet", "coco", "--json")
+    assert code == 1 and time.process_time() - start < 30  # 5 to 11, as the machine is
+    imagenet, coco = json.loads(text)["checks"][0]["parts"]
     assert [part["state"] for part in imagenet["parts"]] == ["ok"] * 3
     assert "images: 50,000 of 50,000" in imagenet["parts"][1]["title"]
     assert [part["title"] for part in coco["parts"]][:2] == ["images: 5,000 of 5,000", "captions: 25,010 of 25,010"]
     assert [part["state"] for part in coco["parts"]] == ["ok", "ok", "wrong", "wrong"]  # its md5 is another, of course
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 30  # 5 to 11, as the machine is

@@ -47,9 +47,7 @@ def fill(disk: Path, num_pages_left: int) -> Path:
 
 
 @pytest.mark.parametrize("sequential", [False, True])
-def test_wherever_the_disk_becomes_full_nothing_is_lost(
-    disk: Path, capsys: pytest.CaptureFixture, workspace: Path, sequential: bool
-) -> None:
+def test_wherever_the_disk_becomes_full_nothing_is_lost(disk, capsys, workspace, sequential):
     words = ["dataset=d", "num_samples=250", f"sequential={str(sequential).lower()}"]
     assert start(workspace, *words, "name=whole", f"output_root={workspace / 'elsewhere'}") == 0
     whole = workspace / "elsewhere/whole__d__seed0"
@@ -81,9 +79,7 @@ def test_wherever_the_disk_becomes_full_nothing_is_lost(
     assert num_stopped >= 6 and any(0 < number < 250 for number in found)
 
 
-def test_a_full_disk_elsewhere_is_not_taken_for_the_runs(
-    workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_elsewhere_is_not_taken_for_the_runs(workspace, capsys, monkeypatch):
     def summarize(self: DummyTask, rows: list) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/elsewhere/metric")
 
@@ -92,7 +88,7 @@ def test_a_full_disk_elsewhere_is_not_taken_for_the_runs(
     assert capsys.readouterr().err == "error: [Errno 28] No space left on device: '/elsewhere/metric'\n"
 
 
-def test_a_log_without_room_is_one_line(disk: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_log_without_room_is_one_line(disk, capsys):
     filler = fill(disk, 1)
     with log_file(disk / "log.txt"):
         for _ in range(3):

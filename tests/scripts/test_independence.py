@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 
 from clipscore.config.load import REPOSITORY
-from scripts.demo.make_data import make_data
-from tests.scripts.processes import end_run, start_run, start_torchrun
+from tests.scripts.processes import dummy_words, end_run, start_run, start_torchrun
 
 LIMIT = 8
-NUM_KILLS, NUM_SAMPLES = 50, 160
 COMMON = ["policy=demo/policy.pt", "reward.models=demo/reward.pt", "device=cpu", "num_threads=1"]
 VIEWS = ["views.num_views=16", "views.select_fraction=0.2", "views.crop_scale=[0.5,1]"]
 SCENES = "dataset=demo_scenes/noise"
@@ -27,18 +25,12 @@ TASKS = {
     "retrieval": ["--config", "configs/retrieval/rlcf_coco.yaml", SCENES, "num_candidates=8", "lr=1e-4", "steps=3"],
     "captioning": ["--config", "configs/captioning/clipcap_c2f.yaml", SCENES, *CAPTIONER],
 }
-STREAMS = {
-    name: ["--config", f"configs/classification/methods/{name}.yaml", *VIEWS, "dataset=demo/noise"]
-    for name in ("tda", "boost_adapter")
-}
+METHODS = {name: ["--config", f"configs/classification/methods/{name}.yaml"] for name in ("tda", "boost_adapter")}
+STREAMS = {name: [*words, *VIEWS, "dataset=demo/noise"] for name, words in METHODS.items()}
+for task, name in zip(TASKS, ("rlcf_s_m_encoder", "rlcf_s_m_coco", "capdec_s_m_c2f"), strict=True):
+    words = ["--config", f"configs/{task}/{name}.yaml", *TASKS[task][2:]]
+    STREAMS[name] = [*words, "momentum.update_interval=4", "lr=1e-3"]
 Command = Callable[..., list[str]]
-
-
-@pytest.fixture(scope="module")
-def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    make_data(root)
-    return root
 
 
 @pytest.fixture
@@ -47,7 +39,7 @@ def command(tmp_path: Path, demo_data: Path) -> Command:
 
     def build(task: str, output: str, *words: str) -> list[str]:
         roots = [f"data_root={demo_data}", f"pretrained_root={REPOSITORY / 'pretrained'}"]
-        common = [word for word in COMMON if task in TASKS or "reward" not in word]
+        common = [word for word in COMMON if task not in METHODS or "reward" not in word]
         return [*(TASKS | STREAMS)[task], *common, *roots, f"output_root={tmp_path / output}", "num_workers=0", *words]
 
     return build
@@ -69,7 +61,7 @@ def summary(output: Path) -> dict:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_workers_order_processes_and_kills_do_not_change_a_record(tmp_path: Path, command: Command, task: str) -> None:
+def test_workers_order_processes_and_kills_do_not_change_a_record(tmp_path, command, task):
     limit, screen = f"limit={LIMIT}", tmp_path / "screen"
     whole = start_run(command(task, "whole", limit, "num_workers=1"), screen)
     assert end_run(whole) == 0, screen.read_text()
@@ -96,47 +88,38 @@ def test_workers_order_processes_and_kills_do_not_change_a_record(tmp_path: Path
         assert summary(tmp_path / output) == summary(tmp_path / "whole"), output
 
 
-@pytest.mark.parametrize("method", STREAMS)
-def test_a_stream_goes_on_where_it_was_killed_and_depends_on_its_order(
-    tmp_path: Path, command: Command, method: str
-) -> None:
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_goes_on_where_it_was_killed_and_depends_on_its_order(tmp_path, command, name):
     screen, limit = tmp_path / "screen", "limit=30"
-    killed = command(method, "killed", limit)
+    killed, others = command(name, "killed", limit), [command(name, "whole", limit)]
+    others += [command(name, "other", "limit=120", "order_seed=1")] if name in METHODS else []
     assert end_run(start_run(killed, screen, killed_at=22)) == -signal.SIGKILL
-    others = [command(method, "whole", limit), command(method, "other", "limit=240", "order_seed=1")]
-    assert [end_run(start_run(words, screen)) for words in [killed, *others]] == [0, 0, 0], screen.read_text()
+    assert not any(end_run(start_run(words, screen)) for words in [killed, *others]), screen.read_text()
     assert records(tmp_path / "killed") == records(tmp_path / "whole")
-    assert not set(records(tmp_path / "whole")) <= set(records(tmp_path / "other"))
-    assert end_run(start_run(command(method, "shards", limit, "shard=0/2"), screen)) == 2
+    assert summary(tmp_path / "killed") == summary(tmp_path / "whole")
+    if name in METHODS:
+        ids = [{json.loads(row)["id"]: row for row in records(tmp_path / output)} for output in ("whole", "other")]
+        assert any(ids[0][key] != ids[1][key] for key in ids[0].keys() & ids[1].keys())
+    assert end_run(start_run(command(name, "shards", limit, "shard=0/2"), screen)) == 2
     assert "cannot be sharded, because a sample's result depends on all samples before it" in screen.read_text()
 
 
-def test_fifty_kills_lose_and_repeat_nothing(tmp_path: Path, command: Command) -> None:
-    moments = random.Random(0)
-    words, screen = command("classification", "killed", f"limit={NUM_SAMPLES}"), tmp_path / "screen"
-    whole = start_run(command("classification", "whole", f"limit={NUM_SAMPLES}"), screen)
-    before, num_stopped = b"", 0
-    for _ in range(NUM_KILLS):
-        process = start_run(words, screen)
-        wait_for_rows(tmp_path / "killed", len(before.splitlines()) + moments.choice([0, 0, 0, 1, 2, 5]))
+def test_fifty_kills_lose_and_repeat_nothing(workspace):
+    moments, screen = random.Random(0), workspace / "screen"
+    killed, whole = (dummy_words(workspace, "num_samples=160", f"name={n}") for n in ("a", "b"))
+    rows, before = workspace / "output/a__d__seed0/rows.jsonl", b""
+    (workspace / "data/slow.txt").write_text("0.02")  # seconds that a sample takes
+    for _ in range(50):
+        process, wanted = start_run(killed, screen), len(before.splitlines()) + moments.choice([0, 0, 0, 1, 2, 5])
+        while not rows.exists() or rows.read_bytes().count(b"\n") < wanted:
+            time.sleep(0.002)
         time.sleep(moments.uniform(0, 0.05))
         os.kill(process.pid, signal.SIGKILL)
-        num_stopped += end_run(process) == -signal.SIGKILL
-        after = written(tmp_path / "killed")
+        assert end_run(process) == -signal.SIGKILL
+        after = rows.read_bytes()
         assert after.startswith(before[: before.rfind(b"\n") + 1])
         before = after
-    assert num_stopped == NUM_KILLS
-    assert 0 < before.count(b"\n") < NUM_SAMPLES
-    assert [end_run(start_run(words, screen)), end_run(whole)] == [0, 0], screen.read_text()
-    assert records(tmp_path / "killed") == records(tmp_path / "whole")
-    assert summary(tmp_path / "killed") == summary(tmp_path / "whole")
-
-
-def written(output: Path) -> bytes:
-    return b"".join(file.read_bytes() for file in output.glob("*/rows.jsonl"))
-
-
-def wait_for_rows(output: Path, count: int) -> None:
-    end = time.monotonic() + 30
-    while written(output).count(b"\n") < count and time.monotonic() < end:
-        time.sleep(0.002)
+    assert 0 < before.count(b"\n") < 160
+    assert end_run(start_run(killed, screen)) == end_run(start_run(whole, screen)) == 0, screen.read_text()
+    found, expected = (file.read_text().splitlines() for file in (rows, workspace / "output/b__d__seed0/rows.jsonl"))
+    assert [plain(json.loads(line)) for line in found] == [plain(json.loads(line)) for line in expected]

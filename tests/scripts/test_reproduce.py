@@ -42,10 +42,8 @@ def zero_shot(tmp_path):
 
     def figures(dataset):
         table = json.loads(FIGURES.read_text())["demo"]
-        table |= {
-            "columns": [column for column in table["columns"] if column["key"] == dataset],
-            "rows": table["rows"][:1],
-        }
+        columns = [column for column in table["columns"] if column["key"] == dataset]
+        table |= {"columns": columns, "rows": table["rows"][:1]}
         file = tmp_path / f"{dataset}.json"
         file.write_text(json.dumps({"demo": table}))
         return file
@@ -98,14 +96,11 @@ def test_half_of_the_images(ladder, zero_shot, copied):
 def test_a_wrong_activation(ladder, zero_shot, tmp_path):
     weights = REPOSITORY / "pretrained/demo/policy.pt"
     shapes = {key: tensor.shape for key, tensor in torch.load(weights, weights_only=True).items()}
-    num_layers = [len({key.split(name)[1].split(".")[0] for key in shapes if key.startswith(name)}) for name in LAYERS]
+    blocks = ("visual.transformer.resblocks.", "transformer.resblocks.")
+    num_layers = [len({key.split(name)[1].split(".")[0] for key in shapes if key.startswith(name)}) for name in blocks]
     (width, _, patch, _), positions = shapes["visual.conv1.weight"], shapes["visual.positional_embedding"][0]
-    vision = {
-        "image_size": round((positions - 1) ** 0.5) * patch,
-        "patch_size": patch,
-        "width": width,
-        "head_width": 64,
-    }
+    vision = {"image_size": round((positions - 1) ** 0.5) * patch, "patch_size": patch}
+    vision |= {"width": width, "head_width": 64}
     text = {"context_length": shapes["positional_embedding"][0], "width": shapes["ln_final.weight"][0]}
     text |= {"vocab_size": shapes["token_embedding.weight"][0], "heads": text["width"] // 64, "layers": num_layers[1]}
     sizes = {"embed_dim": shapes["text_projection"][1], "text_cfg": text}
@@ -117,12 +112,8 @@ def test_a_wrong_activation(ladder, zero_shot, tmp_path):
     seen = {"mean": CLIP_MEAN, "std": CLIP_STD}
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"preprocess_cfg": seen}))
     code, shown = ladder(f"policy=Demo:{weights}", figures=zero_shot("noise"))
-    assert (
-        code == OFF and "belong to the other activation" in shown and f"give policy=Demo-quickgelu:{weights}" in shown
-    )
-
-
-LAYERS = ("visual.transformer.resblocks.", "transformer.resblocks.")
+    assert code == OFF and "belong to the other activation" in shown
+    assert f"give policy=Demo-quickgelu:{weights}" in shown
 
 
 def test_what_is_missing_is_said_before_anything_runs(ladder, roots, caplog):
@@ -154,10 +145,8 @@ def test_a_row_that_lacks_something_is_left_out(ladder, zero_shot, caplog):
 @pytest.mark.parametrize(("per_class", "right", "shift"), [(3, 0.74, 1), (2, 0.74, 1), (3, 0.55, 0), (1, 0.5, 0)])
 def test_an_order_is_named_only_where_pictures_of_a_class_agree(per_class, right, shift):
     draw = random.Random(0)
-    rows = [
-        {"label": (seen + shift) % 200, "top5": [seen if draw.random() < right else draw.randrange(200)]}
-        for seen in [*range(200)] * per_class
-    ]
+    tops = [(seen, seen if draw.random() < right else draw.randrange(200)) for seen in [*range(200)] * per_class]
+    rows = [{"label": (seen + shift) % 200, "top5": [top]} for seen, top in tops]
     run = SimpleNamespace(collect=lambda project: dict(enumerate(map(project, rows))), about={})
     accuracy = 100 * sum(row["label"] == row["top5"][0] for row in rows) / len(rows)
     table = PaperTable("t", "", "classification", 2, [], [])

@@ -1,25 +1,25 @@
 """A run in several processes: who does which samples, who may be there with whom, and who makes the summary."""
 
 import json
-import os
+import multiprocessing
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 import torch
 
-from clipscore.config.load import REPOSITORY
 from scripts.runs.folder import RunFolder
 from scripts.runs.shards import Rank
+from tests.commands import bash, python
 from tests.scripts.processes import at_work
 from tests.scripts.test_records import FINGERPRINT, begin_with_a_row, make_config
 from tests.scripts.test_run import folder, plain, rows, start, summary, without_times
 
 MOMENTUM = "error: a run with momentum cannot be sharded, because a sample's result depends on all samples before it; "
+FORK = multiprocessing.get_context("fork")
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
@@ -31,16 +31,14 @@ def rows_of(file: Path) -> list[dict]:
     return [plain(row) for row in rows(file.parent, file.name)]
 
 
-@pytest.mark.parametrize("text", ["3/3", "a/b", "1/0", "0/0", "0/99999999999"])
-def test_a_shard_that_is_none_is_refused(workspace: Path, capsys: pytest.CaptureFixture, text: str) -> None:
-    assert start(workspace, "dataset=d", f"shard={text}") == 2
-    assert f"error: shard={text}: expected i/n with i from 0 to n - 1, n at most" in capsys.readouterr().err
+def test_a_shard_that_is_none_is_refused(workspace, capsys):
+    for text in ("3/3", "a/b", "0/0", "0/99999999999"):
+        assert start(workspace, "dataset=d", f"shard={text}") == 2
+        assert f"error: shard={text}: expected i/n with i from 0 to n - 1, n at most" in capsys.readouterr().err
     assert not (workspace / "output").exists()
 
 
-def test_a_process_of_torchrun_has_a_shard_and_a_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_process_of_torchrun_has_a_shard_and_a_gpu(tmp_path, monkeypatch, caplog):
     config = make_config(tmp_path, device="cuda", procs_per_gpu=2)
     monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
     for name in TORCHRUN:
@@ -64,17 +62,12 @@ def test_a_process_of_torchrun_has_a_shard_and_a_gpu(
     assert parts == ["1/6", "4/6"]  # of which shard 1/3 is made
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [
-        [["shard=0/3"], ["shard=1/3"], ["shard=2/3"]],
-        [["limit=4"], ["shard=1/2"], []],
-        [["shard=0/2", "limit=6"], ["shard=2/3"], ["shard=0/3"], ["shard=1/3"]],
-    ],
-)
-def test_parts_in_any_number_make_the_same_run(
-    workspace: Path, parts: list[list[str]], capsys: pytest.CaptureFixture
-) -> None:
+@pytest.mark.parametrize("parts", [
+    [["shard=0/3"], ["shard=1/3"], ["shard=2/3"]],
+    [["limit=4"], ["shard=1/2"], []],
+    [["shard=0/2", "limit=6"], ["shard=2/3"], ["shard=0/3"], ["shard=1/3"]],
+])  # fmt: skip
+def test_parts_in_any_number_make_the_same_run(workspace, parts, capsys):
     start(workspace, "dataset=d", "name=whole")
     capsys.readouterr()
     path, done = folder(workspace), []
@@ -93,7 +86,7 @@ def test_parts_in_any_number_make_the_same_run(
     assert "is finished already" in capsys.readouterr().err
 
 
-def test_an_error_is_tried_again_by_whoever_has_the_sample(workspace: Path) -> None:
+def test_an_error_is_tried_again_by_whoever_has_the_sample(workspace):
     (workspace / "data/broken.txt").write_text("sample3")
     start(workspace, "dataset=d", "on_error=skip")
     assert summary(folder(workspace))["errors"] == ["sample3"]
@@ -105,37 +98,29 @@ def test_an_error_is_tried_again_by_whoever_has_the_sample(workspace: Path) -> N
     assert len(all_rows(folder(workspace))) == 11 and summary(folder(workspace))["num_samples"] == 10
 
 
-def test_a_run_with_momentum_is_refused(workspace: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_run_with_momentum_is_refused(workspace, capsys):
     assert start(workspace, "dataset=d", "shard=0/2", "momentum.scale=2") == 2
     assert capsys.readouterr().err.startswith(MOMENTUM)
     assert not list(workspace.glob("output/*/rows*"))
     assert start(workspace, "dataset=d", "shard=0/1", "sequential=true") == 0
 
 
-@pytest.mark.parametrize(
-    ("running", "wanted", "message"),
-    [
-        ("shard=0/2", "shard=0/2", "{path} is being written by {holder}, which does shard 0/2; wait for it to end"),
-        ("shard=0/2", "limit=10", "{path} is being written by {holder}, which does shard 0/2; wait for it to end, or"),
-        ("limit=10", "shard=0/2", "{path} is being written by {holder}, which does all of it; wait for it to end, or"),
-        ("shard=0/2", "shard=1/3", "{path} is being written by {holder}, which does shard 0/2; wait for it to end, or"),
-        ("shard=0/2", "shard=1/2 lr=3", "lr is 0.007 there and 3.0 here"),
-        ("shard=0/2", "shard=1/2 limit=4", "shards that run at the same time must agree: limit is None there and 4"),
-    ],
-)
-def test_who_may_not_be_there_at_the_same_time(
-    workspace: Path, capsys: pytest.CaptureFixture, running: str, wanted: str, message: str
-) -> None:
+@pytest.mark.parametrize(("running", "part"), [("limit=10", "all of it"), ("shard=0/2", "shard 0/2")])
+def test_who_may_not_be_there_at_the_same_time(workspace, capsys, running, part):
     with at_work(workspace, running) as process:
-        assert start(workspace, "dataset=d", *wanted.split()) == 2
         holder = f"process {process.pid} on {socket.gethostname()}"
-        assert message.format(holder=holder, path=folder(workspace)) in capsys.readouterr().err
+        held = f"{folder(workspace)} is being written by {holder}, which does {part}; wait for it to end, or"
+        refused = {"shard=0/2": held, "limit=10": held, "shard=1/3": held}
+        if part == "shard 0/2":
+            refused["shard=1/2 lr=3"] = "lr is 0.007 there and 3.0 here"
+            refused["shard=1/2 limit=4"] = "that run at the same time must agree: limit is None there and 4"
+        for wanted, message in refused.items():
+            assert start(workspace, "dataset=d", *wanted.split()) == 2
+            assert message in capsys.readouterr().err
         assert process.is_alive() and len(list(folder(workspace).glob("rows*"))) == 1
 
 
-def test_who_is_at_work_is_known_though_a_full_disk_has_cut_the_text(
-    workspace: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_who_is_at_work_is_known_though_a_full_disk_has_cut_the_text(workspace, capsys):
     with at_work(workspace, "shard=0/2"):
         (folder(workspace) / "lock-0-of-2").write_text('["proc')
         assert start(workspace, "dataset=d", "shard=0/2") == 2
@@ -145,26 +130,26 @@ def test_who_is_at_work_is_known_though_a_full_disk_has_cut_the_text(
 
 
 @contextmanager
-def first_shard(root: Path) -> Iterator[subprocess.Popen]:
-    """A process that has begun shard 0/2 and written nothing; a line on its stdin makes it leave, but not end."""
-    script = "import sys; from tests.scripts.test_shards import begin_shard; begin_shard(sys.argv[1])"
-    command = [sys.executable, "-c", script, str(root)]
-    with subprocess.Popen(
-        command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-    ) as process:
-        assert process.stdout is not None and process.stdout.readline() == "begun\n"
-        yield process
+def first_shard(root: Path) -> Iterator[Connection]:
+    """A fork that has begun shard 0/2 and written nothing; asked by a word, it leaves, but does not end."""
+    ours, theirs = FORK.Pipe()
+    process = FORK.Process(target=begin_shard, args=(root, theirs))
+    process.start()
+    assert ours.recv() == "begun"
+    yield ours
+    ours.send("")
+    process.join()
 
 
-def begin_shard(root: str) -> None:
-    with RunFolder(make_config(Path(root), shard="0/2")) as found:
+def begin_shard(root: Path, asked: Connection) -> None:
+    with RunFolder(make_config(root, shard="0/2")) as found:
         found.begin(FINGERPRINT, {}, {})
-        print("begun", flush=True)
-        for _ in sys.stdin:
-            print("last" if found.lock.is_last() else "not last", flush=True)
+        asked.send("begun")
+        while asked.recv():
+            asked.send("last" if found.lock.is_last() else "not last")
 
 
-def test_other_weights_are_refused_before_the_first_row(tmp_path: Path) -> None:
+def test_other_weights_are_refused_before_the_first_row(tmp_path):
     with first_shard(tmp_path):
         with (
             RunFolder(make_config(tmp_path, shard="1/2")) as second,
@@ -176,21 +161,20 @@ def test_other_weights_are_refused_before_the_first_row(tmp_path: Path) -> None:
     assert json.loads((second.path / "env.json").read_text())["environments"] == [{}, {"host": "other"}]
 
 
-def test_shards_that_start_together_may_raise_the_limit(tmp_path: Path) -> None:
+def test_shards_that_start_together_may_raise_the_limit(tmp_path):
     begin_with_a_row(make_config(tmp_path, limit=4))
     with RunFolder(make_config(tmp_path, shard="1/2")) as second, first_shard(tmp_path):  # begins when both are there
         assert second.begin(FINGERPRINT, {}, {}) == [{"id": "a"}]
 
 
-def test_of_two_that_end_together_one_is_the_last(tmp_path: Path) -> None:
+def test_of_two_that_end_together_one_is_the_last(tmp_path):
     with first_shard(tmp_path) as first, RunFolder(make_config(tmp_path, shard="1/2")) as second:
-        assert first.stdin is not None and first.stdout is not None
-        first.stdin.write("leave\n")
-        assert first.stdout.readline() == "not last\n"
+        first.send("leave")
+        assert first.recv() == "not last"
         assert second.lock.is_last()  # although the first is still there
 
 
-def test_the_rows_of_others_are_counted_as_they_come(tmp_path: Path) -> None:
+def test_the_rows_of_others_are_counted_as_they_come(tmp_path):
     begin_with_a_row(make_config(tmp_path, shard="1/2"))
     with RunFolder(make_config(tmp_path, shard="0/2")) as first:
         other = first.path / "rows-1-of-2.jsonl"
@@ -206,34 +190,18 @@ def test_the_rows_of_others_are_counted_as_they_come(tmp_path: Path) -> None:
         assert [row["id"] for row in first.rows()] == ["b", "a", "d", "f", "h", "c"]
 
 
-def launch(workspace: Path, *words: str) -> subprocess.CompletedProcess:
-    """The dummy task under torchrun in two processes, as the benchmark scripts start it."""
-    command = [sys.executable, "-m", "scripts.torchrun", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "tests.scripts.dummy", "--config", str(workspace / "dummy.yaml"), *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=200)
-
-
-def test_torchrun_does_several_data_sets_and_prints_one_table(workspace: Path) -> None:
-    done = launch(workspace, "--datasets", "one", "two")
-    assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["dataset", "one", "two"]
-    assert "shard 1/2" not in done.stderr
-    for dataset in ("one", "two"):
-        path = folder(workspace, dataset=dataset)
-        assert [len(rows_of(path / f"rows-{index}-of-2.jsonl")) for index in range(2)] == [5, 5]
-        assert (path / "log-0-of-2.txt").is_file() and (path / "log-1-of-2.txt").is_file()
-
-
-def test_one_process_that_fails_ends_the_others_in_order(workspace: Path) -> None:
+def test_one_process_that_fails_ends_the_others_in_order(workspace):
     (workspace / "data/broken.txt").write_text("sample3")
     (workspace / "data/slow.txt").write_text("0.2")
-    done = launch(workspace, "dataset=d", "num_samples=200", "on_error=stop")
+    words = ["--config", workspace / "dummy.yaml", "dataset=d", "num_samples=200", "on_error=stop"]
+    torchrun = ["--standalone", "--nproc-per-node=2", "-m", "tests.scripts.dummy"]
+    done = python("scripts.torchrun", *torchrun, *words, OMP_NUM_THREADS="1")
     errors = done.stderr
     assert (done.returncode, done.stdout) == (1, "")
     assert errors.count("error: cannot read /data/sample3.png") == 1 and "process 1 of 2: error: " in errors
     assert "Traceback" not in errors and not (folder(workspace) / "summary.json").exists()
     assert len(rows_of(folder(workspace) / "rows-1-of-2.jsonl")) == 1
+    assert "Traceback" in (folder(workspace) / "log-1-of-2.txt").read_text()
     for file in ("broken.txt", "slow.txt"):
         (workspace / "data" / file).unlink()
     assert start(workspace, "dataset=d", "num_samples=200") == 0  # and may go on alone
@@ -241,21 +209,13 @@ def test_one_process_that_fails_ends_the_others_in_order(workspace: Path) -> Non
     assert len(ids) == len(set(ids)) == 200
 
 
-@pytest.mark.parametrize(
-    ("num_procs", "message"),
-    [("2", MOMENTUM), ("none", "NPROC is the number of processes, 1 or more; got 'none'")],
-)
-def test_a_benchmark_script_refuses_in_one_sentence(num_procs: str, message: str) -> None:
-    script = REPOSITORY / "scripts/classification/rlcf_s_m_encoder.sh"
-    environment = {**os.environ, "RLCF_USE_ACTIVE_ENV": "1", "NPROC": num_procs}
-    done = subprocess.run(["bash", str(script), "cpu"], env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 2
-    assert message in done.stderr and done.stderr.count("\n") == 1
+def test_a_benchmark_script_refuses_in_one_sentence():
+    done = bash("classification/rlcf_s_m_encoder.sh", "cpu", NPROC="none")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "NPROC is the number of processes, 1 or more; got 'none'" in done.stderr
 
 
-def test_the_process_that_makes_the_last_summary_prints_the_table(
-    workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_process_that_makes_the_last_summary_prints_the_table(workspace, capsys, monkeypatch):
     for index, table in [("0", []), ("1", ["dataset", "a", "b"]), ("1", []), ("0", ["dataset", "a", "b"])]:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
         for name, value in zip(TORCHRUN, (index, "2", "0"), strict=True):

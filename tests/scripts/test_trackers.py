@@ -15,8 +15,8 @@ WORDS = [
 ]  # fmt: skip
 
 
-def start(demo_data: Path, tracker: str, *more: str) -> int:
-    return run.main(["--config", CONFIG, f"data_root={demo_data}", *WORDS, f"log_to={tracker}", *more])
+def start(tracker: str) -> int:
+    return run.main(["--config", CONFIG, *WORDS, f"log_to={tracker}"])
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -27,9 +27,9 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def test_tensorboard_has_accuracy_and_reward(demo_data, roots):
+def test_tensorboard_has_accuracy_and_reward(roots):
     pytest.importorskip("tensorboard", reason="pip install tensorboard: log_to is not tested")
-    assert start(demo_data, "tensorboard") == 0
+    assert start("tensorboard") == 0
     [folder] = (roots / "output").iterdir()
     summary = json.loads((folder / "summary.json").read_text())
     found = scalars(folder)
@@ -40,18 +40,18 @@ def test_tensorboard_has_accuracy_and_reward(demo_data, roots):
     assert found["reward"][0][1] == pytest.approx(sum(first) / len(first), rel=1e-5)
 
 
-def test_wandb_offline(demo_data, roots, monkeypatch):
+def test_wandb_offline(roots, monkeypatch):
     pytest.importorskip("wandb", reason="pip install wandb: log_to=wandb is not tested")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert start(demo_data, "wandb") == 0
+    assert start("wandb") == 0
     [folder] = (roots / "output").iterdir()
     [stored] = folder.glob("wandb/offline-run-*/*.wandb")
     assert b"accuracy" in stored.read_bytes() and b"reward" in stored.read_bytes()
 
 
 @pytest.mark.parametrize("package", ["tensorboard", "wandb"])
-def test_without_the_package_a_run_does_not_start(demo_data, roots, monkeypatch, capsys, package):
+def test_without_the_package_a_run_does_not_start(roots, monkeypatch, capsys, package):
     monkeypatch.setitem(sys.modules, "wandb" if package == "wandb" else "torch.utils.tensorboard", None)
-    assert start(demo_data, package) == 2
+    assert start(package) == 2
     assert f"log_to={package} needs a package more: python -m pip install {package}" in capsys.readouterr().err
     assert not (roots / "output").exists()
