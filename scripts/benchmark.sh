@@ -68,7 +68,7 @@ benchmark() {
     start=(python -m scripts.torchrun --standalone --nproc-per-node="$num_procs" -m scripts.run)
     words+=(procs_per_gpu=$(((num_procs + num_gpus - 1) / num_gpus)))
   fi
-  "${start[@]}" --config "$config" --datasets "${datasets[@]}" "${sweeps[@]}" "${words[@]}" "$@"
+  "${start[@]}" --datasets "${datasets[@]}" "${sweeps[@]}" --config "$config" "${words[@]}" "$@"
 }
 
 _keep_paths_of_methods() {  # a user's method is found from the folder where the user stands; sets words, PYTHONPATH

@@ -56,7 +56,7 @@ _rlcf_install() {
   if [[ -f "$stamp_file" && "$(<"$stamp_file")" == "$stamp" ]]; then
     return 0
   fi
-  echo "installing the requirements into $VIRTUAL_ENV (a few GB, once)" >&2
+  echo "installing the requirements into $VIRTUAL_ENV (a few GB and minutes, once)" >&2
   if python -m pip install --disable-pip-version-check --no-input \
       "${_rlcf_requirements[@]/#/-r}" -c "$_rlcf_constraints" >&2; then
     echo "$stamp" >"$stamp_file"
@@ -111,7 +111,7 @@ _rlcf_environment() {
     return 1
   elif [[ -w "$_rlcf_root" ]] && command -v flock >/dev/null; then  # two scripts must not both fill .venv
     exec {_rlcf_lock}>"$_rlcf_root/.venv.lock"
-    flock "$_rlcf_lock"
+    flock -n "$_rlcf_lock" || { echo "another script is filling $_rlcf_venv; waiting for it" >&2; flock "$_rlcf_lock"; }
     _rlcf_own_environment || { exec {_rlcf_lock}>&-; return 1; }
     exec {_rlcf_lock}>&-
   else

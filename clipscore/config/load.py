@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from clipscore.config.explain import explain, received
+from clipscore.config.explain import explain, nearest, received
 from clipscore.config.fields import RunConfig
 from clipscore.config.yaml12 import parse_yaml
 from clipscore.data.checks import read_text
@@ -145,7 +145,8 @@ def draft_config(path: str | Path, words: Sequence[str], dataset: str | None = N
     """Gather the values of a run from all their sources without checking them; arguments as in `load_config`."""
     path = Path(path).expanduser().absolute()
     if not path.is_file():
-        raise ConfigError([f"no config file {path}; there are: {', '.join(available_configs()) or 'none'}"])
+        near = nearest(f"configs/{path.parent.name}/{path.name}", available_configs())
+        raise ConfigError([f"no config file {path}; the nearest is {near}; `python -m scripts.run --help` lists all"])
     draft = Draft()
     for file in (REPOSITORY / "configs/paths.yaml", path):
         draft.read_file(file)

@@ -127,6 +127,8 @@ def _names(task: str) -> list[str]:
 
 def _built_in(task: str, name: str) -> type[Method]:
     names = _names(task)
+    if name.endswith(".py"):
+        raise ValueError(f"{name} is a file; write {name}:CLASS, with the class of it that is meant")
     if name not in names:
         raise ValueError(
             f"unknown method {name!r}; there are {', '.join(names)}; the nearest is {nearest(name, names)}; one of "

@@ -74,6 +74,9 @@ def demo_runs(words: Sequence[str], tables: Sequence[Table] = tuple(TABLES), ful
 
     `full`: all lines and samples; else the quick form's.
     """
+    keys = {word.partition("=")[0] for word in words}
+    if fixed := sorted(keys & {"dataset", "direction", "name"}):
+        raise ValueError(f"{', '.join(fixed)}: set by each line of the tables; leave it out")
     probe = load_config("configs/classification/zero_shot.yaml", words, config_class, "demo/clean")
     runs = {}
     for table in tables:

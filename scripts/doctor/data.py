@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from classification.data import layouts
 from classification.data.find import LabelledImages, find_dataset
+from clipscore.config.explain import nearest
 from clipscore.data import caption_layouts
 from clipscore.data.caption_sets import CaptionedImages, find_captions, published_md5
 from clipscore.data.checks import list_some
@@ -35,7 +36,8 @@ def canonical(name: str) -> str:
     """The id of a built-in data set of any task; ValueError: there is none of this name."""
     found = layouts.canonical_name(name) or caption_layouts.canonical_name(name)
     if found is None:
-        raise ValueError(f"{layouts.unknown_name(name)}\n{caption_layouts.unknown_name(name)}")
+        known = [*GROUPS, "weights", *layouts.LAYOUTS, *caption_layouts.LAYOUTS]
+        raise ValueError(f"no data set or group {name!r}; nearest: {nearest(name, known)!r}; valid: {', '.join(known)}")
     return found
 
 

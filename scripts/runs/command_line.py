@@ -23,7 +23,8 @@ overrides (key=value, dots for sections, values as in YAML; a later one wins):
 A run writes to OUTPUT/NAME__DATASET__seedSEED, with __orderN behind it for an order_seed other than 0. The same command
 takes up a run that was stopped, and prints the summary of a finished one. Several processes:
 torchrun --standalone --nproc-per-node=N -m scripts.run --config ...
-Exit code: 0 done, 1 a sample failed, 2 bad input or a full disk, 130 or 143 stopped by a signal.
+Exit code: 0 done (a sample that was left out is counted), 1 no sample has a result, or one has none with on_error=stop,
+2 bad input or a full disk, 130 or 143 stopped by a signal.
 """
 
 ConfigClass = Callable[[str], type[RunConfig]]  # name of a task -> class of its configuration
@@ -38,7 +39,9 @@ class CommandLine:
         self.args = self.parser.parse_intermixed_args(arguments)
         self.files = [file for file in available_configs() if "/train_" not in file]  # trainings are not runs
         if self.args.config is None and not self.args.help:
-            self.parser.error(f"--config FILE is missing; there are: {', '.join(self.files)}")
+            self.parser.error(
+                "--config FILE is missing, such as configs/classification/rlcf_prompt.yaml; --help lists all"
+            )
         if bad := [word for word in self.args.sweep if not all(word.partition("="))]:
             self.parser.error(f"argument --sweep: expected KEY=VALUE,VALUE, got {bad[0]!r}")
         names = [word for word in self.args.datasets if "=" not in word]

@@ -92,7 +92,7 @@ def test_all_mistakes_are_told_at_once(workspace):
     ("task: dumy", "task: unknown task 'dumy'; valid: .*dummy; the nearest is dummy"),
     ("just words", r"bad.yaml: expected `key: value` lines, received 'just words' \(str\)"),
     ("task: dummy", "dataset: missing, expected str"),
-    (None, r"no config file .*bad\.yaml; there are: "),
+    (None, r"no config file .*bad\.yaml; the nearest is configs/"),
 ])  # fmt: skip
 def test_a_config_without_what_it_needs_is_refused(workspace, text, match):
     if text:

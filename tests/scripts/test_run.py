@@ -239,7 +239,7 @@ def test_help_lists_keys_types_and_current_values(workspace, capsys):
     assert start(workspace, "--help", "oops") == 2
     with pytest.raises(SystemExit) as stop:
         run.main(["limit=3"])
-    assert stop.value.code == 2 and "--config FILE is missing; there are: configs" in capsys.readouterr().err
+    assert stop.value.code == 2 and "--config FILE is missing, such as configs" in capsys.readouterr().err
 
 
 def test_sigterm_ends_the_run_cleanly_and_it_goes_on_from_there(workspace, capsys):
