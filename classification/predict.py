@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
 from classification.build import build_method, check_candidates
@@ -43,12 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = command_parser("classification", "configs/classification/rlcf_prompt.yaml", __doc__)
     parser.add_argument("--image", required=True, metavar="FILE", help="the picture")
-    parser.add_argument(
-        "--classes",
-        required=True,
-        metavar="LIST",
-        help="names separated by commas, a file with one name per line, or the classes of a data set (imagenet, ...)",
-    )
+    what = "names separated by commas, a file with one name per line, or the classes of a data set (imagenet, ...)"
+    parser.add_argument("--classes", required=True, metavar="LIST", help=what)
     return run_command(parser, predict, show, arguments)
 
 
@@ -57,46 +52,29 @@ def predict(args: argparse.Namespace) -> dict[str, Any]:
     config = read_settings(args, ClassificationConfig)
     names = read_classes(args.classes)
     check_candidates(config.model_copy(update={"dataset": "--classes"}), len(names))
-    picture = open_picture(args.image, "--image")
-    answer = adapt_to(config, names, picture, Path(args.image).name)
-    return {
-        "image": args.image,
-        "method": describe(config),
-        "num_classes": len(names),
-        **result(answer, names, config.views.num_views),
-    }
-
-
-def adapt_to(config: ClassificationConfig, names: Sequence[str], picture: Image.Image, file_name: str) -> Answer:
-    """Adapt what the config describes to one picture; the views depend on seed, data set and file name."""
-    views = config.views
+    picture, views = open_picture(args.image, "--image"), config.views
     start = load_prompt_start(config.prompt_start, [Path(config.pretrained_root)]) if config.prompt_start else None
     models = load_models(config)
     method = build_method(config, models, names, start)
-    seed = sample_seed(config.seed, config.dataset, file_name)
+    seed = sample_seed(config.seed, config.dataset, Path(args.image).name)
     drawn = make_views(picture, views.num_views, models.policy.form, seed, **views.drawing).to(models.device)
-    return classify(method, drawn)
+    about = {"image": args.image, "method": describe(config), "num_classes": len(names)}
+    return about | result(classify(method, drawn), names, views.num_views)
 
 
 def read_classes(text: str) -> list[str]:
     """Names in a file, between commas, or of a data set; ValueError: fewer than two, or one that is there twice."""
-    if os.path.isfile(text):
-        given = read_lines(text, "--classes")
-    elif "," in text:
-        given = text.split(",")
-    else:
-        dataset = canonical_name(text) if len(text) > 1 else None  # a single letter is a class that stands alone
+    is_file = os.path.isfile(text)
+    if not is_file and "," not in text and len(text) > 1:  # a single letter is a class that stands alone
+        dataset = canonical_name(text)
         if dataset is not None and dataset.split("/")[0] in LAYOUTS:
             return class_names(dataset)
-        given = [text]
-    names = [name.strip() for name in given if name.strip()]
+    names = [name.strip() for name in (read_lines(text, "--classes") if is_file else text.split(",")) if name.strip()]
     if len(names) < 2:
         found = f"one class, {names[0]!r}" if names else "no class"
-        found += "" if os.path.isfile(text) or "," in text else ", and no file of that name"
-        raise ValueError(
-            f'--classes {text}: {found}; give at least two, separated by commas ("cat,dog"), a file with one name per '
-            f"line, or a data set: {', '.join(LAYOUTS)}"
-        )
+        found += "" if is_file or "," in text else ", and no file of that name"
+        mend = f'separated by commas ("cat,dog"), a file with one name per line, or a data set: {", ".join(LAYOUTS)}'
+        raise ValueError(f"--classes {text}: {found}; give at least two, {mend}")
     check_distinct(f"--classes {text}", names)
     return names
 
@@ -115,14 +93,9 @@ def result(answer: Answer, names: Sequence[str], num_views: int) -> dict[str, An
                 candidates = [{"class": names[label], "reward": rounded(reward)} for label, reward in pairs]
                 shown["views"].append({"view": view, "candidates": candidates})
         steps.append(shown)
-    return {
-        "num_views": num_views,
-        "selected": selected,
-        "entropy": [] if answer.entropy is None else rounded(answer.entropy),
-        "steps": steps,
-        "before": answers(answer.before, names),
-        "after": answers(answer.logits, names),
-    }
+    entropy = [] if answer.entropy is None else rounded(answer.entropy)
+    found = {"num_views": num_views, "selected": selected, "entropy": entropy, "steps": steps}
+    return found | {"before": answers(answer.before, names), "after": answers(answer.logits, names)}
 
 
 def answers(logits: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:

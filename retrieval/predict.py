@@ -45,12 +45,8 @@ class Question:
     query: str  # a cleaned text, or the path of a picture
     images: list[CaptionedImage]  # the gallery, or the one picture
     texts: list[str]  # the one text, or the gallery; cleaned
+    items: list[str]  # of the gallery, by name
     by_image: bool
-
-    @property
-    def items(self) -> list[str]:
-        """The gallery's items by name."""
-        return self.texts if self.by_image else [image.id for image in self.images]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,12 +81,13 @@ def read_question(args: argparse.Namespace) -> Question:
     if by_image:
         open_picture(args.query_image, "--query-image")
         picture = Path(args.query_image)
-        image = CaptionedImage(picture.name, picture, (), picture.name)
-        return Question(args.query_image, [image], read_texts(args.texts), True)
+        image, texts = CaptionedImage(picture.name, picture, (), picture.name), read_texts(args.texts)
+        return Question(args.query_image, [image], texts, texts, True)
     text = clean_caption(args.query)
     if not text.strip():
         raise ValueError(f"--query {args.query!r}: no word is left without punctuation; say what to look for")
-    return Question(text, read_gallery(Path(args.images)), [text], False)
+    images = read_gallery(Path(args.images))
+    return Question(text, images, [text], [image.id for image in images], False)
 
 
 def read_gallery(folder: Path) -> list[CaptionedImage]:
@@ -99,9 +96,8 @@ def read_gallery(folder: Path) -> list[CaptionedImage]:
         raise FileNotFoundError(f"--images {folder}: there is no such folder; give the folder of the pictures")
     found = checks.list_pictures(folder)
     if not found:
-        raise FileNotFoundError(
-            f"--images {folder}: no picture is in it; they end in {' '.join(checks.IMAGE_SUFFIXES)}"
-        )
+        endings = " ".join(checks.IMAGE_SUFFIXES)
+        raise FileNotFoundError(f"--images {folder}: no picture is in it; they end in {endings}")
     return [CaptionedImage(name, folder / name, (), name) for name in found]
 
 
@@ -123,15 +119,13 @@ def search(config: RetrievalConfig, question: Question) -> tuple[Tensor, Tensor,
     clip, rewards = models.policy, models.rewards
     if config.tunes:
         check_tower(clip, config.direction)
-    cache = FeatureCache(None)
-    form, workers = clip.form, config.num_workers
-    pictures = image_features([clip, *rewards], question.images, form, cache, workers, upright=True)
+    cache, form = FeatureCache(None), clip.form
+    pictures = image_features([clip, *rewards], question.images, form, cache, config.num_workers, upright=True)
     texts = [text_features(model, question.texts, cache) for model in [clip, *rewards]]
     queries, galleries = (pictures, texts) if question.by_image else (texts, pictures)
+    query = clip.tokenizer(question.texts)  # [1, L]
     if question.by_image:
         query = model_input(open_picture(question.images[0].path, "--query-image"), form).unsqueeze(0)  # [1, 3, H, W]
-    else:
-        query = clip.tokenizer(question.texts)  # [1, L]
     scores = galleries[0] @ queries[0][0]  # [G]
     answer = rank(build_method(config, models, galleries), Query(query, scores, queries[1:]))
     scale = to_host(clip.logit_scale.detach()) if config.tunes else 1.0  # of logits, which may have been tuned

@@ -45,10 +45,8 @@ def read_annotations(path: Path, split: str, dataset: str = "") -> tuple[str, li
     `dataset` says which of the files in a zip archive it is. ValueError for a file that is empty, no json, of no known
     form, without the split, or with faulty entries.
     """
-    if path.suffix in TABLES:
-        content: Any = _read_table(path)
-    else:
-        content = read_json(path, f"dataset_{dataset}.json" if path.suffix == ".zip" else None)
+    member = f"dataset_{dataset}.json" if path.suffix == ".zip" else None
+    content: Any = _read_table(path) if path.suffix in TABLES else read_json(path, member)
     parts = content if isinstance(content, dict) else {}
     images, annotations = (part if isinstance(part, list) else [] for part in map(parts.get, ("images", "annotations")))
     if isinstance(content, list) and (not content or _any_has(content, "image", "caption")):
@@ -94,10 +92,9 @@ def of_listed(path: Path, entries: list[Entry], split: str) -> list[Entry]:
     names = (f"karpathy_{split}_images.txt", f"karpathy_{split}.txt", f"coco_{split}.txt", f"flickr30k_{split}.txt")
     found = next((place for name in names if (place := path.with_name(name)).is_file()), None)
     if found is None:
-        raise FileNotFoundError(
-            f"{path} holds all images, and nothing beside it says which are the {split} set; put Karpathy's list of "
-            f"them there as {names[0]}, a file name or number on each line, or his own json"
-        )
+        mend = f"put Karpathy's list of them there as {names[0]}, a file name or number on each line, or his own json"
+        what = f"{path} holds all images, and nothing beside it says which are the {split} set"
+        raise FileNotFoundError(f"{what}; {mend}")
     known = {_number(entry.image): entry for entry in entries}
     wanted = [line.split()[0] for line in found.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     if lost := [image for image in wanted if _number(image) not in known]:
@@ -115,17 +112,14 @@ def _number(image: str) -> str:
 def _read_list(path: Path, content: list) -> tuple[str, list[Entry]]:
     items = _objects(path, "the list", content)
     one_each = isinstance(next((item["caption"] for item in items if "caption" in item), None), str)
-    entries = []
+    entries, grouped = [], dict[str, Entry]()  # at the place where the image is first named
     for index, item in enumerate(items):
         captions = [item["caption"]] if one_each and "caption" in item else item.get("caption")
-        entries.append(_entry(path, index, item.get("image"), captions, item.get("image_id")))
-    if not one_each:
-        return "caption lists", entries
-    grouped: dict[str, Entry] = {}  # at the place where the image is first named
-    for entry in entries:
+        entry = _entry(path, index, item.get("image"), captions, item.get("image_id"))
+        entries.append(entry)
         first = grouped.get(entry.image, entry._replace(captions=()))
         grouped[entry.image] = first._replace(captions=first.captions + entry.captions)
-    return "one entry per caption", list(grouped.values())
+    return ("one entry per caption", [*grouped.values()]) if one_each else ("caption lists", entries)
 
 
 def _read_karpathy(path: Path, content: list, split: str) -> list[Entry]:
@@ -153,8 +147,8 @@ def _read_coco(path: Path, images: list, annotations: list) -> list[Entry]:
         captions[_stated_id(annotation.get("image_id"))].append(annotation.get("caption"))
     ids = [_stated_id(image.get("id")) for image in images]
     if None in ids:
-        where = f"entry {ids.index(None)} of images"
-        raise ValueError(f"{path}: {where} has no id, expected a number or a text; get the file again")
+        where = f"{path}: entry {ids.index(None)} of images"
+        raise ValueError(f"{where} has no id, expected a number or a text; get the file again")
     check_repeated(path, ids, JOIN_ENTRIES)
     if unknown := sorted(map(str, captions.keys() - set(ids))):
         counts = f"{len(unknown)} values of image_id are no id of an image{list_some(unknown)}"
@@ -199,5 +193,4 @@ def _any_has(entries: list, *keys: str) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """The beginning of a value, and its type."""
     return f"{_SHORT.repr(value)} ({type(value).__name__})"

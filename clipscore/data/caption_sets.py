@@ -1,8 +1,4 @@
-"""Find images with their captions on disk, in the folders and the forms that are in use.
-
-Everything is checked before the first image is opened: the entries of the annotation file, their number against the
-published one, the md5 of known files, and that every listed image is there.
-"""
+"""Find images with their captions on disk, in the folders and the forms that are in use; none is opened yet."""
 
 import hashlib
 import json
@@ -50,10 +46,8 @@ class CaptionedImages:
 
 def captions_fingerprint(data: CaptionedImages) -> str:
     """sha256 over ids and captions in order; the same wherever the files lie and whatever their form."""
-    digest = hashlib.sha256()
-    for image in data.images:
-        digest.update(json.dumps([image.id, image.captions]).encode() + b"\n")
-    return digest.hexdigest()
+    lines = (json.dumps([image.id, image.captions]) + "\n" for image in data.images)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 @checks.explain_permission_error()
@@ -62,16 +56,12 @@ def find_captions(
 ) -> CaptionedImages:
     """List the images of a data set with their captions.
 
-    Args:
-        name: a built-in id or an alias, in any case (`coco`, `MSCOCO`, `f30k`, `nocaps/in`, `demo_scenes/clean`), or
-            any other name together with `files`, the user's own with a split of their own.
-        data_root: folder that holds the built-in data sets.
-        split: of a built-in set.
-        partial: go on without missing images, with other counts than the published ones, and a changed annotation file.
+    `name` is a built-in id or an alias, in any case (`coco`, `MSCOCO`, `f30k`, `nocaps/in`, `demo_scenes/clean`), whose
+    `split` is looked for under `data_root`; or any other name together with `files`, the user's own with a split of
+    their own. `partial`: go on without missing images, with other counts than published, and a changed annotation file.
 
-    Raises:
-        ValueError: unknown name or split; an annotation file of no known form, or changed; faulty entries.
-        FileNotFoundError, PermissionError: the annotation file, or a listed image, is not there, or may not be read.
+    ValueError: unknown name or split; an annotation file of no known form, or changed; faulty entries.
+    FileNotFoundError, PermissionError: the annotation file, or a listed image, is not there, or may not be read.
 
     Source: paper Tables 2 and 3; official caption/image_llm/datasets/coco_cap.py and caption/tools/convert_*_gt.py.
     """
@@ -108,15 +98,13 @@ def _unlike_published(
     faults, published = [], layout.published.get(split)
     found = Counts(len(entries), sum(len(entry.captions) for entry in entries))
     if published not in (None, found):
-        faults.append(
-            f"{annotations}: lists {found.num_images:,} images and {found.num_captions:,} captions, published are "
-            f"{published.num_images:,} and {published.num_captions:,}"
-        )
+        there = f"{found.num_images:,} images and {found.num_captions:,} captions"
+        faults.append(f"lists {there}, published are {published.num_images:,} and {published.num_captions:,}")
     expected = published_md5(annotations, layout, split)
     md5 = hashlib.md5(annotations.read_bytes(), usedforsecurity=False).hexdigest() if expected else None
     if md5 != expected:
-        faults.append(f"{annotations}: its md5 is {md5}, the published file's is {expected}")
-    return [ValueError(f"{fault}; get the original file from {layout.source}") for fault in faults]
+        faults.append(f"its md5 is {md5}, the published file's is {expected}")
+    return [ValueError(f"{annotations}: {fault}; get the original file from {layout.source}") for fault in faults]
 
 
 def published_md5(annotations: Path, layout: CaptionLayout, split: str) -> str | None:
@@ -140,14 +128,13 @@ def _joined_nocaps(data_root: Path, folder: Path, split: str) -> CaptionedImages
     parts = [_built_in_set(f"nocaps/{domain}", data_root, split) for domain in NOCAPS_DOMAINS]
     images = [image for part in parts for image in part.images]
     checks.check_repeated(folder, [image.id for image in images], JOIN_ENTRIES)
-    layout = "; ".join(part.layout for part in parts)
+    layout, published = "; ".join(part.layout for part in parts), find_layout("nocaps").published[split]
     faults = tuple(fault for part in parts for fault in part.faults)
-    published = find_layout("nocaps").published[split]
     return CaptionedImages("nocaps", parts[0].root, folder, layout, images, published, faults)
 
 
 def _of_domain(annotations: Path, entries: list[Entry], domain: str) -> list[Entry]:
-    """The official file holds all domains and says which; a converted list holds one, and only its name says which."""
+    """The official file says which domain an image is of; a converted list holds one, and only its name says which."""
     if annotations.name != NOCAPS_FILE:
         return [entry._replace(domain=domain) for entry in entries]
     chosen = [entry for entry in entries if entry.domain == domain]

@@ -1,7 +1,4 @@
-"""What the readers of data sets share: names, the user's paths, listings of folders, and the faults of a set.
-
-Nothing is written into a data folder.
-"""
+"""What the readers of data sets share: names, paths, listings, and faults. Nothing is written into a data folder."""
 
 import contextlib
 import difflib
@@ -12,7 +9,7 @@ import os
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -22,16 +19,13 @@ log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 START_BYTES = 256  # are enough to know what a file is
 CONVERTED = "converted.json"  # beside images or annotations that scripts/convert copied
-_SHOWN = 3  # names listed in a message; the rest is counted
 
 
 def unknown_data_set(name: str, ids: Mapping[str, str], valid: Iterable[str], own_files: str) -> ValueError:
     """The error for a data set that is not built in: with the nearest of `ids`, {a name in use: its id}."""
     nearest = difflib.get_close_matches(name.strip().lower(), ids, n=1, cutoff=0)[0]
-    return ValueError(
-        f"unknown data set {name!r}; nearest: {ids[nearest]!r}; valid: {', '.join(valid)}. "
-        f"For your own images keep the name and give dataset_files.{own_files}"
-    )
+    own = f"For your own images keep the name and give dataset_files.{own_files}"
+    return ValueError(f"unknown data set {name!r}; nearest: {ids[nearest]!r}; valid: {', '.join(valid)}. {own}")
 
 
 def demo_id(name: str, kind: str, style: str) -> str:
@@ -115,23 +109,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def subfolders(root: Path) -> list[str]:
     """Names of the visible folders in a folder, sorted, links to folders included; none when it is not there."""
-    if not root.is_dir():
-        return []
-    with os.scandir(root) as entries:
-        names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
-    return sorted(check_utf8(root, names))
+    return sorted(_listing(root, lambda entry: not entry.name.startswith(".") and entry.is_dir()))
 
 
 def file_names(folder: Path) -> set[str]:
-    """Names of the files in a folder, links to files included; none when there is no such folder.
+    """Names of the files in a folder, links to files included; none when there is no such folder."""
+    return set(_listing(folder, os.DirEntry.is_file))
 
-    One listing per folder: asking for each file by itself takes minutes on a network drive.
-    """
-    if not folder.is_dir():
-        return set()
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.is_file()]
-    return set(check_utf8(folder, names))
+
+def _listing(folder: Path, is_wanted: Callable[[os.DirEntry[str]], bool]) -> Iterator[str]:
+    """Once for all names: asking for each by itself takes minutes on a network drive."""
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            yield from check_utf8(folder, (entry.name for entry in entries if is_wanted(entry)))
 
 
 def list_pictures(folder: Path) -> list[str]:
@@ -141,9 +131,8 @@ def list_pictures(folder: Path) -> list[str]:
     for place, folders, names in os.walk(folder, followlinks=True):
         here = os.path.join(os.path.realpath(place), "")
         inner = {name: os.path.join(os.path.realpath(os.path.join(place, name)), "") for name in folders}
-        folders[:] = [
-            name for name in folders if name[0] != "." and not here.startswith(inner[name])
-        ]  # no link to above
+        # No link to a folder above.
+        folders[:] = [name for name in folders if name[0] != "." and not here.startswith(inner[name])]
         for name in check_utf8(place, (name for name in names if not name.startswith("."))):
             if name.lower().endswith(IMAGE_SUFFIXES):
                 found.append(Path(place, name).relative_to(folder).as_posix())
@@ -190,10 +179,8 @@ def locate_images(source: Path, roots: Sequence[Path], listings: Sequence[Sequen
     lost = [image for image, file in zip(images, best.files, strict=True) if file is None]
     if len(lost) == len(images):
         places = _list_paths((root / files[0] for files, root in ways), "file")
-        raise FileNotFoundError(
-            f"{source} lists {len(images)} images, none of them is on disk; tried, for example:{places}\n"
-            "unpack the images there, or link the folder"
-        )
+        what = f"{source} lists {len(images)} images, none of them is on disk; tried, for example:{places}"
+        raise FileNotFoundError(f"{what}\nunpack the images there, or link the folder")
     fault = f"{source}: {len(lost)} of {len(images)} listed images are missing on disk{list_some(lost)}"
     tried = ", ".join(map(str, roots))
     return best._replace(faults=(FileNotFoundError(f"{fault}; tried under: {tried}; unpack the images again"),))
@@ -205,10 +192,10 @@ def explain_permission_error() -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise PermissionError(
-            f"{error.filename}: permission denied for this user; let its owner make it and the folders above it "
-            "readable (chmod a+rX), or set data_root to a copy that is"
-        ) from error
+        mend = (
+            "let its owner make it and the folders above it readable (chmod a+rX), or set data_root to a copy that is"
+        )
+        raise PermissionError(f"{error.filename}: permission denied for this user; {mend}") from error
 
 
 def raise_or_warn(faults: Sequence[Exception], partial: bool) -> None:
@@ -264,9 +251,9 @@ def describe_styles(folder: Path) -> str:
 
 
 def list_some(names: Iterable[str]) -> str:
-    """The first few names in brackets, or nothing."""
+    """The first three names in brackets, or nothing."""
     shown = list(names)
-    return f" ({', '.join(shown[:_SHOWN])}{', ...' if len(shown) > _SHOWN else ''})" if shown else ""
+    return f" ({', '.join(shown[:3])}{', ...' if len(shown) > 3 else ''})" if shown else ""
 
 
 def origin(folder: Path) -> str:

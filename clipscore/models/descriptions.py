@@ -78,22 +78,19 @@ def _transformers(folder: Path) -> Description:
     """A CLIP in transformers' layout, as a configuration of open_clip."""
     config = read_json(folder / THEIR_CONFIG)
     if config.get("model_type") != "clip" or "vision_config" not in config:
-        raise ValueError(
-            f"{folder} is a {config.get('model_type', 'model of unknown kind')}, and of transformers' layout only CLIP "
-            f"is read; take a folder with {OWN_CONFIG}"
-        )
+        kind = f"{config.get('model_type', 'model of unknown kind')}, and of transformers' layout only CLIP is read"
+        raise ValueError(f"{folder} is a {kind}; take a folder with {OWN_CONFIG}")
     defaults = {"num_attention_heads": 8, "num_hidden_layers": 12, "hidden_size": 512, "intermediate_size": 2048}
     text = {**defaults, "vocab_size": CLIP_VOCABULARY, "max_position_embeddings": 77} | config.get("text_config", {})
     image = {**defaults, "num_attention_heads": 12, "hidden_size": 768, "intermediate_size": 3072, "image_size": 224}
     image |= {"patch_size": 32} | config["vision_config"]
     if text["vocab_size"] != CLIP_VOCABULARY:
         raise ValueError(f"{folder}: a vocabulary of {text['vocab_size']} words, expected CLIP's {CLIP_VOCABULARY}")
-    seen, file = {}, folder / "preprocessor_config.json"
-    if file.is_file():
-        stored = read_json(file)
-        seen = {"mean": stored.get("image_mean"), "std": stored.get("image_std")}
-        seen["interpolation"] = RESAMPLING.get(stored.get("resample", 3), "bicubic")
-    if not seen.get("mean") or not seen.get("std"):
+    file = folder / "preprocessor_config.json"
+    stored = read_json(file) if file.is_file() else {}
+    seen = {"mean": stored.get("image_mean"), "std": stored.get("image_std")}
+    seen["interpolation"] = RESAMPLING.get(stored.get("resample", 3), "bicubic")
+    if not seen["mean"] or not seen["std"]:
         raise ValueError(f"{file} has no image_mean and image_std, which are not guessed; get it with the weights")
     towers = {
         "embed_dim": config.get("projection_dim", 512),

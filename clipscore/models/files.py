@@ -98,27 +98,24 @@ def weight_file(name: str, root: Path) -> Path:
         return Path(open_clip.download_pretrained(cfg, prefer_hf_hub=not is_openai))
     except Exception as error:
         what = f"the OpenAI file from {cfg.get('url')}" if is_openai else "the checkpoint"
-        raise FileNotFoundError(
-            f"no weights for {name} and the download failed ({type(error).__name__}: {error}). Put {what} at "
-            f"{tried[0]}. Tried: {', '.join(map(str, tried))}"
-        ) from error
+        failed = f"the download failed ({type(error).__name__}: {error}). Put {what} at {tried[0]}"
+        shown = ", ".join(map(str, tried))
+        raise FileNotFoundError(f"no weights for {name} and {failed}. Tried: {shown}") from error
     finally:
         socket.setdefaulttimeout(patience)
 
 
 def _from_hub(repository: str, root: Path) -> Path:
     log.info("%s is not under %s; it is taken from the Hugging Face hub", repository, root)
+    patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
     try:
-        patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
         folder = Path(huggingface_hub.snapshot_download(repository, allow_patterns=patterns))
         if not any(folder.glob("*.safetensors")):
             huggingface_hub.snapshot_download(repository, allow_patterns="*.bin")
     except Exception as error:  # of many kinds, and without a type in common
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FileNotFoundError(
-            f"no model {repository} on the Hugging Face hub ({reason}); check the name, or put its folder at "
-            f"{root / repository}"
-        ) from error
+        mend = f"check the name, or put its folder at {root / repository}"
+        raise FileNotFoundError(f"no model {repository} on the Hugging Face hub ({reason}); {mend}") from error
     found = local_file(f"{FOLDER}{folder}", root)
     assert found is not None
     return found
@@ -155,9 +152,8 @@ def _first_file(tried: Sequence[Path]) -> Path | None:
 def check_whole(path: Path) -> None:
     """Refuse what is no whole weight file, which is seen from its beginning and its end.
 
-    ValueError for an empty file, a web page or a git-lfs pointer in its place, a zip archive (`torch.save`,
-    TorchScript) without its end or that unpacks to far more than its size, and a .safetensors file that does not fit
-    its head.
+    ValueError: empty, a web page or a git-lfs pointer, a zip archive (`torch.save`, TorchScript) without its end or one
+    that unpacks to far more than its size, or a .safetensors file that does not fit its head.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -173,26 +169,22 @@ def check_whole(path: Path) -> None:
             fault = f"is truncated: {error}"
     elif end and not zipfile.is_zipfile(path):
         fault = "is truncated: the end of its zip archive is missing"
-    elif end and (end.count(_ZIP_RECORD) > MAX_RECORDS or unpacked_size(path) > 1.5 * size + MAX_EXTRA_BYTES):
+    elif end and (
+        end.count(_ZIP_RECORD) > MAX_RECORDS
+        or sum(record.file_size for record in zipfile.ZipFile(path).infolist()) > 1.5 * size + MAX_EXTRA_BYTES
+    ):
         fault = "is a zip archive that unpacks to far more than its size"
     if fault:
         raise ValueError(f"{path} ({size:,} bytes) {fault}; {FETCH}")
-
-
-def unpacked_size(path: Path) -> int:
-    """Bytes that the records of a zip archive say they hold."""
-    with zipfile.ZipFile(path) as archive:
-        return sum(record.file_size for record in archive.infolist())
 
 
 def check_published(name: str, path: Path, sha256: str, root: Path, folder: str = "clip") -> bool:
     """Whether `folder/file` is listed; ValueError when it is and the file, which goes by `name`, has another sha256."""
     expected = checksums(root).get(f"{folder}/{path.name}")
     if expected not in (None, sha256):
-        raise ValueError(
-            f"{path} ({path.stat().st_size:,} bytes) is not the published {name}: its sha256 is {sha256}, expected "
-            f"{expected} ({_checksum_file(root)}); {FETCH}, or name your own file by its path"
-        )
+        sums = f"its sha256 is {sha256}, expected {expected} ({_checksum_file(root)})"
+        what = f"{path} ({path.stat().st_size:,} bytes) is not the published {name}"
+        raise ValueError(f"{what}: {sums}; {FETCH}, or name your own file by its path")
     return expected is not None
 
 
@@ -210,8 +202,5 @@ def _checksum_file(root: Path) -> Path:
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """Hex digest of a file's bytes."""
-    digest = hashlib.new(algorithm)
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, algorithm).hexdigest()

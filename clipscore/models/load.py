@@ -79,8 +79,8 @@ def build_openai_layout(state_dict: dict[str, Tensor], quick_gelu: bool = True) 
         ).float()
         model.load_state_dict(weights)
     except (KeyError, RuntimeError, AssertionError, ZeroDivisionError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"the state dict is not a CLIP in OpenAI layout: {type(error).__name__}: {reason}") from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"the state dict is not a CLIP in OpenAI layout: {reason}") from error
     check_numbers(model, weights, "its weights")
     return model
 
@@ -131,11 +131,8 @@ def find_tokenizer(described: Description, root: Path) -> Callable[[list[str]], 
     try:
         return open_clip.tokenizer.HFTokenizer(str(found), context_length=length, **options)
     except (OSError, ValueError) as error:
-        places = ", ".join(map(str, tried))
-        raise FileNotFoundError(
-            f"no tokenizer {name}: not in {places}, and Hugging Face answers: {str(error).splitlines()[0]}; put its "
-            f"tokenizer.json at {root / name}"
-        ) from error
+        reason = f"not in {', '.join(map(str, tried))}, and Hugging Face answers: {str(error).splitlines()[0]}"
+        raise FileNotFoundError(f"no tokenizer {name}: {reason}; put its tokenizer.json at {root / name}") from error
 
 
 def _read_openai_layout(path: Path) -> nn.Module:

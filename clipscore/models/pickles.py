@@ -22,6 +22,7 @@ from clipscore.models.files import MAX_EXTRA_BYTES, check_whole
 
 HARMLESS = ("numpy.", "torch.optim.", "argparse.Namespace", "collections.defaultdict", "__torch__.Module")
 MAX_NAMES, MAX_MODULES = 100, 100_000  # a short pickle can refer to its parts again and again
+_REBUILT = ("tensor", "tensor_v2", "parameter")
 _SCRIPTED = re.compile(r"__torch__|torch\.\w+\._pickle ")  # modules, and lists of numbers, of TorchScript
 log = logging.getLogger(__name__)
 _LOCK = threading.Lock()  # torch's list of allowed names is the process's
@@ -67,18 +68,15 @@ def check_numbers(model: nn.Module, stored: Mapping[str, Tensor], what: str) -> 
     for name, weight in model.state_dict().items():
         kept = stored.get(name, weight)
         if weight.is_floating_point() and not (kept.is_floating_point() and weight.isfinite().all()):
-            raise ValueError(
-                f"{what}: {name} ({kept.dtype}) is expected in finite floating-point numbers; get it again, or save it "
-                "without quantisation"
-            )
+            mend = "get it again, or save it without quantisation"
+            raise ValueError(f"{what}: {name} ({kept.dtype}) is expected in finite floating-point numbers; {mend}")
 
 
 def load_pickle(path: Path) -> Any:
-    """The plain containers, tensors and arrays of a file written by `pickle.dump`; tensors and arrays become tensors.
+    """The plain containers, tensors and arrays of a file written by `pickle.dump`; arrays become tensors.
 
     Tensors inside a pickle are a `torch.save` file of their own, which is read as restrictedly. Of numpy nothing is
-    called: its names stand for the readers below, which take numbers from bytes. ValueError for a pickle that refers
-    to anything but containers, tensors and arrays of numbers, and for what is no pickle.
+    called (`_KNOWN`). ValueError for a pickle that refers to anything else, and for what is no pickle.
     """
     check_whole(path)
     try:
@@ -87,9 +85,8 @@ def load_pickle(path: Path) -> Any:
         _check_extent(found, path)
         return found
     except Exception as error:  # a damaged pickle raises almost anything
-        raise ValueError(
-            f"{path} cannot be read as a pickle: {_reason(error)}; if it is damaged, get it again"
-        ) from error
+        reason = f"{_reason(error)}; if it is damaged, get it again"
+        raise ValueError(f"{path} cannot be read as a pickle: {reason}") from error
 
 
 def _reason(error: BaseException) -> str:
@@ -126,8 +123,6 @@ def _records(file: Path | io.BytesIO, ending: str) -> list[bytes]:
 
 
 class _Uncalled(type):
-    """A class of classes that are not called."""
-
     def __call__(cls, *args: Any) -> Any:
         if not cls.__name__.startswith(HARMLESS):
             raise pickle.UnpicklingError(f"it calls {cls.__name__}, which is no tensor or container")
@@ -186,13 +181,6 @@ def _check_extent(value: Any, path: Path) -> None:
         raise pickle.UnpicklingError(f"its tensors claim {sum(extents.values()):,} bytes")
 
 
-# Exact names: a dotted one could reach anything through a function's globals.
-ALLOWED = frozenset(
-    {("collections", "OrderedDict"), ("torch", "Size")}
-    | {("torch._utils", name) for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")}
-)
-
-
 class _Dtype:
     """Stands for numpy.dtype: a type of numbers, by its name and byte order."""
 
@@ -219,10 +207,8 @@ class _Array:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, is_fortran, data = state
-        if isinstance(data, list):  # an array of objects, which went through this unpickler themselves
-            self.value = data
-        else:
-            self.value = _from_buffer(data, dtype, shape, "F" if is_fortran else "C")
+        # A list is an array of objects, which went through this unpickler themselves.
+        self.value = data if isinstance(data, list) else _from_buffer(data, dtype, shape, "F" if is_fortran else "C")
 
 
 def _from_buffer(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
@@ -237,7 +223,11 @@ def _latin1(text: str, encoding: str) -> bytes:
 
 
 _NUMPY_CORES = ("numpy.core", "numpy._core")  # before numpy 2, and since
-STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
+# All that a pickle may refer to, by exact names: a dotted one could reach anything through a function's globals.
+_KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch", "Size"): torch.Size,
+    **{("torch._utils", f"_rebuild_{kind}"): getattr(torch._utils, f"_rebuild_{kind}") for kind in _REBUILT},
     ("numpy", "dtype"): _Dtype,
     ("numpy", "ndarray"): _Array,  # an argument of _reconstruct, never called
     ("_codecs", "encode"): _latin1,
@@ -254,11 +244,9 @@ class _PlainUnpickler(pickle._Unpickler):
     dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]]}
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in STAND_INS:
-            return STAND_INS[module, name]
-        if (module, name) in ALLOWED:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is no container, tensor or array")
+        if (module, name) not in _KNOWN:
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is no container, tensor or array")
+        return _KNOWN[module, name]
 
 
 def _without_arrays(value: Any, done: dict[int, Any]) -> Any:
@@ -272,8 +260,6 @@ def _without_arrays(value: Any, done: dict[int, Any]) -> Any:
     if is_plain or not isinstance(value, dict | list | tuple):
         return value
     if id(value) not in done:
-        if isinstance(value, dict):
-            done[id(value)] = {key: _without_arrays(item, done) for key, item in value.items()}
-        else:
-            done[id(value)] = type(value)(_without_arrays(item, done) for item in value)
+        items = (_without_arrays(item, done) for item in (value.values() if isinstance(value, dict) else value))
+        done[id(value)] = dict(zip(value, items, strict=True)) if isinstance(value, dict) else type(value)(items)
     return done[id(value)]

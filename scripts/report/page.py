@@ -20,8 +20,7 @@ from scripts.report.side_by_side import comparisons, run_labels
 from scripts.runs.read import Run
 from scripts.runs.samples import Sample
 from scripts.tables import figures as tables
-from scripts.tables.cells import TOLERANCE, Cell
-from scripts.tables.fill import run_cell
+from scripts.tables.cells import TOLERANCE, Cell, run_cell
 from scripts.tables.paper import PaperTable, paper_tables
 
 FOLDER = Path(__file__).parent

@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipscore.cli import DONE, REFUSED, USER_ERRORS, print_text
-from scripts.reproduce.causes import UNKNOWN, most_likely_cause, plain_cause
-from scripts.reproduce.rungs import Outcome, Rung, climb, ladder
+from scripts.reproduce.rungs import Outcome, Rung, climb, ladder, most_likely_cause, plain_cause
 from scripts.run import task_class
 from scripts.runs.folder import RunFolder, finished_summary
 from scripts.runs.process import command
@@ -27,7 +26,6 @@ from scripts.tables.paper import PAPER_FILE, paper_tables
 
 OFF = 1  # an exit code beside DONE and REFUSED
 OWN = {"dataset", "direction", "limit", "name", "shard"}  # what the ladder sets itself
-
 log = logging.getLogger("scripts.reproduce")  # __name__ is __main__ under python -m
 
 
@@ -47,10 +45,8 @@ def _reproduce(args: argparse.Namespace) -> int:
     words = [word for word in args.words if "=" in word]
     tables = paper_tables(args.figures)
     asked = [word for word in args.words if "=" not in word] or list(tables)
-    if unknown := set(asked) - set(tables):
-        raise ValueError(
-            f"{args.figures} has no {', '.join(sorted(unknown))}; there are: {', '.join(tables)}; and key=value"
-        )
+    if unknown := ", ".join(sorted({*asked} - {*tables})):
+        raise ValueError(f"{args.figures} has no {unknown}; there are: {', '.join(tables)}; and key=value")
     if set_here := OWN & {word.partition("=")[0] for word in words}:
         raise ValueError(f"each rung has its own {', '.join(sorted(set_here))}; see --samples and --figures")
     missing: dict[str, str] = {}
@@ -84,7 +80,7 @@ def _climb_all(steps: Sequence[tuple[str, list[Rung]]], words: Sequence[str]) ->
             cause, is_off = plain_cause(rung, outcome, rung.config(words)), outcome.distance > 1
             print_text(f"{'✗' if cause or is_off else '✓'} {describe(rung, outcome)}")
             if cause or is_off:
-                cause = cause or most_likely_cause(rung, outcome, words) or UNKNOWN
+                cause = cause or most_likely_cause(rung, outcome, words)
                 print_text(f"  most likely: {cause.text}\n  what to do: {cause.advice}")
                 return OFF
     print_text("all that was run is as expected")

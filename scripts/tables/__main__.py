@@ -11,8 +11,7 @@ from clipscore.cli import DONE, print_text
 from clipscore.config.load import roots
 from scripts.runs.process import command
 from scripts.tables import layout
-from scripts.tables.cells import TOLERANCE
-from scripts.tables.fill import fill_table
+from scripts.tables.cells import TOLERANCE, fill_table
 from scripts.tables.grid import Grid, written
 from scripts.tables.paper import FIELD_FILE, PaperTable, find_tables, paper_tables
 

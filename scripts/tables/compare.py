@@ -40,7 +40,9 @@ def compare(names: Sequence[str], root: Path, form: str, as_json: bool) -> str:
     """
     runs = [open_run(name if Path(name).is_dir() else root / name) for name in names]
     sheets = comparison(runs)
-    titles = _titles(runs)
+    names_in_use = [run.name for run in runs], [run.path.name for run in runs]
+    telling = (titles for titles in names_in_use if len(set(titles)) == len(runs))
+    titles = next(telling, [str(run.path) for run in runs])
     if as_json:
         values = [{name: quantity.value for name, quantity in sheet.items()} for sheet in sheets]
         return json.dumps(dict(zip(titles, values, strict=True)), indent=1, ensure_ascii=False)
@@ -111,16 +113,13 @@ def _against(first: Run, base: Samples, run: Run, samples: Samples) -> Sheet:
     """The differences of a run from the first, over the samples that both have."""
     common = [key for key in base if key in samples] if first.column == run.column else []
     if not common:
-        raise ValueError(
-            f"{run.path.name} ({run.column}) has no sample in common with {first.path.name} ({first.column}); "
-            "runs on the same data set are compared, in retrieval in the same direction"
-        )
+        pair = f"{run.path.name} ({run.column}) has no sample in common with {first.path.name} ({first.column})"
+        raise ValueError(f"{pair}; runs on the same data set are compared, in retrieval in the same direction")
     was, now = ({key: samples_of[key] for key in common} for samples_of in (base, samples))
     if relabelled := [key for key in common if was[key].label != now[key].label]:
-        raise ValueError(
-            f"{run.path.name} and {first.path.name} have different labels for {len(relabelled):,} of {len(common):,} "
-            f"samples, {relabelled[0]} for one; runs on the same data are compared"
-        )
+        some = f"{len(relabelled):,} of {len(common):,} samples, {relabelled[0]} for one"
+        pair = f"{run.path.name} and {first.path.name} have different labels for {some}"
+        raise ValueError(f"{pair}; runs on the same data are compared")
     sheet = {"samples in common": _count(len(common))}
     if run.config["task"] == "captioning":
         return sheet | _caption_differences("from the first", was, now)
@@ -133,11 +132,9 @@ def _caption_differences(title: str, was: Samples, now: Samples) -> Sheet:
     """Mean difference per image with its bootstrap interval."""
     if not has_java():
         return {f"difference {title}": Quantity(None, "needs Java: apt-get install default-jre-headless")}
-    scores = []
-    for samples in (was, now):
-        captions = {key: sample.caption or "" for key, sample in samples.items()}
-        references = {key: sample.references for key, sample in samples.items()}
-        scores.append(score_captions(captions, references, PER_IMAGE).per_caption)
+    references = [{key: sample.references for key, sample in samples.items()} for samples in (was, now)]
+    captions = [{key: sample.caption or "" for key, sample in samples.items()} for samples in (was, now)]
+    scores = [score_captions(*pair, PER_IMAGE).per_caption for pair in zip(captions, references, strict=True)]
     sheet = {}
     for name in ("bleu_4", "cider"):
         before, after = ([score[key][name] for key in was] for score in scores)
@@ -160,11 +157,3 @@ def _count(value: int) -> Quantity:
 
 def _interval(value: float, low: float, high: float) -> Quantity:
     return Quantity([value, low, high], f"{value:+.2f} ({low:+.2f} to {high:+.2f})")
-
-
-def _titles(runs: Sequence[Run]) -> list[str]:
-    """Names that tell the runs apart: the config's, else the folder's, else its path."""
-    for titles in ([run.name for run in runs], [run.path.name for run in runs]):
-        if len(set(titles)) == len(runs):
-            return titles
-    return [str(run.path) for run in runs]

@@ -80,16 +80,13 @@ class Figures:
         self.published = published_samples(task, str(run.config["dataset"]), run.config.get("direction"))
         self.is_whole = run.summary is not None if self.published is None else count == self.published
         self.hits = {key: sample.is_right for key, sample in samples.items()}  # whether the first answer is right
-        self.metrics: list[Metric] = []
         self.missing: str | None = None  # why there are no caption metrics
-        if task != "captioning":
-            self.metrics = sample_metrics(run, samples.values())
-        elif run.summary and (scored := run.summary["num_samples"]) != count:
-            self.missing = f"the caption metrics are of {scored} captions, the records of {count}"
-        elif not run.summary:
+        if task == "captioning" and not run.summary:
             self.missing = "caption metrics come with the last caption"
-        else:
-            self.metrics = caption_metrics(run)
+        elif task == "captioning" and run.summary and (scored := run.summary["num_samples"]) != count:
+            self.missing = f"the caption metrics are of {scored} captions, the records of {count}"
+        of_task = caption_metrics(run) if task == "captioning" else sample_metrics(run, samples.values())
+        self.metrics = [] if self.missing else of_task
         self.values = {metric.key: metric.after for metric in self.metrics}
 
 

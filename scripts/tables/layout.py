@@ -32,8 +32,7 @@ def compact(table: PaperTable, rows: Sequence[Sequence[Cell]], given: float | No
             lines.append(["", "difference", *(_difference(cell, table.decimals) for cell in cells)])
         lines[start][0] = first.row
     heading = ["run", "", *_headings([column.label for column in table.columns])]
-    notes = _notes([cell for row in rows for cell in row], given)
-    notes += [PAIRED] if table.has_baselines else []
+    notes = [*_notes([cell for row in rows for cell in row], given), *[PAIRED] * table.has_baselines]
     return Grid(heading, lines, 2, frozenset(breaks.values()), notes)
 
 

@@ -1,7 +1,4 @@
-"""The paper's Tables 1 to 3, and the field's: published figures, and which run of ours belongs to each cell.
-
-They are in paper_tables.json and field_tables.json; the latter names where each row's figures are from.
-"""
+"""The paper's Tables 1 to 3, and the field's (with each row's source): published figures, and our run for each cell."""
 
 import json
 from collections.abc import Sequence

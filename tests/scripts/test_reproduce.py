@@ -13,7 +13,7 @@ import torch
 from clipscore.cli import DONE, REFUSED
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD
 from clipscore.config.load import REPOSITORY
-from scripts.reproduce import causes, rungs
+from scripts.reproduce import rungs
 from scripts.reproduce.__main__ import OFF, describe, main
 from scripts.reproduce.rungs import Outcome, Rung, tolerance
 from scripts.runs.read import Run
@@ -152,8 +152,8 @@ def test_an_order_is_named_only_where_pictures_of_a_class_agree(per_class, right
     table = PaperTable("t", "", "classification", 2, [], [])
     allowed = tolerance(table, 74.0, len(rows), 7500, adapts=True)
     outcome = Outcome(run, len(rows), [(Column("a", "A", metric="accuracy"), accuracy, 74.0, allowed)])
-    found = causes._class_order(SimpleNamespace(table=table), outcome)
-    assert any(cause.distance <= causes.CLOSED * outcome.distance for cause in found) == bool(shift)
+    found = rungs._class_order(SimpleNamespace(table=table), outcome)
+    assert any(cause.distance <= rungs.CLOSED * outcome.distance for cause in found) == bool(shift)
 
 
 def test_figures_are_those_of_the_samples_that_the_summary_is_of(roots, monkeypatch):

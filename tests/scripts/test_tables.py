@@ -14,8 +14,7 @@ from clipscore.config.load import REPOSITORY, load_config
 from scripts.run import config_class
 from scripts.tables import figures, layout
 from scripts.tables.__main__ import main
-from scripts.tables.cells import Cell
-from scripts.tables.fill import fill_table
+from scripts.tables.cells import Cell, fill_table
 from scripts.tables.grid import Grid, latex
 from scripts.tables.paper import PaperTable, Row, paper_tables
 from tests.commands import bash

@@ -9,8 +9,8 @@ import pytest
 from clipscore.config.load import REPOSITORY, load_config
 from scripts.run import config_class
 from scripts.tables.__main__ import main
+from scripts.tables.cells import fill_table
 from scripts.tables.figures import published_samples
-from scripts.tables.fill import fill_table
 from scripts.tables.paper import FIELD_FILE, PaperRun, paper_tables
 from tests import miniatures
 from tests.commands import bash
