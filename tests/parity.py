@@ -35,15 +35,15 @@ TOLERANCE = 1e-8  # absolute, float64; integers must be equal; figures of the ca
 Replay = Callable[[Golden, str], dict[str, Any]]
 
 REPLAYS: dict[str | tuple[str, ...], Replay] = {  # by what the traces' names begin with; the first that fits
-    ("A_", "B_", "C_"): parity_classification.replay,
+    ("A_", "B_", "C_"): lambda golden, trace: parity_classification.Replay(golden, trace).run(),
     "D_metrics": parity_retrieval.replay_metrics,
-    "D_": parity_retrieval.replay,
+    "D_": lambda golden, trace: parity_retrieval.Replay(golden, trace).run(),
     "E_mapper": parity_captioning.replay_mapper,
     "E_noise": parity_captioning.replay_noise,
     "E_opt_forward": parity_captioning.replay_opt_forward,
     "E_train": parity_captioning.replay_train,
     "E_beam": parity_captioning.replay_beam,
-    "E_tta": parity_captioning.replay_adaptation,
+    "E_tta": lambda golden, trace: parity_captioning.Adaptation(golden, trace).run(),
     "G_clip_forward": parity_clip.replay_forward,
     "G_losses": parity_clip.replay_losses,
 }

@@ -218,11 +218,6 @@ class Adaptation:
         }  # fmt: skip
 
 
-def replay_adaptation(golden: Golden, trace: str) -> dict[str, Any]:
-    """Every quantity of an adaptation."""
-    return Adaptation(golden, trace).run()
-
-
 def in_float64(lm: nn.Module) -> nn.Module:
     """A language model in float64; transformers 4.45 makes its masks in the default type, which must be wide enough."""
     lm.register_forward_pre_hook(lambda *_: torch.set_default_dtype(torch.float64))

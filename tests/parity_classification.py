@@ -127,8 +127,3 @@ class Replay:
         for prefix, tensors in sets.items():
             self.samples.add_weights(prefix, tensors, self.meta["state_names"])
         self.samples.add({"update_counter": self.state.num_samples})
-
-
-def replay(golden: Golden, trace: str) -> dict[str, Any]:
-    """Every quantity of a trace of kind A, B or C."""
-    return Replay(golden, trace).run()

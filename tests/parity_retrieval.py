@@ -138,8 +138,3 @@ class Replay:
         table *= (1 - self.config.lr * self.config.weight_decay) ** self.config.steps
         table[ids] = read
         return table
-
-
-def replay(golden: Golden, trace: str) -> dict[str, Any]:
-    """Every quantity of a trace of kind D that has a model."""
-    return Replay(golden, trace).run()

@@ -288,13 +288,7 @@ def _upcast(x: CudaTensor) -> torch.Tensor:
 
 
 def _attention(
-    query: Any,
-    key: Any,
-    value: Any,
-    attn_mask: Any = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    **more: Any,
+    query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0, is_causal: bool = False, **more: Any
 ) -> Any:
     """`F.scaled_dot_product_attention` as one operation, with its autocast."""
     options = {"dropout_p": dropout_p, "is_causal": is_causal, **more}

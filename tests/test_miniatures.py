@@ -12,12 +12,9 @@ from clipscore.data.caption_sets import find_captions
 from clipscore.data.open_image import open_image
 from tests import miniatures
 
-CLASSIFICATION = [(name, words, make) for name in dataset_layouts.LAYOUTS for words, make in miniatures.layouts(name)]
-CAPTIONS = [(name, words, make) for name in miniatures.CAPTION_SETS for words, make in miniatures.layouts(name)]
-
-
-def ids(cases: list[tuple]) -> list[str]:
-    return [f"{name}-{words}" for name, words, _ in cases]
+NAMES = (*dataset_layouts.LAYOUTS, *miniatures.CAPTION_SETS)
+CASES = [pytest.param(name, make, id=f"{name}-{words}") for name in NAMES for words, make in miniatures.layouts(name)]
+PARTS = {"imagenet_c": ["/fog/3", "/gaussian_noise/1"], "nocaps": ["", *(f"/{domain}" for domain in NOCAPS_DOMAINS)]}
 
 
 def listing(root: Path) -> dict[str, tuple[int, int]]:
@@ -26,28 +23,20 @@ def listing(root: Path) -> dict[str, tuple[int, int]]:
     return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
 
 
-@pytest.mark.parametrize(("name", "words", "make"), CLASSIFICATION, ids=ids(CLASSIFICATION))
-def test_every_layout_of_a_classification_set(tmp_path, monkeypatch, name, words, make):
-    make(tmp_path / "data")
-    before = listing(tmp_path)
-    miniatures.as_published(monkeypatch)
-    for part in ("/fog/3", "/gaussian_noise/1") if name == "imagenet_c" else ("",):
-        data = find_dataset((name + part).upper(), tmp_path / "data")
-        assert sorted(image.label for image in data.images) == list(range(len(class_names(name))))
-        assert (len(data.images), data.faults) == (data.published, ())
-        assert open_image(data.images[-1].path).size == (8, 8)
-    assert listing(tmp_path) == before
-
-
-@pytest.mark.parametrize(("name", "words", "make"), CAPTIONS, ids=ids(CAPTIONS))
-def test_every_layout_of_a_caption_set(tmp_path, monkeypatch, name, words, make):
+@pytest.mark.parametrize(("name", "make"), CASES)
+def test_every_layout_is_found_and_whole(tmp_path, monkeypatch, name, make):
     make(tmp_path / "data")
     before = listing(tmp_path)
     miniatures.as_published(monkeypatch, tmp_path / "data")
-    names = [name, *(f"{name}/{domain}" for domain in NOCAPS_DOMAINS if name == "nocaps")]
-    for part in names:
-        for split in ("test", "val") if name == "nocaps" else ("test", "val", "train"):
-            data = find_captions(part.upper(), tmp_path / "data", split=split)
-            assert (data.counts, data.faults) == (data.published, ())
-            assert all(image.path.is_file() for image in data.images)
+    for part in (f"{name}{part}".upper() for part in PARTS.get(name, [""])):
+        if name in miniatures.CAPTION_SETS:
+            for split in ("test", "val") if name == "nocaps" else ("test", "val", "train"):
+                data = find_captions(part, tmp_path / "data", split=split)
+                assert (data.counts, data.faults) == (data.published, ())
+                assert all(image.path.is_file() for image in data.images)
+        else:
+            data = find_dataset(part, tmp_path / "data")
+            assert sorted(image.label for image in data.images) == list(range(len(class_names(name))))
+            assert (len(data.images), data.faults) == (data.published, ())
+            assert open_image(data.images[-1].path).size == (8, 8)
     assert listing(tmp_path) == before

@@ -5,13 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from clipscore.metrics.coco import has_java
-from tests import parity, parity_captioning, parity_clip
+from tests import parity
 from tests.conftest import GOLDEN
-from tests.golden_files import Golden
 
 
 def test_all_traces_replay(golden):
@@ -78,36 +75,3 @@ def test_an_unknown_kind_is_not_passed_over(copy, capsys):
     with pytest.raises(SystemExit):
         parity.main([str(copy), "--only", "B_*"])
     assert "no trace that fits 'B_*'" in capsys.readouterr().err
-
-
-def test_the_two_lengths_of_a_mapper_may_differ(tmp_path):
-    shutil.copytree(GOLDEN, tmp_path / "traces", ignore=shutil.ignore_patterns("[A-DF-Z]*", "clip_*"))
-    golden = Golden(tmp_path / "traces")
-    weights = load_file(golden.folder / "cap_mapper_transformer.safetensors")
-    weights |= {"linear.weight": torch.randn(6 * 64, 32), "linear.bias": torch.randn(6 * 64)}
-    save_file(weights, golden.folder / "cap_mapper_transformer.safetensors")
-    meta = golden.meta("E_mapper")
-    (golden.folder / "E_mapper.json").write_text(json.dumps(meta | {"config": meta["config"] | {"clip_length": 6}}))
-    found, recorded = parity_captioning.replay_mapper(golden, "E_mapper"), golden.recorded("E_mapper")
-    assert found["transformer/out"].shape == recorded["transformer/out"].shape  # [B, P, W]
-    assert len(found["transformer/grad/linear.bias"]) == 6 * 64
-    assert abs(found["mlp/out"].detach().numpy() - recorded["mlp/out"]).max() < parity.TOLERANCE
-
-
-def test_towers_read_the_images_of_the_policy_of_their_kind_whatever_their_own_size(tmp_path):
-    for name in ("G_clip_forward.json", "G_clip_forward.npz", "inputs_cls_vit.npz", "inputs_cls_rn.npz"):
-        shutil.copy(GOLDEN / name, tmp_path)
-    for name in ("P", "R1", "R2", "RN"):
-        shutil.copy(GOLDEN / f"clip_{name}.safetensors", tmp_path)
-    golden = Golden(tmp_path)
-    meta, arrays = golden.meta("G_clip_forward"), golden.arrays("G_clip_forward")
-    before = parity_clip.replay_forward(golden, "G_clip_forward")
-    # the ResNet policy's images come to have the size of R1, a ViT
-    arrays["input/images_48"], views = arrays.pop("input/images_64")[..., :48, :48], np.zeros((1, 1, 3, 48, 48))
-    np.savez(tmp_path / "G_clip_forward.npz", **arrays)
-    np.savez(tmp_path / "inputs_cls_rn.npz", views=views)
-    after = parity_clip.replay_forward(golden, "G_clip_forward")
-    for name, sizes in meta["configs"].items():
-        assert torch.equal(before[f"{name}/image_features"], after[f"{name}/image_features"]) == (
-            sizes["kind"] == "vit"
-        )

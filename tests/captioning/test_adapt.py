@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from captioning.adapt import adapt, caption_nll
 from captioning.build import build_method, find_language_model, image_features, load_language_model
 from captioning.generate import Hypothesis
-from captioning.training.train import training_loss
 from clipscore.config.load import REPOSITORY
 from clipscore.models import group
 from clipscore.models.load import load_clip
@@ -51,12 +50,6 @@ def test_the_loss_of_a_caption_by_hand():
     losses, mask = torch.tensor([[1.0, 2.0, 6.0], [1.0, 5.0, 3.0]]), torch.tensor([[1, 1, 0], [1, 1, 1]])
     assert caption_nll(losses, mask, pad_in_loss=True).tolist() == [3.0, 3.0]
     assert caption_nll(losses, mask, pad_in_loss=False).tolist() == [1.5, 3.0]
-
-
-def test_the_image_feature_is_normalised_or_not(tiny_clip):
-    raw, unit = (image_features(tiny_clip("P"), IMAGES[0], normalize) for normalize in (False, True))
-    assert abs(raw.norm() - 1) > 0.1
-    torch.testing.assert_close(raw / raw.norm(), unit)
 
 
 def test_the_answer_is_lower_cased_and_what_is_scored_is_not(build, monkeypatch):
@@ -109,17 +102,6 @@ def test_numbers_that_are_not_finite_are_refused(build, monkeypatch):
     monkeypatch.setattr(objective.reward, "score", lambda *_: torch.full((1, 3), math.nan, dtype=torch.float64))
     with pytest.raises(FloatingPointError, match=r"not finite: losses \[nan\]"):
         run(IMAGES[0])
-
-
-def test_training_ignores_padding(captioner, features):
-    model = captioner()
-    tokens, mask = model.tokenize(["a brown dog", "a"])
-    loss = training_loss(model, features, tokens, mask)
-    other = tokens.masked_fill(mask == 0, 9)
-    assert torch.equal(loss, training_loss(model, features, other, mask))
-    single = [training_loss(model, features[i : i + 1], tokens[i : i + 1], mask[i : i + 1]) for i in range(2)]
-    counts = mask.sum(dim=1)
-    torch.testing.assert_close(loss, (single[0] * counts[0] + single[1] * counts[1]) / counts.sum())
 
 
 def test_language_models_are_found_in_folders(captioner, tmp_path):

@@ -169,12 +169,6 @@ def test_bad_input_is_one_sentence(features, tmp_path, capsys, monkeypatch, more
     assert re.search(message, errors) and "Traceback" not in errors, errors
 
 
-def test_a_released_pickle_trains(tmp_path):
-    place = pickled(tmp_path / "COCO_train.pkl")
-    assert train_mapper.main(words("clipcap", place, tmp_path, "batch=3", "epochs=2")) == 0
-    assert len(epoch_losses(run_folder(tmp_path))) == 2
-
-
 def test_another_training_in_the_folder_is_left_alone(features, tmp_path, caplog):
     shutil.copytree(PRETRAINED / "opt", tmp_path / "opt")
     given = words("clipcap", features, tmp_path, "epochs=1", f"llm={tmp_path}/opt")

@@ -96,9 +96,6 @@ def test_a_prompt_of_another_clip_is_refused(tmp_path, tiny_clip):
         check_same_clip(other, tmp_path / "coop.pt")
 
 
-NAMES = ["wok", "great_white_shark"]
-
-
 def test_the_mean_of_unit_features_is_made_unit_again(tiny_clip, tmp_path):
     clip, file = tiny_clip("P"), tmp_path / "texts.json"
     file.write_text(json.dumps({"wok": ["a pan.", "a round pan."], "great white shark": ["a fish."]}))

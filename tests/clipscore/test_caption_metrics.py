@@ -272,21 +272,10 @@ def test_the_command_without_java_and_references(files, capsys, monkeypatch):
     assert not (files / "candidates.scores.json").exists()
 
 
-def test_bad_files(files, capsys):
+def test_bad_files_and_options(files, capsys):
     absent = files / "absent.json"
-    assert f"references file {absent} cannot be read: No such file" in fails(capsys, files, "--references", str(absent))
-    for text, complaint in (
-        ("{", "not valid json in utf-8 (Expecting property name"),
-        ('{"a.png": "x", "a.png": "y"}', "not valid json in utf-8 ('a.png' is there twice"),
-        ('{"a.png": 1}', "a candidate must be one string, got 1 (a.png)"),
-        ('{"absent.png": "x"}', "1 of 1 candidates have no image in"),
-    ):
-        (files / "candidates.json").write_text(text)
-        assert complaint in fails(capsys, files)
-
-
-def test_bad_options(files, capsys):
     for words, complaint in {
+        ("--references", str(absent)): f"references file {absent} cannot be read: No such file",
         ("--metrics", "clipscor"): "did you mean clipscore?",
         ("--metrics", "refclipscore"): "refclipscore need references",
         ("--model", "ViT-B/33"): "no CLIP called 'ViT-B/33'",
@@ -298,3 +287,11 @@ def test_bad_options(files, capsys):
     Image.new("RGB", (4, 4)).save(files / "images" / "red.jpg")
     with pytest.raises(ValueError, match=r"red fits several files: .*red.jpg, .*red.png; write the whole file name"):
         command.find_images(files / "images", ["red"], "stop")
+    for text, complaint in (
+        ("{", "not valid json in utf-8 (Expecting property name"),
+        ('{"a.png": "x", "a.png": "y"}', "not valid json in utf-8 ('a.png' is there twice"),
+        ('{"a.png": 1}', "a candidate must be one string, got 1 (a.png)"),
+        ('{"absent.png": "x"}', "1 of 1 candidates have no image in"),
+    ):
+        (files / "candidates.json").write_text(text)
+        assert complaint in fails(capsys, files)

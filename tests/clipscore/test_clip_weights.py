@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD
-from clipscore.models.devices import autocast_dtype, choose_device
+from clipscore.models.devices import choose_device
 from clipscore.models.files import check_clip, file_digest
 from clipscore.models.load import build_openai_layout, load_clip
 from clipscore.text_encoder import encode_texts
@@ -173,14 +173,6 @@ def test_bad_files(tmp_path, weights, monkeypatch):
     monkeypatch.setattr(open_clip, "download_pretrained", no_internet)
     with pytest.raises(FileNotFoundError, match=r"no route to host.*https://.*ViT-L-14.pt.*Tried: .*clip/ViT-L-14.pt"):
         load_clip("ViT-L/14", tmp_path)
-
-
-def test_precision():
-    assert autocast_dtype("auto", torch.device("cpu")) is None
-    assert autocast_dtype("auto", torch.device("cuda")) is torch.float16
-    assert autocast_dtype("bf16", torch.device("cuda")) is torch.bfloat16
-    with pytest.raises(ValueError, match="precision=fp16 needs a CUDA device, got cpu"):
-        autocast_dtype("fp16", torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("num_devices", "name", "message"), [

@@ -70,12 +70,6 @@ def test_backward_encodes_only_rows_with_a_gradient_and_a_bound_on_them_changes_
         torch.testing.assert_close(other, gradients[0], atol=1e-13, rtol=0)
 
 
-def test_known_features_spare_the_forward_pass(clip, learner):
-    known = encode_prompts(clip, learner.build, learner.context, learner.eot).detach()
-    again = encode_prompts(clip, None, learner.context, learner.eot, known)
-    assert torch.equal(again, known) and again.requires_grad and not known.requires_grad
-
-
 def test_fixed_texts_keep_their_order(tiny_clip, monkeypatch):
     monkeypatch.setattr(text_encoder, "CHUNK_POSITIONS", 20)
     clip = tiny_clip("R1")

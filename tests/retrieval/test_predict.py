@@ -74,18 +74,6 @@ def test_prints_what_a_run_records(scenes, roots, capsys, direction):
         assert lines[lines.index(f"{moment}: cosine") + 1] == f"  {best['cosine']:.4f}  {best['item']}"
 
 
-def test_the_first_cosine_is_the_plain_one(scenes, capsys):
-    words = ["--config", "configs/retrieval/kd.yaml", *MODELS]
-    assert main([*command(scenes, "text_to_image"), *words, "steps=0", "--json"]) == 0
-    still = json.loads(capsys.readouterr().out)
-    assert main([*command(scenes, "text_to_image"), *words, "steps=2", "lr=1e-3", "--json"]) == 0
-    moved = json.loads(capsys.readouterr().out)
-    assert not still["steps"]
-    for one, other in zip(still["before"] + still["after"], moved["before"] * 2, strict=True):
-        assert one["item"] == other["item"] and one["cosine"] == pytest.approx(other["cosine"], abs=1e-5)
-    assert moved["before"] != moved["after"] and "candidates" not in moved["steps"][0]
-
-
 def test_pictures_of_sub_folders_count_and_others_do_not(tmp_path):
     for name in ["b/2.JPG", "a.png", "notes.txt", "._a.png"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)

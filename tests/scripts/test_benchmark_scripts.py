@@ -100,6 +100,9 @@ def test_the_gpu_comes_first():
         refused = bash("classification/zero_shot.sh", *words)
         assert refused.returncode == 2
         assert "the first argument is the GPU's number" in refused.stderr and "GPU [key=value ...]" in refused.stderr
+    refused = bash("classification/rlcf_s_m_encoder.sh", "cpu", NPROC="none")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "NPROC is the number of processes, 1 or more; got 'none'" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -124,20 +124,16 @@ def test_a_value_of_each_data_set_is_chosen_by_its_name_and_an_override_wins(wor
 
 
 def test_official_names_lead_to_the_key_they_have_here():
-    found = problems(
-        REPOSITORY / "configs/classification/rlcf_encoder.yaml",
-        "sample_k=3", "K=3", "batch_size=64", "selection_p=0.1", "tta_steps=3", "learning-rate=1", "reward_arch=x",
-        "momentum_update=true", "update_freq=64", "arch=x", "reward.model=x",
-    )  # fmt: skip
-    called = {text.split(":")[0]: text.split("here it is called ")[-1].split()[0] for text in found}
-    assert called.pop("reward.model") == "reward.model:"  # `model` is an old name of something else
-    assert called == {
+    names = {
         "sample_k": "num_candidates", "K": "num_candidates", "batch_size": "views.num_views",
         "selection_p": "views.select_fraction", "tta_steps": "steps", "learning-rate": "lr",
         "reward_arch": "reward.models", "momentum_update": "momentum", "update_freq": "momentum.update_interval",
         "arch": "policy",
     }  # fmt: skip
-    assert "reward.model: unknown key; the nearest valid key is reward.models [command line]" in found
+    words = [f"{name}=1" for name in [*names, "reward.model"]]  # `model` is an old name of something else
+    found = problems(REPOSITORY / "configs/classification/rlcf_encoder.yaml", *words)
+    found.remove("reward.model: unknown key; the nearest valid key is reward.models [command line]")
+    assert {text.split(":")[0]: text.split("here it is called ")[-1].split()[0] for text in found} == names
 
 
 def test_every_official_name_leads_somewhere():

@@ -104,19 +104,14 @@ def test_a_sweep_is_a_run_for_each_value(workspace, capsys):
 
 
 def test_the_limit_may_be_raised_and_lowered(workspace):
-    path = folder(workspace)
-    start(workspace, "dataset=d", "limit=4")
-    first = (path / "rows.jsonl").read_text()
-    assert summary(path)["num_samples"] == 4
-    start(workspace, "dataset=d", "limit=6")
-    longer = (path / "rows.jsonl").read_text()
-    assert longer.startswith(first) and len(rows(path)) == 6 and summary(path)["num_samples"] == 6
-    start(workspace, "dataset=d", "limit=3")
-    assert (path / "rows.jsonl").read_text() == longer
-    assert summary(path)["num_samples"] == 3
-    assert summary(path)["mean"] == pytest.approx(0.007 * 2.5 * 1)
-    start(workspace, "dataset=d")
-    assert summary(path)["mean"] == pytest.approx(MEAN_OF_TEN)
+    path, before = folder(workspace), ""
+    for limit, done in [(4, 4), (6, 6), (3, 6), (10, 10)]:
+        start(workspace, "dataset=d", f"limit={limit}")
+        assert summary(path)["num_samples"] == limit and len(rows(path)) == done
+        assert summary(path)["mean"] == pytest.approx(0.007 * 2.5 * (limit - 1) / 2)
+        now = (path / "rows.jsonl").read_text()
+        assert now.startswith(before)
+        before = now
 
 
 def test_some_samples_in_shuffled_order_are_a_fair_part_and_lie_inside_more_of_them(workspace):

@@ -13,7 +13,7 @@ import torch
 
 from scripts.runs.folder import RunFolder
 from scripts.runs.shards import Rank
-from tests.commands import bash, python
+from tests.commands import python
 from tests.scripts.processes import at_work
 from tests.scripts.test_records import FINGERPRINT, begin_with_a_row, make_config
 from tests.scripts.test_run import folder, plain, rows, start, summary, without_times
@@ -207,12 +207,6 @@ def test_one_process_that_fails_ends_the_others_in_order(workspace):
     assert start(workspace, "dataset=d", "num_samples=200") == 0  # and may go on alone
     ids = [row["id"] for row in all_rows(folder(workspace))]
     assert len(ids) == len(set(ids)) == 200
-
-
-def test_a_benchmark_script_refuses_in_one_sentence():
-    done = bash("classification/rlcf_s_m_encoder.sh", "cpu", NPROC="none")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "NPROC is the number of processes, 1 or more; got 'none'" in done.stderr
 
 
 def test_the_process_that_makes_the_last_summary_prints_the_table(workspace, capsys, monkeypatch):

@@ -1,7 +1,6 @@
 """Runs against each other, with every statistic by hand; and what reading 100,000 records costs."""
 
 import json
-import random
 from pathlib import Path
 
 import pytest
@@ -113,20 +112,9 @@ def test_captioning_by_hand(tmp_path):
 
 
 def test_no_more_is_kept_of_many_records_than_the_figures_need(tmp_path, capsys):
-    draw = random.Random(0)
-
-    def record(number: int) -> str:
-        top = draw.sample(range(1000), 5)
-        rewards = [[[round(2 * draw.random(), 5) for _ in range(3)] for _ in range(6)] for _ in range(3)]
-        return json.dumps({
-            "id": f"n01440764/ILSVRC2012_val_{number:08}.JPEG", "label": top[number % 5], "top5_before": top,
-            "top5": top[::-1], "seconds": 0.3, "confidence_before": 0.512345, "confidence": 0.61, "brier_before": 0.4,
-            "brier": 0.3, "selected": [0, 5, 9, 33, 41, 60], "entropy": [round(draw.random(), 6) for _ in range(6)],
-            "step_top1": top[:3], "loss": [0.012345, -0.2345, 0.012], "candidates": [[top[:3]] * 6] * 3,
-            "rewards": rewards, "moved": 0.0123,
-        })  # fmt: skip
-
-    lines = list(map(record, range(5000)))
+    numbers = {"confidence_before": 0.512345, "confidence": 0.61, "brier_before": 0.4, "brier": 0.3, "moved": 0.0123}
+    lists = {"loss": [0.01, -0.2, 0], "candidates": [[[300, 301, 302]] * 6] * 3, "rewards": [[[0.5, 1.5, 2]] * 6] * 3}
+    lines = [answer(i, int(i % 5 > 0), int(i % 5 > 0), step_top1=[1, 2, 3], **numbers, **lists) for i in range(5000)]
     for config in (RLCF, "configs/classification/kd.yaml"):
         write_run(tmp_path, config, [], "imagenet", lines, {"num_samples": 5000})
     runs = [str(path) for path in sorted(tmp_path.iterdir())]
