@@ -22,8 +22,8 @@ from torch import Tensor
 from clipscore.clip_model import ClipModel
 from clipscore.models.backends import open_clip
 
-# Of the code between image files and features: views, augmix and clipscore's images, clip_model, lean_blocks and load.
-# Raise it when one of them makes other numbers.
+# Of the code between image files and features: views, augmix and clipscore's images, open_image, clip_model,
+# lean_blocks and load. Raise it when one of them makes other numbers.
 VIEW_VERSION = "1"
 BUSY_S = 60.0  # another process may be writing
 

@@ -52,7 +52,12 @@ def run_command(
     try:
         result = predict(args)
     except USER_ERRORS as error:
-        log.error("error: %s", error, exc_info=args.debug)
+        text = str(error)
+        if type(error).__name__ == "OutOfMemoryError":
+            from clipscore.models.devices import without_room  # torch is there then
+
+            text = without_room(error)
+        log.error("error: %s", text, exc_info=args.debug)
         return REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED

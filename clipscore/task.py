@@ -11,6 +11,7 @@ from torch import Tensor
 from clipscore.clip_model import ClipModel
 from clipscore.config.adapting import AdaptingConfig
 from clipscore.config.methods import Method, Stage, guard, source_digest
+from clipscore.data.samples import NoRoom
 from clipscore.episodic import EpisodicState
 from clipscore.lean_blocks import Copies
 from clipscore.metrics.stage_times import StageTimes
@@ -155,7 +156,8 @@ class Task:
         """Adapt to one sample; its record, or that of the answer without adaptation where a number is not finite.
 
         FloatingPointError: a number is not finite without adaptation either, or ends the run (`on_error`).
-        MemoryError: the GPU is out of memory; the next sample starts as if there had not been this one.
+        NoRoom: the GPU is out of memory; the next sample starts as if there had not been this one.
+        RuntimeError: it is, and samples build on each other: the run ends, and goes on from its last saved state.
         """
         started = time.perf_counter()
         self.times.start()
@@ -164,7 +166,8 @@ class Task:
         except torch.cuda.OutOfMemoryError as error:
             if self.method.state is not None:
                 self.method.state.updates.forget()
-            raise MemoryError(without_room(error)) from None
+            text = f"{self.SAMPLE} {sample.id}: {without_room(error)}"
+            raise (RuntimeError if self.sequential else NoRoom)(text) from None
         if self.adapts and self.method.state is None and "unadapted" not in row:
             row["adapted"] = True  # which elsewhere the losses of the steps say
         stages = self.stages(sample)

@@ -80,6 +80,8 @@ class Updates:
         if self.optimizer is not None:
             self.forget_gradients()
             self.optimizer.state.clear()
+            for name in ("grad_scale", "found_inf"):  # of the loss scale, which a step that ends takes off again
+                vars(self.optimizer).pop(name, None)
 
     @torch.no_grad()
     def refresh(self) -> None:

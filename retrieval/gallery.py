@@ -31,8 +31,8 @@ from clipscore.text_encoder import encode_texts
 
 IMAGE_BATCH = 32
 IMAGE_BLOCK, TEXT_BLOCK = 1024, 4096  # items of a cache file: what a kill can cost
-# Of the code between files and features: clipscore's images, clip_model, lean_blocks, shared_prefix, text_encoder, load
-# and resize_images. Raise it when one of them makes other numbers; everyone's features are then computed again.
+# Of the code between files and features: clipscore's images, open_image, clip_model, lean_blocks, shared_prefix,
+# text_encoder, load and resize_images. Raise it when one of them makes other numbers; all is then computed again.
 FEATURE_VERSION = "1"
 
 log = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export RLCF_TESTS=1
 if [[ "${1:-}" == --lowest ]]; then  # the tests alone, on the oldest versions that are allowed, in .venv-lowest
+  if [[ "${RLCF_USE_ACTIVE_ENV:-0}" == 1 ]]; then echo "error: --lowest has an environment of its own; leave RLCF_USE_ACTIVE_ENV out" >&2; exit 2; fi
   export RLCF_LOWEST=1 PYTHON="${PYTHON:-python3.11}"
 fi
 source scripts/environment.sh

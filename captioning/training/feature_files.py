@@ -83,7 +83,7 @@ def shard_path(folder: Path, kind: Kind, start: int, index: FeatureIndex) -> Pat
 
 
 def begin_folder(folder: Path, index: FeatureIndex) -> None:
-    """Write features.json, or find the same there; ValueError: other data, weights or settings are there."""
+    """Write features.json, or find the same there; ValueError: it is of other settings, or shards lack it."""
     file = folder / INDEX
     if fault := folder_fault(folder):
         raise OSError(f"{fault}; give another --out")

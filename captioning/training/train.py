@@ -146,7 +146,7 @@ class Training:
             part.load_state_dict(state[name])
 
     def start_from(self, path: Path) -> int:
-        """Take up a trained mapper, and an official one's optimizer; the epochs done. ValueError: of other sizes."""
+        """Take up a mapper, and an official one's optimizer; the epochs done. ValueError: other sizes, or none left."""
         config, mapper = self.config, self.captioner.mapper
         sizes = mapper.clip_width, mapper.lm_width, config.prefix_length, config.mapper_layers, config.clip_length
         mapper.load_state_dict(load_mapper(config.mapper, read_checkpoint(path)[0], *sizes).state_dict())

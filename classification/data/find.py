@@ -80,7 +80,8 @@ def _own_set(name: str, data_root: Path, files: DatasetFiles) -> LabelledImages:
 
 def _own_folders(name: str, data_root: Path, root: Path, names_file: Path | None) -> LabelledImages:
     folders = checks.subfolders(root)
-    if set(map(str.lower, folders)) <= _PARTS or len(folders) == 1:  # any answer would be right, or nonsense
+    is_alone = len(folders) == 1 and not names_file  # any answer would be right
+    if is_alone or set(map(str.lower, folders)) <= _PARTS:
         found = f"no class folders (images directly in it: {len(image_files(root))})"
         found = f"instead of folders of two or more classes there is only {', '.join(folders)}" if folders else found
         raise ValueError(f"{root}: {found}; put the images of each class into a folder of its own or give a split file")

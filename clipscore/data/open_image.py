@@ -1,4 +1,4 @@
-"""An image file, opened as RGB whatever is in it. It needs no torch, as the doctor does not."""
+"""An image file, opened as RGB whatever is in it. Without torch, so that the doctor starts quickly."""
 
 import contextlib
 import warnings

@@ -59,7 +59,7 @@ def read_in_background(
     Raises:
         RuntimeError: a process died, or is silent.
     """
-    from torch.utils.data import DataLoader  # the doctor, which asks for the rest, needs no torch
+    from torch.utils.data import DataLoader  # so that the doctor starts quickly
 
     workers = min(num_workers, num_items, os.cpu_count() or 1)
     through_pipes = workers > 0 and _through_pipes()
@@ -72,6 +72,8 @@ def read_in_background(
         for item in loader:
             yield pickle.loads(item) if through_pipes else item
     except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:  # also of the pipes of one that died
+        if not workers or str(error).startswith("Caught "):  # an error of the data set's own
+            raise
         reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
         raise RuntimeError(
             f"a process that reads died, or was silent for {ANSWER_S} s ({reason}); fewer of them take less memory: "

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+class NoRoom(Exception):
+    """A sample is too large for the GPU; the message names it, and what to lower."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One test sample as the method reads it, or None where it reads nothing; or the sentence why it is unreadable."""

@@ -76,7 +76,7 @@ def prepare_torch(num_threads: int | None, device: str) -> None:
 def without_room(error: BaseException) -> str:
     """What torch says of a GPU that is out of memory, and what to lower."""
     said = ". ".join(str(error).split(". ")[:3])  # how much was asked for, and how much is free
-    return f"{said}; take precision=fp16, fewer processes (NPROC), smaller reward.models or views.num_views"
+    return f"{said}; take precision=fp16, fewer processes (NPROC), smaller reward.models, fewer views or candidates"
 
 
 def to_host(found: T) -> T:

@@ -33,10 +33,11 @@ log = logging.getLogger(__name__)
 def run_path(config: RunConfig) -> Path:
     """The folder of a run; ValueError: the name cannot be a part of a folder's name."""
     name = config.name or config.task
-    if name.startswith(".") or set(name) & set("/\\\0") or len(name) > 99:
-        raise ValueError(f"name must be a plain folder name (at most 99 letters, no / or leading dot), got {name!r}")
     order = f"__order{config.order_seed}" if config.order_seed else ""
-    return Path(config.output_root) / f"{name}__{config.column.replace('/', '-')}__seed{config.seed}{order}"
+    folder = f"{name}__{config.column.replace('/', '-')}__seed{config.seed}{order}"
+    if name.startswith(".") or set(name) & set("/\\\0") or len(folder.encode()) > 255:
+        raise ValueError(f"name must be a plain folder name (not too long, no / or leading dot), got {name!r}")
+    return Path(config.output_root) / folder
 
 
 def recorded_summary(config: RunConfig) -> Row | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from clipscore.config.fields import RunConfig
-from clipscore.data.samples import sample_seed
+from clipscore.data.samples import NoRoom, sample_seed
 from scripts.runs.compare_configs import check_finite
 from scripts.runs.folder import RunFolder
 from scripts.runs.rows import Row, merged
@@ -119,7 +119,7 @@ def _adapt_sample(task: Task, sample: Any, on_error: str) -> Row:
             row = task.adapt(sample)
             check_finite(row)
             return row
-        except (FloatingPointError, MemoryError) as error:
+        except (FloatingPointError, NoRoom) as error:
             problem = str(error)
     if on_error == "stop":
         raise SampleError(

@@ -147,16 +147,19 @@ def test_passes_replayed_as_cuda_graphs_give_the_same_records(case, start, monke
         Golden(GOLDEN).clip("RN").graph_visual(1)
 
 
-def test_a_gpu_out_of_memory_costs_one_image(start, monkeypatch):
+@pytest.mark.parametrize(
+    ("owner", "name", "at"), [(updates.Updates, "_gather_gradients", 1), (torch.optim.AdamW, "_init_group", 0)]
+)
+def test_a_gpu_out_of_memory_costs_one_image(start, monkeypatch, owner, name, at):
     plain, _ = start("encoder", "cuda", "fp16")
-    gather, calls = updates.Updates._gather_gradients, iter(range(99))
+    function, calls = getattr(owner, name), iter(range(99))
 
-    def full(self):  # once, behind a backward pass: its gradients are there
-        if next(calls) == 1:
+    def full(*args, **options):  # once: gradients are there, or the loss scale is with the optimizer
+        if next(calls) == at:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. 1 GiB is free. Of it")
-        gather(self)
+        return function(*args, **options)
 
-    monkeypatch.setattr(updates.Updates, "_gather_gradients", full)
+    monkeypatch.setattr(owner, name, full)
     (lost, next_one), _ = start("encoder", "cuda", "fp16")
     assert "Tried to allocate 2.00 GiB. 1 GiB is free; take precision=fp16" in lost["error"]
     assert_alike(plain[1], next_one, 0.0)
