@@ -123,7 +123,7 @@ def search(config: RetrievalConfig, question: Question) -> tuple[Tensor, Tensor,
     pictures = image_features([clip, *rewards], question.images, form, cache, config.num_workers, upright=True)
     texts = [text_features(model, question.texts, cache) for model in [clip, *rewards]]
     queries, galleries = (pictures, texts) if question.by_image else (texts, pictures)
-    query = clip.tokenizer(question.texts)  # [1, L]
+    query = clip.tokenizer(question.texts[:1])  # [1, L]
     if question.by_image:
         query = model_input(open_picture(question.images[0].path, "--query-image"), form).unsqueeze(0)  # [1, 3, H, W]
     scores = galleries[0] @ queries[0][0]  # [G]

@@ -91,9 +91,7 @@ def _built_in_set(name: str, data_root: Path, split: str) -> CaptionedImages:
     return replace(data, published=layout.published.get(split), faults=faults)
 
 
-def _unlike_published(
-    annotations: Path, layout: CaptionLayout, split: str, entries: Sequence[Entry]
-) -> list[Exception]:
+def _unlike_published(annotations: Path, layout: CaptionLayout, split: str, entries: list[Entry]) -> list[Exception]:
     """Faults by count and md5, most often of a file that was cut to five captions per image."""
     faults, published = [], layout.published.get(split)
     found = Counts(len(entries), sum(len(entry.captions) for entry in entries))

@@ -92,21 +92,15 @@ def _transformers(folder: Path) -> Description:
     seen["interpolation"] = RESAMPLING.get(stored.get("resample", 3), "bicubic")
     if not seen["mean"] or not seen["std"]:
         raise ValueError(f"{file} has no image_mean and image_std, which are not guessed; get it with the weights")
-    towers = {
-        "embed_dim": config.get("projection_dim", 512),
-        "quick_gelu": text.get("hidden_act", "quick_gelu") == "quick_gelu",
-        "vision_cfg": {
-            "head_width": image["hidden_size"] // image["num_attention_heads"],
-            "image_size": image["image_size"], "patch_size": image["patch_size"],
-        },
-        "text_cfg": {
-            "heads": text["num_attention_heads"],
-            "context_length": text["max_position_embeddings"], "vocab_size": text["vocab_size"],
-        },
-    }  # fmt: skip
-    for tower, part in (("vision_cfg", image), ("text_cfg", text)):
-        towers[tower] |= {"width": part["hidden_size"], "layers": part["num_hidden_layers"]}
-        towers[tower]["mlp_ratio"] = part["intermediate_size"] / part["hidden_size"]
+    seeing: dict[str, Any] = {"image_size": image["image_size"], "patch_size": image["patch_size"]}
+    seeing["head_width"] = image["hidden_size"] // image["num_attention_heads"]
+    reading: dict[str, Any] = {"context_length": text["max_position_embeddings"], "vocab_size": CLIP_VOCABULARY}
+    reading["heads"] = text["num_attention_heads"]
+    for tower, part in ((seeing, image), (reading, text)):
+        tower.update(width=part["hidden_size"], layers=part["num_hidden_layers"])
+        tower["mlp_ratio"] = part["intermediate_size"] / part["hidden_size"]
+    towers: dict[str, Any] = {"vision_cfg": seeing, "text_cfg": reading, "embed_dim": config.get("projection_dim", 512)}
+    towers["quick_gelu"] = text.get("hidden_act", "quick_gelu") == "quick_gelu"
     return Description(towers, seen, folder, is_transformers=True)
 
 

@@ -66,17 +66,15 @@ def load_clip(
     return model.to(device).eval().requires_grad_(False)
 
 
-def build_openai_layout(state_dict: dict[str, Tensor], quick_gelu: bool = True) -> nn.Module:
-    """open_clip's `CLIP` in fp32 from a state dict in OpenAI layout; every size is read off the tensors.
+def build_openai_layout(state_dict: dict[str, Tensor]) -> nn.Module:
+    """open_clip's `CLIP` in fp32 from a state dict in OpenAI layout, with QuickGELU; sizes are read off the tensors.
 
-    `quick_gelu`: the activation of OpenAI's weights. ValueError for missing or surplus keys and shapes that do not fit.
+    ValueError for missing or surplus keys and shapes that do not fit.
     """
     weights = {k: value for k, value in state_dict.items() if k.rpartition(".")[2] not in ARCHIVE_EXTRAS}
     try:
         # The builder rounds weights to fp16 as OpenAI's files are; fp32 weights are loaded again, unrounded.
-        model = open_clip.model.build_model_from_openai_state_dict(
-            dict(weights), quick_gelu=quick_gelu, cast_dtype=torch.float32
-        ).float()
+        model = open_clip.model.build_model_from_openai_state_dict(dict(weights), cast_dtype=torch.float32).float()
         model.load_state_dict(weights)
     except (KeyError, RuntimeError, AssertionError, ZeroDivisionError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"

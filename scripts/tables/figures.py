@@ -17,10 +17,7 @@ from scripts.runs.samples import Sample
 from scripts.tables.calibration import ECE_BINS, NUM_BINS, Bin, calibration_error, reliability_bins
 
 CAPTION_COLUMNS = (*(column for columns in COCO_METRICS.values() for column in columns), "clipscore", "refclipscore")
-PLACES = {
-    "classification": {"accuracy": 1, "accuracy_top5": 5},
-    "retrieval": {f"r{place}": place for place in RECALL_AT},
-}
+PLACES = {"classification": {"accuracy": 1, "accuracy_top5": 5}, "retrieval": {f"r{rank}": rank for rank in RECALL_AT}}
 
 
 class Metric(NamedTuple):
