@@ -46,17 +46,14 @@ def main() -> int:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     found: Found = {}
-    together = [name for name in args.only if name in TOGETHER]
+    words = [*_module("scripts.gpu_check", args.pretend), str(args.out), *(["--pretend"] if args.pretend else [])]
     with open(args.out / "gpu_check.log", "w") as log:
-        for names in filter(None, [together, *([name] for name in args.only if name not in TOGETHER)]):
-            running = []
-            for name in names:
-                words = [*_module("scripts.gpu_check", args.pretend), str(args.out), "--section", name]
-                words += ["--pretend"] if args.pretend else []
-                pipes: Found = {"stdout": subprocess.PIPE, "stderr": log}
-                child = subprocess.Popen(words, cwd=ROOT, text=True, start_new_session=True, **pipes)
-                running.append((name, child, time.time()))
-            found |= {one[0]: _wait(*one, SECTIONS[one[0]] * (5 if args.pretend else 1), work) for one in running}
+        pipes: Found = {"stdout": subprocess.PIPE, "stderr": log, "text": True, "start_new_session": True}
+        for names in [[s for s in args.only if s in TOGETHER], *([s] for s in args.only if s not in TOGETHER)]:
+            began = time.time()
+            running = {name: subprocess.Popen([*words, "--section", name], cwd=ROOT, **pipes) for name in names}
+            for name, child in running.items():
+                found[name] = _wait(name, child, began, SECTIONS[name] * (5 if args.pretend else 1), work)
     (args.out / "gpu_check.json").write_text(json.dumps(found, indent=1, default=str))
     return 0
 
@@ -82,7 +79,7 @@ class _Kept(dict[str, Any]):
     """Findings, written with each one: a section that is stopped keeps what it found."""
 
     def __init__(self, file: Path) -> None:
-        super().__init__(json.loads(file.read_text()) if file.is_file() else {})
+        super().__init__()
         self.file = file
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -125,19 +122,17 @@ def check_agree(work: Path, found: Found, pretend: bool) -> None:
     data = work / "demo_data"
     make_data(data)
     views = "views.num_views=16 views.select_fraction=0.375 views.crop_scale=[0.5,1] dataset=demo/sketch"
-    scenes = "dataset=demo_scenes/noise num_candidates=8 lr=1e-4"
-    captions = (
-        "llm=demo/opt prefix_length=7 mapper_layers=2 decoding.max_new_tokens=24 checkpoint=demo/clipcap lr=3e-4 "
-        "dataset=demo_scenes/noise num_candidates=6 metrics=[clipscore] metric_model=demo/reward.pt"
-    )
+    queries = "retrieval/rlcf_coco dataset=demo_scenes/noise num_candidates=8 lr=1e-4 direction"
     cases = {
         "rlcf_prompt": f"classification/rlcf_prompt {views}",
         "rlcf_encoder": f"classification/rlcf_encoder {views}",
         "encoder_graphs": f"classification/rlcf_encoder {views}",
         "atkd": f"classification/atkd {views}",
-        "text_to_image": f"retrieval/rlcf_coco direction=text_to_image {scenes}",
-        "image_to_text": f"retrieval/rlcf_coco direction=image_to_text {scenes}",
-        "clipcap": f"captioning/clipcap_c2f {captions}",
+        "text_to_image": f"{queries}=text_to_image",
+        "image_to_text": f"{queries}=image_to_text",
+        "clipcap": "captioning/clipcap_c2f llm=demo/opt prefix_length=7 mapper_layers=2 decoding.max_new_tokens=24 "
+        "checkpoint=demo/clipcap lr=3e-4 dataset=demo_scenes/noise num_candidates=6 metrics=[clipscore] "
+        "metric_model=demo/reward.pt",
     }
     for name, text in cases.items():
         rows = {}
@@ -179,15 +174,13 @@ def check_machine(work: Path, found: Found, pretend: bool) -> None:
     device, small = torch.device("cuda"), torch.zeros(8, device="cuda")
     found["machine"] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cores": os.cpu_count()}
     found["copy_TB/s"] = floor.copy_rate(device) / 1e12
-    types = (torch.float16, torch.float32)
-    found["TFLOP/s"] = {str(dtype): floor.product_rate(device, dtype) / 1e12 for dtype in types}
+    found["TFLOP/s"] = {str(t): floor.product_rate(device, t) / 1e12 for t in (torch.float16, torch.float32)}
     found["one small launch, us"] = 1000 * floor.least_seconds(device, lambda: [small.add_(1) for _ in range(1000)])
 
 
 def check_speed(work: Path, found: Found, pretend: bool) -> None:
     """Episodes at the paper's sizes with random weights: time, how busy the GPU is, launches, waits, memory."""
     from scripts.bench.__main__ import bench_class, parse_options
-    from scripts.bench.timing import timed
 
     tasks = ["classification --classes 200 1000", "retrieval", "captioning --steps 4"]
     tasks += ["classification --classes 200 --tune encoder --cuda-graphs", "retrieval --cuda-graphs"]
@@ -201,12 +194,11 @@ def check_speed(work: Path, found: Found, pretend: bool) -> None:
             try:
                 form, samples = bench.form(case, "fast"), [bench.sample(case, number) for number in range(3)]
                 torch.cuda.reset_peak_memory_stats()
-                runs = [timed(form, samples[number % 3], steps, bench.device) for number in range(repeats)]
-                runs = runs[repeats // 4 :]
+                runs = [form.timed(samples[number % 3], steps) for number in range(repeats)][repeats // 4 :]
                 found[f"{words}: {case}"] = {
-                    "ms": round(1000 * statistics.median(run.seconds for run in runs), 1),
+                    "ms": round(1000 * statistics.median(seconds for _, seconds, _ in runs), 1),
                     "peak_GiB": round(torch.cuda.max_memory_allocated() / 2**30, 2),
-                    "stages_ms": {stage: round(1000 * seconds, 1) for stage, seconds in runs[-1].stages.items()},
+                    "stages_ms": {stage: round(1000 * seconds, 1) for stage, seconds in runs[-1][2].items()},
                     **({} if pretend else _profiled(functools.partial(form.run, samples[0], steps))),
                 }
             except Exception as error:  # the next case may work
@@ -247,8 +239,8 @@ def check_pipeline(work: Path, found: Found, pretend: bool) -> None:
     for arch in () if pretend else ("ViT-B-16", "ViT-L-14"):
         weights = open_clip.create_model(arch, force_quick_gelu=True).half().state_dict()
         torch.save({key: value for key, value in weights.items() if key != "attn_mask"}, work / f"{arch}.pt")
-    models = [f"{work}/ViT-B-16.pt", f"{work}/ViT-L-14.pt"]
-    policy, reward = ["demo/policy.pt", "demo/reward.pt"] if pretend else models
+    folder, names = ("demo", ("policy", "reward")) if pretend else (work, ("ViT-B-16", "ViT-L-14"))
+    policy, reward = (f"{folder}/{name}.pt" for name in names)
     words = ["--config", str(ROOT / "configs/classification/rlcf_prompt.yaml"), "dataset=random", "device=cuda",
              f"dataset_files.images={pictures}", f"policy={policy}", f"reward.models={reward}"]  # fmt: skip
     os.environ["OMP_NUM_THREADS"] = "1"

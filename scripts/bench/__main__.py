@@ -15,6 +15,7 @@ import importlib
 import json
 import logging
 import platform
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,10 +24,9 @@ from typing import Any
 import torch
 
 from clipscore.models.devices import choose_device
-from scripts.bench.table import tables
+from scripts.bench.table import TASKS, tables
 from scripts.bench.timing import Bench, measure
 
-BENCHES = {"classification": "ClassificationBench", "retrieval": "RetrievalBench", "captioning": "CaptioningBench"}
 CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -39,9 +39,9 @@ def main(words: Sequence[str]) -> int:
         print(__doc__)
         return 0
     named = bool(words) and not words[0].startswith("-")
-    chosen = list(words[:1]) if named else list(BENCHES)
-    if chosen[0] not in BENCHES:
-        print(f"unknown task {chosen[0]!r}; valid: {', '.join(BENCHES)}, and table", file=sys.stderr)
+    chosen = words[:1] if named else TASKS
+    if chosen[0] not in TASKS:
+        print(f"unknown task {chosen[0]!r}; valid: {', '.join(TASKS)}, and table", file=sys.stderr)
         return 2
     options = {task: parse_options(task, words[1:] if named else words) for task in chosen}
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
@@ -60,13 +60,14 @@ def main(words: Sequence[str]) -> int:
 
 def bench_class(task: str) -> type[Bench]:
     """Imported when it is needed: libraries of other tasks would count as memory of this one."""
-    return getattr(importlib.import_module(f"scripts.bench.{task}"), BENCHES[task])
+    return getattr(importlib.import_module(f"scripts.bench.{task}"), f"{task.title()}Bench")
 
 
 def parse_options(task: str, words: Sequence[str]) -> argparse.Namespace:
     """The options of a task's bench, with the defaults of its size."""
-    parser = argparse.ArgumentParser(prog=f"python -m scripts.bench {task}", description=__doc__, allow_abbrev=False)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    name = f"python -m scripts.bench {task}"
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(name, description=__doc__, formatter_class=raw, allow_abbrev=False)
     parser.add_argument("--size", choices=["demo", "B16"], default="B16")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", help="auto, fp32, fp16 or bf16; auto: fp16 on CUDA")
@@ -79,20 +80,16 @@ def parse_options(task: str, words: Sequence[str]) -> argparse.Namespace:
         first, count = (value[0], "+") if isinstance(value, list) else (value, None)
         of_demo = f"; {bench.demo[name]} for demo" if name in bench.demo else ""
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(first), nargs=count, help=f"{value}{of_demo}")
-    options = parser.parse_args(words)
-    of_size = bench.demo if options.size == "demo" else {}
-    for name, value in {**bench.defaults, **of_size, "memory": options.size == "B16"}.items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    return options
+    demo = parser.parse_args(words).size == "demo"
+    parser.set_defaults(**{**bench.defaults, **(bench.demo if demo else {}), "memory": not demo})
+    return parser.parse_args(words)
 
 
 def _machine(name: str) -> dict[str, Any]:
     device = choose_device(name)
-    lines = CPU_INFO.read_text(encoding="utf-8").splitlines() if CPU_INFO.is_file() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    model = re.search(r"model name\s*: (.+)", CPU_INFO.read_text(encoding="utf-8") if CPU_INFO.is_file() else "")
     return {
-        "cpu": models[0] if models else platform.processor() or platform.machine(),
+        "cpu": model[1].strip() if model else platform.processor() or platform.machine(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "threads": torch.get_num_threads(), "torch": torch.__version__, "date": datetime.date.today().isoformat(),
     }  # fmt: skip

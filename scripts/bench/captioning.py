@@ -70,17 +70,17 @@ class PlainWriter:
     def start(self, prefix: Tensor) -> "PlainWriter":
         """Begin to write. [1, P, W]"""
         self.prefix = prefix.repeat(self.num_beams, 1, 1)
-        self.tokens = torch.full((self.num_beams, 1), self.bos, device=prefix.device)  # [K, 1]
-        self.logits = self._next()[:1]  # the beams are still one text
+        rows = torch.arange(self.num_beams, device=prefix.device)
+        self.tokens = rows.new_empty(len(rows), 0)  # [K, 0]
+        self.advance(rows, torch.full_like(rows, self.bos))
+        self.logits = self.logits[:1]  # the beams are still one text
         return self
 
     def advance(self, rows: Tensor, tokens: Tensor) -> None:
         """Go on with these texts, each with one more token. int64 [K], [K]"""
         self.tokens = torch.cat([self.tokens[rows], tokens[:, None]], dim=1)
-        self.logits = self._next()
-
-    def _next(self) -> Tensor:
-        return _logits(self.captioner, self.prefix, self.tokens, torch.ones_like(self.tokens))[:, -1]  # [K, V]
+        mask = torch.ones_like(self.tokens)
+        self.logits = _logits(self.captioner, self.prefix, self.tokens, mask)[:, -1]  # [K, V]
 
 
 def _logits(captioner: Captioner, prefix: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -92,21 +92,29 @@ def _logits(captioner: Captioner, prefix: Tensor, tokens: Tensor, mask: Tensor) 
 
 
 class CaptioningBench(Bench):
-    """One case."""
+    """One case, for example "1 step, K 10, 12 tokens"."""
 
     task = "captioning"
     defaults = {"candidates": 10, "tokens": 12, "steps": 1, "images": 5}
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        self.models = load_demo_captioner("clipcap", DEMO)[0] if options.size == "demo" else _random_captioner()
+        if options.size == "demo":
+            self.models = load_demo_captioner("clipcap", DEMO)[0]
+        else:  # OPT-125m, with its defaults, and a mapper of the official size; random weights
+            lm = OPTForCausalLM(OPTConfig())
+            mapper = build_mapper("transformer", CLIP_WIDTH, lm.config.hidden_size, PREFIX, MAPPER_LAYERS)
+            self.models = Captioner(lm, NumberTokenizer(), mapper)
         self.models.to(self.device).autocast_dtype = autocast_dtype(options.precision, self.device)
-        self.rate_dtype = self.models.autocast_dtype or self.models.dtype
         self.models.cast_frozen()
         self.rewards = (0.5 + 0.1 * torch.randn(options.candidates)).to(self.device)  # max(2.5 * cos, 0) is about 0.5
+        self.config = CaptioningConfig.of(NOWHERE | {
+            "dataset_files": {"annotations": ""}, "checkpoint": "", "steps": options.steps, "lr": 2e-6,
+            "reward": {"models": ["random"]}, "num_candidates": options.candidates,
+            "decoding": {"max_new_tokens": options.tokens},
+        })  # fmt: skip
 
     def cases(self) -> list[str]:
-        """For example "1 step, K 10, 12 tokens"."""
         steps, k, tokens = self.options.steps, self.options.candidates, self.options.tokens
         return [f"{steps} step{'s' * (steps > 1)}, K {k}, {tokens} tokens"]
 
@@ -116,13 +124,13 @@ class CaptioningBench(Bench):
         return F.normalize(numbers, dim=1).to(self.device)
 
     def plain(self, case: str, captioner: Captioner, times: StageTimes) -> Run:
-        config, k = self._config(), self.options.candidates
+        k, advantages = self.options.candidates, subtract_baseline(self.rewards[None])  # [1, K]
         captioner.lm.requires_grad_(True)
 
         def update(features: Tensor) -> tuple[list[str], Tensor]:
             with times.stage("text"), torch.no_grad():
                 prefix, writer = captioner.prefix(features), PlainWriter(captioner, k)
-                proposals = beam_search(writer, prefix, k, config.decoding)[0]
+                proposals = beam_search(writer, prefix, k, self.config.decoding)[0]
             captions = captioner.decode([proposal.tokens for proposal in proposals])
             tokens, mask = captioner.tokenize(captions)  # [K, T]
             with times.stage("policy"):
@@ -130,14 +138,13 @@ class CaptioningBench(Bench):
                 logits = _logits(captioner, prefix, tokens, mask)[:, prefix.shape[1] - 1 : -1]  # [K, T, V]
                 losses = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
             captioner.lm.zero_grad(set_to_none=True)
-            advantages = subtract_baseline(self.rewards[None])  # [1, K]
             return captions, reinforce_loss(caption_nll(losses, mask, True)[None], advantages)
 
         return self._episode(captioner, update, times)
 
     def fast(self, case: str, captioner: Captioner, times: StageTimes) -> Run:
         fixed: Any = SimpleNamespace(encode_texts=lambda _: [self.rewards], score=lambda *_: self.rewards[None])
-        objective, generator = RlcfObjective(fixed, self._config()), torch.Generator()
+        objective, generator = RlcfObjective(fixed, self.config), torch.Generator()
         times.watch(captioner, "prefix", "policy")
         times.watch(captioner, "token_losses", "policy")
         times.watch(objective, "propose", "text")
@@ -160,7 +167,7 @@ class CaptioningBench(Bench):
 
     def _episode(self, captioner: Captioner, update: Update, times: StageTimes) -> Run:
         """Both forms: the mapper is put back, and every step has its update."""
-        state = build_state(self._config(), captioner, scale_loss=captioner.autocast_dtype is torch.float16)
+        state = build_state(self.config, captioner, scale_loss=captioner.autocast_dtype is torch.float16)
         times.watch(state, "restore", "reset")
         times.watch(state, "step", "update")
 
@@ -175,17 +182,3 @@ class CaptioningBench(Bench):
             return answer
 
         return run
-
-    def _config(self) -> CaptioningConfig:
-        return CaptioningConfig.of(NOWHERE | {
-            "dataset_files": {"annotations": ""}, "checkpoint": "", "steps": self.options.steps, "lr": 2e-6,
-            "reward": {"models": ["random"]}, "num_candidates": self.options.candidates,
-            "decoding": {"max_new_tokens": self.options.tokens},
-        })  # fmt: skip
-
-
-def _random_captioner() -> Captioner:
-    """OPT-125m with random weights, and a random mapper of the official size."""
-    lm = OPTForCausalLM(OPTConfig())  # its defaults are OPT-125m's
-    mapper = build_mapper("transformer", CLIP_WIDTH, lm.config.hidden_size, PREFIX, MAPPER_LAYERS)
-    return Captioner(lm, NumberTokenizer(), mapper)

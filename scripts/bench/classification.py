@@ -22,9 +22,8 @@ from clipscore.clip_model import ClipModel
 from clipscore.lean_blocks import make_lean
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.models.group import Models
-from clipscore.objectives import RlcfObjective, RlcfStep
+from clipscore.objectives import RlcfObjective
 from clipscore.task import build_reward
-from scripts.bench.agreement import gap
 from scripts.bench.models import bench_clip, random_picture
 from scripts.bench.plain import Answer, plain_encoder, plain_prompt
 from scripts.bench.timing import NOWHERE, Bench, Run
@@ -36,7 +35,7 @@ Clips = tuple[ClipModel, ClipModel]  # policy and reward
 
 
 class ClassificationBench(Bench):
-    """A case is what is tuned, and the number of classes; of `classes`, the encoder has the first only.
+    """A case is for example "prompt, 100 classes"; of `classes`, the encoder has the first only.
 
     "cached" is a second run of prompt tuning on the same views, from the bank of their features; its plain form is a
     run without a bank. Above `plain_classes`, the plain form of prompt tuning is run on a quarter of these, and its
@@ -52,9 +51,8 @@ class ClassificationBench(Bench):
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        policy, reward = (bench_clip(n, self.device, options.precision) for n in (options.policy, options.reward))
-        self.models, self.folder = (policy, reward), tempfile.TemporaryDirectory()
-        self.rate_dtype = policy.autocast_dtype or policy.dtype
+        names, self.folder = (options.policy, options.reward), tempfile.TemporaryDirectory()
+        self.models = tuple(bench_clip(name, self.device, options.precision) for name in names)
         self.names: Sequence[str] = class_names("imagenet")
         if options.size == "demo":
             from scripts.demo.scenes import CLASS_NAMES  # scikit-learn would count as memory of the episode
@@ -62,9 +60,8 @@ class ClassificationBench(Bench):
             self.names = CLASS_NAMES
 
     def cases(self) -> list[str]:
-        """For example "prompt, 100 classes"."""
-        classes = self.options.classes
-        counts = {tune: classes if tune in {"prompt", "cached"} else classes[:1] for tune in self.options.tune}
+        options = self.options
+        counts = {tune: options.classes[: None if tune in LEARNING_RATE else 1] for tune in options.tune}
         return [f"{tune}, {number} classes" for tune in counts for number in counts[tune]]
 
     def growth(self, case: str) -> float:
@@ -78,18 +75,19 @@ class ClassificationBench(Bench):
     def plain(self, case: str, clips: Clips, times: StageTimes) -> Run:
         if case.startswith("cached"):
             return self.fast(case.replace("cached", "prompt"), clips, times)
-        config, (clip, reward), names = self._config(case), clips, self._few(case)
+        config, names, reward = self._config(case), self._few(case), build_reward(self._config(case), clips[1:])
+        features = reward.encode_texts(class_prompts(config.prompt_words, names))
+        objective = RlcfObjective(reward, features, config.num_candidates, config.reward_options)
         make = plain_prompt if config.tune == "prompt" else plain_encoder
-        episode = make(clip, config, self._objective(config, reward, names), names, times)
+        episode = make(clips[0], config, objective, names, times)
         return lambda views, steps: episode.run((views, None), steps)
 
     def fast(self, case: str, clips: Clips, times: StageTimes) -> Run:
-        config, names = self._config(case), self._names(case)
-        clip, reward = clips
+        config, (clip, reward) = self._config(case), clips
         for model in clips:
             make_lean(model.backend)  # as in a run
         reward.cast_frozen()
-        method = build_method(config, Models(clip, [reward], [], self.device, clip.autocast_dtype), names)
+        method = build_method(config, Models(clip, [reward], [], self.device, clip.autocast_dtype), self._names(case))
         assert isinstance(method, TunedMethod) and isinstance(method.objective, RlcfObjective)
         policy, state, objective = method.policy, method.state, method.objective
         banks: list[ViewBank] = []
@@ -104,8 +102,7 @@ class ClassificationBench(Bench):
             bank = functools.partial(banks[0].projected, key) if banks else None
             seen = Views(views, policy, objective.reward, objective.features, bank)
             episode = adapt(policy, state, objective, seen, config.views.num_selected, steps)
-            candidates = [step.candidates for step in episode.steps if isinstance(step, RlcfStep)]
-            return Answer(episode.after, episode.selected, candidates, [step.logits for step in episode.steps])
+            return Answer.of(episode.after, episode.selected, episode.steps)
 
         if case.startswith("cached"):
             banks.append(ViewBank(Path(self.folder.name), clips, {}, self.options.views, 1))
@@ -114,15 +111,11 @@ class ClassificationBench(Bench):
         return run
 
     def compare(self, case: str, plain: Answer, fast: Answer) -> dict[str, bool | float]:
-        """Top-1, trusted views, how far apart the logits of unlike candidates are in any step, and adapted logits."""
+        """Top-1 and trusted views, and what `apart` says."""
         if self.growth(case) != 1:
             return {}
-        return {
-            "top-1": bool(plain.logits.argmax() == fast.logits.argmax()),
-            "views": torch.equal(plain.selected, fast.selected),
-            "candidates": max(map(gap, plain.step_logits, plain.candidates, fast.candidates)),
-            "logits": float((plain.logits - fast.logits).abs().max()),
-        }
+        top = bool(plain.logits.argmax() == fast.logits.argmax())
+        return {"top-1": top, "views": torch.equal(plain.selected, fast.selected)} | plain.apart(fast)
 
     def _names(self, case: str) -> Sequence[str]:
         return self.names[: int(case.split()[1])]
@@ -132,18 +125,12 @@ class ClassificationBench(Bench):
         names, most = self._names(case), self.options.plain_classes
         return names if len(names) <= most or not case.startswith("prompt") else names[: max(most // 4, 1)]
 
-    def _objective(self, config: ClassificationConfig, reward: ClipModel, names: Sequence[str]) -> RlcfObjective:
-        scored = build_reward(config, [reward])
-        features = scored.encode_texts(class_prompts(config.prompt_words, names))
-        return RlcfObjective(scored, features, config.num_candidates, config.reward_options)
-
     def _config(self, case: str) -> ClassificationConfig:
         """The paper's RLCF run, for models made here; six trusted views, however many there are."""
-        tune, num_views = case.split(",")[0], self.options.views
-        lr, tune = LEARNING_RATE.get(tune, 1e-5), tune.replace("cached", "prompt")
-        return ClassificationConfig.of(
-            NOWHERE | {"dataset_files": {"images": ""}, "tune": tune, "lr": lr}
-            | {"steps": self.options.steps, "reward": {"models": ["random"]}}
-            | {"cuda_graphs": self.options.cuda_graphs and tune != "prompt"}
-            | {"views": {"num_views": num_views, "select_fraction": min(1.0, (NUM_SELECTED + 0.5) / num_views)}}
-        )  # fmt: skip
+        tune, num_views = case.split(",")[0].replace("cached", "prompt"), self.options.views
+        return ClassificationConfig.of(NOWHERE | {
+            "dataset_files": {"images": ""}, "reward": {"models": ["random"]}, "steps": self.options.steps,
+            "tune": tune, "lr": LEARNING_RATE.get(tune, 1e-5),
+            "cuda_graphs": self.options.cuda_graphs and tune != "prompt",
+            "views": {"num_views": num_views, "select_fraction": min(1.0, (NUM_SELECTED + 0.5) / num_views)},
+        })  # fmt: skip

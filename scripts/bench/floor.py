@@ -22,19 +22,12 @@ PASSES = {torch.ops.aten._fused_adamw_: 7 / 4, torch.ops.aten._foreach_copy_: 1.
 
 
 class Floor(TorchDispatchMode):
-    """Adds up what some work takes at least, while it is entered.
+    """Adds up what some work takes at least, while it is entered: `flops` in all, and `seconds` of each stage.
 
     Of a product or convolution it is the longer of its arithmetic, a multiplication and an addition counted as two, and
     of its inputs and outputs passing memory; of AdamW and of weights that are put back it is the memory. What works
     number by number is left out: it could be done on the way. Attention is the plain products that it stands for.
-
-    Args:
-        flops_per_second, bytes_per_second: of the machine.
-        stage: says what the time counts for.
-
-    Attributes:
-        flops: operations in all.
-        seconds: of each stage.
+    `stage` says what the time counts for.
     """
 
     def __init__(self, flops_per_second: float, bytes_per_second: float, stage: Callable[[], str] = str) -> None:
@@ -78,14 +71,14 @@ def copy_rate(device: torch.device) -> float:
 
 def least_seconds(device: torch.device, work: Callable[[], Any]) -> float:
     """The shortest of several times until the device has done some work."""
-    times = []
+    least = float("inf")
     for _ in range(REPEATS):
         synchronize(device)
         started = time.perf_counter()
         work()
         synchronize(device)
-        times.append(time.perf_counter() - started)
-    return min(times)
+        least = min(least, time.perf_counter() - started)
+    return least
 
 
 def synchronize(device: torch.device) -> None:

@@ -11,8 +11,6 @@ from clipscore.models.devices import autocast_dtype
 from clipscore.models.load import build_openai_layout
 
 DEMO = REPOSITORY / "pretrained" / "demo"
-PICTURE_SIZE = (500, 375)  # ImageNet's usual
-GRID = (25, 19)  # patches of colour in a picture
 
 
 def bench_clip(name: str, device: torch.device, precision: str) -> ClipModel:
@@ -27,6 +25,6 @@ def bench_clip(name: str, device: torch.device, precision: str) -> ClipModel:
 
 
 def random_picture(number: int) -> Image.Image:
-    """Patches of colour, in the size of ImageNet's pictures."""
-    patches = np.random.default_rng(number).integers(0, 256, (GRID[1], GRID[0], 3), dtype=np.uint8)
-    return Image.fromarray(patches).resize(PICTURE_SIZE, Image.Resampling.BICUBIC)
+    """25 x 19 patches of colour, in the usual size of ImageNet's pictures."""
+    patches = np.random.default_rng(number).integers(0, 256, (19, 25, 3), dtype=np.uint8)
+    return Image.fromarray(patches).resize((500, 375), Image.Resampling.BICUBIC)

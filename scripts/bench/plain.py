@@ -22,7 +22,7 @@ from classification.config import ClassificationConfig
 from classification.prompt_learner import class_prompts
 from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.metrics.stage_times import StageTimes
-from clipscore.objectives import RlcfObjective
+from clipscore.objectives import RlcfObjective, RlcfStep, Step
 from clipscore.reward import subtract_baseline
 from clipscore.text_encoder import encode_texts
 from clipscore.updates import INIT_LOSS_SCALE
@@ -39,6 +39,24 @@ class Answer:
     selected: Tensor  # trusted views [S]
     candidates: list[Tensor]  # of each step [S, K]
     step_logits: list[Tensor]  # [S, C]
+
+    @classmethod
+    def of(cls, logits: Tensor, selected: Tensor, steps: Sequence[Step]) -> "Answer":
+        """What a run's episode answers."""
+        candidates = [step.candidates for step in steps if isinstance(step, RlcfStep)]
+        return cls(logits, selected, candidates, [step.logits for step in steps])
+
+    def apart(self, fast: "Answer") -> dict[str, bool | float]:
+        """How far the logits of unlike candidates are apart in any step, and adapted logits."""
+        return {
+            "candidates": max(map(gap, self.step_logits, self.candidates, fast.candidates)),
+            "logits": float((self.logits - fast.logits).abs().max()),
+        }
+
+
+def gap(logits: Tensor, ours: Tensor, theirs: Tensor) -> float:
+    """Largest difference of the logits of two choices, small in a tie. [..., C], [..., K], [..., K]"""
+    return float((logits.gather(-1, ours) - logits.gather(-1, theirs)).abs().max())
 
 
 @dataclass
@@ -78,7 +96,12 @@ class PlainEpisode:
         for number in range(steps):
             logits = self.logits(chosen) if number else logits
             with self.times.stage("reward"):
-                loss, candidates = self._loss(logits, anchor)
+                k, reward, features = self.objective.num_candidates, self.objective.reward, self.objective.features
+                candidates = logits.topk(k, dim=1).indices  # [S, K]
+                advantages = subtract_baseline(reward.score(anchor, [of_model[candidates] for of_model in features]))
+                rows = logits.repeat_interleave(k, dim=0)  # [S * K, C]
+                nll = F.cross_entropy(rows, candidates.flatten(), reduction="none")  # [S * K]
+                loss = (advantages.flatten() * nll).mean()
             with self.times.stage("update"):
                 self.optimizer.zero_grad()
                 scaler.scale(loss).backward()
@@ -89,14 +112,6 @@ class PlainEpisode:
         with torch.no_grad():
             answer.logits = self.logits(views[:1])[0]
         return answer
-
-    def _loss(self, logits: Tensor, anchor: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """[S, C], M x [S, D] -> scalar, [S, K]"""
-        k = self.objective.num_candidates
-        candidates = logits.topk(k, dim=1).indices
-        rewards = self.objective.reward.score(anchor, [features[candidates] for features in self.objective.features])
-        nll = F.cross_entropy(logits.repeat_interleave(k, dim=0), candidates.flatten(), reduction="none")  # [S * K]
-        return (subtract_baseline(rewards).flatten() * nll).mean(), candidates
 
 
 def plain_prompt(

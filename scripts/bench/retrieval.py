@@ -9,15 +9,14 @@ from clipscore.clip_model import ClipModel
 from clipscore.data.images import model_input
 from clipscore.lean_blocks import make_lean
 from clipscore.metrics.stage_times import StageTimes
-from clipscore.objectives import RlcfObjective, RlcfStep
+from clipscore.objectives import RlcfObjective
 from clipscore.reward import ClipReward
 from clipscore.task import build_state
 from retrieval.adapt import adapt
 from retrieval.build import build_policy
 from retrieval.config import RetrievalConfig
-from scripts.bench.agreement import gap
 from scripts.bench.models import bench_clip, random_picture
-from scripts.bench.plain import Answer, Sample, plain_retrieval
+from scripts.bench.plain import Answer, Sample, gap, plain_retrieval
 from scripts.bench.timing import NOWHERE, Bench, Run
 
 WORDS = ("man", "dog", "red", "street", "table", "sitting", "the", "with", "two", "on", "a", "holding", "large", "tree")
@@ -26,7 +25,7 @@ TOP = 10
 
 
 class RetrievalBench(Bench):
-    """A case is a direction and the size of the gallery, of random features."""
+    """A case is for example "text_to_image, gallery of 5000", of random features."""
 
     task = "retrieval"
     defaults = {
@@ -38,13 +37,11 @@ class RetrievalBench(Bench):
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
         self.models = clip = bench_clip(options.policy, self.device, options.precision)
-        self.rate_dtype = clip.autocast_dtype or clip.dtype
         self.width = clip.encode_token_ids(clip.tokenize(["a"])).shape[1]
         numbers = torch.randn(2, options.gallery, self.width)
         self.gallery, self.reward_gallery = F.normalize(numbers, dim=2).to(self.device)  # [G, D] each
 
     def cases(self) -> list[str]:
-        """For example "text_to_image, gallery of 5000"."""
         return [f"{direction}, gallery of {self.options.gallery}" for direction in self.options.directions]
 
     def sample(self, case: str, number: int) -> Sample:
@@ -77,26 +74,22 @@ class RetrievalBench(Bench):
             query, anchor = sample
             assert anchor is not None
             logits, done = adapt(policy, state, objective, query, anchor, self.gallery, steps)
-            candidates = [step.candidates for step in done if isinstance(step, RlcfStep)]
-            return Answer(logits, torch.zeros(1), candidates, [step.logits for step in done])
+            return Answer.of(logits, torch.zeros(1), done)
 
         return run
 
     def compare(self, case: str, plain: Answer, fast: Answer) -> dict[str, bool | float]:
-        """How far apart the logits of unlike items are, of the first ten and of any step's candidates; all logits."""
+        """How far apart the logits of unlike items among the first ten are, and what `apart` says."""
         top = min(TOP, self.options.gallery)
-        return {
-            f"top-{top}": gap(plain.logits, *(answer.logits.topk(top).indices for answer in (plain, fast))),
-            "candidates": max(map(gap, plain.step_logits, plain.candidates, fast.candidates)),
-            "logits": float((plain.logits - fast.logits).abs().max()),
-        }
+        first, second = (answer.logits.topk(top).indices for answer in (plain, fast))
+        return {f"top-{top}": gap(plain.logits, first, second)} | plain.apart(fast)
 
     def _objective(self, config: RetrievalConfig, clip: ClipModel) -> RlcfObjective:
         return RlcfObjective(ClipReward([clip], [1.0]), [self.reward_gallery], config.k, config.reward_options)
 
     def _config(self, case: str) -> RetrievalConfig:
-        return RetrievalConfig.of(
-            NOWHERE | {"dataset_files": {"annotations": ""}, "direction": case.split(",")[0], "lr": 1e-6}
-            | {"policy": self.options.policy, "steps": self.options.steps, "reward": {"models": [{"name": "random"}]}}
-            | {"cuda_graphs": self.options.cuda_graphs and case.startswith("image_to_text")}
-        )  # fmt: skip
+        return RetrievalConfig.of(NOWHERE | {
+            "dataset_files": {"annotations": ""}, "reward": {"models": [{"name": "random"}]}, "lr": 1e-6,
+            "policy": self.options.policy, "steps": self.options.steps, "direction": case.split(",")[0],
+            "cuda_graphs": self.options.cuda_graphs and case.startswith("image_to_text"),
+        })  # fmt: skip

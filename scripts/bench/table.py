@@ -3,11 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scripts.bench.agreement import differences
+import torch
+
+from clipscore.models.devices import autocast_dtype
+from scripts.bench.timing import Agreement
 from scripts.tables.grid import Grid, markdown
 
+TASKS = ("classification", "retrieval", "captioning")
 STAGES = ("policy", "text", "reward", "update", "reset", "other")
 FAR = 1.5  # times the floor, from which on it is said where the rest goes
+# How far two answers may be apart and still count as equal: the forms round differently in half precision.
+TOLERANCE = {None: 1e-3, torch.float16: 0.1, torch.bfloat16: 1.0}
 
 Result = Mapping[str, Any]  # what `python -m scripts.bench --json` wrote
 
@@ -15,12 +21,18 @@ Result = Mapping[str, Any]  # what `python -m scripts.bench --json` wrote
 def tables(results: Sequence[Result]) -> str:
     """Times and stages of all results, task by task; a line per machine says where they were measured."""
     rows = [(result, case) for result in results for case in result["cases"]]
-    rows.sort(key=lambda row: ("classification", "retrieval", "captioning").index(row[1]["task"]))
-    heading = ["episode", "plain", "fast", "ratio", "memory plain", "fast", "times the floor", "same answers"]
-    times = markdown(Grid(heading, [_times(*row) for row in rows]))
-    heading = ["share of the time, fast form, %", *STAGES, "where the rest above the floor goes"]
-    shares = markdown(Grid(heading, [_shares(*row) for row in rows]))
-    return "\n\n".join([times, shares, "\n".join(dict.fromkeys(map(_machine, results)))])
+    rows.sort(key=lambda row: TASKS.index(row[1]["task"]))
+    times = ["episode", "plain", "fast", "ratio", "memory plain", "fast", "times the floor", "same answers"]
+    shares = ["share of the time, fast form, %", *STAGES, "where the rest above the floor goes"]
+    grids = Grid(times, [_times(*row) for row in rows]), Grid(shares, [_shares(*row) for row in rows])
+    return "\n\n".join([*map(markdown, grids), "\n".join(dict.fromkeys(map(_machine, results)))])
+
+
+def differences(agreement: Agreement, precision: str = "auto", device: str = "cpu") -> list[str]:
+    """What is not equal, or further apart than the precision explains (NaN is); for example "logits DIFFER by 0.5"."""
+    limit = TOLERANCE[autocast_dtype(precision, torch.device(device))]
+    unlike = {name: v for name, v in agreement.items() if not (v if isinstance(v, bool) else v <= limit)}
+    return [f"{name} DIFFER" + ("" if value is False else f" by {value:.2g}") for name, value in unlike.items()]
 
 
 def _times(result: Result, case: Result) -> list[str]:

@@ -7,28 +7,34 @@ from sample to sample, so that a machine that slows down favours neither.
 import argparse
 import copy
 import logging
+import math
+import multiprocessing
+import resource
 import statistics
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from clipscore.metrics.stage_times import StageTimes
-from clipscore.models.devices import choose_device
-from scripts.bench.agreement import merge
+from clipscore.models.devices import autocast_dtype, choose_device
 from scripts.bench.floor import Floor, copy_rate, product_rate, synchronize
-from scripts.bench.memory import peak_memory
 
 log = logging.getLogger(__name__)
 
 FORMS = ("plain", "fast")
 GROWING = ("text", "update")  # stages of the plain form whose time is proportional to the number of classes
-WARM_UP_STEPS = 2  # of the plain form, the first sees all views and the second the trusted ones
+STEPS = 2  # of a warm-up: plain, the first sees all views, the second the trusted ones, and the optimizer has its state
 NOWHERE = {"dataset": "random", "data_root": "", "pretrained_root": "", "output_root": "", "method": "rlcf"}
+PROCESS_STATUS = Path("/proc/self/status")
 
 Run = Callable[[Any, int], Any]  # an episode: takes a sample and a number of steps, returns an answer
+Agreement = Mapping[str, bool | float]  # what is equal (bool), and how far numbers are apart (float)
 
 
 @dataclass
@@ -38,45 +44,33 @@ class Form:
     run: Run
     times: StageTimes
 
-
-@dataclass
-class Timed:
-    """What one episode answered, the seconds it took, and those of its stages."""
-
-    answer: Any
-    seconds: float
-    stages: dict[str, float]
+    def timed(self, sample: Any, steps: int) -> tuple[Any, float, dict[str, float]]:
+        """The answer of one episode, its seconds until the device has finished, and those of its stages."""
+        synchronize(self.times.device)
+        started = time.perf_counter()
+        self.times.start()
+        answer = self.run(sample, steps)
+        synchronize(self.times.device)
+        return answer, time.perf_counter() - started, self.times.take()
 
 
 class Bench(Protocol):
     """The episodes of one task. It is built from options alone, so that a process of its own can build it again."""
 
-    options: argparse.Namespace  # of the command line
-    device: torch.device
     task: str
     defaults: Mapping[str, Any]  # its own options, with their values
     demo: Mapping[str, Any] = {}  # and with those of size demo, where they differ
     models: Any  # what both forms adapt, each a copy
-    rate_dtype: torch.dtype  # of the matrix products
 
     def __init__(self, options: argparse.Namespace) -> None:
         torch.manual_seed(0)
         self.options, self.device = options, choose_device(options.device)
 
-    def cases(self) -> list[str]:
-        """What is timed, one after the other."""
-
-    def sample(self, case: str, number: int) -> Any:
-        """A sample, on the device."""
-
-    def plain(self, case: str, models: Any, times: StageTimes) -> Run:
-        """The official schedule of work."""
-
-    def fast(self, case: str, models: Any, times: StageTimes) -> Run:
-        """What a run does."""
-
-    def compare(self, case: str, plain: Any, fast: Any) -> dict[str, bool | float]:
-        """What is equal (bool), and how far numbers are apart (float); {} when the two cannot be compared."""
+    def cases(self) -> list[str]: ...  # what is timed, one after the other
+    def sample(self, case: str, number: int) -> Any: ...  # on the device
+    def plain(self, case: str, models: Any, times: StageTimes) -> Run: ...  # the official schedule of work
+    def fast(self, case: str, models: Any, times: StageTimes) -> Run: ...  # what a run does
+    def compare(self, case: str, plain: Any, fast: Any) -> Agreement: ...  # {}: they cannot be compared
 
     def growth(self, case: str) -> float:
         """Classes of the case over those that the plain form is run on; 1 when it is run on all of them."""
@@ -89,59 +83,72 @@ class Bench(Protocol):
 
 
 def measure(bench: Bench, case: str) -> dict[str, Any]:
-    """Everything about one case."""
-    options = bench.options
+    """Everything about one case: both forms on each sample, in turn, their peaks, and the floor."""
+    options, growth = bench.options, bench.growth(case)
     log.info("%s: %s", bench.task, case)
-    peaks = {which: peak_memory(type(bench), options, case, which) for which in FORMS} if options.memory else {}
+    peaks = {which: {"peak_gib": peak_memory(type(bench), options, case, which)} for which in FORMS if options.memory}
     forms = {which: bench.form(case, which) for which in FORMS}
     for form in forms.values():
-        form.run(bench.sample(case, 0), min(options.steps, WARM_UP_STEPS))
-    result = _alternate(bench, case, forms)
-    for which, peak in peaks.items():
-        result[which]["peak_gib"] = peak
-    fast, rates = forms["fast"], (product_rate(bench.device, bench.rate_dtype), copy_rate(bench.device))
-    floor = Floor(*rates, lambda: fast.times.stages[-1]).of(lambda: fast.run(bench.sample(case, 0), options.steps))
-    seconds = sum(floor.seconds.values())
-    result["floor"] = {"seconds": seconds, "times": result["fast"]["median"] / seconds, "stages": dict(floor.seconds)}
-    result["floor"] |= {"flops": floor.flops, "flops_per_second": rates[0], "bytes_per_second": rates[1]}
-    return result
-
-
-def timed(form: Form, sample: Any, steps: int, device: torch.device) -> Timed:
-    """Run one episode; the clock stops when the device has finished."""
-    synchronize(device)
-    started = time.perf_counter()
-    form.times.start()
-    answer = form.run(sample, steps)
-    synchronize(device)
-    seconds = time.perf_counter() - started
-    return Timed(answer, seconds, form.times.take())
-
-
-def _alternate(bench: Bench, case: str, forms: Mapping[str, Form]) -> dict[str, Any]:
-    """Both forms on each sample, in turn: the seconds of each, and how the answers agree."""
-    runs: dict[str, list[Timed]] = {which: [] for which in FORMS}
-    agreement: dict[str, bool | float] = {}
-    growth = bench.growth(case)
-    for number in range(1, bench.options.images + 1):
+        form.run(bench.sample(case, 0), min(options.steps, STEPS))
+    seconds: dict[str, list[float]] = {which: [] for which in FORMS}
+    stages: dict[str, list[dict[str, float]]] = {which: [] for which in FORMS}
+    agreement: Agreement = {}
+    for number in range(1, options.images + 1):
         sample = bench.sample(case, number)
+        answers: dict[str, Any] = {}
         for which in FORMS if number % 2 else reversed(FORMS):
-            runs[which].append(timed(forms[which], sample, bench.options.steps, bench.device))
-        plain, fast = (runs[which][-1] for which in FORMS)
-        agreement = merge(agreement, bench.compare(case, plain.answer, fast.answer))
-        plain.answer = fast.answer = None  # on a GPU, many of them would fill it
-        few = {name: seconds for name, seconds in plain.stages.items() if name in GROWING}
-        plain.stages |= {name: growth * seconds for name, seconds in few.items()}
-        plain.seconds += (growth - 1) * sum(few.values())  # what it would have taken with all classes
-        log.info("  sample %d: plain %.3f s, fast %.3f s", number, plain.seconds, fast.seconds)
-    ratios = (plain.seconds / fast.seconds for plain, fast in zip(runs["plain"], runs["fast"], strict=True))
-    summary: dict[str, Any] = {"task": bench.task, "case": case, "plain_estimated": growth != 1}
-    for which, of_form in runs.items():
-        seconds, stages = [run.seconds for run in of_form], _medians([run.stages for run in of_form])
-        summary[which] = {"seconds": seconds, "median": statistics.median(seconds), "stages": stages}
-    return {**summary, "ratio": statistics.median(ratios), "agreement": agreement}
+            answers[which], whole, parts = forms[which].timed(sample, options.steps)
+            if which == "plain":  # what it would have taken with all classes
+                more = {name: (growth - 1) * value for name, value in parts.items() if name in GROWING}
+                whole, parts = whole + sum(more.values()), {s: parts[s] + more.get(s, 0) for s in parts}
+            seconds[which].append(whole)
+            stages[which].append(parts)
+        agreement = merge(agreement, bench.compare(case, **answers))
+        log.info("  sample %d: plain %.3f s, fast %.3f s", number, *(seconds[which][-1] for which in FORMS))
+    ratio = statistics.median(plain / fast for plain, fast in zip(seconds["plain"], seconds["fast"], strict=True))
+    result: dict[str, Any] = {"task": bench.task, "case": case, "plain_estimated": growth != 1}
+    for which in FORMS:
+        names = dict.fromkeys(name for parts in stages[which] for name in parts)
+        medians = {name: statistics.median(parts.get(name, 0.0) for parts in stages[which]) for name in names}
+        found = {"seconds": seconds[which], "median": statistics.median(seconds[which]), "stages": medians}
+        result[which] = found | peaks.get(which, {})
+    dtype = autocast_dtype(options.precision, bench.device) or torch.float32
+    fast, rates = forms["fast"], (product_rate(bench.device, dtype), copy_rate(bench.device))
+    floor = Floor(*rates, lambda: fast.times.stages[-1]).of(lambda: fast.run(bench.sample(case, 0), options.steps))
+    least = sum(floor.seconds.values())
+    return result | {"ratio": ratio, "agreement": agreement, "floor": {
+        "seconds": least, "times": result["fast"]["median"] / least, "stages": dict(floor.seconds),
+        "flops": floor.flops, "flops_per_second": rates[0], "bytes_per_second": rates[1],
+    }}  # fmt: skip
 
 
-def _medians(stages: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    names = dict.fromkeys(name for times in stages for name in times)
-    return {name: statistics.median(times.get(name, 0.0) for times in stages) for name in names}
+def merge(so_far: Agreement, new: Agreement) -> Agreement:
+    """Comparisons of several samples as one: equal when all are, apart as far as the worst."""
+    joined = dict(so_far)
+    for name, value in new.items():
+        pair = so_far.get(name, value), value
+        worst = max(pair, key=lambda apart: (math.isnan(apart), apart))
+        joined[name] = all(pair) if isinstance(value, bool) else worst
+    return joined
+
+
+def peak_memory(make_bench: Callable[[argparse.Namespace], Any], options: argparse.Namespace, *form: str) -> float:
+    """GiB: of the whole process, models and libraries included; on CUDA of what torch holds there.
+
+    In a process of its own, as none can take back its peak. `make_bench` is importable by name; `form` is a case, and
+    "plain" or "fast". BrokenProcessPool: it was killed.
+    """
+    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak, make_bench, options, *form).result() / 2**30
+
+
+def _peak(make_bench: Callable[[argparse.Namespace], Any], options: argparse.Namespace, case: str, which: str) -> int:
+    bench = make_bench(options)
+    bench.form(case, which, alone=True).run(bench.sample(case, 0), min(options.steps, STEPS))
+    if bench.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(bench.device)
+    if PROCESS_STATUS.is_file():  # Linux's `ru_maxrss` starts with the peak of the process that started this one
+        lines = PROCESS_STATUS.read_text(encoding="utf-8").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

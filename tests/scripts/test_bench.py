@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from classification import policy
 from clipscore.config.load import REPOSITORY
 from scripts.bench import __main__ as bench
-from scripts.bench.agreement import differences, merge
 from scripts.bench.captioning import CaptioningBench
 from scripts.bench.floor import Floor
-from scripts.bench.memory import peak_memory
+from scripts.bench.table import differences
+from scripts.bench.timing import merge, peak_memory
 from tests.commands import python
 
 TINY = ["--size", "demo", "--images", "1"]
