@@ -61,6 +61,8 @@ class Bench(Protocol):
     defaults: Mapping[str, Any]  # its own options, with their values
     demo: Mapping[str, Any] = {}  # and with those of size demo, where they differ
     models: Any  # what both forms adapt, each a copy
+    options: argparse.Namespace
+    device: torch.device
 
     def __init__(self, options: argparse.Namespace) -> None:
         torch.manual_seed(0)
