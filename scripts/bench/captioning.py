@@ -64,6 +64,8 @@ class PlainWriter:
     """The beam search's view of the captioner, without kept keys and values: every token computes all positions of all
     K beams, from the start. Source: official generate_opt.py."""
 
+    logits: Tensor  # of the next token of each text
+
     def __init__(self, captioner: Captioner, num_beams: int) -> None:
         self.captioner, self.num_beams, self.bos, self.stop = captioner, num_beams, captioner.bos, captioner.stop
 

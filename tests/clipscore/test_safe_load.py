@@ -149,7 +149,7 @@ HOSTILE = {  # kind -> the content of a file, and what is said of it; nothing wh
     "pickle: function": (lambda: pickle.dumps(np.load), "it refers to numpy.load"),
     "pickle: objects": (lambda: pickle.dumps(np.array([CALLS], dtype=object)), r"io\.open"),
     "pickle: dates": (lambda: pickle.dumps(DATES), "expected numbers"),
-    "pickle: call in a tensor": (lambda: INNER + pickled_bytes(saved(CALLS, False)) + b"\x85R.", r"it calls _?io\.open"),
+    "pickle: call in a tensor": (lambda: INNER + pickled_bytes(saved(CALLS, False)) + b"\x85R.", r"calls _?io\.open"),
     "pickle: doubled": (lambda: DOUBLED, ""),
     "pickle: memo": (lambda: b"\x80\2Nr\xff\xff\xff\x7f.", ""),
     "pickle: bytes of any number": (lambda: b"\x80\5\x96\0\0\0\0\x40\0\0\0.", "cannot be read"),
