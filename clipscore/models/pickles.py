@@ -22,7 +22,7 @@ from clipscore.models.files import MAX_EXTRA_BYTES, check_whole
 
 HARMLESS = ("numpy.", "torch.optim.", "argparse.Namespace", "collections.defaultdict", "__torch__.Module")
 MAX_NAMES, MAX_MODULES = 100, 100_000  # a short pickle can refer to its parts again and again
-_REBUILT = ("tensor", "tensor_v2", "parameter")
+_REBUILT = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
 _SCRIPTED = re.compile(r"__torch__|torch\.\w+\._pickle ")  # modules, and lists of numbers, of TorchScript
 log = logging.getLogger(__name__)
 _LOCK = threading.Lock()  # torch's list of allowed names is the process's
@@ -227,7 +227,7 @@ _NUMPY_CORES = ("numpy.core", "numpy._core")  # before numpy 2, and since
 _KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch", "Size"): torch.Size,
-    **{("torch._utils", f"_rebuild_{kind}"): getattr(torch._utils, f"_rebuild_{kind}") for kind in _REBUILT},
+    **{("torch._utils", name): getattr(torch._utils, name) for name in _REBUILT},
     ("numpy", "dtype"): _Dtype,
     ("numpy", "ndarray"): _Array,  # an argument of _reconstruct, never called
     ("_codecs", "encode"): _latin1,
