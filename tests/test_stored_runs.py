@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import transformers
 
 from clipscore.config.fields import RunConfig
 from clipscore.config.load import REPOSITORY, load_config
@@ -63,6 +64,8 @@ def test_a_stored_run_has_the_same_identity(name, tmp_path):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_stored_run_goes_on(name, tmp_path, capsys, monkeypatch):
+    if "clipcap" in name and transformers.__version__ < "5":
+        pytest.skip("this transformers describes the language model otherwise than the one that made the run")
     num_threads: list[int] = []
     monkeypatch.setattr("torch.set_num_threads", num_threads.append)
     path, (_, _, num_before, num_after) = tmp_path / name, RUNS[name]

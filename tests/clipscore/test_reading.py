@@ -55,7 +55,7 @@ list(read_in_background(Numbers({trouble!r}), 5, 1))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1
-    assert re.search("RuntimeError: a process that reads died, or was silent for 3 s .*num_workers=N", done.stderr)
+    assert re.search(r"RuntimeError\W+a process that reads died, or was silent for 3 s .*num_workers=N", done.stderr)
 
 
 DEMO = ["policy=demo/policy.pt", "reward.models=demo/reward.pt", "steps=1", "num_candidates=2", "device=cpu"]
