@@ -32,6 +32,7 @@ from clipscore.text_encoder import length_chunks
 SHARD_ROWS = 8192
 
 Encoded = tuple[Tensor, Iterable[int]]  # features of a shard [rows, D], and the places of those that have none
+Encode = Callable[[slice, Callable[[int], None]], Encoded]  # of some rows; the second counts those that are done
 
 log = logging.getLogger(__name__)
 
@@ -75,41 +76,43 @@ def extract(
     def encode(model: ClipModel, images: Tensor) -> Tensor:
         return (model.project_patches(images) if patches else model.project_images(images)).cpu()
 
-    def encode_images(rows: slice) -> Encoded:
+    truncated: list[int] = []
+
+    def encode_images(rows: slice, advance: Callable[[int], None]) -> Encoded:
         pictures = Pictures([image.path for image in data.images[rows]], clip.form)
         stop = None if partial else "; or partial=true to go on with what is there"
-        [features], faults, num_truncated = encode_pictures([clip], pictures, encode, batch, num_workers, stop)
+        [features], faults, cut = encode_pictures([clip], pictures, encode, batch, num_workers, stop, advance)
         for fault in faults.values():
             log.warning("left out: %s", fault)
-        if num_truncated:
-            log.warning("%d pictures are cut off, and were read as far as they go", num_truncated)
+        truncated.append(cut)
         return features, faults
 
     feature_files.begin_folder(out, index)
     _write(out, "images", index, encode_images)
-    _write(out, "texts", index, lambda rows: _encode_texts(clip, index.captions[rows]))
+    if sum(truncated):
+        log.warning("%d pictures are cut off, and were read as far as they go", sum(truncated))
+    _write(out, "texts", index, lambda rows, advance: _encode_texts(clip, index.captions[rows], advance))
     return index
 
 
-def _write(
-    out: Path, kind: feature_files.Kind, index: feature_files.FeatureIndex, encode: Callable[[slice], Encoded]
-) -> None:
+def _write(out: Path, kind: feature_files.Kind, index: feature_files.FeatureIndex, encode: Encode) -> None:
     """Write the missing shards, each of the features that `encode` gives for its rows."""
     missing, total = feature_files.missing_shards(out, kind, index), index.count(kind)
     done = total - sum(min(index.shard_rows, total - start) for start in missing)
     with progress(kind, total, done) as advance:
         for start in missing:
-            features, left_out = encode(slice(start, start + index.shard_rows))
+            features, left_out = encode(slice(start, start + index.shard_rows), advance)
             feature_files.write_shard(out, kind, start, index, features, [start + place for place in left_out])
-            advance(len(features))
 
 
 @torch.no_grad()
-def _encode_texts(clip: ClipModel, captions: Sequence[str]) -> Encoded:
-    ids = clip.tokenize(captions)
+def _encode_texts(clip: ClipModel, captions: Sequence[str], advance: Callable[[int], None]) -> Encoded:
+    ids, parts = clip.tokenize(captions), []
     chunks = length_chunks(end_of_text(ids).cpu())
-    features = torch.cat([clip.project_token_ids(ids[chunk.to(ids.device)]).cpu() for chunk in chunks])
-    return features[torch.cat(chunks).argsort()], []
+    for chunk in chunks:
+        parts.append(clip.project_token_ids(ids[chunk.to(ids.device)]).cpu())
+        advance(len(chunk))
+    return torch.cat(parts)[torch.cat(chunks).argsort()], []
 
 
 def read_captions(file: str) -> list[str]:

@@ -9,6 +9,7 @@ from classification.policy import CoCoOpPolicy, EncoderPolicy, FixedPolicy, Poli
 from classification.prompt_learner import ConditionalContext, PromptLearner, PromptStart, check_same_clip
 from classification.texts import class_texts, encode_classes
 from clipscore.clip_model import ClipModel, end_of_text
+from clipscore.config.adapting import check_enough
 from clipscore.config.methods import guard
 from clipscore.models.group import Models
 from clipscore.task import build_reward
@@ -73,6 +74,6 @@ def check_prompts(clip: ClipModel, prompts: Sequence[str]) -> None:
 
 def check_candidates(config: ClassificationConfig, num_classes: int) -> None:
     """ValueError for more candidates than classes, K > C."""
-    if "num_candidates" in config.METHOD.reads and config.num_candidates > num_classes:
-        counts = f"num_candidates={config.num_candidates}, but {config.dataset} has {num_classes} classes"
-        raise ValueError(f"{counts}; it is at most that: add num_candidates={num_classes} to the command")
+    if "num_candidates" in config.METHOD.reads:
+        found = f"{config.dataset} has {num_classes} classes"
+        check_enough(config.num_candidates, num_classes, "num_candidates", found)

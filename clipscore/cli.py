@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from clipscore.config.adapting import AdaptingConfig
 from clipscore.config.load import REPOSITORY, load_config
+from clipscore.data.samples import describe_error
 
 DONE, REFUSED, INTERRUPTED = 0, 2, 130  # exit codes
 USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
@@ -52,12 +53,7 @@ def run_command(
     try:
         result = predict(args)
     except USER_ERRORS as error:
-        text = str(error)
-        if type(error).__name__ == "OutOfMemoryError":
-            from clipscore.models.devices import without_room  # torch is there then
-
-            text = without_room(error)
-        log.error("error: %s", text, exc_info=args.debug)
+        log.error("error: %s", describe_error(error), exc_info=args.debug)
         return REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED

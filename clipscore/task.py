@@ -11,11 +11,11 @@ from torch import Tensor
 from clipscore.clip_model import ClipModel
 from clipscore.config.adapting import AdaptingConfig
 from clipscore.config.methods import Method, Stage, guard, source_digest
-from clipscore.data.samples import NoRoom
+from clipscore.data.samples import NoRoom, describe_error
 from clipscore.episodic import EpisodicState
 from clipscore.lean_blocks import Copies
 from clipscore.metrics.stage_times import StageTimes
-from clipscore.models.devices import to_host, without_room
+from clipscore.models.devices import to_host
 from clipscore.models.group import load_models
 from clipscore.reward import ClipReward, ensemble_weights
 
@@ -166,7 +166,7 @@ class Task:
         except torch.cuda.OutOfMemoryError as error:
             if self.method.state is not None:
                 self.method.state.updates.forget()
-            text = f"{self.SAMPLE} {sample.id}: {without_room(error)}"
+            text = f"{self.SAMPLE} {sample.id}: {describe_error(error)}"
             raise (RuntimeError if self.sequential else NoRoom)(text) from None
         if self.adapts and self.method.state is None and "unadapted" not in row:
             row["adapted"] = True  # which elsewhere the losses of the steps say

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from clipscore.clip_model import ClipModel
+from clipscore.config.adapting import check_enough
 from clipscore.config.methods import guard
 from clipscore.models.group import Models
 from clipscore.task import build_reward
@@ -50,7 +51,6 @@ def check_tower(clip: ClipModel, direction: str) -> None:
 
 def check_candidates(config: RetrievalConfig, gallery_size: int) -> None:
     """ValueError for more candidates than gallery items, K > G."""
-    if "num_candidates" in config.METHOD.reads and config.k > gallery_size:
-        gallery = f"the gallery of {config.dataset} has {gallery_size} items"
-        counts = f"num_candidates.{config.direction}={config.k}, but {gallery}"
-        raise ValueError(f"{counts}; it is at most that: add num_candidates={gallery_size} to the command")
+    if "num_candidates" in config.METHOD.reads:
+        found = f"the gallery of {config.dataset} has {gallery_size} items"
+        check_enough(config.k, gallery_size, f"num_candidates.{config.direction}", found)

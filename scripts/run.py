@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from clipscore.cli import DONE, REFUSED, USER_ERRORS, print_text
 from clipscore.config.explain import nearest
 from clipscore.config.fields import RunConfig
+from clipscore.data.samples import describe_error
 from scripts.runs import process, trackers
 from scripts.runs.command_line import CommandLine
 from scripts.runs.folder import RunFolder, finished_summary, recorded_summary, run_path
@@ -56,13 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if rank.index and is_shared:
                 time.sleep(PATIENCE_S)
             hint = " (--debug shows where)" if isinstance(error, RuntimeError) and not asked.args.debug else ""
-            if type(error).__name__ == "OutOfMemoryError":  # before the first sample
-                from clipscore.models.devices import without_room
-
-                error, hint = RuntimeError(without_room(error)), ""
             if str(error).startswith("DataLoader worker"):  # torch says it wherever the main process is at that moment
                 hint = "; fewer of these readers take less memory: num_workers=N; the same command goes on from here"
-            log.error("error: %s%s", error, hint, exc_info=asked.args.debug)
+            log.error("error: %s%s", describe_error(error), hint, exc_info=asked.args.debug)
             return REFUSED if is_shared else SAMPLE_FAILED
 
 

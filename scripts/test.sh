@@ -16,7 +16,7 @@ export TOKENIZERS_PARALLELISM=false
 
 if [[ -n "${RLCF_LOWEST:-}" ]]; then
   shift
-  exec python -m pytest -q -n "${TEST_PROCESSES:-auto}" --dist loadfile tests "$@"
+  exec python -m pytest -q -n "${TEST_PROCESSES:-auto}" --dist loadfile "$@"
 fi
 python -m ruff check .
 if [[ "${1:-}" == --fast ]]; then  # what starts no run: the maths, the formats, the configurations
@@ -25,5 +25,5 @@ if [[ "${1:-}" == --fast ]]; then  # what starts no run: the maths, the formats,
   exec python -m pytest -q -n "${TEST_PROCESSES:-auto}" --dist loadfile tests/{captioning,classification,clipscore,retrieval} tests/test_structure.py tests/test_pages.py "$@"
 fi
 python -m mypy
-python -m pytest -q -n "${TEST_PROCESSES:-auto}" --dist loadfile tests "$@"
+python -m pytest -q -n "${TEST_PROCESSES:-auto}" --dist loadfile "$@"
 [ $# -gt 0 ] || python -m pytest -q -m "" tests/cuda

@@ -151,6 +151,13 @@ class AdaptingConfig(RunConfig):
         return getattr(self, name) == type(self).model_fields[name].get_default(call_default_factory=True)
 
 
+def check_enough(asked: int, available: int, key: str, found: str) -> None:
+    """ValueError for more candidates than there are; `key` is the setting, `found` says what there is."""
+    if asked > available:
+        mend = f"it is at most that: add num_candidates={available} to the command"
+        raise ValueError(f"{key}={asked}, but {found}; {mend}")
+
+
 def single_teacher(config: AdaptingConfig) -> Iterator[str]:
     """The rule of methods that imitate one reward model."""
     if config.reward and len(config.reward.models) > 1:

@@ -42,7 +42,8 @@ def encode_pictures(
     parts: list[list[Tensor]] = [[] for _ in models]
     faults: dict[int, str] = {}
     num_truncated = 0
-    batches = read_in_background(pictures, len(pictures), num_workers, collate, batch_size=batch_size)
+    device = models[0].device.type
+    batches = read_in_background(pictures, len(pictures), num_workers, collate, device, batch_size=batch_size)
     for number, (batch, of_batch, truncated) in enumerate(batches):
         faults |= {number * batch_size + place: fault for place, fault in of_batch.items()}
         num_truncated += truncated

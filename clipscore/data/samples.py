@@ -16,6 +16,14 @@ class NoRoom(Exception):
     """A sample is too large for the GPU; the message names it, and what to lower."""
 
 
+def describe_error(error: Exception) -> str:
+    """Its message; of a GPU that is full, by torch's class, which may not be imported here, also what to lower."""
+    if type(error).__name__ != "OutOfMemoryError":
+        return str(error)
+    said = ". ".join(str(error).split(". ")[:3])  # how much was asked for, and how much is free
+    return f"{said}; take precision=fp16, fewer processes (NPROC), smaller reward.models, fewer views or candidates"
+
+
 @dataclass(frozen=True)
 class Sample:
     """One test sample as the method reads it, or None where it reads nothing; or the sentence why it is unreadable."""

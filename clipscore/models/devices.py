@@ -73,12 +73,6 @@ def prepare_torch(num_threads: int | None, device: str) -> None:
             del os.environ[CUBLAS]
 
 
-def without_room(error: BaseException) -> str:
-    """What torch says of a GPU that is out of memory, and what to lower."""
-    said = ". ".join(str(error).split(". ")[:3])  # how much was asked for, and how much is free
-    return f"{said}; take precision=fp16, fewer processes (NPROC), smaller reward.models, fewer views or candidates"
-
-
 def to_host(found: T) -> T:
     """Dataclasses, lists and tuples of any depth with all their tensors on the CPU: in one copy, so one wait."""
     tensors = [tensor for tensor in _tensors(found) if not tensor.is_cpu]

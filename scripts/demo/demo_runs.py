@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from clipscore.config.fields import RunConfig
 from clipscore.config.load import load_config
+from clipscore.config.yaml12 import read_table
 from scripts.run import config_class
 
 JUDGE = "demo/reward.pt"  # CLIPScore's model; there is no third CLIP that reads these scenes
@@ -46,7 +45,7 @@ class Table(NamedTuple):
     only_full: Sequence[str] = ()
 
 
-CONTENT: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("tables.yaml").read_text(encoding="utf-8"))
+CONTENT: dict[str, Any] = read_table(Path(__file__).with_name("tables.yaml"))
 
 
 def _words(names: Sequence[str]) -> tuple[str, ...]:
