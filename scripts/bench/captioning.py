@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers import OPTConfig, OPTForCausalLM
 
 from captioning.adapt import RlcfObjective, caption_nll
+from captioning.build import load_captioner
 from captioning.captioner import Captioner
 from captioning.config import CaptioningConfig
 from captioning.generate import beam_search
@@ -24,11 +25,11 @@ from captioning.mapper import build_mapper
 from captioning.method import build_state
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.models.devices import autocast_dtype
+from clipscore.models.load import load_clip
 from clipscore.policy_gradient import reinforce_loss
 from clipscore.reward import subtract_baseline
 from scripts.bench.models import DEMO
 from scripts.bench.timing import NOWHERE, Bench, Run
-from scripts.demo.captioner_report import load_demo_captioner
 
 CLIP_WIDTH = 512  # of ViT-B/16
 PREFIX, MAPPER_LAYERS = 40, 8  # of the official mappers
@@ -102,7 +103,11 @@ class CaptioningBench(Bench):
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
         if options.size == "demo":
-            self.models = load_demo_captioner("clipcap", DEMO)[0]
+            config = CaptioningConfig.of(NOWHERE | {
+                "method": "zero_shot", "dataset_files": {"annotations": ""}, "checkpoint": "", "llm": str(DEMO / "opt"),
+                "mapper_layers": 2, "prefix_length": 7,
+            })  # fmt: skip
+            self.models = load_captioner(config, load_clip("policy.pt", DEMO), DEMO / "clipcap")
         else:  # OPT-125m, with its defaults, and a mapper of the official size; random weights
             lm = OPTForCausalLM(OPTConfig())
             mapper = build_mapper("transformer", CLIP_WIDTH, lm.config.hidden_size, PREFIX, MAPPER_LAYERS)

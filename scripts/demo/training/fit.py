@@ -1,12 +1,14 @@
 """The loop that all trainings of the demo share."""
 
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+DEFAULT_FOLDER = Path("pretrained/demo")
 Step = TypeVar("Step")
 
 

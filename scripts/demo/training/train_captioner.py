@@ -35,13 +35,11 @@ from captioning.training.train import learning_rate_share, training_loss
 from clipscore.data.caption_sets import find_captions
 from clipscore.models.load import load_clip
 from scripts.demo.arrangements import random_scene
-from scripts.demo.captioner_report import KINDS, MAPPER_LAYERS, PREFIX_LENGTH, caption_table
 from scripts.demo.captions import captions_of
-from scripts.demo.evaluate import DEFAULT_FOLDER
 from scripts.demo.make_data import training_set, write_captioned
 from scripts.demo.scenes import Scene
 from scripts.demo.training.attribute_heads import SIZES, attributes_of
-from scripts.demo.training.fit import fit
+from scripts.demo.training.fit import DEFAULT_FOLDER, fit
 from scripts.train_mapper import run_training
 
 SEED = 0
@@ -54,6 +52,9 @@ STEPS, LM_BATCH, PEAK_LR, LM_WARMUP = 3000, 96, 3e-3, 100
 CODE_NOISE = 0.2  # standard deviation; a place's right colour or digit is told from the others most of the time
 # The mappers.
 DATASET = "demo_scenes/clean"
+KINDS = ("clipcap", "capdec")
+MAPPER_LAYERS = 2
+PREFIX_LENGTH = 7  # one embedding for the layout, and two for each place: colour and digit
 EPOCHS, BATCH, LR, WARMUP = 5, 64, 5e-3, 200
 NOISE_VARIANCE = 0.008  # of length 1, like the step from an image to its caption: their cosine is 0.70
 
@@ -167,5 +168,3 @@ if __name__ == "__main__":
     if arguments.only in (None, "opt"):
         train_language_model(arguments.out / "opt")
     train_mappers([kind for kind in KINDS if arguments.only in (None, kind)], arguments.policy, arguments.out)
-    if arguments.only is None and arguments.out == arguments.policy.parent:
-        print(caption_table(arguments.out))

@@ -23,12 +23,11 @@ from torch import Tensor, nn
 
 from clipscore.clip_model import ClipModel
 from clipscore.models.backends import open_clip
-from scripts.demo.evaluate import DEFAULT_FOLDER, MODEL_NAMES, tables
 from scripts.demo.scenes import CANVAS_PX, CLASS_NAMES
 from scripts.demo.styles import STYLES
 from scripts.demo.training.attribute_heads import PATCH_PX, PATCH_SIZES, SIZES, naming_loss
 from scripts.demo.training.batches import prepare, random_batch, text_batch
-from scripts.demo.training.fit import fit
+from scripts.demo.training.fit import DEFAULT_FOLDER, fit
 
 CLIP_VOCABULARY = 49408
 EMBED_DIM = 128
@@ -159,9 +158,7 @@ def save(model: ClipModel, path: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, help="folder of policy.pt and reward.pt")
-    parser.add_argument("--only", choices=MODEL_NAMES, help="train one model, not both")
+    parser.add_argument("--only", choices=RECIPES, help="train one model, not both")
     arguments = parser.parse_args()
-    names = (arguments.only,) if arguments.only else MODEL_NAMES
-    for name in names:
+    for name in [arguments.only] if arguments.only else RECIPES:
         save(train(name), arguments.out / f"{name}.pt")
-    print(tables(arguments.out, names))

@@ -16,12 +16,12 @@ from torch.nn import functional as F
 
 from classification.prompt_learner import ConditionalContext, PromptLearner
 from clipscore.clip_model import ClipModel
+from clipscore.data.images import normalize, to_pixels
 from clipscore.models.load import load_clip
 from clipscore.text_encoder import encode_prompts
-from scripts.demo.evaluate import DEFAULT_FOLDER, as_clip_batch
 from scripts.demo.scenes import CLASS_NAMES, train_scenes
 from scripts.demo.styles import render
-from scripts.demo.training.fit import fit
+from scripts.demo.training.fit import DEFAULT_FOLDER, fit
 
 SHOTS = 16
 PROMPT = "a photo of a"
@@ -36,9 +36,9 @@ def few_shot_images(clip: ClipModel) -> tuple[Tensor, Tensor]:
     labels, shuffled = [scene.label for scene in scenes], np.random.default_rng(0).permutation(len(scenes)).tolist()
     each = ([index for index in shuffled if labels[index] == label][:SHOTS] for label in range(len(CLASS_NAMES)))
     chosen = [index for indices in each for index in indices]
-    pictures = as_clip_batch([render(scenes[index], seed=index) for index in chosen])
+    pixels = torch.stack([to_pixels(render(scenes[index], seed=index)) for index in chosen])
     with torch.no_grad():
-        return clip.project_images(pictures), torch.tensor([labels[index] for index in chosen])
+        return clip.project_images(normalize(pixels)), torch.tensor([labels[index] for index in chosen])
 
 
 def train(clip: ClipModel, features: Tensor, labels: Tensor, conditional: bool) -> dict[str, Tensor]:
