@@ -27,8 +27,8 @@ from clipscore.cli import columns, command_parser, describe, read_settings, run_
 from clipscore.data.images import model_input
 from clipscore.data.samples import sample_seed
 from clipscore.data.user_files import open_picture
+from clipscore.metrics.records import rounded
 from clipscore.models.group import load_models
-from clipscore.task import rounded
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,10 +19,11 @@ from clipscore.data.images import Pictures
 from clipscore.data.reading import read_in_background
 from clipscore.data.samples import Sample, sample_seed
 from clipscore.metrics.captions import CLIP_METRICS, check_captions, check_metrics, default_metrics
+from clipscore.metrics.records import rounded, with_extra
 from clipscore.models.files import check_clip, file_digest
 from clipscore.models.group import check_models
 from clipscore.models.load import load_clip
-from clipscore.task import Task, rounded, with_extra
+from clipscore.task import Task
 
 log = logging.getLogger(__name__)
 

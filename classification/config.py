@@ -58,7 +58,9 @@ class ViewsConfig(StrictModel):
 class ClassificationConfig(AdaptingConfig):
     """One row of the paper's Table 1. The data set is the column."""
 
-    ADDED: ClassVar[dict[str, Any]] = {**AdaptingConfig.ADDED, "texts": "prompt", "reward_texts": "prompt"}
+    ADDED: ClassVar[dict[str, Any]] = {
+        **AdaptingConfig.ADDED, "texts": "prompt", "reward_texts": "prompt", "images_at_once": 1,
+    }  # fmt: skip
     LAYOUTS: ClassVar[Any] = layouts
     NOT_IDENTITY: ClassVar[frozenset[str]] = AdaptingConfig.NOT_IDENTITY | {"view_cache"}
     OF_SOME_METHODS: ClassVar[frozenset[str]] = AdaptingConfig.OF_SOME_METHODS | {
@@ -81,6 +83,7 @@ class ClassificationConfig(AdaptingConfig):
 
     views: ViewsConfig = ViewsConfig()
     view_cache: bool = Field(False, description="keep the views' features under output_root/views, and read them there")
+    images_at_once: int = Field(1, ge=1, description="prompt tuning: adapt so many images in one pass for each step")
     eps: float = Field(1e-8, gt=0)
 
     num_candidates: int = Field(3, ge=1, description="K: top classes of each view that are scored")
@@ -130,6 +133,8 @@ class ClassificationConfig(AdaptingConfig):
                 f"tune={tune} takes its class features from prompt, so prompt_start would be ignored; set "
                 "prompt_start=null (the official code ignores it silently)"
             )
+        if self.images_at_once > 1 and not (tune == "prompt" and self.METHOD.batches):
+            yield f"images_at_once is for tune=prompt and losses of one step alone, not method={method}, tune={tune}"
         if self.momentum is not None and not self.tunes_clip:
             yield f"momentum needs tune=encoder or norm, got {tune}"
         if self.bn_prior is not None and not self.tunes_clip:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from classification.adapt import adapt
+from classification.adapt import Episode, adapt
 from classification.config import ClassificationConfig
 from classification.policy import Policy
 from classification.seen import Bank, Views, entropies
@@ -27,6 +27,10 @@ class Context:
     reward_class_features: Sequence[Tensor]  # of the class texts. M x [C, D]
     members: Sequence[Policy] = ()  # of a zero-shot ensemble, beside the policy
     scale_loss: bool = False  # under fp16 autocast
+
+    def views(self, pixels: Tensor | Callable[[], Tensor], bank: Bank | None = None) -> Views:
+        """An image as these models see it; see `Views`."""
+        return Views(pixels, self.policy, self.reward, self.reward_class_features, bank)
 
 
 @dataclass
@@ -69,6 +73,11 @@ class TunedMethod(methods.Tuned, Method):
         episode = adapt(
             self.policy, self.state, self.objective, views, self.num_selected, config.steps, config.entropy_weight
         )
+        return self.answer_of(episode)
+
+    @staticmethod
+    def answer_of(episode: Episode) -> Answer:
+        """What an episode says."""
         entropy = entropies(episode.view_logits[episode.selected])
         return Answer(episode.after, episode.before, episode.selected, entropy, episode.steps)
 
@@ -76,5 +85,5 @@ class TunedMethod(methods.Tuned, Method):
 def classify(method: Method, pixels: Tensor | Callable[[], Tensor], bank: Bank | None = None) -> Answer:
     """A method's answer for one image of these views, [N, 3, H, W], or of what gives them; see `Views` for `bank`."""
     context = method.context
-    views = Views(pixels, context.policy, context.reward, context.reward_class_features, bank)
+    views = context.views(pixels, bank)
     return complete_answer(method, views, Answer, "logits", [len(context.class_names)], lambda: views.logits[0])

@@ -62,7 +62,7 @@ class FeaturePolicy:
         """[N, D] -> [N, C]"""
         self.used_class_features = None  # so that the last graph is not kept beside the next one
         self.used_class_features = self.class_features(at_start)
-        return self.clip.logit_scale * inputs @ self.used_class_features.T
+        return self.clip.logit_scale * inputs @ self.used_class_features.mT
 
     def class_features(self, at_start: bool = False) -> Tensor:
         """Unit length. [C, D]"""
@@ -82,10 +82,10 @@ class PromptPolicy(FeaturePolicy):
     """
 
     def __init__(self, clip: ClipModel, learner: PromptLearner) -> None:
-        self.clip, self.learner = clip, learner
+        self.clip, self.learner, self.context = clip, learner, learner.context
         clip.cast_frozen()
         self.max_used: int | None = None
-        self.tuned: dict[str, Tensor] = {"context": learner.context}
+        self.tuned: dict[str, Tensor] = {"context": self.context}
         self.state = self.tuned
         self._start_context: Tensor | None = None  # where episodes start, and the class features there
         self._start_features: Tensor | None = None
@@ -100,7 +100,7 @@ class PromptPolicy(FeaturePolicy):
         """Unit-length text features of all classes; at_start: those that `prepare` left, with their gradient. [C, D]"""
         learner, known = self.learner, self._start_features if at_start else None
         return encode_prompts(
-            self.clip, learner.build, learner.context, learner.eot, known, learner.num_shared, self.max_used
+            self.clip, learner.build, self.context, learner.eot, known, learner.num_shared, self.max_used
         )
 
     def limit_classes(self, most: int | None) -> None:
@@ -110,7 +110,7 @@ class PromptPolicy(FeaturePolicy):
     @torch.no_grad()
     def _start_here(self) -> None:
         """An episode starts: the class features are computed if it starts from a context not seen last."""
-        context = self.learner.context
+        context = self.context
         if self._start_context is None or not torch.equal(context, self._start_context):
             self._start_context, self._start_features = context.detach().clone(), self.class_features()
 
@@ -141,7 +141,7 @@ class CoCoOpPolicy(PromptPolicy):
     @torch.no_grad()
     def prepare(self, views: Views) -> Tensor:
         """Set the context of this image; its unit-length image features [N, D]"""
-        self.learner.context.copy_(self.conditional((views.features if self.normalize else views.projected)[0]))
+        self.context.copy_(self.conditional((views.features if self.normalize else views.projected)[0]))
         self._start_here()
         return views.features
 

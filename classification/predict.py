@@ -30,9 +30,9 @@ from classification.views import make_views
 from clipscore.cli import columns, command_parser, describe, read_settings, run_command
 from clipscore.data.samples import sample_seed
 from clipscore.data.user_files import open_picture, read_lines
+from clipscore.metrics.records import rounded
 from clipscore.models.group import load_models
 from clipscore.objectives import RlcfStep
-from clipscore.task import rounded
 
 NUM_ANSWERS = 5
 NUM_SHOWN = 6  # views in the text; the JSON has all

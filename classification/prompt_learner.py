@@ -95,14 +95,15 @@ class PromptLearner(nn.Module):
         self.context = nn.Parameter((words_context if context is None else context.to(words_context)).clone())
 
     def build(self, context: Tensor, rows: Tensor) -> Tensor:
-        """Token embeddings of some prompts. [n_ctx, W], [R] -> [R, L, W]
+        """Token embeddings of some prompts for each context. [..., n_ctx, W], [..., R] -> [... * R, L, W]
 
         They are cut at the longest of these prompts; at the longest of all where `rows` are not on the CPU.
         """
         length = int(self.eot[rows].max()) + 1 if rows.is_cpu else self.embeddings.shape[1]
         rows = rows.to(context.device, non_blocking=True)
-        embeddings = self.embeddings[rows, :length]  # [R, L, W]
-        spread = context.unsqueeze(0).expand(len(rows), -1, -1)  # [n_ctx, W] -> [R, n_ctx, W]
+        spread = context.unsqueeze(-3).expand(*rows.shape, -1, -1).flatten(0, -3)  # [... R, n_ctx, W]
+        rows = rows.flatten()
+        embeddings = self.embeddings[rows, :length]  # [... R, L, W]
         prompts = torch.cat([embeddings[:, :1], spread, embeddings[:, 1 + self.num_context :]], dim=1)
         if not self.moves_names:
             return prompts

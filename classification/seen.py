@@ -41,6 +41,11 @@ class Views:
         self.policy, self.reward, self.reward_class_features = policy, reward, reward_class_features
         self._pixels, self._bank = pixels, bank
 
+    @property
+    def has_bank(self) -> bool:
+        """Whether some features may be known."""
+        return self._bank is not None
+
     @cached_property
     def pixels(self) -> Tensor:
         """[N, 3, H, W]"""
@@ -113,11 +118,11 @@ class Views:
 
 
 def confident_views(logits: Tensor, num_selected: int) -> Tensor:
-    """Views whose prediction has the lowest entropy, in rising order. [N, C] -> [S]"""
-    return entropies(logits).argsort()[:num_selected]
+    """Views whose prediction has the lowest entropy, in rising order. [..., N, C] -> [..., S]"""
+    return entropies(logits).argsort()[..., :num_selected]
 
 
 def entropies(logits: Tensor) -> Tensor:
-    """Entropy of each view's prediction, nats. [N, C] -> [N]"""
-    log_p = logits.log_softmax(dim=1)
-    return -(log_p.exp() * log_p).sum(dim=1)
+    """Entropy of each view's prediction, nats. [..., N, C] -> [..., N]"""
+    log_p = logits.log_softmax(dim=-1)
+    return -(log_p.exp() * log_p).sum(dim=-1)

@@ -18,11 +18,12 @@ from classification.adapt import source_logits
 from classification.build import build_method, check_candidates
 from classification.config import ClassificationConfig, ViewsConfig
 from classification.data.find import LabelledImage, LabelledImages, find_dataset
-from classification.method import Answer, Method, classify
+from classification.method import Answer, Method, TunedMethod, classify
 from classification.policy import PromptPolicy
 from classification.prompt_learner import PromptStart, load_prompt_start
-from classification.seen import Views
+from classification.seen import Bank, Views
 from classification.texts import TEMPLATES, class_texts, find_file
+from classification.together import Together
 from classification.view_bank import ViewBank
 from classification.views import draw_views
 from clipscore import task
@@ -32,12 +33,12 @@ from clipscore.data import samples
 from clipscore.data.images import normalize
 from clipscore.data.open_image import UnreadableImage, open_image
 from clipscore.data.reading import read_in_background
-from clipscore.data.samples import sample_seed
+from clipscore.data.samples import describe_error, sample_seed
+from clipscore.metrics.records import rounded, with_extra
 from clipscore.models.devices import to_host
 from clipscore.models.files import file_digest
 from clipscore.models.group import check_models
 from clipscore.objectives import RlcfStep
-from clipscore.task import rounded, with_extra
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,9 @@ class ClassificationTask(task.Task):
         super().__init__(config)
         self.views = config.views if "views" in config.METHOD.reads else ViewsConfig(num_views=1)
         self.method = build_method(config, self.models, self.data.class_names, start)
+        if config.images_at_once > 1:
+            assert isinstance(self.method, TunedMethod)
+            self.at_once, self.together = config.images_at_once, Together(self.method, config.images_at_once)
         self._watch()
         self.bank = self._open_bank() if config.view_cache else None
         self.fingerprint["data"] = data_fingerprint(self.data)
@@ -93,6 +97,10 @@ class ClassificationTask(task.Task):
         stages: list[Stage] = [(context.policy, "prepare", "policy"), (context.policy, "logits", "policy")]
         stages += [(context.policy, "class_features", "text")] if isinstance(context.policy, PromptPolicy) else []
         stages += [(context.reward, "encode_images", "reward")] if context.reward else []
+        if self.at_once > 1:
+            several = self.together
+            stages += [(several, "features", "policy"), (several.policy, "logits", "policy")]
+            stages += [(several.policy, "class_features", "text"), (several.state, "step", "update")]
         self.watch(*stages)
 
     def _open_bank(self) -> ViewBank:
@@ -128,13 +136,36 @@ class ClassificationTask(task.Task):
 
     def episode(self, sample: Sample) -> dict[str, Any]:
         """The record of one image without times."""
-        bank = None
-        if self.bank and not sample.truncated:  # others are looked at by each run
-            bank = functools.partial(self.bank.projected, _bank_key(self._images[sample.id]))
-        answer = classify(self.method, lambda: self._pixels(sample), bank)
+        answer = classify(self.method, lambda: self._pixels(sample), self._known(sample))
         with guard(self.config.method):
             row = {"id": sample.id, "label": sample.label, **record(answer, sample.label)}
         return with_extra(row, self.config.method, answer.extra)
+
+    def _known(self, sample: Sample) -> Bank | None:
+        if self.bank and not sample.truncated:  # others are looked at by each run
+            return functools.partial(self.bank.projected, _bank_key(self._images[sample.id]))
+        return None
+
+    def adapt_together(self, samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
+        """The records of several images, adapted at once, by their ids; none where one has to be adapted alone."""
+        started = time.perf_counter()
+        self.times.start()
+        seen = [self.method.context.views(functools.partial(self._pixels, s), self._known(s)) for s in samples]
+        try:
+            episodes, moved = self.together.adapt(seen)
+        except (FloatingPointError, torch.cuda.OutOfMemoryError) as error:
+            self.together.state.updates.forget()
+            log.info("%s to %s are adapted one by one: %s", samples[0].id, samples[-1].id, describe_error(error))
+            return {}
+        share, rows = 1 / len(samples), {}
+        stages = {stage: seconds * share for stage, seconds in self.times.take().items()}
+        for sample, episode, distance in zip(samples, episodes, moved, strict=True):
+            row = {"id": sample.id, "label": sample.label, **record(TunedMethod.answer_of(episode), sample.label)}
+            row["moved"] = rounded(distance)
+            if self.models.scale_loss:
+                row["repeated_steps"] = 0
+            rows[sample.id] = self.timed(row, {"views": sample.seconds_views, **stages}, started, share)
+        return rows
 
     def unadapted(self, sample: Sample) -> dict[str, Any]:
         """The record of one image that the policy as it was before any adaptation answers, without times."""

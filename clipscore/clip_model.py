@@ -239,7 +239,7 @@ class ClipModel(nn.Module):
             raise RuntimeError(f"{self.name} gave its text tower back; encode texts before `free_text_tower`")
         return self.text.token_embedding(ids).to(self.dtype)
 
-    def project_embeddings(self, embeddings: Tensor, eot: Tensor, num_shared: int = 0) -> Tensor:
+    def project_embeddings(self, embeddings: Tensor, eot: Tensor, num_shared: int = 0, num_groups: int = 1) -> Tensor:
         """Text features before normalisation, from token embeddings.
 
         The tower is causal: positions behind the last end token cannot matter, so the caller may leave them out.
@@ -248,7 +248,8 @@ class ClipModel(nn.Module):
             embeddings: token embeddings without positions. [B, L, W]
             eot: position of each text's end token, int64. [B]
             num_shared: so many leading positions, all in front of the end tokens, hold the same embeddings in every
-                text; where the tower allows, their work is done once.
+                text of a group; where the tower allows, their work is done once.
+            num_groups: of as many texts each, one after the other.
 
         Returns:
             [B, D], in the weights' precision.
@@ -268,7 +269,7 @@ class ClipModel(nn.Module):
             x = embeddings + text.positional_embedding[:length].to(embeddings.dtype)  # [B, L, W]
             is_worth_it = not x.is_cuda or len(x) * num_shared > CUDA_SHARED_POSITIONS
             if num_shared and is_worth_it and can_share(text.transformer):
-                prefix = SharedPrefix(text.transformer, mask, x[0, :num_shared])
+                prefix = SharedPrefix(text.transformer, mask, x[:: len(x) // num_groups, :num_shared])
                 x = prefix.read_ends(x[:, num_shared:], eot - num_shared)  # [B, W]
             else:
                 x = text.transformer(x, attn_mask=mask)[torch.arange(len(x), device=x.device), eot]  # [B, W]
@@ -277,9 +278,9 @@ class ClipModel(nn.Module):
             x = projection(x) if isinstance(projection, nn.Module) else x @ projection  # [B, W] -> [B, D]
         return x.to(self.dtype)
 
-    def encode_embeddings(self, embeddings: Tensor, eot: Tensor, num_shared: int = 0) -> Tensor:
+    def encode_embeddings(self, embeddings: Tensor, eot: Tensor, num_shared: int = 0, num_groups: int = 1) -> Tensor:
         """`project_embeddings`, scaled to unit length. [B, L, W], [B] -> [B, D]"""
-        return unit(self.project_embeddings(embeddings, eot, num_shared))
+        return unit(self.project_embeddings(embeddings, eot, num_shared, num_groups))
 
     def project_token_ids(self, ids: Tensor) -> Tensor:
         """Text features before normalisation. [B, L] -> [B, D]"""

@@ -26,14 +26,14 @@ class SharedPrefix:
     Args:
         transformer: of a tower for which `can_share` holds, in eval mode.
         mask: the tower's causal mask, added to the attention logits. [L, L]
-        prefix: embeddings of the common positions, with positional embeddings. [P, W]
+        prefix: embeddings of the common positions, with positional embeddings, for each of G groups. [G, P, W]
     """
 
     def __init__(self, transformer: Any, mask: Tensor, prefix: Tensor) -> None:
         self.blocks = transformer.resblocks
-        self.mask, self.length = mask, len(prefix)
-        self.keys_values: list[Tensor] = []  # of each layer, [1, P, 2 W]
-        x, width = prefix[None], prefix.shape[1]  # [P, W] -> [1, P, W]
+        self.mask, self.length = mask, prefix.shape[1]
+        self.keys_values: list[Tensor] = []  # of each layer, [G, P, 2 W]
+        x, width = prefix, prefix.shape[2]
         for block in self.blocks[:-1]:
             queries, keys_values = block.project(block.ln_1(x)).split([width, 2 * width], dim=-1)
             self.keys_values.append(keys_values)
@@ -45,7 +45,7 @@ class SharedPrefix:
         """The tower's output at the end token of each prompt.
 
         Args:
-            rest: embeddings behind the common positions, with positional embeddings. [R, T, W]
+            rest: embeddings behind the common positions, with positional embeddings, group by group. [R, T, W]
             ends: place of each end token in `rest`, int64. [R]
 
         Returns:
@@ -58,7 +58,8 @@ class SharedPrefix:
         for block, prefix in zip(self.blocks, self.keys_values, strict=True):
             queries, own = block.project(block.ln_1(x)).split([width, 2 * width], dim=-1)
             mask = mask.to(queries.dtype)  # once: all layers have the first one's type
-            every = torch.cat([prefix.expand(num_rows, -1, -1), own], dim=1)  # [R, P + T, 2 W]
+            spread = prefix.unsqueeze(1).expand(-1, num_rows // len(prefix), -1, -1).flatten(0, 1)  # [R, P, 2 W]
+            every = torch.cat([spread, own], dim=1)  # [R, P + T, 2 W]
             if block is self.blocks[-1]:
                 x, queries, mask = x[rows, ends, None], queries[rows, ends, None], mask[ends, None, None]  # [R, 1, W]
             x = block.finish(x, block.attend(queries, every, mask))

@@ -14,6 +14,7 @@ from clipscore.config.methods import Method, Stage, guard, source_digest
 from clipscore.data.samples import NoRoom, describe_error
 from clipscore.episodic import EpisodicState
 from clipscore.lean_blocks import Copies
+from clipscore.metrics.records import rounded
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.models.devices import to_host
 from clipscore.models.group import load_models
@@ -28,9 +29,6 @@ def build_reward(config: AdaptingConfig, models: Sequence[ClipModel]) -> ClipRew
     options = config.reward_options
     weights = ensemble_weights([model.weight for model in options.models], options.weighted)
     return ClipReward(models, weights, options.scale)
-
-
-OTHER_KEYS = {"adapted", "moved", "repeated_steps", "seconds", "seconds_stages", "seconds_waiting", "error"}
 
 
 class Tunable(Protocol):
@@ -57,31 +55,6 @@ def build_state(config: AdaptingConfig, policy: Tunable, scale_loss: bool = Fals
             policy.tuned.values(), lr=config.lr, weight_decay=config.weight_decay, eps=config.eps, fused=True
         )
     return EpisodicState(policy.state, optimizer, config.momentum, scale_loss, policy.written, policy.copies)
-
-
-def rounded(value: Any) -> Any:
-    """Six digits of a number, a tensor, or lists of these; whole numbers and texts stay; TypeError: anything else."""
-    if isinstance(value, list) and value and all(isinstance(item, Tensor) for item in value):
-        value = torch.stack(value)
-    if isinstance(value, Tensor):
-        value = value.tolist()
-    if isinstance(value, list):
-        return [rounded(item) for item in value]
-    return value if isinstance(value, int | str) else float(f"{value:.6g}")
-
-
-def with_extra(row: dict[str, Any], method: str, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with what its method adds to it; ValueError: it cannot hold that, or has another value of that name."""
-    for key, value in extra.items():
-        if key in row or key in OTHER_KEYS:
-            raise ValueError(f"method={method} gives extra[{key!r}], but every record has {key}; choose another name")
-        try:
-            row[key] = rounded(value)
-        except (TypeError, ValueError, RuntimeError):
-            raise ValueError(
-                f"method={method} gives extra[{key!r}] = {value!r:.80}; a tensor, number, text or list of them expected"
-            ) from None
-    return row
 
 
 def complete_answer(
@@ -124,6 +97,7 @@ class Task:
     """
 
     SAMPLE: ClassVar[str]  # what one is called
+    at_once: int = 1  # so many are adapted together
     STAGE_DIGITS: ClassVar[int] = 4
     progress_metric: str  # name of the number that `progress` gives
     config: Any  # an AdaptingConfig
@@ -170,10 +144,19 @@ class Task:
             raise (RuntimeError if self.sequential else NoRoom)(text) from None
         if self.adapts and self.method.state is None and "unadapted" not in row:
             row["adapted"] = True  # which elsewhere the losses of the steps say
-        stages = self.stages(sample)
+        return self.timed(row, self.stages(sample), started)
+
+    def timed(
+        self, row: dict[str, Any], stages: Mapping[str, float], started: float, share: float = 1.0
+    ) -> dict[str, Any]:
+        """The record with its seconds in each stage, and its share of those since the start."""
         if stages:
             row["seconds_stages"] = {stage: round(seconds, self.STAGE_DIGITS) for stage, seconds in stages.items()}
-        return {**row, "seconds": round(time.perf_counter() - started, 4)}
+        return {**row, "seconds": round(share * (time.perf_counter() - started), 4)}
+
+    def adapt_together(self, samples: Sequence[Any]) -> dict[str, dict[str, Any]]:
+        """The records of `at_once` samples, by their ids; none where each has to be adapted alone."""
+        raise NotImplementedError
 
     def _finite_record(self, sample: Any) -> dict[str, Any]:
         try:

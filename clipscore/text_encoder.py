@@ -20,7 +20,8 @@ from clipscore.clip_model import ClipModel, end_of_text
 CHUNK_POSITIONS = 512  # text positions per pass on a CPU: what its caches hold; measured
 CUDA_CHUNK_POSITIONS = 8192  # a GPU wants few, large passes: some hundred MB of activations
 
-PromptBuilder = Callable[[Tensor, Tensor], Tensor]  # (context, rows [R]) -> token embeddings [R, L, W]
+# (context [..., n_ctx, W], rows [..., R]) -> token embeddings, those of the first context first [... * R, L, W]
+PromptBuilder = Callable[[Tensor, Tensor], Tensor]
 
 
 def length_chunks(eot: Tensor, positions: int | None = None) -> list[Tensor]:
@@ -89,15 +90,15 @@ def encode_prompts(
     Args:
         clip: its text tower is frozen.
         build: makes the token embeddings of some rows from the context.
-        context: tuned context vectors. [n_ctx, W]
+        context: tuned context vectors, of one or of several images. [..., n_ctx, W]
         eot: position of the end token of each prompt, on the CPU. [C]
-        known: the result, if it was computed before for this very context; the forward pass is then skipped. [C, D]
+        known: the result, if it was computed before for this very context; the forward pass is then skipped.
         num_shared: so many leading positions are the same in all prompts.
         max_used: no loss depends on more rows than this. The backward pass then encodes so many, without asking the
             device which of them have a gradient; None asks, and encodes no more than needed.
 
     Returns:
-        [C, D]; its gradient with respect to the context is exact.
+        [..., C, D]; its gradient with respect to the context is exact.
     """
     return _EncodePrompts.apply(context, _Prompts(clip, build, eot, num_shared), known, max_used)
 
@@ -110,16 +111,23 @@ class _Prompts:
     num_shared: int
 
     def chunks(self, rows: Tensor) -> list[Tensor]:
-        """Rows of similar length; all in one chunk where only the device knows which they are."""
+        """Rows of similar length; any where only the device knows which they are, or each image has its own."""
+        positions = chunk_positions(self.clip.device)
+        if rows.ndim > 1:
+            length = int(self.eot.max()) + 1 - self.num_shared
+            return list(rows.split(max(positions // (len(rows) * length), 1), dim=1))
         if rows.is_cpu:
-            positions = chunk_positions(self.clip.device)
             return [rows[chunk] for chunk in length_chunks(self.eot[rows] - self.num_shared, positions)]
         return [rows]
 
     def encode(self, context: Tensor, rows: Tensor) -> Tensor:
-        """[n_ctx, W], [R] -> [R, D]"""
+        """[..., n_ctx, W], [R] or [..., R] -> [..., R, D]"""
+        images = context.shape[:-2]
+        rows = rows.expand(*images, rows.shape[-1])
         eot = self.eot.to(rows.device, non_blocking=True)[rows]  # copied only where the device chose the rows
-        return self.clip.encode_embeddings(self.build(context, rows), eot, self.num_shared)
+        prompts = self.build(context, rows)
+        features = self.clip.encode_embeddings(prompts, eot.flatten(), self.num_shared, images.numel())
+        return features.unflatten(0, rows.shape)
 
 
 class _EncodePrompts(torch.autograd.Function):
@@ -139,20 +147,26 @@ class _EncodePrompts(torch.autograd.Function):
         for rows in ctx.prompts.chunks(_used_rows(grad, ctx.max_used)):
             with torch.enable_grad():
                 features = ctx.prompts.encode(context, rows)
-            total += torch.autograd.grad(features, context, grad[rows.to(grad.device)])[0]
+            used = grad.take_along_dim(rows.to(grad.device).unsqueeze(-1), dim=-2)  # [..., R, D]
+            total += torch.autograd.grad(features, context, used)[0]
         return total, None, None, None
 
 
 def _used_rows(grad: Tensor, max_used: int | None) -> Tensor:
-    """Numbers of all rows with a gradient; with `max_used`, of so many rows, on the gradient's device. [C, D] -> [R]"""
-    used = grad.any(dim=1)
-    if max_used is None:
+    """Numbers of all rows with a gradient, on the CPU; with `max_used`, of so many rows, on the gradient's device.
+
+    Several images have as many each: where one has fewer, others of its rows are added. [..., C, D] -> [..., R]
+    """
+    used = grad.any(dim=-1)  # [..., C]
+    if max_used is None and used.ndim == 1:
         return used.nonzero().squeeze(1).cpu()
-    return used.float().topk(min(max_used, len(used))).indices
+    most = max(int(used.sum(dim=-1).max()), 1) if max_used is None else min(max_used, used.shape[-1])
+    rows = used.float().topk(most).indices
+    return rows.cpu() if max_used is None else rows
 
 
 def _in_row_order(parts: list[Tensor], chunks: list[Tensor]) -> Tensor:
     if len(parts) == 1:
         return parts[0]  # see `length_chunks`
-    joined = torch.cat(parts)
-    return joined[torch.cat(chunks).argsort().to(joined.device, non_blocking=True)]
+    order = torch.cat(chunks).argsort().to(parts[0].device, non_blocking=True)
+    return torch.cat(parts, dim=-2).index_select(-2, order)

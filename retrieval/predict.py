@@ -24,10 +24,10 @@ from clipscore.data import checks
 from clipscore.data.caption_sets import CaptionedImage
 from clipscore.data.images import model_input
 from clipscore.data.user_files import open_picture, read_lines
+from clipscore.metrics.records import rounded
 from clipscore.models.devices import to_host
 from clipscore.models.group import load_models
 from clipscore.objectives import RlcfStep, Step
-from clipscore.task import rounded
 from retrieval.build import build_method, check_candidates, check_tower
 from retrieval.captions import clean_caption
 from retrieval.config import RetrievalConfig

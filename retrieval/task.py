@@ -17,10 +17,10 @@ from clipscore.data.caption_sets import CaptionedImages, captions_fingerprint, f
 from clipscore.data.images import Pictures
 from clipscore.data.reading import read_in_background
 from clipscore.data.samples import Sample
+from clipscore.metrics.records import rounded, with_extra
 from clipscore.models.devices import to_host
 from clipscore.models.group import check_models
 from clipscore.objectives import RlcfStep, check_finite
-from clipscore.task import rounded, with_extra
 from retrieval import metrics
 from retrieval.build import build_method, check_candidates, check_tower
 from retrieval.captions import clean_captions

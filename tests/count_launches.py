@@ -1,11 +1,12 @@
 """How many kernels one sample launches and how often the host waits, at the paper's depths, on the pretended device.
 
-    python -m tests.count_launches [prompt200 prompt1000 encoder image_to_text text_to_image captioning]
+    python -m tests.count_launches [prompt200 prompt1000 encoder image_to_text text_to_image captioning ...]
 
 A launch is an operation on device tensors that is neither a view nor an allocation; attention counts as one forwards
 and one backwards (flash kernels), a `_foreach` or fused operation as one. The depth is that of ViT-B/16 with a ViT-L/14
-reward and OPT-125m (width 64: the count does not depend on it); one image at a time, no CUDA graphs, fp16 autocast;
-3 steps and 64 views for classification, 8 steps, a gallery of 5,000 for retrieval, 4 steps, 10 captions, 12 tokens.
+reward and OPT-125m (width 64: the count does not depend on it); one image at a time (x8: eight at once), no graphs,
+fp16 autocast; 3 steps and 64 views for classification, 8 steps, a gallery of 5,000 for retrieval, 4 steps, 10 captions,
+12 tokens.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import captioning.build
 import captioning.task
 import classification.build
 import classification.task
+import classification.together
 import retrieval.build
 import retrieval.task
 from captioning.captioner import Captioner
@@ -69,7 +71,7 @@ def task(kind: type[Task], config: Any, **parts: Any) -> Any:
     return made
 
 
-def count_classification(tune: str, num_classes: int) -> Callable[[], object]:
+def count_classification(tune: str, num_classes: int, at_once: int = 1) -> Callable[[], object]:
     names = ["very " * (number % 8) + f"small thing {number}" for number in range(num_classes)]  # of many lengths
     lr = 7e-3 if tune == "prompt" else 1e-5
     config = ClassificationConfig.of(
@@ -79,9 +81,11 @@ def count_classification(tune: str, num_classes: int) -> Callable[[], object]:
     models = Models(clip(12), [reward()], [], CUDA, torch.float16)
     method = classification.build.build_method(config, models, names)
     made = task(classification.task.ClassificationTask, config, method=method, bank=None)
+    if at_once > 1:
+        made.at_once, made.together = at_once, classification.together.Together(method, at_once)
     made._watch()
-    sample = classification.task.Sample("a", torch.randn(64, 3, 32, 32), None, 3)
-    return lambda: made.adapt(sample)
+    samples = [classification.task.Sample(str(i), torch.randn(64, 3, 32, 32), None, 3) for i in range(at_once)]
+    return lambda: made.adapt_together(samples) if at_once > 1 else made.adapt(samples[0])
 
 
 def count_retrieval(direction: str) -> Callable[[], object]:
@@ -127,6 +131,8 @@ def count_captioning() -> Callable[[], object]:
 CASES: dict[str, Callable[[], Callable[[], object]]] = {
     "prompt200": lambda: count_classification("prompt", 200),
     "prompt1000": lambda: count_classification("prompt", 1000),
+    "prompt200x8": lambda: count_classification("prompt", 200, 8),
+    "prompt1000x8": lambda: count_classification("prompt", 1000, 8),
     "encoder": lambda: count_classification("encoder", 100),
     "image_to_text": lambda: count_retrieval("image_to_text"),
     "text_to_image": lambda: count_retrieval("text_to_image"),

@@ -12,6 +12,7 @@ class Kd(TunedMethod):
 
     reads = TunedMethod.reads | {"reward", "temperature"}
     rules = staticmethod(single_teacher)
+    batches = True
 
     def build_objective(self) -> DistillationObjective:
         """See `clipscore.objectives`."""

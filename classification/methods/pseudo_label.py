@@ -7,6 +7,8 @@ from clipscore.objectives import PseudoLabelObjective
 class PseudoLabel(TunedMethod):
     """Cross-entropy with the most likely class of each confident view; needs no other model."""
 
+    batches = True
+
     def build_objective(self) -> PseudoLabelObjective:
         """See `clipscore.objectives`."""
         return PseudoLabelObjective()

@@ -8,6 +8,7 @@ class Rlcf(TunedMethod):
     """Raise the classes of the confident views that the reward scores above the average of the K."""
 
     reads = TunedMethod.reads | {"reward", "num_candidates"}
+    batches = True
 
     def build_objective(self) -> RlcfObjective:
         """See `clipscore.objectives`."""

@@ -20,6 +20,8 @@ class TptObjective(Objective):
 class Tpt(TunedMethod):
     """Test-time prompt tuning."""
 
+    batches = True
+
     def build_objective(self) -> TptObjective:
         """See there."""
         return TptObjective()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import sys
@@ -91,20 +92,23 @@ def _adapt_samples(task: Task, config: RunConfig, todo: list[str], title: str) -
     """The row of each sample; in the end a warning if most of the time went by waiting for data."""
     waited, num_truncated, start = 0.0, 0, time.perf_counter()
     asked = start
-    for key, sample in zip(todo, task.samples(todo), strict=True):
-        waiting = time.perf_counter() - asked
-        assert sample.id == key, f"sample {sample.id} came in the place of {key}"
-        waited += waiting
-        row = _adapt_sample(task, sample, config.on_error) | {"seconds_waiting": round(waiting, 4)}
-        if getattr(sample, "truncated", False):
-            if not num_truncated:
-                text = (
-                    "%s is cut off, and is read as far as it goes, as others may be: see num_truncated in the summary; "
-                )
-                log.warning(text + "strict_images=true takes such pictures for unreadable ones", sample.id)
-            num_truncated += 1
-            row["truncated"] = True
-        yield row
+    stream = zip(todo, task.samples(todo), strict=True)
+    while pairs := list(itertools.islice(stream, task.at_once)):
+        waiting = (time.perf_counter() - asked) / len(pairs)
+        readable = [sample for _, sample in pairs if sample.error is None]
+        known = task.adapt_together(readable) if len(readable) == task.at_once > 1 else {}
+        for key, sample in pairs:
+            assert sample.id == key, f"sample {sample.id} came in the place of {key}"
+            waited += waiting
+            row = _adapt_sample(task, sample, config.on_error, known.get(key)) | {"seconds_waiting": round(waiting, 4)}
+            if getattr(sample, "truncated", False):
+                if not num_truncated:
+                    text = "%s is cut off, and is read as far as it goes, as others may be: see num_truncated in the "
+                    text += "summary; strict_images=true takes such pictures for unreadable ones"
+                    log.warning(text, sample.id)
+                num_truncated += 1
+                row["truncated"] = True
+            yield row
         asked = time.perf_counter()
     share = 100 * waited / (asked - start)
     if waited > WAITING_S and share > WAITING_PERCENT:
@@ -112,11 +116,11 @@ def _adapt_samples(task: Task, config: RunConfig, todo: list[str], title: str) -
         log.warning(text + "now %d, on %d CPU cores", title, share, config.num_workers, os.cpu_count() or 1)
 
 
-def _adapt_sample(task: Task, sample: Any, on_error: str) -> Row:
+def _adapt_sample(task: Task, sample: Any, on_error: str, known: Row | None) -> Row:
     problem = sample.error
     if problem is None:
         try:
-            row = task.adapt(sample)
+            row = known or task.adapt(sample)
             check_finite(row)
             return row
         except (FloatingPointError, NoRoom) as error:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from classification.task import ClassificationTask
 from clipscore import updates
 from clipscore.config.load import REPOSITORY
 from clipscore.task import Task
@@ -123,6 +124,26 @@ def test_records_are_those_of_the_cpu_and_nothing_is_wasted(case, start):
         assert b["moved"] == pytest.approx(a["moved"], rel=0.15)
         for number, pair in enumerate(zip(a["loss"], b["loss"], strict=True)):
             assert abs(pair[0] - pair[1]) <= MAX_GAPS[case][number > 0], pair
+
+
+def test_several_images_at_once_are_about_as_many_launches_as_one(start, monkeypatch, device):
+    monkeypatch.setitem(RUNS, "together", f"{RUNS['prompt']} images_at_once=2")
+    plain, counts = ClassificationTask.adapt_together, []
+
+    def adapt_together(task, samples):
+        launches, num_waits = device.launches.total(), len(device.waits)
+        rows = plain(task, samples)
+        counts.append((len(rows), device.launches.total() - launches, len(device.waits) - num_waits))
+        return rows
+
+    monkeypatch.setattr(ClassificationTask, "adapt_together", adapt_together)
+    cpu, _ = start("prompt", "cpu", "fp32")
+    assert_alike(cpu, start("together", "cuda", "fp32")[0], 5e-5)
+    fp16, alone = start("together", "cuda", "fp16")
+    assert [row["top5"][0] for row in fp16] == [row["top5"][0] for row in cpu]
+    assert alone == [] and [row["repeated_steps"] for row in fp16] == [0, 0]
+    ((num_rows, launches, waits),) = counts[1:]
+    assert num_rows == 2 and launches <= 1.3 * MAX_LAUNCHES["prompt"] and waits <= 4
 
 
 def test_a_step_that_overflows_is_counted_and_made_again(start, monkeypatch):
