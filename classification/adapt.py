@@ -57,7 +57,7 @@ def adapt(
     with state.episode():
         policy.set_mode("adapting")
         inputs = policy.prepare(views)
-        view_logits = first_logits(policy, inputs)  # [N, C]
+        view_logits = views.known[0] if views.known else first_logits(policy, inputs)  # [N, C]
         selected = confident_views(view_logits.detach(), num_selected)  # [S]
         observed = objective.observe(views.reward_features(selected))
         steps: list[Step] = []

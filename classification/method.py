@@ -82,8 +82,7 @@ class TunedMethod(methods.Tuned, Method):
         return Answer(episode.after, episode.before, episode.selected, entropy, episode.steps)
 
 
-def classify(method: Method, pixels: Tensor | Callable[[], Tensor], bank: Bank | None = None) -> Answer:
-    """A method's answer for one image of these views, [N, 3, H, W], or of what gives them; see `Views` for `bank`."""
-    context = method.context
-    views = context.views(pixels, bank)
-    return complete_answer(method, views, Answer, "logits", [len(context.class_names)], lambda: views.logits[0])
+def classify(method: Method, views: Views) -> Answer:
+    """A method's answer for one image."""
+    num_classes = len(method.context.class_names)
+    return complete_answer(method, views, Answer, "logits", [num_classes], lambda: views.logits[0])

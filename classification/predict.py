@@ -59,7 +59,7 @@ def predict(args: argparse.Namespace) -> dict[str, Any]:
     seed = sample_seed(config.seed, config.dataset, Path(args.image).name)
     drawn = make_views(picture, views.num_views, models.policy.form, seed, **views.drawing).to(models.device)
     about = {"image": args.image, "method": describe(config), "num_classes": len(names)}
-    return about | result(classify(method, drawn), names, views.num_views)
+    return about | result(classify(method, method.context.views(drawn)), names, views.num_views)
 
 
 def read_classes(text: str) -> list[str]:

@@ -40,6 +40,9 @@ class Views:
     ) -> None:
         self.policy, self.reward, self.reward_class_features = policy, reward, reward_class_features
         self._pixels, self._bank = pixels, bank
+        # What a pass over several images found: logits by the policy as it starts [N, C], and the reward models'
+        # features of the views that an episode trusts M x [S, D].
+        self.known: tuple[Tensor, list[Tensor]] | None = None
 
     @property
     def has_bank(self) -> bool:
@@ -101,6 +104,8 @@ class Views:
         """The reward models' image features of some views, unit length; none without such models. [S] -> M x [S, D]"""
         if self.reward is None:
             return []
+        if self.known is not None:
+            return self.known[1]
         if self._bank is None:
             return self.reward.encode_images(self.pixels[rows])
         numbers, bank = rows.tolist(), self._bank

@@ -21,7 +21,7 @@ from classification.data.find import LabelledImage, LabelledImages, find_dataset
 from classification.method import Answer, Method, TunedMethod, classify
 from classification.policy import PromptPolicy
 from classification.prompt_learner import PromptStart, load_prompt_start
-from classification.seen import Bank, Views
+from classification.seen import Views
 from classification.texts import TEMPLATES, class_texts, find_file
 from classification.together import Together
 from classification.view_bank import ViewBank
@@ -72,6 +72,7 @@ class ClassificationTask(task.Task):
         super().__init__(config)
         self.views = config.views if "views" in config.METHOD.reads else ViewsConfig(num_views=1)
         self.method = build_method(config, self.models, self.data.class_names, start)
+        self._group: dict[str, Views] = {}  # images whose selection is shared, still to come
         if config.images_at_once > 1:
             assert isinstance(self.method, TunedMethod)
             self.at_once, self.together = config.images_at_once, Together(self.method, config.images_at_once)
@@ -99,8 +100,7 @@ class ClassificationTask(task.Task):
         stages += [(context.reward, "encode_images", "reward")] if context.reward else []
         if self.at_once > 1:
             several = self.together
-            stages += [(several, "features", "policy"), (several.policy, "logits", "policy")]
-            stages += [(several.policy, "class_features", "text"), (several.state, "step", "update")]
+            stages += [(several, "features", "policy"), *several.stages()]
         self.watch(*stages)
 
     def _open_bank(self) -> ViewBank:
@@ -136,21 +136,38 @@ class ClassificationTask(task.Task):
 
     def episode(self, sample: Sample) -> dict[str, Any]:
         """The record of one image without times."""
-        answer = classify(self.method, lambda: self._pixels(sample), self._known(sample))
+        answer = classify(self.method, self._seen(sample))
         with guard(self.config.method):
             row = {"id": sample.id, "label": sample.label, **record(answer, sample.label)}
         return with_extra(row, self.config.method, answer.extra)
 
-    def _known(self, sample: Sample) -> Bank | None:
+    def _views(self, sample: Sample) -> Views:
+        bank = None
         if self.bank and not sample.truncated:  # others are looked at by each run
-            return functools.partial(self.bank.projected, _bank_key(self._images[sample.id]))
-        return None
+            bank = functools.partial(self.bank.projected, _bank_key(self._images[sample.id]))
+        return self.method.context.views(functools.partial(self._pixels, sample), bank)
+
+    def _seen(self, sample: Sample) -> Views:
+        """The image; the first of a group whose selection is shared looks at all of them."""
+        views = self._group.pop(sample.id, None)
+        if views is None:
+            return self._views(sample)
+        if views.known is None:
+            try:
+                self.together.look([views, *self._group.values()])
+            except torch.cuda.OutOfMemoryError as error:
+                log.info("%s and those after it are looked at one by one: %s", sample.id, describe_error(error))
+                self._group.clear()
+        return views
 
     def adapt_together(self, samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
         """The records of several images, adapted at once, by their ids; none where one has to be adapted alone."""
         started = time.perf_counter()
         self.times.start()
-        seen = [self.method.context.views(functools.partial(self._pixels, s), self._known(s)) for s in samples]
+        seen = [self._views(sample) for sample in samples]
+        if self.together.prompts is None:
+            self._group = {sample.id: views for sample, views in zip(samples, seen, strict=True)}
+            return {}
         try:
             episodes, moved = self.together.adapt(seen)
         except (FloatingPointError, torch.cuda.OutOfMemoryError) as error:

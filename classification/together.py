@@ -1,18 +1,20 @@
-"""Prompt tuning of several images at once: the same episodes, each step of all of them in one pass.
+"""Several images in flight: what their episodes do alike is done in one pass, with the numbers of one at a time.
 
-A small step leaves a GPU idle while the host prepares the next, and a CPU between small operations. Each image has a
-context of its own; AdamW goes number by number, so the sum of the images' losses moves each as its own loss would.
+A small pass leaves a GPU idle while the host prepares the next, and a CPU between small operations. The views of all
+images are selected, and scored, at once; with a tuned prompt each step is one pass too: each image has a context of its
+own, and as AdamW goes number by number, the sum of the images' losses moves each as its own loss would.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from classification.adapt import Episode, averaged_entropy
 from classification.method import TunedMethod
-from classification.policy import PromptPolicy
+from classification.policy import EncoderPolicy, PromptPolicy
 from classification.seen import Views, confident_views
+from clipscore.config.methods import Stage
 from clipscore.objectives import Step, check_finite
 from clipscore.reward import resize_images
 from clipscore.task import build_state
@@ -30,31 +32,54 @@ class SeveralPrompts(PromptPolicy):
 
 
 class Together:
-    """Episodes of a method of which `batches` holds, for B images that start from one prompt.
+    """Images of one method, which start alike.
 
-    ValueError: the method tunes no prompt, or the prompt depends on the image (CoCoOp).
+    Attributes:
+        prompts: B of them, where prompts are tuned; `adapt` does whole episodes then, elsewhere `look` their beginning.
+
+    ValueError: an image's start depends on it (CoCoOp), or its logits on the images beside it (BatchNorm).
     """
 
     def __init__(self, method: TunedMethod, num_images: int) -> None:
-        if type(method.policy) is not PromptPolicy:
-            raise ValueError("images_at_once needs a tuned prompt that is the same for all images; leave it out")
-        self.method, self.config = method, method.context.config
-        self.policy = SeveralPrompts(method.policy, num_images)
-        self.state = build_state(self.config, self.policy, method.context.scale_loss)
-        self.state.updates.looks = False
+        self.method, self.config, policy = method, method.context.config, method.policy
+        self.prompts = SeveralPrompts(policy, num_images) if type(policy) is PromptPolicy else None
+        if self.prompts is None and (policy.couples_views or not isinstance(policy, EncoderPolicy)):
+            raise ValueError("images_at_once is not for CoCoOp, nor for a policy with BatchNorm; leave it out")
+        if self.prompts is not None:
+            self.state = build_state(self.config, self.prompts, method.context.scale_loss)
+            self.state.updates.looks = False
+
+    def stages(self) -> Iterable[Stage]:
+        """Whose time is to be told apart in the records."""
+        if self.prompts is not None:
+            yield from [(self.prompts, "logits", "policy"), (self.prompts, "class_features", "text")]
+            yield from [(self.state, "step", "update"), (self.state, "restore", "reset")]
+
+    @torch.no_grad()
+    def look(self, images: Sequence[Views]) -> None:
+        """Leave in each image's views what their episode begins with; the tuned tower is put back for it."""
+        policy, state = self.method.policy, self.method.state
+        state.restore(state.start)
+        policy.set_mode("adapting")
+        inputs = policy.prepare(Views(torch.cat([views.pixels for views in images]), policy))  # [B N, 3, H, W]
+        logits = policy.logits(inputs, at_start=True).unflatten(0, (len(images), -1))  # [B, N, C]
+        reward = self.reward_features(images, confident_views(logits, self.method.num_selected))
+        for i, views in enumerate(images):
+            views.known = logits[i], [features[i] for features in reward]
 
     def adapt(self, images: Sequence[Views]) -> tuple[list[Episode], list[Tensor]]:
         """As `classification.adapt.adapt` of each of the B images; and how far each one's context moved.
 
         FloatingPointError: a number of any of them is not finite, or a gradient overflows at the first loss scale.
         """
-        policy, state, method = self.policy, self.state, self.method
+        policy, state = self.prompts, self.state
+        assert policy is not None
         with state.episode():
             inputs = self.features(images)  # [B, N, D]
             with torch.no_grad():
                 view_logits = policy.logits(inputs, at_start=True)  # [B, N, C]
-            selected = confident_views(view_logits, method.num_selected)  # [B, S]
-            anchor = self._reward_features(images, selected)
+            selected = confident_views(view_logits, self.method.num_selected)  # [B, S]
+            anchor = self.reward_features(images, selected)
             trusted = inputs.take_along_dim(selected.unsqueeze(-1), dim=1)  # [B, S, D]
             steps: list[list[Step]] = []
             for number in range(self.config.steps):
@@ -62,7 +87,7 @@ class Together:
                 state.forget_gradients()
             with torch.no_grad():
                 after = policy.logits(inputs[:, :1], at_start=not steps)[:, 0]  # [B, C]
-            moved = (policy.context - state.start["context"]).detach().flatten(1).norm(dim=1)
+            moved = (policy.context - state.start["context"]).detach().flatten(1).norm(dim=1)  # [B]
             episodes = [
                 Episode(view_logits[i, 0], after[i], view_logits[i], selected[i], [step[i] for step in steps])
                 for i in range(len(images))
@@ -91,15 +116,15 @@ class Together:
 
     @torch.no_grad()
     def features(self, images: Sequence[Views]) -> Tensor:
-        """The policy's, of all views in one pass, unless they are in a bank. [B, N, D]"""
-        clip = self.policy.clip
+        """The policy's, of all views in one pass, unless some are in a bank. [B, N, D]"""
+        clip = self.method.policy.clip
         if any(views.has_bank for views in images):
             return torch.stack([views.features for views in images])
         pixels = torch.cat([resize_images(views.pixels, clip.image_size) for views in images])
         return clip.encode_images(pixels).unflatten(0, (len(images), -1))
 
-    def _reward_features(self, images: Sequence[Views], selected: Tensor) -> list[Tensor]:
-        """Of the trusted views. [B, S] -> M x [B, S, D]"""
+    def reward_features(self, images: Sequence[Views], selected: Tensor) -> list[Tensor]:
+        """Of the views that each image trusts. [B, S] -> M x [B, S, D]"""
         reward = self.method.context.reward
         if reward is None:
             return []

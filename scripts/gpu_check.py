@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-SECTIONS = {"tests": 100, "parity": 130, "agree": 150, "machine": 30, "speed": 150, "pipeline": 110}  # s
+SECTIONS = {"tests": 100, "parity": 130, "agree": 150, "machine": 30, "speed": 150, "pipeline": 140}  # s
 TOGETHER = ("tests", "parity", "agree")  # these run side by side, the others alone
 Found = dict[str, Any]
 
@@ -125,6 +125,7 @@ def check_agree(work: Path, found: Found, pretend: bool) -> None:
     queries = "retrieval/rlcf_coco dataset=demo_scenes/noise num_candidates=8 lr=1e-4 direction"
     cases = {
         "rlcf_prompt": f"classification/rlcf_prompt {views}",
+        "prompt_together": f"classification/rlcf_prompt {views}",
         "rlcf_encoder": f"classification/rlcf_encoder {views}",
         "encoder_graphs": f"classification/rlcf_encoder {views}",
         "atkd": f"classification/atkd {views}",
@@ -141,7 +142,8 @@ def check_agree(work: Path, found: Found, pretend: bool) -> None:
             words += [f"name={name}", "policy=demo/policy.pt", "reward.models=demo/reward.pt", "num_workers=0"]
             words += [f"device={device}", f"precision={precision}", f"output_root={out}", f"data_root={data}"]
             words += ["cuda_graphs=true"] if "graphs" in name and device == "cuda" else []
-            words += [f"limit={1 if pretend else 8 if name == 'clipcap' else 60}"]
+            words += ["images_at_once=4"] if "together" in name and device == "cuda" else []
+            words += [f"limit={4 if pretend else 8 if name == 'clipcap' else 60}"]
             with contextlib.redirect_stdout(io.StringIO()):
                 code = run.main(["--config", str(ROOT / f"configs/{config}.yaml"), *words])
             rows[where] = [] if code else _rows(out, f"{name}__*/rows.jsonl")
@@ -226,7 +228,7 @@ def _profiled(work: Callable[[], Any]) -> Found:
 
 
 def check_pipeline(work: Path, found: Found, pretend: bool) -> None:
-    """`scripts.run` as a user starts it, at the paper's sizes with random weights and pictures; one process, three."""
+    """`scripts.run` as a user starts it, at the paper's sizes, on random weights and pictures; alone, in threes, x8."""
     from classification.data.class_names import class_names
     from clipscore.models.backends import open_clip
     from scripts.bench.models import random_picture
@@ -244,22 +246,24 @@ def check_pipeline(work: Path, found: Found, pretend: bool) -> None:
     words = ["--config", str(ROOT / "configs/classification/rlcf_prompt.yaml"), "dataset=random", "device=cuda",
              f"dataset_files.images={pictures}", f"policy={policy}", f"reward.models={reward}"]  # fmt: skip
     os.environ["OMP_NUM_THREADS"] = "1"
-    for count, readers in [(1, 0)] if pretend else [(1, 8), (3, 5)]:
-        out, start = work / f"out_{count}", _module("scripts.run", pretend)
+    for count, readers, at_once in [(1, 0, 1), (1, 0, 2)] if pretend else [(1, 8, 1), (3, 5, 1), (1, 15, 8)]:
+        out, start = work / f"out_{count}_{at_once}", _module("scripts.run", pretend)
+        title = f"{count} processes, {readers} readers each, {at_once} images at once"
         if count > 1:
             start = [*_module("scripts.torchrun", pretend), "--standalone", f"--nproc-per-node={count}", *start[-2:]]
-        limit = 2 if pretend else 30 * count
+        limit = 2 if pretend else 30 * count + 10 * at_once
         more = [f"num_workers={readers}", f"output_root={out}", f"limit={limit}", f"procs_per_gpu={count}"]
+        more += [f"images_at_once={at_once}"]
         done = subprocess.run([*start, *words, *more], cwd=ROOT, capture_output=True, text=True)
         rows = [row for row in _rows(out, "**/rows*.jsonl") if "seconds" in row]
         late = rows[len(rows) // 3 :]
         if done.returncode or not late:
-            found[f"{count} processes"] = f"exit {done.returncode}: {done.stderr[-400:]}"
+            found[title] = f"exit {done.returncode}: {done.stderr[-400:]}"
             continue
         seconds = {key: statistics.median(row[key] for row in late) for key in ("seconds", "seconds_waiting")}
         stages = {s: statistics.median(r["seconds_stages"].get(s, 0) for r in late) for s in late[0]["seconds_stages"]}
         rate = count / statistics.mean(row["seconds"] + row["seconds_waiting"] for row in late)
-        found[f"{count} processes, {readers} readers each"] = seconds | {"images/s of all": rate, "stages": stages}
+        found[title] = seconds | {"images/s of all": rate, "stages": stages}
 
 
 if __name__ == "__main__":

@@ -85,7 +85,14 @@ def count_classification(tune: str, num_classes: int, at_once: int = 1) -> Calla
         made.at_once, made.together = at_once, classification.together.Together(method, at_once)
     made._watch()
     samples = [classification.task.Sample(str(i), torch.randn(64, 3, 32, 32), None, 3) for i in range(at_once)]
-    return lambda: made.adapt_together(samples) if at_once > 1 else made.adapt(samples[0])
+
+    def adapt() -> None:
+        done = made.adapt_together(samples) if at_once > 1 else {}
+        for sample in samples:
+            _ = done.get(sample.id) or made.adapt(sample)
+
+    made._group = {}
+    return adapt
 
 
 def count_retrieval(direction: str) -> Callable[[], object]:
@@ -134,6 +141,7 @@ CASES: dict[str, Callable[[], Callable[[], object]]] = {
     "prompt200x8": lambda: count_classification("prompt", 200, 8),
     "prompt1000x8": lambda: count_classification("prompt", 1000, 8),
     "encoder": lambda: count_classification("encoder", 100),
+    "encoderx8": lambda: count_classification("encoder", 100, 8),
     "image_to_text": lambda: count_retrieval("image_to_text"),
     "text_to_image": lambda: count_retrieval("text_to_image"),
     "captioning": count_captioning,

@@ -78,12 +78,35 @@ def assert_alike(found, expected):
             assert row["moved"] == pytest.approx(other["moved"], rel=1e-3)
 
 
+def test_a_shared_selection_is_that_of_each_image_and_left_out_where_it_fails(tiny_clip):
+    options = config(tune="encoder", reward=TWO)
+    policy, rewards = tiny_clip("P"), [tiny_clip("R1"), tiny_clip("R2")]
+    method = build_method(options, Models(policy, rewards, [], policy.device, None), NAMES)
+    alone = [method.answer(method.context.views(views)) for views in IMAGES]
+    seen = [method.context.views(views) for views in IMAGES]
+    Together(method, len(IMAGES)).look(seen)  # right after an episode: the tower is not where it starts
+    rewards[0].encode_images = None  # nothing is left to be asked
+    for views, answer in zip(seen, alone, strict=True):
+        found = method.answer(views)
+        torch.testing.assert_close(vars(found) | {"steps": 0}, vars(answer) | {"steps": 0}, atol=1e-10, rtol=0)
+        losses = [torch.stack([step.loss for step in of.steps]) for of in (found, answer)]
+        torch.testing.assert_close(*losses, atol=1e-10, rtol=0)
+    resnet = tiny_clip("RN")
+    coupled = build_method(config(tune="encoder"), Models(resnet, [tiny_clip("R1")], [], resnet.device, None), NAMES)
+    with pytest.raises(ValueError, match="BatchNorm"):
+        Together(coupled, 2)
+
+
 def test_records_are_those_of_a_plain_run(start, monkeypatch):
     groups, plain = start("plain")
     assert groups == []
     groups, rows = start("together", "images_at_once=2")
     assert groups == [2, 2]  # the third pair has the broken image
     assert_alike(rows, plain)
+    encoder = start("encoder", "tune=encoder", "lr=1e-5")[1]
+    groups, rows = start("looked", "tune=encoder", "lr=1e-5", "images_at_once=2")
+    assert groups == [0, 0]
+    assert_alike(rows, encoder)
     groups, rows = start("kept", "images_at_once=2", "view_cache=true")
     assert_alike(rows, plain)
     assert start("known", "images_at_once=2", "view_cache=true", "steps=1")[0] == [2, 2]
@@ -101,10 +124,12 @@ def test_where_one_fails_each_is_adapted_alone(start, monkeypatch):
     monkeypatch.setattr("classification.together.confident_views", full)
     groups, rows = start("together", "images_at_once=2")
     assert groups == [0, 0] and rows == plain
+    encoder = start("encoder", "tune=encoder", "lr=1e-5")[1]
+    assert start("looked", "tune=encoder", "lr=1e-5", "images_at_once=2")[1] == encoder
 
 
 def test_what_cannot_be_done_together_is_a_sentence(roots, caplog):
-    for name, words in {"rlcf_encoder": REWARD, "tpt_cocoop": ["prompt_start=demo/cocoop"]}.items():
+    for name, words in {"dkd": REWARD, "tpt_cocoop": ["prompt_start=demo/cocoop"]}.items():
         command = ["--config", f"configs/classification/{name}.yaml", "dataset=demo/sketch", "policy=demo/policy.pt"]
         assert run.main([*command, *words, "images_at_once=2"]) == 2
         assert "images_at_once" in caplog.text
