@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print_text(asked.help_text(config_class))
             else:
                 with process.signals():
-                    run_all([rank.place(config) for config in asked.configs(config_class)], rank)
+                    with process.lasting_imports():
+                        configs = [rank.place(config) for config in asked.configs(config_class)]
+                    run_all(configs, rank)
             return DONE
         except process.Interrupted as stop:
             log.warning("stopped by %s; the same command goes on from here", stop)

@@ -1,27 +1,42 @@
-"""open_clip, imported without timm and transformers: few of its CLIPs need them, and they are slow to import."""
+"""open_clip, imported without packages that few of its CLIPs need, and that are slow to import."""
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-_OPTIONAL = {"timm": "timm_model", "transformers": "hf_model"}  # and open_clip's module for towers of theirs
-_withheld = [name for name in _OPTIONAL if name not in sys.modules]
-sys.modules.update(dict.fromkeys(_withheld))  # type: ignore[arg-type]  # importing None is an ImportError
-try:
-    import open_clip
-finally:
-    for _name in _withheld:
-        del sys.modules[_name]
 
-__all__ = ["open_clip", "with_towers"]
+@contextmanager
+def without(*packages: str) -> Iterator[list[str]]:
+    """Import what can do without these packages as if they were not installed; yields those that were not there yet."""
+    withheld = [name for name in packages if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(withheld))  # type: ignore[arg-type]  # importing None is an ImportError
+    try:
+        yield withheld
+    finally:
+        for name in withheld:
+            del sys.modules[name]
+
+
+# For these of its modules
+_OPTIONAL = {"timm": "timm_model", "transformers": "hf_model", "huggingface_hub": "pretrained"}
+with without(*_OPTIONAL) as _withheld:
+    import open_clip
+
+__all__ = ["bring", "open_clip", "with_towers", "without"]
 
 
 def with_towers(config: Mapping[str, Any]) -> None:
     """Import what the towers of an open_clip configuration come from; ImportError: it is not installed."""
     image, text = config["vision_cfg"], config["text_cfg"]
     used = {"timm": image.get("timm_model_name"), "transformers": text.get("hf_model_name")}
-    for name in [name for name in _withheld if used[name]]:
+    bring(*(name for name in used if used[name]))
+
+
+def bring(*packages: str) -> None:
+    """Import packages that open_clip was imported without, for what needs them; ImportError: one is not installed."""
+    for name in set(packages) & set(_withheld):
         importlib.import_module(name)
         importlib.reload(getattr(open_clip, _OPTIONAL[name]))  # its classes see the names of their module anew
         _withheld.remove(name)

@@ -10,11 +10,10 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import huggingface_hub
 from safetensors import SafetensorError, safe_open
 
 from clipscore.data.checks import START_BYTES, describe_stand_in
-from clipscore.models.backends import open_clip
+from clipscore.models.backends import bring, open_clip
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +93,7 @@ def weight_file(name: str, root: Path) -> Path:
     log.info("%s is not under %s; open_clip downloads it", name, root)
     patience = socket.getdefaulttimeout()
     try:
+        bring("huggingface_hub")
         socket.setdefaulttimeout(ANSWER_S)  # open_clip itself would wait for ever
         return Path(open_clip.download_pretrained(cfg, prefer_hf_hub=not is_openai))
     except Exception as error:
@@ -106,6 +106,8 @@ def weight_file(name: str, root: Path) -> Path:
 
 
 def _from_hub(repository: str, root: Path) -> Path:
+    import huggingface_hub  # slow to import
+
     log.info("%s is not under %s; it is taken from the Hugging Face hub", repository, root)
     patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
     try:

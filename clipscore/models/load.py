@@ -73,9 +73,13 @@ def build_openai_layout(state_dict: dict[str, Tensor]) -> nn.Module:
     """
     weights = {k: value for k, value in state_dict.items() if k.rpartition(".")[2] not in ARCHIVE_EXTRAS}
     try:
-        # The builder rounds weights to fp16 as OpenAI's files are; fp32 weights are loaded again, unrounded.
-        model = open_clip.model.build_model_from_openai_state_dict(dict(weights), cast_dtype=torch.float32).float()
-        model.load_state_dict(weights)
+        shapes = {key: value.to("meta") for key, value in weights.items()}
+        with torch.device("meta"):  # else it draws weights at random, and rounds those it is given to fp16
+            model = open_clip.model.build_model_from_openai_state_dict(shapes, cast_dtype=torch.float32).float()
+        for name, empty in (own := model.state_dict()).items():
+            own[name] = torch.empty_like(empty, device="cpu").copy_(weights[name].reshape(empty.shape))
+        model.load_state_dict(own, assign=True)
+        model.attn_mask = torch.full_like(model.attn_mask, -torch.inf, device="cpu").triu_(1)  # not stored
     except (KeyError, RuntimeError, AssertionError, ZeroDivisionError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ValueError(f"the state dict is not a CLIP in OpenAI layout: {reason}") from error

@@ -30,7 +30,7 @@ from scripts.demo.make_data import make_data
 from scripts.report.__main__ import write_report
 from scripts.run import TASKS, run_one
 from scripts.runs.folder import run_path
-from scripts.runs.process import command
+from scripts.runs.process import command, lasting_imports
 from scripts.runs.rows import Row
 from scripts.tables.grid import markdown
 
@@ -71,7 +71,8 @@ def _run(config: RunConfig) -> tuple[Row, int, float]:
 
 def make_tables(tables: Sequence[Table], words: Sequence[str], full: bool) -> Runs:
     """Make all runs of these tables, and print each table when it is there; see `demo_runs`. The runs."""
-    runs = [demo_runs(words, [table], full) for table in tables]
+    with lasting_imports():
+        runs = [demo_runs(words, [table], full) for table in tables]
     every = {key: config for of_table in runs for key, config in of_table.items()}
     make_data(Path(next(iter(every.values())).data_root))
     spent: dict[int, float] = {}  # CPU seconds of the processes

@@ -111,6 +111,19 @@ def test_a_package_that_is_not_there_is_one_sentence(tmp_path, command):
     assert re.fullmatch(r"error: No module named 'torch' \(.*\): python -m pip install -r .*\n", done.stderr)
 
 
+def test_no_run_waits_for_packages_that_it_does_without():
+    words = """if True:
+        import sys, classification.task, retrieval.task
+        assert not {"timm", "transformers", "huggingface_hub", "scipy"} & set(sys.modules)
+        from clipscore.models.backends import bring, open_clip
+        bring("huggingface_hub")
+        assert open_clip.pretrained.has_hf_hub()
+        import captioning.task
+        assert not {"timm", "scipy"} & set(sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", words], cwd=ROOT, check=True)
+
+
 def test_a_command_does_its_work_where_nobody_listens():
     words = f"{sys.executable} -m scripts.run --help >&- 2>&-"  # as some schedulers and services start it
     assert subprocess.run(["sh", "-c", words], cwd=ROOT).returncode == 0
