@@ -58,7 +58,7 @@ class DummyTask:
     progress_metric = "mean"
     fingerprint: dict[str, str] = {"weights": "abc"}
     about = {"unit": "none"}
-    num_built = 0
+    num_built, at_once = 0, 1
 
     def __init__(self, config: DummyConfig) -> None:
         type(self).num_built += 1
