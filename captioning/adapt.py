@@ -4,7 +4,8 @@ Source: paper Sec. 3; official caption/capdec_tta.py.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,15 @@ from clipscore.episodic import EpisodicState
 from clipscore.objectives import check_finite
 from clipscore.policy_gradient import reinforce_loss
 from clipscore.reward import ClipReward, subtract_baseline
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A test image."""
+
+    pixels: Tensor | list[Tensor]  # as the policy's CLIP sees it [1, 3, H, W], or as each reward model does
+    features: Tensor  # by the policy's CLIP [1, D]
+    generator: torch.Generator  # of all that is drawn for it; on the CPU
 
 
 @dataclass
@@ -44,21 +54,21 @@ class Step(Proposals):
 
 
 @dataclass
-class Episode:
-    """What one image went through; captions in lower case, the one before adaptation if it was asked for."""
+class Answer:
+    """What a method says of one image; captions in lower case."""
 
-    before: str | None
-    after: str
-    hypotheses: list[Hypothesis]  # of the beam search for `after`, best first
-    steps: list[Step]
+    caption: str
+    before: str | None = None  # by the captioner as it starts, where `caption_before` asks for it
+    hypotheses: list[Hypothesis] = field(default_factory=list)  # of the beam search for `caption`, best first
+    steps: Sequence[Proposals] = ()  # updates, or one round of proposals
+    extra: dict[str, Any] = field(default_factory=dict)  # goes into the record: tensors, numbers, texts, lists of them
 
 
 class RlcfObjective:
     """CLIP reward as feedback: raise the captions that score above the average of the K.
 
-    A caption may be empty, or the same as another. An empty one is scored as the empty text, and its loss is that of
-    the start token alone. Of the config `num_candidates`, `sampling`, `decoding`, `pad_in_loss` and the baseline are
-    read.
+    A caption may be the same as another, or empty: it is scored as the empty text, and its loss is that of the start
+    token alone. Of the config `num_candidates`, `sampling`, `decoding`, `pad_in_loss` and the baseline are read.
     """
 
     def __init__(self, reward: ClipReward, config: CaptioningConfig) -> None:
@@ -99,43 +109,35 @@ def adapt(
     captioner: Captioner,
     state: EpisodicState,
     objective: RlcfObjective,
-    features: Tensor,
-    image: Tensor | Sequence[Tensor],
+    picture: Picture,
     num_steps: int,
-    generator: torch.Generator,
     with_before: bool = False,
     on_step: Callable[[Step], None] = lambda step: None,
-) -> Episode:
+) -> Answer:
     """Adapt the mapper to one image and write its caption. FloatingPointError: a number on the way is not finite.
 
     Args:
         captioner: the policy; its mapper is tuned.
         state: restores the mapper, and feeds the momentum buffer afterwards.
-        features: the policy's CLIP feature of the image. [1, D]
-        image: for the reward, as the policy's CLIP sees it, or as each reward model does. [1, 3, H, W]
-        generator: draws captions where they are sampled; on the CPU.
         with_before: also write the caption before any adaptation, which costs one more beam search.
         on_step: called after each update, when gradients and new weights are in place.
     """
-    before = source_caption(captioner, state, features, objective.config) if with_before else None
-    observed = objective.observe(image)
+    before = None
+    if with_before:
+        state.restore_source()
+        before = describe(captioner, picture.features, objective.config)[0]
+    observed = objective.observe(picture.pixels)
     with state.episode():
         steps: list[Step] = []
         for _ in range(num_steps):
-            step = objective.step(captioner, features, observed, generator)
+            step = objective.step(captioner, picture.features, observed, picture.generator)
             step.loss = state.step(step.loss)
             steps.append(step)
             on_step(step)
             check_finite([step.loss for step in steps])
-        after, hypotheses = describe(captioner, features, objective.config)
+        caption, hypotheses = describe(captioner, picture.features, objective.config)
         steps = state.read(steps)
-    return Episode(before, after, hypotheses, steps)
-
-
-def source_caption(captioner: Captioner, state: EpisodicState, features: Tensor, config: CaptioningConfig) -> str:
-    """The caption of an image by the captioner as it was before any adaptation. [1, D]"""
-    state.restore_source()
-    return describe(captioner, features, config)[0]
+    return Answer(caption, before, hypotheses, steps)
 
 
 @torch.no_grad()

@@ -41,10 +41,8 @@ def find_checkpoint(name: str, roots: Sequence[Path]) -> Path:
     found = next((file for file in files if file.is_file()), None)
     if found is None:
         tried = ", ".join(dict.fromkeys(map(str, files)))
-        raise FileNotFoundError(
-            f"checkpoint={name} not found; tried {tried}; `bash scripts/fetch_pretrained.sh mappers` fetches "
-            "the released ones; or give the file that holds a trained mapper, or its folder"
-        )
+        mend = "`bash scripts/fetch_pretrained.sh mappers` fetches the released ones; or give the file that holds a"
+        raise FileNotFoundError(f"checkpoint={name} not found; tried {tried}; {mend} trained mapper, or its folder")
     return found
 
 
@@ -127,8 +125,8 @@ def load_captioner(
 ) -> Captioner:
     """The captioner of a run, on the device of the policy's CLIP.
 
-    A language model that the `checkpoint` of the mapper holds takes the place of `llm`'s weights. ValueError or
-    FileNotFoundError for parts that do not fit together or are missing.
+    A language model in the mapper's `checkpoint` takes the place of `llm`'s weights. ValueError, FileNotFoundError:
+    parts do not fit together, or are missing.
     """
     mapper_state, lm_state = read_checkpoint(checkpoint)
     lm, tokenizer = load_language_model(config.llm, Path(config.pretrained_root), is_replaced=bool(lm_state))
@@ -171,10 +169,9 @@ def build_captioner(
     length = config.prefix_length + 1 + config.decoding.max_new_tokens
     limit = getattr(lm.config, "max_position_embeddings", length)
     if length > limit:
-        raise ValueError(
-            f"prefix_length={config.prefix_length}, the start token and decoding.max_new_tokens="
-            f"{config.decoding.max_new_tokens} are {length} positions, but the language model has {limit}; lower one"
-        )
+        new = f"decoding.max_new_tokens={config.decoding.max_new_tokens} are {length} positions"
+        what = f"prefix_length={config.prefix_length}, the start token and {new}"
+        raise ValueError(f"{what}, but the language model has {limit}; lower one")
     embeddings = lm.get_input_embeddings().weight
     return Captioner(lm, tokenizer, mapper.to(embeddings.device, embeddings.dtype), autocast_dtype)
 
@@ -197,13 +194,11 @@ def reward_views(
 
     A model that squashes pictures, for example, while the policy crops them, sees the picture in its own way.
     """
-    if all(reward.form.is_seen_as(policy.form) for reward in rewards):
+    seen = [None if reward.form.is_seen_as(policy.form) else reward.form for reward in rewards]  # in another form
+    if not any(seen):
         return image
     picture = open_image(picture) if isinstance(picture, Path) else picture
-    return [
-        image if reward.form.is_seen_as(policy.form) else model_input(picture, reward.form)[None].to(image)
-        for reward in rewards
-    ]
+    return [image if form is None else model_input(picture, form)[None].to(image) for form in seen]
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from captioning.backends import OPTAttention
 from captioning.mapper import Mapper
 from clipscore.lean_blocks import Copies, cast_frozen, cast_tuned
 
-# What transformers 4.26, which the released numbers come from, does to decoded text; newer versions differ.
+# Marks that transformers 4.26, which the released numbers come from, joins to the word before; newer versions differ.
 SPACED_MARKS = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
 Cache = Any  # keys and values: tuples of tensors, or a Cache object in newer versions of transformers
@@ -51,18 +51,11 @@ class Captioner(nn.Module):
         self._can_spare_logits, self._takes_positions = "logits_to_keep" in parameters, "position_ids" in parameters
         self._numbers = torch.empty(0)  # 0, 1, 2, ...; made when they are needed
         self.eval()
-        if mapper.lm_width != self.lm_width:
-            raise ValueError(
-                f"the mapper makes embeddings of width {mapper.lm_width}, but the language model reads "
-                f"width {self.lm_width}; use the llm that the mapper was trained with"
-            )
-        self.bos, self.stop = start_token(tokenizer), newline_token(tokenizer)
+        if mapper.lm_width != (width := embedding_width(lm)):
+            widths = f"embeddings of width {mapper.lm_width}, but the language model reads width {width}"
+            raise ValueError(f"the mapper makes {widths}; use the llm that the mapper was trained with")
+        self.bos, self.stop = outer_tokens(tokenizer)
         self.pad: int = self.bos if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-
-    @property
-    def lm_width(self) -> int:
-        """W: width of the language model's token embeddings."""
-        return embedding_width(self.lm)
 
     @property
     def device(self) -> torch.device:
@@ -91,10 +84,8 @@ class Captioner(nn.Module):
     def prefix(self, features: Tensor) -> Tensor:
         """Prefix embeddings of CLIP features. [B, D] -> [B, P, W]; ValueError: they are not of the mapper's CLIP."""
         if features.shape[-1] != self.mapper.clip_width:
-            raise ValueError(
-                f"the mapper reads CLIP features of width {self.mapper.clip_width}, got {list(features.shape)}; use "
-                "the policy that the mapper was trained with"
-            )
+            widths = f"CLIP features of width {self.mapper.clip_width}, got {list(features.shape)}"
+            raise ValueError(f"the mapper reads {widths}; use the policy that the mapper was trained with")
         with self._autocast():
             return self.mapper(features).to(self.dtype)
 
@@ -110,7 +101,9 @@ class Captioner(nn.Module):
     def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """Texts without special tokens and outer white space."""
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return [join_marks(text).strip() for text in texts]
+        for mark in SPACED_MARKS:  # "a dog 's" -> "a dog's"
+            texts = [text.replace(mark, mark.strip()) for text in texts]
+        return [text.strip() for text in texts]
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Token embeddings without positions. [R, L] -> [R, L, W]"""
@@ -131,29 +124,25 @@ class Captioner(nn.Module):
             Logits of the next token after each position [R, L, V], or at least after the last one; and the new cache.
         """
         extras: dict[str, Any] = {"logits_to_keep": 1} if last_only and self._can_spare_logits else {}
+        past = num_cached(cache)
+        end = past + embeddings.shape[1]
         if mask is None and self._takes_positions:  # a mask would be looked at by the host, which waits for it
-            extras["position_ids"] = self._positions(num_cached(cache), embeddings)
+            if len(self._numbers) < end or self._numbers.device != embeddings.device:
+                self._numbers = torch.arange(2 * end, device=embeddings.device)
+            extras["position_ids"] = self._numbers[None, past:end]  # [1, L]
         elif mask is None:
-            mask = embeddings.new_ones(len(embeddings), num_cached(cache) + embeddings.shape[1], dtype=torch.int64)
+            mask = embeddings.new_ones(len(embeddings), end, dtype=torch.int64)
         with self._autocast():
             output = self.lm(
                 inputs_embeds=embeddings, attention_mask=mask, past_key_values=cache, use_cache=True, **extras
             )
         return output.logits.to(self.dtype), output.past_key_values
 
-    def _positions(self, past: int, embeddings: Tensor) -> Tensor:
-        """Their places behind so many others, cut from numbers that are kept. [R, L, W] -> [1, L]"""
-        end = past + embeddings.shape[1]
-        if len(self._numbers) < end or self._numbers.device != embeddings.device:
-            self._numbers = torch.arange(2 * end, device=embeddings.device)
-        return self._numbers[None, past:end]
-
     def token_logits(self, prefix: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """Logits from which each token is predicted, given the prefix and the tokens before it.
 
-        The captions of one image share their prefix: it is run once, and its keys and values serve them all, in the
-        backward pass too. [B, P, W], R captions [R, T], R / B consecutive ones for each prefix, mask of real tokens [R,
-        T] -> [R, T, V]
+        The captions of an image share their prefix: it is run once, and its keys and values serve them all, backward
+        too. [B, P, W], captions [R, T], R / B in a row for each prefix, mask of real tokens [R, T] -> [R, T, V]
         """
         rows = torch.arange(len(prefix), device=prefix.device).repeat_interleave(len(tokens) // len(prefix))  # [R]
         logits, cache = self.run(prefix, None, last_only=True)
@@ -252,26 +241,12 @@ def embedding_width(lm: Any) -> int:
     return lm.get_input_embeddings().weight.shape[1]
 
 
-def join_marks(text: str) -> str:
-    """Attach punctuation and English contractions to the word before them ("a dog 's" -> "a dog's")."""
-    for mark in SPACED_MARKS:
-        text = text.replace(mark, mark.strip())
-    return text
-
-
-def start_token(tokenizer: Any) -> int:
-    """The token that every caption begins with; ValueError: the tokenizer has none."""
+def outer_tokens(tokenizer: Any) -> tuple[int, int]:
+    r"""The tokens that a caption begins and ends with; ValueError: none, or "\n", the end, is not one token."""
     if tokenizer.bos_token_id is None:
         raise ValueError("the language model's tokenizer has no start token (bos_token); use another llm")
-    return tokenizer.bos_token_id
-
-
-def newline_token(tokenizer: Any) -> int:
-    r"""The token that ends a caption, "\n"; ValueError: it is not one token of the tokenizer."""
     ids = tokenizer("\n", add_special_tokens=False).input_ids
     if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
-        raise ValueError(
-            f"captions end with a newline, which must be one token; the language model's tokenizer makes {ids} of it; "
-            "use another llm"
-        )
-    return ids[0]
+        found = f"the language model's tokenizer makes {ids} of it"
+        raise ValueError(f"captions end with a newline, which must be one token; {found}; use another llm")
+    return tokenizer.bos_token_id, ids[0]

@@ -38,9 +38,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     surplus = [key for key in state if key not in tensors or not key.startswith((MAPPER_KEYS, LM_KEYS))]
     if surplus or not mapper:
         found = f"also {_named(surplus)}" if surplus else "none of the first kind"
-        raise ValueError(
-            f"{file}: a captioner's checkpoint has tensors {MAPPER_KEYS}* and {LM_KEYS}* only, found {found}"
-        )
+        needed = f"a captioner's checkpoint has tensors {MAPPER_KEYS}* and {LM_KEYS}* only"
+        raise ValueError(f"{file}: {needed}, found {found}")
     return mapper, lm
 
 
@@ -55,8 +54,7 @@ def load_mapper(
 ) -> Mapper:
     """A mapper with these weights (see `read_checkpoint`), in fp32; the other arguments as in `build_mapper`.
 
-    ValueError, with the setting to change, for weights of another kind or of other sizes; and for a tensor that is
-    missing, surplus or mis-shaped.
+    ValueError: weights of another kind or other sizes, with the setting to change; a missing, surplus or odd tensor.
     """
     stored_kind = "mlp" if "model.0.weight" in state else "transformer"
     if stored_kind != kind:

@@ -22,9 +22,8 @@ from clipscore.config.fields import CaptionFiles
 from clipscore.config.load import roots
 from clipscore.data.caption_sets import CaptionedImages, find_captions
 from clipscore.data.checks import list_some
-from clipscore.data.encoding import encode_pictures, progress
-from clipscore.data.images import Pictures
-from clipscore.data.user_files import read_lines
+from clipscore.data.images import Pictures, encode_pictures, progress
+from clipscore.data.open_image import read_lines
 from clipscore.models.devices import autocast_dtype, choose_device
 from clipscore.models.load import load_clip
 from clipscore.text_encoder import length_chunks
@@ -129,7 +128,6 @@ def read_captions(file: str) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
     paths = roots()
     parser = argparse.ArgumentParser(prog="python -m captioning.features", description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True, help="coco, flickr30k, demo_scenes/clean, or a name of your own")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -29,31 +29,21 @@ class Hypothesis:
     score: float | None = None
 
 
-class Continuation(Protocol):
-    """Texts in the making; see `captioning.captioner.Continuation`."""
-
-    logits: Tensor  # [R, V]
-
-    def advance(self, rows: Tensor, tokens: Tensor) -> None:
-        """Go on with these texts, each with one more token. int64 [R], [R]"""
-
-
 class Writer(Protocol):
     """What writes: `captioning.captioner.Captioner`."""
 
     bos: int
     stop: int
 
-    def start(self, prefix: Tensor) -> Continuation: ...
+    def start(self, prefix: Tensor) -> Any: ...  # `captioning.captioner.Continuation`: logits [R, V], and `advance`
 
 
 @torch.no_grad()
 def beam_search(writer: Writer, prefix: Tensor, num_beams: int, options: DecodingConfig) -> list[list[Hypothesis]]:
     """The most likely captions of each image; greedy, without scores, when there is one beam.
 
-    Of the options `max_new_tokens`, `length_penalty`, `repetition_penalty` and `min_length` are read. [B, P, W] -> K
-    captions per image, best first. ValueError: fewer than 2K tokens in the vocabulary; FloatingPointError: a score is
-    not finite.
+    Of the options `max_new_tokens`, the penalties and `min_length` are read. [B, P, W] -> K captions per image, best
+    first. ValueError: fewer than 2K tokens in the vocabulary; FloatingPointError: a score is not finite.
     """
     if num_beams == 1:
         return _write(writer, prefix, options, lambda logits: logits.argmax(dim=1))
@@ -82,7 +72,9 @@ def beam_search(writer: Writer, prefix: Tensor, num_beams: int, options: Decodin
         rows = rows if first_rows is None else rows + first_rows[:, None]
         num = number + 1
         if (num >= first and num % interval == 0) or num == options.max_new_tokens:
-            _replay(active, to_host(found), vocabulary)
+            for all_totals, all_choices in to_host(found):
+                for search, totals, best in zip(active, all_totals.tolist(), all_choices.tolist(), strict=True):
+                    search.extend(totals, best, vocabulary)
             stays = [place for place, search in enumerate(active) if not search.done]
             if not stays:
                 break
@@ -97,14 +89,6 @@ def beam_search(writer: Writer, prefix: Tensor, num_beams: int, options: Decodin
     return [search.result() for search in searches]
 
 
-def _replay(searches: Sequence[_Search], found: Sequence[tuple[Tensor, Tensor]], vocabulary: int) -> None:
-    """Let each image's search take the best continuations of some tokens. N x ([images, 2 K], [images, 2 K])"""
-    for all_totals, all_choices in found:
-        for search, totals, choices in zip(searches, all_totals.tolist(), all_choices.tolist(), strict=True):
-            if not search.done:
-                search.extend(totals, choices, vocabulary)
-
-
 class _Search:
     """Beam search for one image: K open beams, and the K best finished captions."""
 
@@ -116,7 +100,9 @@ class _Search:
         self.done = False
 
     def extend(self, totals: Sequence[float], choices: Sequence[int], vocabulary: int) -> None:
-        """Take the 2K best continuations, best first."""
+        """Take the 2K best continuations, best first, unless it is done."""
+        if self.done:
+            return
         _check_finite(totals[0])
         old, self.beams, self.sums = self.beams, [], []
         for rank, (total, choice) in enumerate(zip(totals, choices, strict=True)):

@@ -5,6 +5,7 @@ caption/image_llm/models/modules.py. Parameter names are those of the released c
 """
 
 import math
+from collections import OrderedDict
 from typing import Literal
 
 import torch
@@ -44,7 +45,8 @@ class TransformerMapper(Mapper):
         self.clip_width, self.lm_width, self.prefix_length = clip_width, lm_width, prefix_length
         # In the order of the released checkpoints, whose optimizer state goes by position.
         self.prefix_const = nn.Parameter(torch.randn(prefix_length, lm_width))
-        self.transformer = _Transformer(lm_width, num_layers)
+        layers = nn.Sequential(*(_Layer(lm_width) for _ in range(num_layers)))
+        self.transformer = nn.Sequential(OrderedDict(layers=layers))
         num_tokens = 1 if clip_length == "patches" else clip_length or prefix_length  # of each feature
         self.linear = nn.Linear(clip_width, num_tokens * lm_width)
 
@@ -70,24 +72,14 @@ class MlpMapper(Mapper):
         return self.model(features).view(len(features), self.prefix_length, self.lm_width)
 
 
-class _Transformer(nn.Module):
-    def __init__(self, width: int, num_layers: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(_Layer(width) for _ in range(num_layers))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = layer(x)
-        return x
-
-
 class _Layer(nn.Module):
     """Pre-norm attention and MLP, each with a skip connection."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm1, self.attn = nn.LayerNorm(width), _Attention(width)
-        self.norm2, self.mlp = nn.LayerNorm(width), _Mlp(width)
+        fc1, fc2 = nn.Linear(width, MLP_RATIO * width), nn.Linear(MLP_RATIO * width, width)
+        self.norm2, self.mlp = nn.LayerNorm(width), nn.Sequential(OrderedDict(fc1=fc1, relu=nn.ReLU(), fc2=fc2))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
@@ -109,20 +101,10 @@ class _Attention(nn.Module):
         return self.project(x.transpose(1, 2).flatten(2))  # [B, H, L, W/H] -> [B, L, W]
 
 
-class _Mlp(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(width, MLP_RATIO * width), nn.Linear(MLP_RATIO * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.relu(self.fc1(x)))
-
-
 def build_mapper(
     kind: str, clip_width: int, lm_width: int, prefix_length: int, num_layers: int, clip_length: ClipLength = None
 ) -> Mapper:
-    """A fresh mapper of kind "transformer" or "mlp", for features of width D and embeddings of width W; see the
-    classes.
+    """A fresh mapper of a kind, for features of width D and embeddings of width W; see the classes.
 
     ValueError: an unknown kind, or a width that the heads do not divide.
     """
@@ -131,10 +113,8 @@ def build_mapper(
     if kind != "transformer":
         raise ValueError(f"mapper must be transformer or mlp, got {kind!r}")
     if lm_width % NUM_HEADS:
-        raise ValueError(
-            f"the transformer mapper has {NUM_HEADS} heads, which do not divide the language model's "
-            f"width {lm_width}; use mapper=mlp or another llm"
-        )
+        fault = f"has {NUM_HEADS} heads, which do not divide the language model's width {lm_width}"
+        raise ValueError(f"the transformer mapper {fault}; use mapper=mlp or another llm")
     return TransformerMapper(clip_width, lm_width, prefix_length, num_layers, clip_length)
 
 
@@ -145,7 +125,7 @@ def inject_noise(
 
     Args:
         variance: of the noise, per coordinate; 0 returns the features unchanged, else the result has unit length.
-        normal: standard normal numbers. [B, D]
+        normal: standard normal numbers; on any device. [B, D]
         uniform: when given, numbers in [0, 1] that make the noise uniform in a ball of radius sqrt(variance). [B]
         normalize_first: scale the features to unit length before.
 
@@ -155,24 +135,9 @@ def inject_noise(
         return features
     if normalize_first:
         features = F.normalize(features, dim=-1)
-    std = math.sqrt(variance)
+    std, normal = math.sqrt(variance), normal.to(features.device)
     if uniform is None:
         return F.normalize(features + std * normal, dim=-1)
-    radius = std * uniform ** (1 / features.shape[-1])  # the share u of a ball's volume lies within u^(1/D) of it
+    # The share u of a ball's volume lies within u^(1/D) of it.
+    radius = std * uniform.to(features.device) ** (1 / features.shape[-1])
     return F.normalize(features + radius[:, None] * F.normalize(normal, dim=-1), dim=-1)
-
-
-def noise_injection(
-    features: Tensor,
-    variance: float,
-    generator: torch.Generator,
-    uniform_ball: bool = False,
-    normalize_first: bool = True,
-) -> Tensor:
-    """`inject_noise` with numbers from the generator, drawn on its device. [B, D] -> [B, D]"""
-    normal = torch.randn(features.shape, generator=generator, device=generator.device, dtype=features.dtype)
-    uniform = None
-    if uniform_ball:
-        uniform = torch.rand(len(features), generator=generator, device=generator.device, dtype=features.dtype)
-        uniform = uniform.to(features.device)
-    return inject_noise(features, variance, normal.to(features.device), uniform, normalize_first)

@@ -1,17 +1,12 @@
 """The surface of every method of captioning: what it is given, and what it answers."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from captioning.adapt import Proposals, adapt
+from captioning.adapt import Answer, Picture, adapt
 from captioning.captioner import Captioner
 from captioning.config import CaptioningConfig
-from captioning.generate import Hypothesis
 from clipscore import task
 from clipscore.config import methods
 from clipscore.episodic import EpisodicState
@@ -26,26 +21,6 @@ class Context:
     captioner: Captioner
     reward: ClipReward | None  # where `reads` has it
     scale_loss: bool = False  # under fp16 autocast
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A test image."""
-
-    pixels: Tensor | list[Tensor]  # as the policy's CLIP sees it [1, 3, H, W], or as each reward model does
-    features: Tensor  # by the policy's CLIP [1, D]
-    generator: torch.Generator  # of all that is drawn for it; on the CPU
-
-
-@dataclass
-class Answer:
-    """What a method says of one image; captions in lower case."""
-
-    caption: str
-    before: str | None = None  # by the captioner as it starts, where `caption_before` asks for it
-    hypotheses: list[Hypothesis] = field(default_factory=list)  # of the beam search for `caption`, best first
-    steps: Sequence[Proposals] = ()  # updates, or one round of proposals
-    extra: dict[str, Any] = field(default_factory=dict)  # goes into the record: tensors, numbers, texts, lists of them
 
 
 class Method(methods.Method):
@@ -81,8 +56,4 @@ class TunedMethod(methods.Tuned, Method):
     def answer(self, picture: Picture) -> Answer:
         """Adapt, write, and leave no trace."""
         config = self.context.config
-        episode = adapt(
-            self.captioner, self.state, self.objective, picture.features, picture.pixels, config.steps,
-            picture.generator, config.caption_before,
-        )  # fmt: skip
-        return Answer(episode.after, episode.before, episode.hypotheses, episode.steps)
+        return adapt(self.captioner, self.state, self.objective, picture, config.steps, config.caption_before)

@@ -25,14 +25,13 @@ from captioning.config import CaptioningConfig
 from captioning.method import Answer, Picture
 from clipscore.cli import columns, command_parser, describe, read_settings, run_command
 from clipscore.data.images import model_input
+from clipscore.data.open_image import open_picture
 from clipscore.data.samples import sample_seed
-from clipscore.data.user_files import open_picture
 from clipscore.metrics.records import rounded
 from clipscore.models.group import load_models
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
     parser = command_parser("captioning", "configs/captioning/clipcap_c2f.yaml", __doc__)
     parser.add_argument("--image", required=True, metavar="FILE", help="the picture")
     return run_command(parser, predict, show, arguments)
@@ -75,7 +74,6 @@ def result(answer: Answer) -> dict[str, Any]:
 
 
 def show(found: dict[str, Any]) -> str:
-    """A result as text."""
     lines = [found["image"], f"{found['method']}, captioner {found['checkpoint']}"]
     for number, step in enumerate(found["steps"], start=1):
         loss = f"loss {step['loss']:.6g}, " if "loss" in step else ""

@@ -19,8 +19,7 @@ def build_method(config: RetrievalConfig, models: Models, galleries: Sequence[Te
 
     ValueError where they do not fit, or the user's file fails.
     """
-    if config.tunes:
-        check_tower(models.policy, config.direction)
+    check_tower(config, models.policy)
     reward = build_reward(config, models.rewards) if models.rewards else None
     rewards = galleries[1 : 1 + len(models.rewards)]
     with guard(config.method):
@@ -40,13 +39,11 @@ def build_policy(config: RetrievalConfig, clip: ClipModel) -> Policy:
     return TextTowerPolicy(clip, whole_table=config.momentum is not None)
 
 
-def check_tower(clip: ClipModel, direction: str) -> None:
-    """ValueError for a text tower that cannot be tuned, because it is not CLIP's, in text-to-image."""
-    if direction == "text_to_image" and not clip.has_clip_text_tower:
-        raise ValueError(
-            f"{clip.name} has no causal CLIP text tower, which text_to_image tunes; use an OpenAI CLIP or an open_clip "
-            "model with the same text tower"
-        )
+def check_tower(config: RetrievalConfig, clip: ClipModel) -> None:
+    """ValueError for a text tower that is to be tuned, in text-to-image, but cannot be, because it is not CLIP's."""
+    if config.tunes_texts and not clip.has_clip_text_tower:
+        mend = "use an OpenAI CLIP or an open_clip model with the same text tower"
+        raise ValueError(f"{clip.name} has no causal CLIP text tower, which text_to_image tunes; {mend}")
 
 
 def check_candidates(config: RetrievalConfig, gallery_size: int) -> None:

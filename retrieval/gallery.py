@@ -1,14 +1,16 @@
-"""Features of all images and captions of a data set, made once per model and kept on disk in blocks.
+"""Features of all images and captions of a data set, made once per model and kept on disk in blocks; clean captions.
 
 Source: official retrieval/custom_models.py, which encodes the gallery in front of every run.
 """
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
 import platform
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,7 @@ from torch import Tensor
 
 from clipscore.clip_model import ClipModel, Form
 from clipscore.data.caption_sets import CaptionedImage
-from clipscore.data.encoding import encode_pictures, progress
-from clipscore.data.images import Pictures
+from clipscore.data.images import Pictures, encode_pictures, progress
 from clipscore.data.open_image import UnreadableImage
 from clipscore.models.backends import open_clip
 from clipscore.reward import resize_images
@@ -34,6 +35,9 @@ IMAGE_BLOCK, TEXT_BLOCK = 1024, 4096  # items of a cache file: what a kill can c
 # Of the code between files and features: clipscore's images, open_image, clip_model, lean_blocks, shared_prefix,
 # text_encoder, load and resize_images. Raise it when one of them makes other numbers; all is then computed again.
 FEATURE_VERSION = "1"
+
+MAX_WORDS = 50
+_PUNCTUATION, _SPACES = re.compile(r'[.!"()*#:;~]'), re.compile(r"\s{2,}")
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +109,10 @@ def image_features(
     UnreadableImage: images cannot be read, and there is no `unreadable`; the first are named, after all were tried.
     ValueError: a model's features are not finite.
     """
+
+    def encode(model: ClipModel, images: Tensor) -> Tensor:
+        return model.encode_images(resize_images(images, model.image_size))
+
     parts: list[list[Tensor]] = [[] for _ in models]
     faults: dict[int, str] = {}
     num_truncated = 0
@@ -115,19 +123,16 @@ def image_features(
             files = "\n".join(f"{key}\t{stat.st_size} bytes at {stat.st_mtime_ns}" for key, stat in stats)
             forms = [form if model.form.is_seen_as(form) else model.form for model in models]
             set_options = {option: "yes" for option, is_set in options.items() if is_set} | {"pillow": PIL.__version__}
-            origins = [
-                _origin(model, "images", files)
-                | {"preprocessing": f"{of.how}; other sizes bicubic from there; {of.size} px", **set_options}
-                for model, of in zip(models, forms, strict=True)
-            ]
+            origins = [_origin(model, "images", files) | set_options for model in models]
+            for origin, of in zip(origins, forms, strict=True):
+                origin["preprocessing"] = f"{of.how}; other sizes bicubic from there; {of.size} px"
             found = [cache.load(origin, len(block)) for origin in origins]
             missing = [number for number, features in enumerate(found) if features is None]
             for of in dict.fromkeys(forms[number] for number in missing):
                 pictures = Pictures([image.path for image in block], of, **options)
                 chosen = [number for number in missing if forms[number] == of]
-                fresh, of_block, truncated = encode_pictures(
-                    [models[n] for n in chosen], pictures, _encode, IMAGE_BATCH, num_workers
-                )
+                chosen_models = [models[number] for number in chosen]
+                fresh, of_block, truncated = encode_pictures(chosen_models, pictures, encode, IMAGE_BATCH, num_workers)
                 faults |= {len(parts[0]) * IMAGE_BLOCK + place: fault for place, fault in of_block.items()}
                 num_truncated = max(num_truncated, num_before + truncated)
                 for number, features in zip(chosen, fresh, strict=True):
@@ -164,10 +169,6 @@ def text_features(model: ClipModel, texts: Sequence[str], cache: FeatureCache) -
     return torch.cat(parts)
 
 
-def _encode(model: ClipModel, images: Tensor) -> Tensor:
-    return model.encode_images(resize_images(images, model.image_size))
-
-
 def _finite(features: Tensor, model: ClipModel, kind: str) -> Tensor:
     """The features; a comparison with NaN is false, so that such a score would pass for the first rank."""
     if bad := int((~torch.isfinite(features).all(dim=1)).sum()):
@@ -194,3 +195,25 @@ def _origin(model: ClipModel, kind: str, items: str) -> dict[str, str]:
         "libraries": ", ".join(f"{m.__name__} {m.__version__}" for m in (torch, torchvision, open_clip)),
         "version": FEATURE_VERSION,
     }
+
+
+def clean_caption(text: str) -> str:
+    """Lower case, some punctuation to spaces, at most MAX_WORDS words between spaces; may hold nothing but white space.
+
+    Two white spaces or more become one space; a single line break or tab stays. As BLIP's models read captions, Li et
+    al. 2022 (arXiv 2201.12086); official blip_processors.py.
+    """
+    words = _SPACES.sub(" ", _PUNCTUATION.sub(" ", text.lower())).rstrip("\n").strip(" ").split(" ")
+    return " ".join(words[:MAX_WORDS])
+
+
+def clean_captions(captions: Sequence[Sequence[str]], names: Sequence[str]) -> list[list[str]]:
+    """`clean_caption` of the captions of each image; ValueError, which names the image, when nothing is left of one."""
+    cleaned = [[clean_caption(text) for text in texts] for texts in captions]
+    all_texts = [(name, raw) for name, texts in zip(names, captions, strict=True) for raw in texts]
+    empty = [place for place, text in zip(all_texts, itertools.chain(*cleaned), strict=True) if not text.strip()]
+    if empty:
+        name, raw = empty[0]
+        what = f"{len(empty)} captions are empty once punctuation is removed, the first is {raw!r} of image {name}"
+        raise ValueError(f"{what}; remove them from the annotation file")
+    return cleaned

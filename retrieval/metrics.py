@@ -13,8 +13,7 @@ CHUNK_SCORES = 1_000_000  # scores held at a time
 
 
 def best_ranks(scores: Tensor, positives: Sequence[Sequence[int]]) -> Tensor:
-    """Rank of the best ranked positive of each query, from 1; of equal scores the higher index ranks first. [Q, G] ->
-    [Q]
+    """Rank of each query's best positive, from 1; of equal scores the higher index ranks first. [Q, G] -> [Q]
 
     `positives` are the gallery indices of each query's right answers, at least one. The ranks are int64, on the CPU.
     """
@@ -60,8 +59,5 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
     if not rows:
         return {}
     before, after = ([row[key] for row in rows] for key in ("rank_before", "rank"))
-    return {
-        **{f"{name}_before": value for name, value in recalls(before).items()},
-        **recalls(after),
-        **change_figures([rank == 1 for rank in before], [rank == 1 for rank in after]),
-    }
+    figures = {f"{name}_before": value for name, value in recalls(before).items()} | recalls(after)
+    return figures | change_figures([rank == 1 for rank in before], [rank == 1 for rank in after])

@@ -4,29 +4,12 @@ Source: paper Sec. 4.2; official retrieval/custom_models.py.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.lean_blocks import Copies
-from clipscore.task import Tunable
-
-
-class Policy(Tunable, Protocol):
-    """A tower that encodes the query."""
-
-    clip: ClipModel
-
-    def prepare(self, query: Tensor) -> Tensor:
-        """What can be computed once per query; on the policy's device. [1, ...] -> [1, ...]"""
-
-    def encode(self, inputs: Tensor) -> Tensor:
-        """Unit-length feature of the prepared query. [1, ...] -> [1, D]"""
-
-    def set_adapting(self, adapting: bool) -> None:
-        """Switch between adapting and answering."""
 
 
 class ImageTowerPolicy:
@@ -46,26 +29,25 @@ class ImageTowerPolicy:
         self.copies = _unfreeze(clip, self.tuned)
 
     def prepare(self, query: Tensor) -> Tensor:
-        """[1, 3, H, W], unchanged"""
+        """What can be computed once per query, on the policy's device. [1, 3, H, W], unchanged"""
         return self.clip.cast_images(query.to(self.clip.device, non_blocking=True))
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """[1, 3, H, W] -> [1, D]"""
+        """Unit-length feature of the prepared query. [1, 3, H, W] -> [1, D]"""
         return self.clip.encode_images(inputs)
 
     def set_adapting(self, adapting: bool) -> None:
-        """Only BatchNorm differs."""
+        """Switch between adapting and answering: only BatchNorm differs."""
         for norm in self._norms:
             norm.train(adapting)
 
 
 class TextTowerPolicy:
-    """Text-to-image: everything that is not the image tower is tuned, embeddings and logit scale included.
+    """Text-to-image: all but the image tower is tuned, embeddings and logit scale included; of CLIP's own kind only.
 
     A caption reads a few rows of the token table. The others get no gradient, so that AdamW only shrinks them, and an
-    episode never sees that: its own rows are tuned in a small table of their own, which gives the same numbers without
-    49,408 rows of optimizer state. With momentum the running average does see it, and `whole_table` tunes them all. The
-    text tower must be of CLIP's own kind.
+    episode never sees that: its rows are tuned in a small table of their own, which gives the same numbers without
+    49,408 rows of optimizer state. Momentum's running average does see it, so `whole_table` tunes them all.
     """
 
     def __init__(self, clip: ClipModel, whole_table: bool) -> None:
@@ -100,6 +82,9 @@ class TextTowerPolicy:
         return self.clip.encode_embeddings(embeddings, end_of_text(inputs))
 
     def set_adapting(self, adapting: bool) -> None: ...  # nothing in CLIP's text tower differs
+
+
+Policy = ImageTowerPolicy | TextTowerPolicy  # a tower that encodes the query
 
 
 def logits(policy: Policy, inputs: Tensor, gallery: Tensor) -> Tensor:

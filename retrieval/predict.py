@@ -13,7 +13,6 @@ On the demo's models:
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,34 +22,21 @@ from clipscore.cli import columns, command_parser, describe, read_settings, run_
 from clipscore.data import checks
 from clipscore.data.caption_sets import CaptionedImage
 from clipscore.data.images import model_input
-from clipscore.data.user_files import open_picture, read_lines
+from clipscore.data.open_image import open_picture, read_lines
 from clipscore.metrics.records import rounded
 from clipscore.models.devices import to_host
 from clipscore.models.group import load_models
 from clipscore.objectives import RlcfStep, Step
 from retrieval.build import build_method, check_candidates, check_tower
-from retrieval.captions import clean_caption
 from retrieval.config import RetrievalConfig
-from retrieval.gallery import FeatureCache, image_features, text_features
+from retrieval.gallery import FeatureCache, clean_caption, image_features, text_features
 from retrieval.method import Query, rank
 from retrieval.metrics import top_items
 
 NUM_ANSWERS = 5
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is looked for, and where: a text among images, or an image among texts."""
-
-    query: str  # a cleaned text, or the path of a picture
-    images: list[CaptionedImage]  # the gallery, or the one picture
-    texts: list[str]  # the one text, or the gallery; cleaned
-    items: list[str]  # of the gallery, by name
-    by_image: bool
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
     parser = command_parser("retrieval", "configs/retrieval/rlcf_coco.yaml", __doc__)
     query = parser.add_mutually_exclusive_group(required=True)
     query.add_argument("--query", metavar="TEXT", help="a text to look for in --images")
@@ -64,15 +50,20 @@ def predict(args: argparse.Namespace) -> dict[str, Any]:
     """Adapt to the query of a command line; a JSON-able result."""
     direction = "text_to_image" if args.query is not None else "image_to_text"
     config = read_settings(args, RetrievalConfig, f"direction={direction}")
-    question = read_question(args)
-    place = "--texts" if question.by_image else "--images"
-    check_candidates(config.model_copy(update={"dataset": place}), len(question.items))
-    about = {"query": question.query, "direction": direction, "method": describe(config)}
-    return {**about, "gallery_size": len(question.items), **result(*search(config, question), question.items)}
+    images, texts = read_question(args)
+    query, items, place = args.query_image, texts, "--texts"
+    if direction == "text_to_image":
+        query, items, place = texts[0], [image.id for image in images], "--images"
+    check_candidates(config.model_copy(update={"dataset": place}), len(items))
+    about = {"query": query, "direction": direction, "method": describe(config), "gallery_size": len(items)}
+    return {**about, **result(*search(config, images, texts), items)}
 
 
-def read_question(args: argparse.Namespace) -> Question:
-    """Query and gallery of a command line; ValueError or FileNotFoundError for a half that is missing or empty."""
+def read_question(args: argparse.Namespace) -> tuple[list[CaptionedImage], list[str]]:
+    """The images and the cleaned texts of a command line, one of which is the query, the others the gallery.
+
+    ValueError or FileNotFoundError for a half that is missing or empty.
+    """
     by_image = args.query_image is not None
     needed, other = ("texts", "images") if by_image else ("images", "texts")
     if getattr(args, needed) is None or getattr(args, other) is not None:
@@ -81,13 +72,11 @@ def read_question(args: argparse.Namespace) -> Question:
     if by_image:
         open_picture(args.query_image, "--query-image")
         picture = Path(args.query_image)
-        image, texts = CaptionedImage(picture.name, picture, (), picture.name), read_texts(args.texts)
-        return Question(args.query_image, [image], texts, texts, True)
+        return [CaptionedImage(picture.name, picture, (), picture.name)], read_texts(args.texts)
     text = clean_caption(args.query)
     if not text.strip():
         raise ValueError(f"--query {args.query!r}: no word is left without punctuation; say what to look for")
-    images = read_gallery(Path(args.images))
-    return Question(text, images, [text], [image.id for image in images], False)
+    return read_gallery(Path(args.images)), [text]
 
 
 def read_gallery(folder: Path) -> list[CaptionedImage]:
@@ -113,19 +102,20 @@ def read_texts(path: str) -> list[str]:
     return list(texts.values())
 
 
-def search(config: RetrievalConfig, question: Question) -> tuple[Tensor, Tensor, list[Step]]:
+def search(
+    config: RetrievalConfig, images: list[CaptionedImage], texts: list[str]
+) -> tuple[Tensor, Tensor, list[Step]]:
     """Adapt to the query as the config says -> cosines of the gallery before and after, each [G], and the updates."""
     models = load_models(config)
     clip, rewards = models.policy, models.rewards
-    if config.tunes:
-        check_tower(clip, config.direction)
+    check_tower(config, clip)
     cache, form = FeatureCache(None), clip.form
-    pictures = image_features([clip, *rewards], question.images, form, cache, config.num_workers, upright=True)
-    texts = [text_features(model, question.texts, cache) for model in [clip, *rewards]]
-    queries, galleries = (pictures, texts) if question.by_image else (texts, pictures)
-    query = clip.tokenizer(question.texts[:1])  # [1, L]
-    if question.by_image:
-        query = model_input(open_picture(question.images[0].path, "--query-image"), form).unsqueeze(0)  # [1, 3, H, W]
+    queries = [text_features(model, texts, cache) for model in [clip, *rewards]]
+    galleries = image_features([clip, *rewards], images, form, cache, config.num_workers, upright=True)
+    query = clip.tokenizer(texts[:1])  # [1, L]
+    if config.direction == "image_to_text":
+        queries, galleries = galleries, queries
+        query = model_input(open_picture(images[0].path, "--query-image"), form).unsqueeze(0)  # [1, 3, H, W]
     scores = galleries[0] @ queries[0][0]  # [G]
     answer = rank(build_method(config, models, galleries), Query(query, scores, queries[1:]))
     scale = to_host(clip.logit_scale.detach()) if config.tunes else 1.0  # of logits, which may have been tuned
@@ -151,7 +141,6 @@ def answers(cosines: Tensor, items: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def show(found: dict[str, Any]) -> str:
-    """A result as text."""
     kind = "pictures" if found["direction"] == "text_to_image" else "texts"
     lines = [f"{found['query']}: looked for in {found['gallery_size']} {kind}", found["method"]]
     for number, step in enumerate(found["steps"], start=1):

@@ -1,10 +1,10 @@
 """A retrieval run: from its config to one record per query."""
 
 import hashlib
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,8 @@ from clipscore.models.group import check_models
 from clipscore.objectives import RlcfStep, check_finite
 from retrieval import metrics
 from retrieval.build import build_method, check_candidates, check_tower
-from retrieval.captions import clean_captions
 from retrieval.config import RetrievalConfig
-from retrieval.gallery import FeatureCache, image_features, text_features
+from retrieval.gallery import FeatureCache, clean_captions, image_features, text_features
 from retrieval.method import Answer, Method, Query, rank
 
 log = logging.getLogger(__name__)
@@ -40,20 +39,7 @@ class Pairs:
     data: CaptionedImages
     texts: list[str]
     owners: list[int]  # image of each caption
-
-    @cached_property
-    def captions_of(self) -> list[list[int]]:
-        """Captions of each image."""
-        found: list[list[int]] = [[] for _ in self.data.images]
-        for caption, image in enumerate(self.owners):
-            found[image].append(caption)
-        return found
-
-    @cached_property
-    def caption_ids(self) -> list[str]:
-        """The image's id and the caption's number, for each caption."""
-        images = self.data.images
-        return [f"{images[i].id}#{n}" for i, captions in enumerate(self.captions_of) for n in range(len(captions))]
+    captions_of: list[list[int]]  # captions of each image
 
 
 class RetrievalTask(task.Task):
@@ -68,8 +54,7 @@ class RetrievalTask(task.Task):
         self.pairs = _inputs(config)
         self._name_queries()
         super().__init__(config)
-        if config.tunes:
-            check_tower(self.clip, config.direction)
+        check_tower(config, self.clip)
         self._token_ids = self.clip.tokenizer(self.pairs.texts)  # on the CPU
         length = self._token_ids.shape[1]
         num_long = int((end_of_text(self._token_ids) == length - 1).sum())
@@ -79,7 +64,9 @@ class RetrievalTask(task.Task):
         self.method = build_method(config, self.models, self.galleries)
         self.watch()
         data = self.pairs.data
-        self.fingerprint |= {"data": captions_fingerprint(data), "images": files_fingerprint(data)}
+        sizes = "\n".join(f"{image.id}\t{image.path.stat().st_size}" for image in data.images)  # the same of a copy
+        images = hashlib.sha256(sizes.encode()).hexdigest()
+        self.fingerprint |= {"data": captions_fingerprint(data), "images": images}
         gallery = self.pairs.texts if self.by_image else [image.id for image in data.images]
         self.about = self.describe_data(data, direction=config.direction, gallery=gallery)
         self._log()
@@ -88,7 +75,10 @@ class RetrievalTask(task.Task):
         pairs, whole = self.pairs, self.pairs.data.published
         self.by_image = self.config.direction == "image_to_text"
         self.positives = pairs.captions_of if self.by_image else [[owner] for owner in pairs.owners]
-        self.ids = [image.id for image in pairs.data.images] if self.by_image else pairs.caption_ids
+        self.ids = [image.id for image in pairs.data.images]
+        if not self.by_image:  # the image's id and the caption's number
+            counts = zip(self.ids, map(len, pairs.captions_of), strict=True)
+            self.ids = [f"{key}#{number}" for key, count in counts for number in range(count)]
         self.published = whole and (whole.num_images if self.by_image else whole.num_captions)
         self._numbers = {key: number for number, key in enumerate(self.ids)}
         self.unreadable: dict[int, str] = {}  # queries, and why
@@ -139,7 +129,6 @@ class RetrievalTask(task.Task):
             yield from (Sample(key, self._token_ids[number]) for key, number in zip(ids, numbers, strict=True))
 
     def episode(self, sample: Sample) -> dict[str, Any]:
-        """The record of one query without times."""
         return self._record(sample, rank(self.method, self._query(sample)))
 
     def unadapted(self, sample: Sample) -> dict[str, Any]:
@@ -163,7 +152,6 @@ class RetrievalTask(task.Task):
         return with_extra(row, self.config.method, answer.extra)
 
     def summarize(self, rows: Sequence[dict[str, Any]]) -> dict[str, float | int]:
-        """See `retrieval.metrics.summarize`."""
         return metrics.summarize(rows)
 
 
@@ -171,16 +159,11 @@ def _inputs(config: RetrievalConfig) -> Pairs:
     data = find_captions(config.dataset, Path(config.data_root), config.dataset_files, partial=config.partial)
     names = [image.id for image in data.images]
     cleaned = clean_captions([image.captions for image in data.images], names)
-    owners = [number for number, texts in enumerate(cleaned) for _ in texts]
-    pairs = Pairs(data, [text for texts in cleaned for text in texts], owners)
+    owners, numbers = [number for number, texts in enumerate(cleaned) for _ in texts], itertools.count()
+    captions_of = [[next(numbers) for _ in texts] for texts in cleaned]
+    pairs = Pairs(data, list(itertools.chain(*cleaned)), owners, captions_of)
     check_candidates(config, len(pairs.texts) if config.direction == "image_to_text" else len(data.images))
     return pairs
-
-
-def files_fingerprint(data: CaptionedImages) -> str:
-    """sha256 over ids and file sizes: a copy of the data has the same, another picture most likely not."""
-    lines = [f"{image.id}\t{image.path.stat().st_size}" for image in data.images]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def record(answer: Answer, positives: Sequence[int]) -> dict[str, Any]:

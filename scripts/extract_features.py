@@ -9,7 +9,6 @@ from clipscore.config.load import ConfigError, roots
 
 
 def main(words: Sequence[str]) -> int:
-    """Command line; returns the exit code."""
     if not words or words[0].startswith("-"):
         return features.main(["--help"])
     name, *options = words

@@ -35,7 +35,6 @@ log = logging.getLogger("scripts.run")  # __name__ is __main__ under python -m
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
     asked = CommandLine(arguments)
     rank = Rank.of_this_process()
     with process.messages():
@@ -90,10 +89,8 @@ def run_all(configs: Sequence[RunConfig], rank: Rank) -> None:
         has_momentum = getattr(config, "momentum", None) is not None
         if Shard.of(config).count > 1 and (has_momentum or getattr(config, "sequential", False)):
             how = "momentum" if has_momentum else f"method={getattr(config, 'method', None)}"
-            raise ValueError(
-                f"a run with {how} cannot be sharded, because a sample's result depends on all samples before it; "
-                "start it without shard=..., NPROC and torchrun"
-            )
+            why = f"a run with {how} cannot be sharded, because a sample's result depends on all samples before it"
+            raise ValueError(f"{why}; start it without shard=..., NPROC and torchrun")
         if finished_summary(config) is None:
             trackers.module(config)
             task_class(config).check(config)

@@ -16,7 +16,6 @@ SPEAK_FOR_THEMSELVES = (1, 2, 128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line of torchrun; returns the exit code."""
     logging.disable(logging.CRITICAL)
     try:
         run.main(arguments)
@@ -26,11 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rank, failure = error.get_first_failure()
         code = failure.exitcode  # minus the number of a signal
         if code not in SPEAK_FOR_THEMSELVES:
-            print(
-                f"error: process {rank} of torchrun ended with exit code {code} (-9 for example when memory ran out), "
-                "so the others were stopped; the same command goes on from here",
-                file=sys.stderr,
-            )
+            why = f"process {rank} of torchrun ended with exit code {code} (-9 for example when memory ran out)"
+            more = "so the others were stopped; the same command goes on from here"
+            print(f"error: {why}, {more}", file=sys.stderr)
         return code if code > 0 else 128 - code
     return 0
 

@@ -19,7 +19,7 @@ import torch
 
 from captioning.build import find_checkpoint, language_model_digest, load_language_model
 from captioning.checkpoints import CHECKPOINT, LM_KEYS, MAPPER_KEYS
-from captioning.training.config import TrainConfig
+from captioning.config import TrainConfig
 from captioning.training.feature_files import CaptionFeatures, load_features
 from captioning.training.train import Report, Training, fresh_captioner
 from clipscore.cli import print_text
@@ -75,7 +75,6 @@ class TrainingFolder:
         return state["epoch"]
 
     def write(self, report: Report) -> None:
-        """Add one line to losses.jsonl."""
         with open(self.path / LOSSES, "a", encoding="utf-8") as file:
             file.write(json.dumps(report) + "\n")
 
@@ -168,7 +167,6 @@ def config_class(task: str) -> type[RunConfig]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.train_mapper", description=__doc__.splitlines()[0], add_help=False
     )
@@ -179,17 +177,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files = [file for file in available_configs() if "/train_" in file]
     if args.config is None and not args.help:
         parser.error(f"--config FILE is missing; there are: {', '.join(files)}")
+    return command(lambda: _run(parser, files, args), "from the last whole epoch")
+
+
+def _run(parser: argparse.ArgumentParser, files: Sequence[str], args: argparse.Namespace) -> None:
     if args.help:
-        return command(lambda: _show_help(parser, files, args))
-    return command(lambda: _train(args), "from the last whole epoch")
-
-
-def _show_help(parser: argparse.ArgumentParser, files: Sequence[str], args: argparse.Namespace) -> None:
-    keys = describe_keys(args.config, args.overrides, config_class) if args.config else files
-    print_text("\n".join([parser.format_help(), *keys]))
-
-
-def _train(args: argparse.Namespace) -> None:
+        keys = describe_keys(args.config, args.overrides, config_class) if args.config else files
+        return print_text("\n".join([parser.format_help(), *keys]))
     config = load_config(args.config, args.overrides, config_class)
     assert isinstance(config, TrainConfig)
     run_training(config)

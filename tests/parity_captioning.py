@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import OPTConfig, OPTForCausalLM
 
-from captioning.adapt import Episode, Step, adapt
+from captioning.adapt import Answer, Picture, Step, adapt
 from captioning.build import build_captioner, build_method, image_features, load_tokenizer
 from captioning.captioner import Captioner
 from captioning.checkpoints import load_lm, load_strictly
@@ -172,16 +172,14 @@ class Adaptation:
         """All images."""
         episodes = [self._image(image[None]) for image in self.images]
         assert [[step.captions for step in episode.steps] for episode in episodes] == self.meta["sampled_texts"]
-        assert [episode.after for episode in episodes] == [row["caption"] for row in self.meta["results_json"]]
+        assert [episode.caption for episode in episodes] == [row["caption"] for row in self.meta["results_json"]]
         return {"first_step_logits": self.first_logits, **self.samples.stacked()}
 
-    def _image(self, image: Tensor) -> Episode:
+    def _image(self, image: Tensor) -> Answer:
         steps, features = Samples(), image_features(self.clip, image, self.config.normalize_prefix)
-        generator = torch.Generator().manual_seed(self.config.seed)
-        episode = adapt(
-            self.captioner, self.state, self.objective, features, image, self.config.steps, generator,
-            on_step=lambda step: steps.add(self._step(step)),
-        )  # fmt: skip
+        picture = Picture(image, features, torch.Generator().manual_seed(self.config.seed))
+        parts, add = (self.captioner, self.state, self.objective), lambda step: steps.add(self._step(step))
+        episode = adapt(*parts, picture, self.config.steps, on_step=add)
         self.samples.add(steps.stacked())
         names = self.meta["state_names"]
         if self.config.momentum is not None:

@@ -30,7 +30,7 @@ from classification.texts import mean_feature
 from clipscore.config.methods import find_method
 from clipscore.models.group import Models
 from clipscore.reward import ClipReward
-from scripts.tables.calibration import bin_edges, calibration_error, reliability_bins
+from scripts.tables.figures import bin_edges, calibration_error, reliability_bins
 from tests.golden_files import Golden, Samples
 
 TOLERANCE, TOLERANCE_AUTOCAST = 1e-9, 2e-5  # absolute, in float64 and in the emulated half precision

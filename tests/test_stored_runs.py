@@ -15,7 +15,7 @@ from clipscore.config.load import REPOSITORY, load_config
 from scripts import run
 from scripts.runs.compare_configs import config_differences, identity
 from scripts.runs.folder import run_path
-from scripts.runs.read import open_run
+from scripts.runs.samples import open_run
 from scripts.tables.__main__ import main as tables
 
 STORED = Path(__file__).parent / "stored_runs/output"

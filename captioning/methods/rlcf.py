@@ -10,6 +10,5 @@ class Rlcf(TunedMethod):
     reads = TunedMethod.reads | {"reward", "num_candidates", "sampling", "pad_in_loss"}
 
     def build_objective(self) -> RlcfObjective:
-        """See `captioning.adapt`."""
         assert self.context.reward is not None
         return RlcfObjective(self.context.reward, self.context.config)

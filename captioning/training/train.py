@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from captioning.captioner import Captioner, embedding_width
 from captioning.checkpoints import load_mapper, read_checkpoint
-from captioning.mapper import build_mapper, noise_injection
-from captioning.training.config import TrainConfig
+from captioning.config import TrainConfig
+from captioning.mapper import build_mapper, inject_noise
 from captioning.training.feature_files import CaptionFeatures
 from clipscore.models.pickles import load_tensors
 
@@ -71,10 +71,9 @@ class TrainingSet:
                 raise ValueError("kind=clipcap needs image features, but only captions were encoded; use kind=capdec")
             self.features, self.rows = features.images, features.image_index  # [I, D] or [I, C, D], [N]
             if (features.images.ndim == 3) != (config.clip_length == "patches"):
-                raise ValueError(
-                    f"clip_length={config.clip_length}, but the features are {list(features.images.shape)}; patches "
-                    "needs those of captioning.features --patches [I, C, D], all else [I, D]"
-                )
+                found = f"clip_length={config.clip_length}, but the features are {list(features.images.shape)}"
+                mend = "patches needs those of captioning.features --patches [I, C, D], all else [I, D]"
+                raise ValueError(f"{found}; {mend}")
         else:
             self.features, self.rows = features.texts, torch.arange(len(captions))  # [N, D], [N]
         if config.normalize_prefix:
@@ -137,11 +136,9 @@ class Training:
         }  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
-        """What a later process needs to go on with the same numbers."""
         return {name: part.state_dict() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
 
@@ -172,9 +169,9 @@ class Training:
         for number, chosen in enumerate(bar, start=1):
             features, tokens, mask = (part.to(captioner.device) for part in data.batch(chosen, captioner.pad))
             if config.kind == "capdec":
-                features = noise_injection(
-                    features, config.noise_variance, noise, config.uniform_ball, not config.normalize_prefix
-                )
+                normal = torch.randn(features.shape, generator=noise, dtype=features.dtype)
+                ball = torch.rand(len(features), generator=noise, dtype=features.dtype) if config.uniform_ball else None
+                features = inject_noise(features, config.noise_variance, normal, ball, not config.normalize_prefix)
             loss = training_loss(captioner, features, tokens, mask)
             self.optimizer.zero_grad()
             self.scaler.scale(loss).backward()

@@ -76,7 +76,13 @@ def _built_in_set(name: str, data_root: Path, split: str) -> CaptionedImages:
     layout = find_layout(name)
     if split not in layout.splits:
         raise ValueError(f"data set {name} has no split {split!r}; choose one of {', '.join(layout.splits)}")
-    annotations = _annotation_file(name, layout, data_root, split)
+    files = [file.format(split=split) for file in layout.annotation_files]
+    tried = [data_root / folder / file for folder in layout.folders for file in files]
+    annotations = next((path for path in tried if path.is_file()), None)
+    if annotations is None:
+        styles = checks.describe_styles(data_root / DEMO_SETS) if name.startswith(f"{DEMO_SETS}/") else ""
+        what = f"data set {name}, split {split}: no annotation file"
+        raise checks.not_found(what, tried, "file", data_root, f"{styles}get the data from {layout.source}")
     if name == "nocaps" and annotations.name != NOCAPS_FILE:
         return _joined_nocaps(data_root, annotations.parent, split)
     form, entries = read_annotations(annotations, split, name)
@@ -109,16 +115,6 @@ def published_md5(annotations: Path, layout: CaptionLayout, split: str) -> str |
     """The md5 of an annotation file, when it is a published one that holds this split alone."""
     names = {Path(file.format(split=split)).name for file in layout.annotation_files if "{split}" in file}
     return layout.md5.get(split) if annotations.name in names else None
-
-
-def _annotation_file(name: str, layout: CaptionLayout, data_root: Path, split: str) -> Path:
-    files = [file.format(split=split) for file in layout.annotation_files]
-    tried = [data_root / folder / file for folder in layout.folders for file in files]
-    if found := next((path for path in tried if path.is_file()), None):
-        return found
-    styles = checks.describe_styles(data_root / DEMO_SETS) if name.startswith(f"{DEMO_SETS}/") else ""
-    what = f"data set {name}, split {split}: no annotation file"
-    raise checks.not_found(what, tried, "file", data_root, f"{styles}get the data from {layout.source}")
 
 
 def _joined_nocaps(data_root: Path, folder: Path, split: str) -> CaptionedImages:

@@ -1,4 +1,4 @@
-"""An image file, opened as RGB whatever is in it. Without torch, so that the doctor starts quickly."""
+"""An image file, opened as RGB whatever is in it; and files that a command line names. Without torch, which is slow."""
 
 import contextlib
 import warnings
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-from clipscore.data.checks import START_BYTES, describe_stand_in
+from clipscore.data.checks import START_BYTES, describe_stand_in, read_text
 
 _FULL_SCALES = {  # brightest value of single-channel images with more than 8 bits, by PIL mode
     "I;16": [65535.0], "I;16L": [65535.0], "I;16B": [65535.0], "I;16N": [65535.0],
@@ -24,9 +24,8 @@ def open_image(path: Path, as_rgb: bool = True, strict: bool = False, upright: b
     """Open an image file as RGB, as torchvision's default loader does: transparency is dropped, EXIF is not applied.
 
     Images of 16 or 32 bits per pixel are scaled to 8 bits, not clipped at 255; others keep their mode unless `as_rgb`.
-    One that is cut off is read as far as it goes, as in the official code, and has `truncated` in its `info`; `strict`
-    refuses it. `upright` turns it as its EXIF says. UnreadableImage for a file that is not there, empty, damaged, or no
-    image.
+    One that is cut off is read as far as it goes, as in the official code, with `truncated` in its `info`, or refused
+    if `strict`. `upright` turns it as its EXIF says. UnreadableImage: it is not there, empty, damaged, or no image.
     """
     path = Path(path)
     if not path.is_file():
@@ -34,11 +33,8 @@ def open_image(path: Path, as_rgb: bool = True, strict: bool = False, upright: b
     if path.stat().st_size == 0:
         raise UnreadableImage(f"{path}: the file is empty (0 bytes); download the image again")
     try:
-        try:
+        with contextlib.nullcontext() if strict else contextlib.suppress(OSError):
             return _decode(path, as_rgb, upright)
-        except OSError:
-            if strict:
-                raise
         ImageFile.LOAD_TRUNCATED_IMAGES = True
         try:
             image = _decode(path, as_rgb, upright)
@@ -51,6 +47,21 @@ def open_image(path: Path, as_rgb: bool = True, strict: bool = False, upright: b
             stand_in = describe_stand_in(stream.read(START_BYTES))
         reason = f"it {stand_in}" if stand_in else f"{type(error).__name__}: {error}"
         raise UnreadableImage(f"{path}: cannot be read as an image ({reason}); replace the file") from error
+
+
+def open_picture(path: str | Path, option: str) -> Image.Image:
+    """The user's picture as RGB, upright; FileNotFoundError when there is none, and see `open_image`."""
+    if not Path(path).is_file():
+        kind = "this is a folder" if Path(path).is_dir() else "there is no such file"
+        raise FileNotFoundError(f"{option} {path}: {kind}; give the path of a picture")
+    return open_image(Path(path), upright=True)
+
+
+def read_lines(path: str | Path, option: str) -> list[str]:
+    """The lines of the user's text file; FileNotFoundError when there is none, ValueError as in `read_text`."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{option} {path}: there is no such file; give a text file")
+    return read_text(Path(path)).splitlines()
 
 
 def _decode(path: Path, as_rgb: bool, upright: bool) -> Image.Image:

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from clipscore.clip_model import ClipModel
 from clipscore.data.checks import list_some
-from clipscore.data.encoding import encode_pictures, progress
-from clipscore.data.images import Pictures
+from clipscore.data.images import Pictures, encode_pictures, progress
 from clipscore.data.open_image import UnreadableImage
 from clipscore.metrics.coco import COCO_METRICS, Column, check_programs, coco_scores, has_spice_models, one_line
 from clipscore.reward import clip_score
@@ -106,9 +105,8 @@ def check_captions(
     if not needing:
         return {}, []
     if references is None:
-        raise ValueError(
-            f"{', '.join(needing)} need references; give them, or use metrics=[clipscore] (--metrics clipscore)"
-        )
+        mend = "give them, or use metrics=[clipscore] (--metrics clipscore)"
+        raise ValueError(f"{', '.join(needing)} need references; {mend}")
     references = {key: [group] if isinstance(group, str) else group for key, group in references.items()}
     for key, group in references.items():
         if not isinstance(group, list | tuple) or not all(isinstance(text, str) for text in group):
@@ -123,10 +121,6 @@ def check_captions(
     return kept, notes + ([f"references of {unknown} images without a candidate are ignored"] if unknown else [])
 
 
-def _encode(clip: ClipModel, images: Tensor) -> Tensor:
-    return clip.encode_images(images)
-
-
 def encode_image_files(
     clip: ClipModel, images: Mapping[str, Path], on_error: str = "stop", batch_size: int = 32
 ) -> tuple[dict[str, Tensor], list[str]]:
@@ -136,7 +130,8 @@ def encode_image_files(
     """
     pictures, stop = Pictures(list(images.values()), clip.form, as_rgb=False), None if on_error == "skip" else ""
     with progress("images", len(images)) as advance:
-        [found], faults, _ = encode_pictures([clip], pictures, _encode, batch_size, 0, stop, advance)
+        encode = ClipModel.encode_images
+        [found], faults, _ = encode_pictures([clip], pictures, encode, batch_size, 0, stop, advance)
     if len(faults) == len(images):
         raise UnreadableImage(f"none of {len(images)} images can be read; the first: {faults[0]}")
     features = zip(images, found.cpu(), strict=True)

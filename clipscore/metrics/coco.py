@@ -32,12 +32,11 @@ Column = tuple[float, list[float]]  # over all captions, and of each caption
 
 _WITHOUT = "go without it with metrics=[clipscore,refclipscore] (--metrics clipscore,refclipscore)"
 ANSWER_S = 50  # a program or a server that is silent for so long has stopped
-_MORE_MEMORY = "; Java needs more memory: free some, or give the container or job more, at least 4 GB"
+_SHORT = ("OutOfMemoryError", "Java heap space", "insufficient memory", "Could not reserve enough space")
 JAVA_ADVICE = {
     "UnsupportedClassVersionError": "; this Java is too old, version 8 or newer is needed: see `java -version`",
-    "OutOfMemoryError": _MORE_MEMORY, "Java heap space": _MORE_MEMORY, "insufficient memory": _MORE_MEMORY,
-    "Could not reserve enough space": _MORE_MEMORY,
-}  # fmt: skip
+    **dict.fromkeys(_SHORT, "; Java needs more memory: free some, or give the container or job more, at least 4 GB"),
+}
 _UTF8 = "-Dfile.encoding=UTF-8"  # METEOR reads its input in the locale's encoding otherwise
 
 
@@ -129,11 +128,6 @@ def ptb_tokenize(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 Tokenized = Mapping[str, list[str]]
 
 
-def _bleu(gts: Tokenized, res: Tokenized) -> list[Column]:
-    overall, each = official("bleu.bleu").Bleu(4).compute_score(gts, res, verbose=0)
-    return list(zip(overall, each, strict=True))
-
-
 def _plain(gts: Tokenized, res: Tokenized, name: str) -> list[Column]:
     """ROUGE-L or CIDEr, by the name of its class."""
     scorer = getattr(official(f"{name.lower()}.{name.lower()}"), name)()
@@ -193,7 +187,7 @@ def _spice(gts: Tokenized, res: Tokenized) -> list[Column]:
 
 
 _SCORERS: dict[str, Callable[[Tokenized, Tokenized], list[Column]]] = {
-    "bleu": _bleu,
+    "bleu": lambda gts, res: list(zip(*official("bleu.bleu").Bleu(4).compute_score(gts, res, verbose=0), strict=True)),
     "meteor": _meteor,
     "rouge_l": functools.partial(_plain, name="Rouge"),
     "cider": functools.partial(_plain, name="Cider"),

@@ -82,11 +82,10 @@ def score_files(options: argparse.Namespace) -> dict[str, Any]:
     return {"means": scores.means, "notes": scores.notes, "model": model, "per_caption": scores.per_caption}
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The words of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m clipscore", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; the exit status is 2 when the input is bad."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m clipscore", description=__doc__, formatter_class=raw)
     parser.add_argument("candidates", type=Path, help="json file, image file name -> caption")
     parser.add_argument("images", type=Path, help="folder of the images")
     parser.add_argument("--references", type=Path, help="json file, image file name -> list of captions")
@@ -97,12 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="what an unreadable image does")
     parser.add_argument("--output", type=Path, help="file of all scores (default: <candidates>.scores.json)")
-    return parser
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; the exit status is 2 when the input is bad."""
-    options = build_parser().parse_args(arguments)
+    options = parser.parse_args(arguments)
     options.output = options.output or options.candidates.with_suffix(".scores.json")
     try:
         result = score_files(options)

@@ -51,8 +51,7 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
 def bootstrap_interval(
     before: Sequence[float], after: Sequence[float], num_draws: int = 10_000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean of after - before, with the 95% interval (percentiles 2.5 and 97.5) of a paired bootstrap of `num_draws`
-    draws.
+    """Mean of after - before, with the 95% interval (percentiles 2.5 and 97.5) of a paired bootstrap.
 
     Both are scores of the same samples, in the same order; ValueError for another number of samples, or none.
     """

@@ -12,6 +12,5 @@ class Kd(TunedMethod):
     rules = staticmethod(single_teacher)
 
     def build_objective(self) -> DistillationObjective:
-        """See `clipscore.objectives`."""
         assert self.context.reward is not None
         return DistillationObjective(self.context.reward, self.context.reward_galleries)

@@ -8,5 +8,4 @@ class PseudoLabel(TunedMethod):
     """Cross-entropy with the gallery item that is ranked first; needs no other model."""
 
     def build_objective(self) -> PseudoLabelObjective:
-        """See `clipscore.objectives`."""
         return PseudoLabelObjective()

@@ -10,7 +10,6 @@ class Rlcf(TunedMethod):
     reads = TunedMethod.reads | {"reward", "num_candidates"}
 
     def build_objective(self) -> RlcfObjective:
-        """See `clipscore.objectives`."""
         context, config = self.context, self.context.config
         assert context.reward is not None
         return RlcfObjective(context.reward, context.reward_galleries, config.k, config.reward_options)

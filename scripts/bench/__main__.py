@@ -17,17 +17,24 @@ import logging
 import platform
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from clipscore.models.devices import choose_device
-from scripts.bench.table import TASKS, tables
-from scripts.bench.timing import Bench, measure
+from clipscore.models.devices import autocast_dtype, choose_device
+from scripts.bench.timing import Agreement, Bench, measure
+from scripts.tables.grid import Grid, markdown
 
 CPU_INFO = Path("/proc/cpuinfo")
+TASKS = ("classification", "retrieval", "captioning")
+STAGES = ("policy", "text", "reward", "update", "reset", "other")
+FAR = 1.5  # times the floor, from which on it is said where the rest goes
+# How far two answers may be apart and still count as equal: the forms round differently in half precision.
+TOLERANCE = {None: 1e-3, torch.float16: 0.1, torch.bfloat16: 1.0}
+
+Result = Mapping[str, Any]  # what `python -m scripts.bench --json` wrote
 
 
 def main(words: Sequence[str]) -> int:
@@ -47,7 +54,7 @@ def main(words: Sequence[str]) -> int:
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
     logging.getLogger("scripts").setLevel(logging.INFO)
     first = options[chosen[0]]
-    result = {"machine": _machine(first.device), "size": first.size, "precision": first.precision, "cases": []}
+    result = {"machine": read_machine(first.device), "size": first.size, "precision": first.precision, "cases": []}
     for task, of_task in options.items():
         bench = bench_class(task)(of_task)
         for case in bench.cases():
@@ -85,7 +92,8 @@ def parse_options(task: str, words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def _machine(name: str) -> dict[str, Any]:
+def read_machine(name: str) -> dict[str, Any]:
+    """What the figures are of: the machine with the device of this name."""
     device = choose_device(name)
     model = re.search(r"model name\s*: (.+)", CPU_INFO.read_text(encoding="utf-8") if CPU_INFO.is_file() else "")
     return {
@@ -93,6 +101,61 @@ def _machine(name: str) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "threads": torch.get_num_threads(), "torch": torch.__version__, "date": datetime.date.today().isoformat(),
     }  # fmt: skip
+
+
+def tables(results: Sequence[Result]) -> str:
+    """Times and stages of all results, task by task; a line per machine says where they were measured."""
+    rows = [(result, case) for result in results for case in result["cases"]]
+    rows.sort(key=lambda row: TASKS.index(row[1]["task"]))
+    times = ["episode", "plain", "fast", "ratio", "memory plain", "fast", "times the floor", "same answers"]
+    shares = ["share of the time, fast form, %", *STAGES, "where the rest above the floor goes"]
+    grids = Grid(times, [_times(*row) for row in rows]), Grid(shares, [_shares(*row) for row in rows])
+    return "\n\n".join([*map(markdown, grids), "\n".join(dict.fromkeys(map(_machine, results)))])
+
+
+def differences(agreement: Agreement, precision: str = "auto", device: str = "cpu") -> list[str]:
+    """What is not equal, or further apart than the precision explains (NaN is); for example "logits DIFFER by 0.5"."""
+    limit = TOLERANCE[autocast_dtype(precision, torch.device(device))]
+    unlike = {name: v for name, v in agreement.items() if not (v if isinstance(v, bool) else v <= limit)}
+    return [f"{name} DIFFER" + ("" if value is False else f" by {value:.2g}") for name, value in unlike.items()]
+
+
+def _times(result: Result, case: Result) -> list[str]:
+    plain, fast, about = case["plain"], case["fast"], "about " if case["plain_estimated"] else ""
+    device = "cuda" if result["machine"]["gpu"] else "cpu"
+    answers = ", ".join(differences(case["agreement"], result["precision"], device)) or "yes"
+    return [
+        _name(result, case), about + _seconds(plain["median"]), _seconds(fast["median"]), f"{about}{case['ratio']:.2f}",
+        *(f"{form['peak_gib']:.1f} GiB" if "peak_gib" in form else "-" for form in (plain, fast)),
+        f"{case['floor']['times']:.2f}", answers if case["agreement"] else "not compared",
+    ]  # fmt: skip
+
+
+def _shares(result: Result, case: Result) -> list[str]:
+    stages, floor = case["fast"]["stages"], case["floor"]
+    total = sum(stages.values())
+    least = floor.get("stages", stages)  # a file without them has the floor of arithmetic alone
+    rest = {stage: seconds - least.get(stage, 0) for stage, seconds in stages.items()}
+    largest = sorted(rest, key=lambda stage: -rest[stage])[:2] if floor["times"] > FAR and any(rest.values()) else []
+    shares = (f"{100 * stages[stage] / total:.1f}" if stage in stages else "-" for stage in STAGES)
+    told = ", ".join(f"{stage} {100 * rest[stage] / (total - floor['seconds']):.0f}%" for stage in largest)
+    return [_name(result, case), *shares, told]
+
+
+def _machine(result: Result) -> str:
+    machine, precision = result["machine"], "" if result["precision"] == "auto" else f", {result['precision']}"
+    where = machine["gpu"] or f"{machine['cpu']}, {machine['threads']} threads"
+    return f"{where}, torch {machine['torch']}{precision}, {machine['date']}"
+
+
+def _name(result: Result, case: Result) -> str:
+    device = " on CUDA" if result["machine"]["gpu"] else ""
+    size = " (demo)" if result["size"] == "demo" else ""
+    return f"{case['task']}: {case['case'].replace('_', ' ')}{size}{device}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 if __name__ == "__main__":

@@ -44,11 +44,9 @@ class NumberTokenizer:
     bos_token_id, pad_token_id, unk_token_id = 2, 1, 3  # OPT's
 
     def __call__(self, text: str, add_special_tokens: bool) -> SimpleNamespace:
-        """Token ids of a text."""
         return SimpleNamespace(input_ids=[STOP] if text == "\n" else [int(word) for word in text.split()])
 
     def batch_decode(self, tokens: Sequence[Sequence[int]], **_: Any) -> list[str]:
-        """Texts of token ids."""
         return [" ".join(map(str, caption)) for caption in tokens]
 
 

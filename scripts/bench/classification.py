@@ -37,9 +37,8 @@ Clips = tuple[ClipModel, ClipModel]  # policy and reward
 class ClassificationBench(Bench):
     """A case is for example "prompt, 100 classes"; of `classes`, the encoder has the first only.
 
-    "cached" is a second run of prompt tuning on the same views, from the bank of their features; its plain form is a
-    run without a bank. Above `plain_classes`, the plain form of prompt tuning is run on a quarter of these, and its
-    time with texts is scaled.
+    "cached" is a second run of prompt tuning on the same views, from the bank of their features; its plain form has no
+    bank. Above `plain_classes`, the plain form of prompt tuning is run on a quarter of these, its text time is scaled.
     """
 
     task = "classification"

@@ -26,8 +26,7 @@ class Floor(TorchDispatchMode):
 
     Of a product or convolution it is the longer of its arithmetic, a multiplication and an addition counted as two, and
     of its inputs and outputs passing memory; of AdamW and of weights that are put back it is the memory. What works
-    number by number is left out: it could be done on the way. Attention is the plain products that it stands for.
-    `stage` says what the time counts for.
+    number by number is left out: it could be done on the way. Attention is plain products. `stage` says what it is of.
     """
 
     def __init__(self, flops_per_second: float, bytes_per_second: float, stage: Callable[[], str] = str) -> None:
@@ -36,7 +35,6 @@ class Floor(TorchDispatchMode):
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def of(self, work: Callable[[], Any]) -> "Floor":
-        """After some work."""
         with sdpa_kernel(SDPBackend.MATH), self:
             work()
         return self
@@ -82,6 +80,5 @@ def least_seconds(device: torch.device, work: Callable[[], Any]) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

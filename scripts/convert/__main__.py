@@ -7,7 +7,6 @@ are counted as a run does. Where a copy has names of its own, ids and views are 
 run says of its data names the copy.
 """
 
-import argparse
 import itertools
 import json
 import logging
@@ -27,7 +26,7 @@ from classification.data.layouts import LAYOUTS, FolderLayout
 from clipscore.config.load import roots
 from clipscore.data.caption_sets import find_captions
 from clipscore.data.checks import CONVERTED, IMAGE_SUFFIXES, read_json
-from scripts.runs.process import command, optional
+from scripts.runs.process import command, optional, script_parser
 from scripts.runs.rows import whole_file, write_whole
 
 CAPTION_PLACES = {"coco": ("coco2014", "val2014"), "flickr30k": ("flickr30k", "flickr30k-images")}
@@ -94,10 +93,9 @@ def find_files(source: str) -> Iterator[Path]:
             names = huggingface_hub.list_repo_files(source, repo_type="dataset")
         except Exception as error:  # of many kinds, and without a type in common
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise FileNotFoundError(
-                f"no file or folder {source}, and Hugging Face answers: {reason}; check the name, or log in with "
-                "`hf auth login` where a data set asks for it"
-            ) from error
+            mend = "check the name, or log in with `hf auth login` where a data set asks for it"
+            why = f"no file or folder {source}, and Hugging Face answers: {reason}; {mend}"
+            raise FileNotFoundError(why) from error
     names = sorted((name for name in names if name.endswith(tuple(READERS))), key=lambda name: (len(name), name))
     if not names:
         raise FileNotFoundError(f"{source} holds no {' or '.join(READERS)} file; give one, a folder, or a hub's name")
@@ -106,7 +104,7 @@ def find_files(source: str) -> Iterator[Path]:
 
 
 def convert(dataset: str, source: str, data_root: Path) -> None:
-    """Copy a data set under the data root. ValueError: a broken source, no labels in it, or another set there."""
+    """Copy a data set under the data root. ValueError: a broken source, no labels in it, or another set is there."""
     folder, inner = CAPTION_PLACES.get(dataset, ("", ""))
     root = data_root / (folder or CLASS_PLACES[dataset])
     annotations, marker = root / f"dataset_{dataset}.json", root / CONVERTED
@@ -126,7 +124,13 @@ def convert(dataset: str, source: str, data_root: Path) -> None:
                 wanted = "captions (txt, caption)" if folder else f"a label from 0 to {len(classes) - 1} (cls, label)"
                 raise ValueError(f"{file}: {image.name} has {found}, expected {wanted}; {dataset} needs another copy")
             where = inner or (str(found) if dataset == "imagenet_v2" else classes[found])
-            write_image(root / where / image.name, image.content)
+            path = root / where / image.name
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with whole_file(path) as written:
+                    written.write(image.content)
+            elif path.stat().st_size != len(image.content):
+                raise ValueError(f"{path} is there already with another content; move it away")
             if folder:
                 sentences = [{"raw": text} for text in found]
                 entries.append({"filename": image.name, "filepath": inner, "split": "test", "sentences": sentences})
@@ -136,21 +140,8 @@ def convert(dataset: str, source: str, data_root: Path) -> None:
     log.info("%s: %d images, %s", dataset, len(data.images), data.layout)
 
 
-def write_image(path: Path, content: bytes) -> None:
-    """An image that is whole or not there; ValueError: there is another one."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
-            file.write(content)
-    elif path.stat().st_size != len(content):
-        raise ValueError(f"{path} is there already with another content; move it away")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser("convert", __doc__)
     parser.add_argument("dataset", choices=[*CLASS_PLACES, *CAPTION_PLACES])
     parser.add_argument("source", help="a file, a folder, or a name on the Hugging Face hub")
     args = parser.parse_args(arguments)

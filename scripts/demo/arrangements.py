@@ -1,4 +1,4 @@
-"""Scenes of two or three digits, side by side or one above the other, on the canvas of the single digits.
+"""Scenes of two or three digits, side by side or one above the other, on the canvas of the single digits; captions.
 
 A layout gives each digit a cell of half the canvas; where the canvas has room, a digit moves at random in its cell.
 """
@@ -20,6 +20,16 @@ LAYOUTS: dict[str, tuple[tuple[int, int], ...]] = {
 }
 TURNED_LAYOUT = {"row": "column", "column": "row", "two above one": "one above two", "one above two": "two above one"}
 N_SCENES = 200  # of a test set
+# Of scenes by layout; {0}, {1}, {2} are the digits in reading order, each with its article.
+SCENE_TEMPLATES: dict[str, tuple[str, ...]] = {
+    "row": ("{0} left of {1}", "{1} right of {0}", "{0} with {1} on the right", "{1} with {0} on the left"),
+    "column": ("{0} above {1}", "{1} below {0}", "{0} with {1} at the bottom", "{1} with {0} at the top"),
+    "two above one": ("{0} left of {1} above {2}", "{2} below {1} right of {0}",
+                      "{1} right of {0} above {2}", "{2} below {0} left of {1}"),
+    "one above two": ("{0} above {1} left of {2}", "{2} right of {1} below {0}",
+                      "{0} above {2} right of {1}", "{1} left of {2} below {0}"),
+}  # fmt: skip
+CAPTIONS_PER_SCENE = 3  # of a test scene
 
 
 def arrange(layout: str, digits: list[tuple[int, str]], rng: np.random.Generator) -> Scene:
@@ -91,3 +101,15 @@ def scene_pairs(number: int, seed: int) -> list[Scene]:
             place = int(rng.integers(len(scene.digits)))
             scenes.append(changed(scene, "colour" if rng.random() < 0.5 else "value", place, "train", rng))
     return scenes
+
+
+def captions_of(scene: Scene) -> list[str]:
+    """All true captions of a scene of two or three digits; each names all its digits and their arrangement."""
+    names = [f"a {digit.name}" for digit in scene.digits]
+    return [template.format(*names) for template in SCENE_TEMPLATES[scene.layout]]
+
+
+def chosen_captions(scene: Scene, index: int) -> list[str]:
+    """Three captions of a test scene: its index says with which wording they begin."""
+    captions, start = captions_of(scene), index % len(SCENE_TEMPLATES[scene.layout])
+    return (captions + captions)[start : start + CAPTIONS_PER_SCENE]

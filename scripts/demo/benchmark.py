@@ -24,8 +24,7 @@ from tqdm import tqdm
 
 from clipscore.cli import DONE, print_text
 from clipscore.config.fields import RunConfig
-from scripts.demo.demo_runs import BASELINE, SKETCH, TABLES, Runs, Table, demo_runs
-from scripts.demo.demo_tables import table_grid
+from scripts.demo.demo_tables import BASELINE, SKETCH, TABLES, Runs, Table, demo_runs, table_grid
 from scripts.demo.make_data import make_data
 from scripts.report.__main__ import write_report
 from scripts.run import TASKS, run_one
@@ -96,9 +95,8 @@ def make_tables(tables: Sequence[Table], words: Sequence[str], full: bool) -> Ru
 def command_line(description: str | None) -> argparse.ArgumentParser:
     """A command whose words are overrides for all runs."""
     keys = "keys that fit every method: limit, seed, output_root, pretrained_root, device"
-    parser = argparse.ArgumentParser(
-        description=description, epilog=keys, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, epilog=keys, formatter_class=raw)
     parser.add_argument("words", nargs="*", metavar="key=value")
     return parser
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from jinja2 import Template
 
 from clipscore.cli import DONE, print_text
-from scripts.demo.demo_runs import BASELINE, CLASSIFICATION, RETRIEVAL, demo_runs
-from scripts.demo.demo_tables import read_run
+from scripts.demo.demo_tables import BASELINE, CLASSIFICATION, RETRIEVAL, demo_runs, read_run
 from scripts.tables.figures import column, share
 
 SHOWN = ((CLASSIFICATION, "RLCF encoder", "the digit's name"), (RETRIEVAL, "RLCF", "first place"))

@@ -16,15 +16,14 @@ import argparse
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
-from scripts.demo.arrangements import random_scene
-from scripts.demo.captions import captions_of
+from scripts.demo.arrangements import captions_of, random_scene
 from scripts.demo.scenes import CLASS_NAMES
 from scripts.demo.styles import RETRIEVAL_SEVERITY, TEST_SEVERITY, render, retrieval_pictures, test_pictures
 
@@ -36,6 +35,7 @@ CLASS_FOLDERS = [f"{label:02d}_{name.replace(' ', '_')}" for label, name in enum
 
 TestSet = tuple[list[Image.Image], list[int]]  # pictures and their classes
 CaptionedSet = tuple[list[Image.Image], list[list[str]]]  # pictures and the captions of each
+Set = TypeVar("Set", TestSet, CaptionedSet)
 
 
 def write_images(test_set: TestSet, folder: Path) -> list[tuple[str, int, str]]:
@@ -49,17 +49,15 @@ def write_images(test_set: TestSet, folder: Path) -> list[tuple[str, int, str]]:
     return written
 
 
-def write_split_format(test_set: TestSet, folder: Path) -> None:
-    """One test set as CoOp stores its data sets: an images folder and a split file."""
-    lists = {"train": [], "val": [], "test": write_images(test_set, folder / "images")}
-    (folder / SPLIT_FILE).write_text(json.dumps(lists), encoding="utf-8")
-
-
-def write_image_folder(test_set: TestSet, folder: Path) -> None:
-    """One test set as a folder per class and a list of class names."""
-    write_images(test_set, folder)
-    lines = [f"{folder} {name}\n" for folder, name in zip(CLASS_FOLDERS, CLASS_NAMES, strict=True)]
-    (folder / "classnames.txt").write_text("".join(lines), encoding="utf-8")
+def write_classes(test_set: TestSet, style: str, root: Path) -> None:
+    """One test set as a folder per class and a list of class names; the clean one with CoOp's split file instead."""
+    if style == "clean":
+        lists = {"train": [], "val": [], "test": write_images(test_set, root / style / "images")}
+        (root / style / SPLIT_FILE).write_text(json.dumps(lists), encoding="utf-8")
+    else:
+        write_images(test_set, root / style)
+        lines = [f"{folder} {name}\n" for folder, name in zip(CLASS_FOLDERS, CLASS_NAMES, strict=True)]
+        (root / style / "classnames.txt").write_text("".join(lines), encoding="utf-8")
 
 
 def write_captioned(captioned: CaptionedSet, folder: Path, split: str) -> None:
@@ -84,11 +82,10 @@ def training_set(number: int, seed: int | Sequence[int]) -> CaptionedSet:
     return [render(scene, seed=index) for index, scene in enumerate(scenes)], [captions_of(scene) for scene in scenes]
 
 
-@contextmanager
-def published(
-    target: Path, sets: Mapping[str, TestSet] | Mapping[str, CaptionedSet], severity: dict[str, float]
-) -> Iterator[Path | None]:
-    """A folder to write, which becomes `target` when it is whole; None when these very sets are there already.
+def publish(
+    target: Path, sets: Mapping[str, Set], severity: dict[str, float], write: Callable[[Set, str, Path], None]
+) -> None:
+    """`write` these sets by name into a folder, which becomes `target` when it is whole, if they are not there already.
 
     ValueError: the target is there but holds no manifest, so it was not written here.
     """
@@ -98,16 +95,15 @@ def published(
     }
     manifest = json.dumps({"severity": severity, "sha256": digests}, indent=2) + "\n"
     if target.exists() and not (target / MANIFEST).is_file():
-        raise ValueError(
-            f"{target} exists and has no {MANIFEST}, so it is not a demo folder; choose another OUT_DIR or move it"
-        )
+        why = f"{target} exists and has no {MANIFEST}, so it is not a demo folder"
+        raise ValueError(f"{why}; choose another OUT_DIR or move it")
     if target.exists() and (target / MANIFEST).read_text(encoding="utf-8") == manifest:
-        yield None
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".demo-", dir=target.parent) as workplace:
         fresh = Path(workplace) / "new"
-        yield fresh
+        for name, content in sets.items():
+            write(content, name, fresh)
         (fresh / MANIFEST).write_text(manifest, encoding="utf-8")
         if target.exists():
             target.rename(Path(workplace) / "old")
@@ -115,27 +111,25 @@ def published(
 
 
 def make_scene_data(out_dir: Path, with_train: bool = False) -> Path:
-    """Write OUT_DIR/demo_scenes and return it; see `published`. Training scenes once written are kept."""
+    """Write OUT_DIR/demo_scenes and return it; see `publish`. Training scenes once written are kept."""
     target = out_dir / "demo_scenes"
     sets = {style: retrieval_pictures(style) for style in RETRIEVAL_SEVERITY}
     if with_train or (target / "clean" / "annotations" / "train.json").exists():
         sets["train"] = training_set(N_TRAIN_SCENES, 1)
-    with published(target, sets, RETRIEVAL_SEVERITY) as folder:
-        for name, captioned in sets.items():
-            style, split = ("clean", "train") if name == "train" else (name, "test")
-            if folder:
-                write_captioned(captioned, folder / style, split)
+
+    def write(captioned: CaptionedSet, name: str, folder: Path) -> None:
+        style, split = ("clean", "train") if name == "train" else (name, "test")
+        write_captioned(captioned, folder / style, split)
+
+    publish(target, sets, RETRIEVAL_SEVERITY, write)
     return target
 
 
 def make_data(out_dir: Path, with_train: bool = False) -> Path:
-    """Write both folders; see `published`. Returns OUT_DIR/demo."""
+    """Write both folders; see `publish`. Returns OUT_DIR/demo."""
     make_scene_data(out_dir, with_train)
     sets = {style: test_pictures(style) for style in TEST_SEVERITY}
-    with published(out_dir / "demo", sets, TEST_SEVERITY) as folder:
-        for style, test_set in sets.items():
-            if folder:
-                (write_split_format if style == "clean" else write_image_folder)(test_set, folder / style)
+    publish(out_dir / "demo", sets, TEST_SEVERITY, write_classes)
     return out_dir / "demo"
 
 

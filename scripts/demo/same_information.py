@@ -8,7 +8,7 @@ import sys
 
 from clipscore.cli import DONE
 from scripts.demo.benchmark import command_line, make_tables
-from scripts.demo.demo_runs import SAME_INFORMATION
+from scripts.demo.demo_tables import SAME_INFORMATION
 from scripts.runs.process import command
 
 

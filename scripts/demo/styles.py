@@ -19,8 +19,7 @@ Every picture is a function of its scene, style, severity and seed; no global ge
 import numpy as np
 from PIL import Image, ImageFilter
 
-from scripts.demo.arrangements import retrieval_scenes
-from scripts.demo.captions import chosen_captions
+from scripts.demo.arrangements import chosen_captions, retrieval_scenes
 from scripts.demo.scenes import CANVAS_PX, COLOURS, Digit, Scene, handwritten, test_scenes
 
 MAX_SEVERITY = 5.0

@@ -11,7 +11,6 @@ output_root=DIR, else RLCF_DATA, RLCF_PRETRAINED and RLCF_OUTPUT, else configs/p
 nothing is written.
 """
 
-import argparse
 import json
 import logging
 import sys
@@ -20,25 +19,25 @@ from pathlib import Path
 
 from clipscore.cli import print_text
 from clipscore.config.load import ROOT_VARIABLES, roots
-from scripts.doctor.checks import Check, as_note
+from scripts.doctor.checks import Check, as_note, check_machine
 from scripts.doctor.data import FINE_GRAINED, GROUPS, TABLES, canonical, check_data
-from scripts.doctor.machine import check_machine
+from scripts.runs.process import script_parser
 
 COMPLETE, NOT_COMPLETE, INTERRUPTED = 0, 1, 130  # exit codes; 2: an unknown name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m scripts.doctor`; the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser("doctor", __doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="data sets, table1, table2, table3, weights")
     parser.add_argument("--deep", action="store_true", help="decode every image")
     parser.add_argument("--json", action="store_true", help="the same tree as JSON")
     args = parser.parse_args(arguments)
     names = [word for word in args.names if "=" not in word]
     try:
-        paths = find_roots([word for word in args.names if "=" in word])
+        given = dict(word.split("=", 1) for word in args.names if "=" in word)
+        for key in given.keys() - ROOT_VARIABLES.keys():
+            raise ValueError(f"{key}={given[key]}: only {', '.join(ROOT_VARIABLES)} can be given here")
+        paths = {key: Path(given.get(key) or path).expanduser() for key, path in roots().items()}
         datasets, tables = asked_for(names)
     except ValueError as error:
         parser.error(str(error))
@@ -56,14 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = [line for check in tree for line in check.as_text()]
         print_text("\n".join([*lines, "complete" if is_complete else "not complete: see ✗ above"]))
     return COMPLETE if is_complete else NOT_COMPLETE
-
-
-def find_roots(words: Sequence[str]) -> dict[str, Path]:
-    """The three roots, `key=DIR` words over those of all commands; ValueError: another key."""
-    given = dict(word.split("=", 1) for word in words)
-    for key in given.keys() - ROOT_VARIABLES.keys():
-        raise ValueError(f"{key}={given[key]}: only {', '.join(ROOT_VARIABLES)} can be given here")
-    return {key: Path(given.get(key) or path).expanduser() for key, path in roots().items()}
 
 
 def asked_for(names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -105,7 +105,10 @@ def _parts(data: LabelledImages | CaptionedImages) -> list[Check]:
     if isinstance(data, CaptionedImages):
         images, captions = data.published or (None, None)
         counts = [_counted("images", len(data.images), images), _counted("captions", data.counts[1], captions)]
-        return [*counts, _md5(data)]
+        expected = published_md5(data.annotations, caption_layouts.find_layout(data.name), "test")
+        md5 = f"md5 of {data.annotations.name}: " + (f"expected {expected}" if expected else "none is published")
+        is_other = any("md5" in str(fault) for fault in data.faults)
+        return [*counts, Check(md5, "note" if expected is None else "wrong" if is_other else "ok")]
     shown = ", ".join(data.class_names[:3])
     return [
         _counted("classes with images", len({image.label for image in data.images}), len(data.class_names)),
@@ -118,11 +121,3 @@ def _counted(what: str, found: int, published: int | None) -> Check:
     if published is None:
         return Check(f"{what}: {found:,}, nothing is published")
     return Check(f"{what}: {found:,} of {published:,}", "ok" if found == published else "wrong")
-
-
-def _md5(data: CaptionedImages) -> Check:
-    expected = published_md5(data.annotations, caption_layouts.find_layout(data.name), "test")
-    if expected is None:
-        return Check(f"md5 of {data.annotations.name}: none is published", "note")
-    is_other = any("md5" in str(fault) for fault in data.faults)
-    return Check(f"md5 of {data.annotations.name}: expected {expected}", "wrong" if is_other else "ok")

@@ -21,7 +21,7 @@ from clipscore.cli import print_text
 from clipscore.config.load import roots
 from scripts.fetch.download import fetch, find_fault
 from scripts.fetch.manifest import FILES, RemoteFile
-from scripts.runs.process import command
+from scripts.runs.process import command, script_parser
 
 DONE, INCOMPLETE, REFUSED = 0, 1, 2  # exit codes; a signal gives 128 + its number
 
@@ -87,7 +87,11 @@ class Fetching:
                 log.info("%s: %s (%s)", "whole" if file.checksum else "there", target, describe(file))
             return not fault
         server = urllib.parse.urlsplit(file.address or "").netloc
-        problem = self._why_not(file) or self.unreachable.get(server, "")
+        problem = self.unreachable.get(server, "")
+        if file.is_annotation and not self.with_annotations:
+            problem = "the data folder is written to with --annotations only"
+        if self.only_check or file.address is None:
+            problem = "only checking" if self.only_check else "no direct address"
         try:
             if not problem:
                 fetch(file, target)
@@ -101,14 +105,6 @@ class Fetching:
                 self.unreachable[server] = problem  # do not wait for it again
         log.error("missing: %s (%s): %s", file.path, problem, advice(file, target))
         return False
-
-    def _why_not(self, file: RemoteFile) -> str:
-        if self.only_check:
-            return "only checking"
-        if file.address is None:
-            return "no direct address"
-        is_closed = file.is_annotation and not self.with_annotations
-        return "the data folder is written to with --annotations only" if is_closed else ""
 
 
 def listing(files: Sequence[RemoteFile], places: Mapping[str, str]) -> str:
@@ -126,10 +122,7 @@ def listing(files: Sequence[RemoteFile], places: Mapping[str, str]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.fetch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser("fetch", __doc__)
     parser.add_argument("names", nargs="*", metavar="name", help="group or file; default: all that a table needs")
     parser.add_argument("--annotations", action="store_true", help="annotation files too, written under data_root")
     action = parser.add_mutually_exclusive_group()

@@ -34,7 +34,7 @@ from scripts.doctor.__main__ import asked_for
 from scripts.fetch.__main__ import DONE, INCOMPLETE, find_place
 from scripts.fetch.download import TIMEOUT_S, check_room, fetch, find_fault, locked, unpack
 from scripts.fetch.manifest import FILES, RemoteFile
-from scripts.runs.process import command
+from scripts.runs.process import command, script_parser
 
 MANIFEST = Path(__file__).with_name("datasets.yaml")
 PASSING = (ValueError, OSError, http.client.HTTPException)  # the next source or set may do better
@@ -242,10 +242,7 @@ class Fetching:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.fetch.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser("fetch.data", __doc__)
     parser.add_argument("names", nargs="+", metavar="NAME", help="data sets, or groups of them")
     parser.add_argument("--list", action="store_true", help="only say what would be downloaded, and how much that is")
     parser.add_argument("--manifest", type=Path, default=MANIFEST, metavar="FILE", help="other addresses, a mirror's")

@@ -54,8 +54,7 @@ def find_fault(path: Path, file: RemoteFile) -> str:
 def fetch(file: RemoteFile, target: Path) -> None:
     """Download a file that is not there, check it and give it its name.
 
-    ValueError: what came is not the file; it is not kept. OSError, http.client.HTTPException: no download; a part of it
-    is kept.
+    ValueError: what came is not the file, and is not kept. OSError, http.client.HTTPException: none, a part is kept.
     """
     draft = target.with_name(f"{target.name}.part")
     if not file.is_archived:

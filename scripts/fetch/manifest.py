@@ -30,15 +30,14 @@ class RemoteFile:
     is_annotation: bool = False  # it belongs to a data set, so it is written only when that is asked for
 
 
-def _published_checksums() -> dict[str, str]:
-    """Of weights those in pretrained/checksums.sha256, of COCO's captions those that runs hold theirs against."""
-    sums = {path: f"sha256:{found}" for path, found in checksums(REPOSITORY / "pretrained").items()}
-    coco = CAPTION_LAYOUTS["coco"]
-    path = f"{coco.folders[0]}/{coco.annotation_files[0]}"
-    return sums | {path.format(split=split): f"md5:{found}" for split, found in coco.md5.items()}
+# Of weights those in pretrained/checksums.sha256, of COCO's captions those that runs hold theirs against.
+_SUMS = {path: f"sha256:{found}" for path, found in checksums(REPOSITORY / "pretrained").items()}
+_COCO = CAPTION_LAYOUTS["coco"]
+_CAPTIONS = f"{_COCO.folders[0]}/{_COCO.annotation_files[0]}"
+_SUMS |= {_CAPTIONS.format(split=split): f"md5:{found}" for split, found in _COCO.md5.items()}
 
 
-def _files(group: str, shared: Mapping[str, Any], sums: Mapping[str, str]) -> Iterator[RemoteFile]:
+def _files(group: str, shared: Mapping[str, Any]) -> Iterator[RemoteFile]:
     for name, own in shared["files"].items():
         values = {"address": None, "needed_by": "", **shared, **own}
         del values["files"]
@@ -47,11 +46,11 @@ def _files(group: str, shared: Mapping[str, Any], sums: Mapping[str, str]) -> It
             assert isinstance(layout, SplitLayout)
             places = [f"{folder}/{layout.split_file}" for folder in layout.folders]
         path, *others = (place.format(name=name) for place in places)
-        values |= {"path": path, "other_paths": others, "checksum": sums.get(path)}
+        values |= {"path": path, "other_paths": others, "checksum": _SUMS.get(path)}
         if values["address"]:
-            values["address"] = values["address"].format(name=name, sha256=sums.get(path, "").removeprefix("sha256:"))
+            values["address"] = values["address"].format(name=name, sha256=_SUMS.get(path, "").removeprefix("sha256:"))
         yield RemoteFile(group, **values)
 
 
-_TABLE, _SUMS = read_table(Path(__file__).with_name("files.yaml")), _published_checksums()
-FILES = tuple(file for group, shared in _TABLE.items() for file in _files(group, shared, _SUMS))
+_TABLE = read_table(Path(__file__).with_name("files.yaml"))
+FILES = tuple(file for group, shared in _TABLE.items() for file in _files(group, shared))

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipscore.cli import DONE
+from scripts.report.charts import counted
 from scripts.report.figures import Figures
-from scripts.report.numbers import counted
 from scripts.report.page import render
 from scripts.runs.process import command
-from scripts.runs.read import open_run
 from scripts.runs.rows import whole_file
+from scripts.runs.samples import open_run
 
 NUM_SAMPLES = 60
 
@@ -20,7 +20,6 @@ log = logging.getLogger("scripts.report")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m scripts.report", description=(__doc__ or "").partition(":")[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first run's folder")

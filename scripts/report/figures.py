@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from clipscore.metrics.significance import mcnemar_p_value
-from scripts.runs.read import Run
-from scripts.runs.samples import BROKEN, FIXED, Sample, by_step, read_samples
+from scripts.runs.samples import BROKEN, FIXED, Run, by_step, read_samples
 from scripts.tables.figures import Metric as Figure
 from scripts.tables.figures import caption_metrics, reliability, sample_metrics
 
@@ -64,7 +63,12 @@ class Figures:
         self.reliability = reliability(found)
         self.moved = [s.moved for s in found if s.moved is not None]
         self.nothing_moved = bool(self.moved) and not any(self.moved)  # though every sample was adapted
-        self.stages = _stages(found)
+        timed = [sample.stages for sample in found if sample.stages]  # not of older runs
+        names = dict.fromkeys(name for stages in timed for name in stages)
+        self.stages = {name: sum(stages.get(name, 0) for stages in timed) / len(timed) for name in names}
+        waits = [sample.waiting for sample in found if sample.waiting is not None]
+        if waits and self.stages:
+            self.stages[WAITING] = statistics.fmean(waits)
         self.seconds = statistics.fmean(s.seconds for s in found) if found else 0.0
         if run.config["task"] == "captioning":
             metrics, adapts = caption_metrics(run), True
@@ -84,12 +88,3 @@ def _curve(values: Iterable[Sequence[float]]) -> Curve | None:
         return None
     low, high = np.percentile(table, (25, 75), axis=0)
     return Curve(table.mean(axis=0).tolist(), low.tolist(), high.tolist())
-
-
-def _stages(samples: Sequence[Sample]) -> dict[str, float]:
-    """Mean seconds of a sample by stage; empty for records of older runs."""
-    timed = [sample.stages for sample in samples if sample.stages]
-    names = dict.fromkeys(name for stages in timed for name in stages)
-    found = {name: sum(stages.get(name, 0) for stages in timed) / len(timed) for name in names}
-    waits = [sample.waiting for sample in samples if sample.waiting is not None]
-    return {**found, WAITING: statistics.fmean(waits)} if waits and found else found

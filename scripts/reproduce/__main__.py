@@ -21,7 +21,7 @@ from clipscore.cli import DONE, REFUSED, USER_ERRORS, print_text
 from scripts.reproduce.rungs import Outcome, Rung, climb, ladder, most_likely_cause, plain_cause
 from scripts.run import task_class
 from scripts.runs.folder import RunFolder, finished_summary
-from scripts.runs.process import command
+from scripts.runs.process import command, script_parser
 from scripts.tables.paper import PAPER_FILE, paper_tables
 
 OFF = 1  # an exit code beside DONE and REFUSED
@@ -30,10 +30,7 @@ log = logging.getLogger("scripts.reproduce")  # __name__ is __main__ under pytho
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m scripts.reproduce`; the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.reproduce", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser("reproduce", __doc__)
     parser.add_argument("words", nargs="*", metavar="WORD", help="tables (default: all), and key=value for every run")
     parser.add_argument("--figures", type=Path, default=PAPER_FILE, metavar="FILE", help="the expected figures")
     parser.add_argument("--samples", type=int, default=500, metavar="N", help="of each row on the second rung")

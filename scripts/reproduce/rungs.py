@@ -13,8 +13,7 @@ from clipscore.models.backends import open_clip
 from scripts.run import config_class, run_one
 from scripts.runs.folder import finished_summary, run_path
 from scripts.runs.loop import in_order
-from scripts.runs.read import Run, open_run
-from scripts.runs.samples import read_sample
+from scripts.runs.samples import Run, open_run, read_sample
 from scripts.tables.cells import CAPTION_SHARE, ZERO_SHOT_POINTS
 from scripts.tables.figures import Figures, published_samples
 from scripts.tables.paper import Column, PaperRun, PaperTable, Row

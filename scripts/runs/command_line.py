@@ -35,7 +35,21 @@ class CommandLine:
 
     def __init__(self, arguments: Sequence[str] | None) -> None:
         """Take a command line apart; sys.argv when None. Exits with 2 and the usage when it makes no sense."""
-        self.parser = _parser()
+        self.parser = argparse.ArgumentParser(
+            prog="python -m scripts.run",
+            usage="%(prog)s --config FILE [--datasets NAME ...] [key=value ...]",
+            description="Run a test-time adaptation on one or more data sets.",
+            epilog=HELP,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=False,
+        )
+        add = self.parser.add_argument
+        add("overrides", nargs="*", metavar="key=value", help="overrides of the configuration")
+        add("--config", metavar="FILE", help="a YAML file under configs/")
+        add("--datasets", nargs="+", default=[], metavar="NAME", help="data sets, unless dataset=... is given")
+        add("--sweep", action="append", default=[], metavar="KEY=A,B", help="a run for each, unless KEY=... is given")
+        add("--debug", action="store_true", help="show the traceback of an error")
+        add("-h", "--help", action="store_true", help="show this, and with --config all keys and values")
         self.args = self.parser.parse_intermixed_args(arguments)
         self.files = [file for file in available_configs() if "/train_" not in file]  # trainings are not runs
         if self.args.config is None and not self.args.help:
@@ -97,22 +111,3 @@ def _values(text: str) -> list[str]:
     """a,b -> a and b; a value with brackets is one."""
     values = [text] if set(text) & set("[]{}") else text.split(",")
     return list(dict.fromkeys(value.strip() for value in values if value.strip())) or [""]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.run",
-        usage="%(prog)s --config FILE [--datasets NAME ...] [key=value ...]",
-        description="Run a test-time adaptation on one or more data sets.",
-        epilog=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=False,
-    )
-    add = parser.add_argument
-    add("overrides", nargs="*", metavar="key=value", help="overrides of the configuration")
-    add("--config", metavar="FILE", help="a YAML file under configs/")
-    add("--datasets", nargs="+", default=[], metavar="NAME", help="data sets, unless dataset=... is given")
-    add("--sweep", action="append", default=[], metavar="KEY=A,B", help="a run for each, unless KEY=... is given")
-    add("--debug", action="store_true", help="show the traceback of an error")
-    add("-h", "--help", action="store_true", help="show this, and with --config all keys and values")
-    return parser

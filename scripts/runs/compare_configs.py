@@ -21,7 +21,8 @@ def identity(config: RunConfig, fingerprint: dict[str, str]) -> str:
 
 def identifying(values: Row, config_class: type[RunConfig]) -> Row:
     """The part of a configuration that a run's numbers depend on: without `NOT_IDENTITY`, and `ADDED` as it says."""
-    others = config_class.NOT_IDENTITY | (frozenset() if is_sequential(values, config_class) else config_class.ORDER)
+    is_sequential = bool(values.get("momentum")) or getattr(getattr(config_class, "METHOD", None), "sequential", False)
+    others = config_class.NOT_IDENTITY | (frozenset() if is_sequential else config_class.ORDER)
     own = {key: value for key, value in values.items() if key not in others}
     if "method" in own:
         own["method"] = str(own["method"]).rpartition("/")[2]  # of a user's file the digest counts, not the folder
@@ -29,12 +30,6 @@ def identifying(values: Row, config_class: type[RunConfig]) -> Row:
     for key, before in config_class.ADDED.items():
         kept = _drop(kept, key.split("."), before)
     return kept
-
-
-def is_sequential(values: Row, config_class: type[RunConfig]) -> bool:
-    """Whether a sample's result depends on those before it."""
-    method = getattr(config_class, "METHOD", None)
-    return bool(values.get("momentum")) or getattr(method, "sequential", False)
 
 
 def summary_terms(values: Row) -> Row:

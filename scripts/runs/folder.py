@@ -19,10 +19,9 @@ import yaml
 from clipscore.config.fields import RunConfig
 from clipscore.data.checks import folder_fault
 from scripts.runs.compare_configs import check_finite, config_differences, differences, identity, summary_terms
-from scripts.runs.lock import FolderLock
-from scripts.runs.read import Row, Run, open_run, read_file
 from scripts.runs.rows import RecordFile, explain_full_disk, has_rows, read_rows, record_files, whole_file, write_whole
-from scripts.runs.shards import Shard
+from scripts.runs.samples import Row, Run, open_run, read_file
+from scripts.runs.shards import FolderLock, Shard
 
 if TYPE_CHECKING:
     from clipscore.task import Task
@@ -107,10 +106,8 @@ class RunFolder:
         if fingerprint is not None:
             found += differences(run.fingerprint, fingerprint)
         if found:
-            raise ValueError(
-                f"{self.path} holds a run of another configuration: {'; '.join(found)}. "
-                "Give this run name=OTHER or output_root=ELSEWHERE, or delete the folder."
-            )
+            mend = "Give this run name=OTHER or output_root=ELSEWHERE, or delete the folder."
+            raise ValueError(f"{self.path} holds a run of another configuration: {'; '.join(found)}. {mend}")
         return run.environments
 
     def _check_place(self) -> None:
@@ -141,7 +138,6 @@ class RunFolder:
         return sum(path.read_bytes().count(b"\n") for path in files) - self._num_before
 
     def rows(self) -> list[Row]:
-        """The records of all processes."""
         return [row for path in record_files(self.path) for row in read_rows(path)]
 
     def take_up_sequence(self, task: Task, ids: Sequence[str]) -> list[Row]:
@@ -155,10 +151,8 @@ class RunFolder:
             task.load_state_dict(carry["state"])
         rows = self.rows()[:count]
         if [row["id"] for row in rows] != list(ids[:count]):
-            raise ValueError(
-                f"{self.path}: carry.pt was saved after {count} samples, but rows.jsonl does not start with these; "
-                "delete the folder"
-            )
+            fault = f"carry.pt was saved after {count} samples, but rows.jsonl does not start with these"
+            raise ValueError(f"{self.path}: {fault}; delete the folder")
         self.own.keep(count)
         return rows
 

@@ -1,5 +1,6 @@
 """The process a run lives in: its messages, its signals, and what env.json tells about it."""
 
+import argparse
 import atexit
 import gc
 import hashlib
@@ -133,6 +134,12 @@ def command(run: Callable[[], int | None], goes_on: str = "from here") -> int:
         except USER_ERRORS as error:
             log.error("error: %s", error)
             return REFUSED
+
+
+def script_parser(name: str, text: str | None) -> argparse.ArgumentParser:
+    """That of `python -m scripts.NAME`, whose help has the lines of the text as they are."""
+    raw = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(f"python -m scripts.{name}", description=text, formatter_class=raw)
 
 
 def optional(module: str, package: str, purpose: str) -> Any:

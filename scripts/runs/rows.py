@@ -24,10 +24,8 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
         causes = [cause for cause in (error, error.__context__) if isinstance(cause, OSError) and cause.errno in FULL]
         if not causes:
             raise
-        raise OSError(
-            f"the disk of {folder} is full; every sample that was finished is safe in it, and when room is made the "
-            f"same command goes on from there ({causes[0]})"
-        ) from error
+        safe = "every sample that was finished is safe in it, and when room is made the same command goes on from there"
+        raise OSError(f"the disk of {folder} is full; {safe} ({causes[0]})") from error
 
 
 class RecordFile(FileIO):

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from clipscore.task import Task
 
 NUM_LISTED_ERRORS = 10
-NOT_METRICS = {"dataset", "name", "num_samples", "partial", "num_errors", "errors", "moved_mean", "samples_per_second"}
 COUNTED = ("unadapted", "truncated")  # marks of records with a result
 NUM_COLUMNS = ("num_errors", *(f"num_{key}" for key in COUNTED))
+NOT_METRICS = {"dataset", "name", "num_samples", "partial", "errors", "moved_mean", "samples_per_second"}
 NOT_METRICS |= {"repeated_steps", *NUM_COLUMNS}
 
 log = logging.getLogger(__name__)

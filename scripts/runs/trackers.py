@@ -13,7 +13,7 @@ from scripts.runs.process import optional
 from scripts.runs.rows import Row
 
 MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
-Log = Callable[[Mapping[str, float], int], None]  # figures, and the step that they are of
+Log = Callable[[Mapping[str, float], int], Any]  # figures, and the step that they are of
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +30,7 @@ def tracker(config: RunConfig, folder: Path) -> Iterator[Log]:
     kind = module(config)
     if config.log_to == "tensorboard":
         with kind.SummaryWriter(folder / "tensorboard") as writer:
-
-            def add(figures: Mapping[str, float], step: int) -> None:
-                for key, value in figures.items():
-                    writer.add_scalar(key, value, step)
-
-            yield add
+            yield lambda figures, step: [writer.add_scalar(key, value, step) for key, value in figures.items()]
     elif config.log_to == "wandb":
         with kind.init(project="rlcf", name=folder.name, dir=folder, config=config.model_dump(mode="json")) as run:
             yield lambda figures, step: run.log(dict(figures), step=step)

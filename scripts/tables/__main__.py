@@ -19,7 +19,6 @@ log = logging.getLogger("scripts.tables")  # __name__ is __main__ under python -
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.tables",
         description="Published figures beside ours; the demo's tables; or runs compared with the first of them.",

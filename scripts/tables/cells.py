@@ -17,8 +17,7 @@ from clipscore.config.load import load_config
 from clipscore.metrics.significance import changes, mcnemar_p_value
 from scripts.run import config_class
 from scripts.runs.compare_configs import ABSENT, config_differences, differences
-from scripts.runs.read import Run, find_runs
-from scripts.runs.samples import read_sample
+from scripts.runs.samples import Run, find_runs, read_sample
 from scripts.tables.figures import Figures
 from scripts.tables.paper import Column, PaperRun, PaperTable, Row
 
@@ -31,6 +30,7 @@ ZERO_SHOT_POINTS = 0.1
 CAPTION_SHARE = 0.01
 
 Seeds = tuple[int, int]  # seed and order seed
+BySeed = Mapping[Seeds, Figures]
 
 
 @dataclass
@@ -111,9 +111,8 @@ def fill_table(table: PaperTable, output_root: Path, tolerance: float | None = N
 
 
 def run_cell(
-    table: PaperTable, row: Row, wanted: PaperRun, column: Column, found: Mapping[Seeds, Figures],
-    tolerance: float | None = None,
-) -> Cell:  # fmt: skip
+    table: PaperTable, row: Row, wanted: PaperRun, column: Column, found: BySeed, tolerance: float | None = None
+) -> Cell:
     """The cell of a data set's column, from the row's runs, if any; of those with other settings only if all are."""
     cell = _cell(row, column, "no run")
     cell.command = cell_command(wanted, str(column.dataset), column.direction)

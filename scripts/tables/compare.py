@@ -8,10 +8,8 @@ from typing import Any, NamedTuple
 from clipscore.metrics.captions import score_captions
 from clipscore.metrics.coco import has_java
 from clipscore.metrics.significance import Paired, bootstrap_interval, paired
-from scripts.runs.read import Run, open_run
-from scripts.runs.samples import Sample, by_step, read_sample
-from scripts.tables.calibration import ECE_BINS
-from scripts.tables.figures import Figures, column
+from scripts.runs.samples import Run, Sample, by_step, open_run, read_sample
+from scripts.tables.figures import ECE_BINS, Figures, column
 from scripts.tables.grid import Grid, written
 
 PER_IMAGE = ("bleu", "cider")  # metrics that need neither models nor much time

@@ -1,6 +1,12 @@
-"""The paper's Tables 1 to 3, and the field's (with each row's source): published figures, and our run for each cell."""
+"""The paper's Tables 1 to 3, and the field's (with each row's source): published figures, and our run for each cell.
+
+`python3 -m scripts.tables.paper table1 GPU [key=value ...]` prints the commands that fill a table, one per line. It
+needs the standard library alone, so that a list does not wait for an installation.
+"""
 
 import json
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,3 +101,35 @@ def find_tables(key: str, words: Sequence[str]) -> tuple[dict[str, PaperTable], 
     if severity not in tuple("12345"):
         raise ValueError(f"{own[-1]}: ImageNet-C has the severities 1 to 5")
     return paper_tables() | paper_tables(FIELD_FILE, severity), [word for word in words if word not in own]
+
+
+def table_commands(table: PaperTable, gpu: str, words: Sequence[str] = ()) -> list[str]:
+    """Shell commands that run every row and column of a table, in the order of its rows.
+
+    `gpu` is the number of the CUDA device, several (0,1), or cpu; `words` are `key=value` overrides for all of them.
+    ValueError: an override that would take the runs out of the table.
+    """
+    for word in words:
+        if word.startswith("name="):
+            raise ValueError(f"{word}: a table finds its runs by their names; output_root=DIR keeps runs apart")
+    commands = []
+    for run in (run for row in table.rows for run in row.runs):
+        datasets = [] if table.reference == "paper" else [f"dataset={','.join(run.datasets)}"]  # the scripts' are those
+        command = shlex.join(["bash", run.script, gpu, *run.overrides, *datasets, *words])
+        commands.append(f"NPROC=1 {command}" if run.sequential else command)
+    return list(dict.fromkeys(commands))
+
+
+def main(arguments: Sequence[str]) -> int:
+    key, gpu, *words = arguments
+    try:
+        tables, words = find_tables(key, words)
+        print("\n".join(table_commands(tables[key], gpu, words)))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -36,7 +36,7 @@ run_table() {
     echo "usage: $script GPU [--list] [key=value ...]; --help says more" >&2
     return 2
   fi
-  commands="$(python3 -m scripts.tables.commands "$table" "$gpu" ${words[@]+"${words[@]}"})" || return 2
+  commands="$(python3 -m scripts.tables.paper "$table" "$gpu" ${words[@]+"${words[@]}"})" || return 2
   if [[ -n "$list" ]]; then
     echo "$commands"
     return 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from captioning.adapt import adapt, caption_nll
+from captioning.adapt import Picture, adapt, caption_nll
 from captioning.build import build_method, find_language_model, image_features, load_language_model
 from captioning.generate import Hypothesis
 from clipscore.config.load import REPOSITORY
@@ -37,9 +37,8 @@ def build(captioner, tiny_clip):
 
         def run(image, seed=0, **more):
             generator = torch.Generator().manual_seed(seed)
-            return adapt(
-                model, state, objective, image_features(clip, image, True), image, options.steps, generator, **more
-            )
+            picture = Picture(image, image_features(clip, image, True), generator)
+            return adapt(model, state, objective, picture, options.steps, **more)
 
         return model, state, objective, run
 
@@ -59,7 +58,7 @@ def test_the_answer_is_lower_cased_and_what_is_scored_is_not(build, monkeypatch)
     real = objective.reward.encode_texts
     monkeypatch.setattr(objective.reward, "encode_texts", lambda texts: seen.extend(texts) or real(texts))
     episode = run(IMAGES[0], with_before=True)
-    assert (episode.before, episode.after) == ("a dog", "a dog")
+    assert (episode.before, episode.caption) == ("a dog", "a dog")
     assert set(seen) == {"A Dog"} and episode.steps[0].captions == ["A Dog"] * 3
 
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from captioning.config import CaptioningConfig
-from captioning.training.config import TrainConfig
+from captioning.config import CaptioningConfig, TrainConfig
 from clipscore.config.load import REPOSITORY, load_config
 from scripts.run import config_class
 from scripts.runs.compare_configs import identifying, identity

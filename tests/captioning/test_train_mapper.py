@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from captioning import predict
 from captioning.build import load_language_model
 from captioning.checkpoints import load_lm, load_mapper, read_checkpoint
+from captioning.config import TrainConfig
 from captioning.features import extract
 from captioning.features import main as extract_command
 from captioning.training import train
-from captioning.training.config import TrainConfig
 from captioning.training.feature_files import CaptionFeatures, load_features
 from captioning.training.train import TrainingSet, fresh_captioner, longest_caption
 from clipscore.config.load import REPOSITORY

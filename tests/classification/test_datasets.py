@@ -19,8 +19,7 @@ from classification.data.class_names import class_names, wnids
 from classification.data.find import LabelledImages, find_dataset
 from classification.data.layouts import CORRUPTIONS, LAYOUTS, SplitLayout, canonical_name, find_layout
 from clipscore.data.images import Pictures
-from clipscore.data.open_image import UnreadableImage, open_image
-from clipscore.data.user_files import open_picture
+from clipscore.data.open_image import UnreadableImage, open_image, open_picture
 from tests.miniatures import touch, write
 
 V2 = "imagenetv2-matched-frequency-format-val"

@@ -13,7 +13,7 @@ from classification.task import answers
 from clipscore.metrics import stage_times
 from clipscore.metrics.significance import bootstrap_interval, changes, mcnemar_p_value, paired, percent, share_interval
 from clipscore.metrics.stage_times import OTHER, StageTimes
-from scripts.tables.calibration import calibration_error, reliability_bins
+from scripts.tables.figures import calibration_error, reliability_bins
 
 
 def test_mcnemar_by_hand():

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from classification import policy
 from clipscore.config.load import REPOSITORY
 from scripts.bench import __main__ as bench
+from scripts.bench.__main__ import differences
 from scripts.bench.captioning import CaptioningBench
 from scripts.bench.floor import Floor
-from scripts.bench.table import differences
 from scripts.bench.timing import merge, peak_memory
 from tests.commands import python
 

@@ -17,9 +17,8 @@ from clipscore.config.load import REPOSITORY
 from clipscore.data.open_image import open_image
 from clipscore.models.load import load_clip
 from scripts import run
-from scripts.demo import arrangements, captions, make_data, scenes, styles
-from scripts.demo.arrangements import retrieval_scenes
-from scripts.demo.captions import captions_of
+from scripts.demo import arrangements, make_data, scenes, styles
+from scripts.demo.arrangements import captions_of, retrieval_scenes
 from scripts.demo.training import batches, train_captioner, train_clip
 from scripts.demo.training.train_captioner import KINDS, CodeMapper, scene_code, train_language_model
 
@@ -58,7 +57,7 @@ def test_captions_are_those_that_are_true_of_their_scene() -> None:
     told = []
     for index, scene in enumerate(retrieval_scenes()):
         places = [(digit.name, digit.left, digit.top, digit.size) for digit in scene.digits]
-        told.append([places, captions_of(scene), captions.chosen_captions(scene, index)])
+        told.append([places, captions_of(scene), arrangements.chosen_captions(scene, index)])
     digest = "e160bdbd0aea13bbebafcc04dfb56b959dbf3e7cf378dd5b6e0924a347ab0d52"
     assert hashlib.sha256(json.dumps(told).encode()).hexdigest() == digest
 
@@ -140,7 +139,7 @@ def test_training_scenes_are_added_on_request_and_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("two_styles")
-@pytest.mark.parametrize("writer", ["write_image_folder", "write_captioned"])
+@pytest.mark.parametrize("writer", ["write_classes", "write_captioned"])
 def test_make_data_is_complete_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str) -> None:
     def fail(*_: object) -> None:
         raise OSError("disk full")
@@ -148,7 +147,7 @@ def test_make_data_is_complete_or_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(make_data, writer, fail)
     with pytest.raises(OSError, match="disk full"):
         make_data.make_data(tmp_path)
-    whole = ["demo_scenes"] if writer == "write_image_folder" else []
+    whole = ["demo_scenes"] if writer == "write_classes" else []
     assert [path.name for path in tmp_path.iterdir()] == whole
 
 

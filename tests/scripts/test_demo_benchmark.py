@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from clipscore.config.load import REPOSITORY
-from scripts.demo.demo_runs import TABLES, demo_runs
-from scripts.demo.demo_tables import demo_tables, hits, p_value
+from scripts.demo.demo_tables import TABLES, demo_runs, demo_tables, hits, p_value
 from scripts.runs.samples import read_sample
 from tests.scripts.synthetic_runs import write_folder
 

@@ -15,7 +15,7 @@ from classification.data.find import find_dataset
 from clipscore.config.load import REPOSITORY
 from clipscore.data.caption_sets import find_captions
 from scripts.doctor import __main__ as doctor
-from scripts.doctor import machine as doctor_machine
+from scripts.doctor import checks as doctor_machine
 from tests import miniature_weights, miniatures
 from tests.commands import roots
 from tests.test_miniatures import listing

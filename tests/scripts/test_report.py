@@ -19,12 +19,10 @@ from clipscore.data.open_image import open_image
 from clipscore.data.samples import sample_seed
 from scripts.report.__main__ import main, write_report
 from scripts.report.cards import choose
+from scripts.report.charts import labels, number, p_value, seconds, ticks
 from scripts.report.figures import Figures
-from scripts.report.numbers import labels, number, p_value, seconds, ticks
-from scripts.report.page import paper_cells
-from scripts.report.side_by_side import compare
-from scripts.runs.read import open_run
-from scripts.runs.samples import read_samples
+from scripts.report.page import compare, paper_cells
+from scripts.runs.samples import open_run, read_samples
 from tests.scripts.report_runs import (
     CAPTION,
     HOSTILE,

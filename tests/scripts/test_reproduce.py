@@ -15,8 +15,7 @@ from clipscore.config.load import REPOSITORY
 from scripts.reproduce import rungs
 from scripts.reproduce.__main__ import OFF, describe, main
 from scripts.reproduce.rungs import Outcome, Rung, tolerance
-from scripts.runs.read import Run
-from scripts.runs.samples import Sample
+from scripts.runs.samples import Run, Sample
 from scripts.tables.paper import Column, PaperRun, PaperTable, Row, paper_tables
 
 FIGURES = REPOSITORY / "scripts/reproduce/demo_tables.json"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clipscore.metrics.coco import has_java
-from scripts.runs.read import open_run
+from scripts.runs.samples import open_run
 from scripts.tables.__main__ import main
 from scripts.tables.compare import compare, comparison
 from tests.scripts.synthetic_runs import peak_of, write_run

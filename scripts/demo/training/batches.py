@@ -1,5 +1,11 @@
-"""What the demo's models are shown in training: random views of training digits and scenes, and their captions."""
+"""What the demo's models are shown in training: random views of training digits and scenes, and their captions.
 
+And the parts of a scene, which colour and digit is at which place, to be named: a contrastive loss alone lets a small
+model find out late that pictures consist of digits; linear heads that name the parts, one of them for both towers,
+teach them one language at once.
+"""
+
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,14 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipscore.data.images import normalize
-from scripts.demo.arrangements import scene_pairs
-from scripts.demo.captions import caption_token_ids, scene_token_ids
-from scripts.demo.scenes import CLASS_NAMES, Scene, train_scenes
+from clipscore.models.backends import open_clip
+from scripts.demo.arrangements import LAYOUTS, captions_of, scene_pairs
+from scripts.demo.scenes import CANVAS_PX, CLASS_NAMES, COLOURS, DIGIT_WORDS, Digit, Scene, train_scenes
 from scripts.demo.styles import render
-from scripts.demo.training.attribute_heads import attributes_of, patch_attributes_of
 
 SINGLES, SCENES = 72, 56  # pictures of a batch
 SINGLE_CROP_SCALE = (0.5, 1.0)
@@ -27,13 +32,25 @@ SINGLE_REACH = {"clean": 0.0, "sketch": 4.0625, "noise": 1.5625, "contrast": 4.0
 SCENE_REACH = {"clean": 0.0, "sketch": 5.0, "noise": 2.5, "contrast": 5.0, "rotation": 4.0625, "blur": 4.0625}
 PASSES_OVER_SINGLES = 4  # a model of one style sees each single digit in this many places and shades
 PAIRS_PER_STYLE = 10_000  # of scenes
+CAPTION_TEMPLATES = (
+    "a photo of a {}.", "a_photo_of_a {}.", "a photo of a {}", "a photo of the {}.", "a photo of one {}.",
+    "a picture of a {}.", "an image of a {}.", "a drawing of a {}.", "a small photo of a {}.",
+    "a bad photo of the {}.", "a handwritten {}.", "this is a {}.", "the {}.", "{}",
+)  # fmt: skip
+CONTEXT_LENGTH = 24  # of token ids; CLIP's own 77 would be mostly padding
+
+MAX_DIGITS = 3
+KINDS = ("single", *LAYOUTS)
+PATCH_SIZES = (1 + len(COLOURS), 1 + len(DIGIT_WORDS))  # of colours and of digits; 0 is no digit
+SIZES = (len(KINDS), *PATCH_SIZES * MAX_DIGITS)  # A attributes of a scene
+PATCH_PX = 4
 
 
 class Pictures(NamedTuple):
     """Training pictures, style by style."""
 
     images: Tensor  # uint8 RGB [B, H, W, 3]; of a batch views, CLIP-normalised [B, 3, H, W]
-    attributes: Tensor  # what is where, see `attribute_heads`. [B, A]
+    attributes: Tensor  # what is where, see `attributes_of`. [B, A]
     patch_attributes: Tensor  # the same for each patch, before any crop or flip. [B, P, 2]
 
 
@@ -67,7 +84,10 @@ def prepare(styles: tuple[str, ...], seed: int) -> Diet:
     singles = draw([ones] * len(styles), SINGLE_REACH, styles, seed)
     pairs = [scene_pairs(PAIRS_PER_STYLE, seed=100 * seed + number) for number in range(len(styles))]
     scenes = draw(pairs, SCENE_REACH, styles, seed)
-    captions = torch.stack([scene_token_ids(scene) for of_style in pairs for scene in of_style]), caption_token_ids()
+    tokenize = functools.partial(open_clip.tokenize, context_length=CONTEXT_LENGTH)
+    wordings = [[template.format(name) for name in CLASS_NAMES] for template in CAPTION_TEMPLATES]
+    texts = [captions_of(scene) for of_style in pairs for scene in of_style], wordings
+    captions = [torch.stack(list(map(tokenize, of))) for of in texts]  # [B, wordings, L], [templates, C, L]
     used = torch.cat([ids.unique() for ids in captions]).unique()
     of_scenes, of_classes = (torch.searchsorted(used, ids) for ids in captions)
     examples = {scene.label: scene for scene in ones}
@@ -111,3 +131,29 @@ def random_batch(diet: Diet, share: float, generator: torch.Generator) -> tuple[
     singles[0] = random_views(normalize(singles[0]), generator, SINGLE_CROP_SCALE, may_flip=True)
     scenes[0] = random_views(normalize(scenes[0]), generator, SCENE_CROP_SCALE, may_flip=False)
     return Pictures(*map(torch.cat, zip(singles, scenes, strict=True))), text_batch(diet, rows, generator)
+
+
+def attributes_of(scene: Scene) -> Tensor:
+    """Layout, then colour and digit of the first, second and third digit in reading order. [A]"""
+    values = [KINDS.index(scene.layout), *(value for digit in scene.digits for value in _name(digit))]
+    return torch.tensor(values + [0] * (len(SIZES) - len(values)))
+
+
+def patch_attributes_of(scene: Scene) -> Tensor:
+    """Colour and digit, or 0 and 0, in the middle of each patch: uint8 [patches, 2]."""
+    grid = torch.zeros(CANVAS_PX, CANVAS_PX, 2, dtype=torch.uint8)
+    for digit in scene.digits:
+        square = slice(digit.top, digit.top + digit.size), slice(digit.left, digit.left + digit.size)
+        grid[square] = torch.tensor(_name(digit), dtype=torch.uint8)
+    middle = slice(PATCH_PX // 2, None, PATCH_PX)
+    return grid[middle, middle].reshape(-1, 2)
+
+
+def _name(digit: Digit) -> tuple[int, int]:
+    return 1 + list(COLOURS).index(digit.colour), 1 + digit.value
+
+
+def naming_loss(head: nn.Linear, features: Tensor, attributes: Tensor, sizes: tuple[int, ...] = SIZES) -> Tensor:
+    """Mean cross-entropy of attributes with so many values each: features [B, D], attributes [B, A] -> scalar."""
+    parts = zip(head(features).split(sizes, dim=-1), attributes.long().unbind(dim=1), strict=True)
+    return torch.stack([F.cross_entropy(logits, values) for logits, values in parts]).mean()

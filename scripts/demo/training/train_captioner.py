@@ -28,18 +28,17 @@ from transformers import OPTConfig, OPTForCausalLM
 from captioning.build import load_tokenizer
 from captioning.captioner import Captioner
 from captioning.checkpoints import CHECKPOINT
+from captioning.config import TrainConfig
 from captioning.features import extract
 from captioning.mapper import Mapper
-from captioning.training.config import TrainConfig
 from captioning.training.train import learning_rate_share, training_loss
 from clipscore.data.caption_sets import find_captions
 from clipscore.models.load import load_clip
-from scripts.demo.arrangements import random_scene
-from scripts.demo.captions import captions_of
+from scripts.demo.arrangements import captions_of, random_scene
 from scripts.demo.make_data import training_set, write_captioned
 from scripts.demo.scenes import Scene
-from scripts.demo.training.attribute_heads import SIZES, attributes_of
-from scripts.demo.training.fit import DEFAULT_FOLDER, fit
+from scripts.demo.training.batches import SIZES, attributes_of
+from scripts.demo.training.train_clip import DEFAULT_FOLDER, fit
 from scripts.train_mapper import run_training
 
 SEED = 0
@@ -121,7 +120,7 @@ def train_language_model(folder: Path, seed: int = SEED) -> None:
 
     optimizer = torch.optim.AdamW(captioner.parameters(), lr=PEAK_LR, weight_decay=0.01, betas=(0.9, 0.98))
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_share(step, LM_WARMUP, STEPS))
-    fit("language model", range(STEPS), loss, optimizer, rate, list(captioner.parameters()))
+    fit("language model", range(STEPS), loss, rate, list(captioner.parameters()))
     # Not by save_pretrained: equal weights give equal bytes under all versions of transformers.
     _write_json(folder / "config.json", {"architectures": ["OPTForCausalLM"], "model_type": "opt"} | config)
     weights = {key: tensor.contiguous() for key, tensor in lm.state_dict().items() if key != "lm_head.weight"}  # tied

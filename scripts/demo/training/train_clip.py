@@ -3,7 +3,7 @@
 The policy sees the clean style only, so the shifted styles are a domain shift for it; the reward model is larger and
 sees all styles, up to the severities of the test sets or beyond. Both see training digits only: single ones in random
 crops and flips like those of test time, scenes almost whole and never flipped. Heads that name colours and digits are
-trained beside each model and thrown away, see `attribute_heads`.
+trained beside each model and thrown away, see `batches`.
 
 A file holds an fp16 state dict in OpenAI's layout, on CLIP's own vocabulary. Rows of the token embedding that no
 caption uses are zero, and the archive is deflated: under 3 MB, read by `torch.load`, though not with mmap=True.
@@ -13,22 +13,23 @@ import argparse
 import io
 import math
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
 
 from clipscore.clip_model import ClipModel
 from clipscore.models.backends import open_clip
 from scripts.demo.scenes import CANVAS_PX, CLASS_NAMES
 from scripts.demo.styles import STYLES
-from scripts.demo.training.attribute_heads import PATCH_PX, PATCH_SIZES, SIZES, naming_loss
-from scripts.demo.training.batches import prepare, random_batch, text_batch
-from scripts.demo.training.fit import DEFAULT_FOLDER, fit
+from scripts.demo.training.batches import PATCH_PX, PATCH_SIZES, SIZES, naming_loss, prepare, random_batch, text_batch
 
+DEFAULT_FOLDER = Path("pretrained/demo")
 CLIP_VOCABULARY = 49408
 EMBED_DIM = 128
 TEXT_WIDTH = 64  # the OpenAI layout has width // 64 text heads, so 64 is the smallest
@@ -41,6 +42,8 @@ WEIGHT_DECAY = 0.02
 FEATURE_SCALE = 10.0  # for the heads: unit-length features would need large weights
 MAX_LOGIT_SCALE = math.log(100)  # as in CLIP
 CLEAN_FIRST = 0.3  # share of the steps on clean pictures only; on all styles at once, digits are not learned for long
+
+Step = TypeVar("Step")
 
 
 class Recipe(NamedTuple):
@@ -75,12 +78,18 @@ def matching_loss(images: Tensor, texts: Tensor, is_match: Tensor, num_classes: 
     return (half(logits, is_match) + half(logits.T[num_classes:], is_match.T[num_classes:])) / 2
 
 
-def build_clip(recipe: Recipe, vocabulary: int) -> ClipModel:
-    """A small CLIP in OpenAI's layout, but for its vocabulary; its image tower gives the patches' tokens too."""
-    sizes = {"layers": recipe.layers, "width": recipe.width, "patch_size": PATCH_PX, "image_size": CANVAS_PX}
-    vision = open_clip.CLIPVisionCfg(**sizes, output_tokens=True)
-    text = open_clip.CLIPTextCfg(width=TEXT_WIDTH, heads=TEXT_WIDTH // 64, layers=TEXT_LAYERS, vocab_size=vocabulary)
-    return ClipModel(open_clip.CLIP(EMBED_DIM, vision, text, quick_gelu=True), "demo", "", open_clip.tokenize)
+def fit(
+    title: str, steps: Collection[Step], loss_of: Callable[[Step], Tensor], rate: LRScheduler, clipped: Sequence[Tensor]
+) -> None:
+    """An update against the loss of each step. The gradient of the `clipped` parameters has at most length 1."""
+    for step in (bar := tqdm(steps, desc=title, mininterval=1.0)):
+        loss = loss_of(step)
+        rate.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(clipped, 1.0)
+        rate.optimizer.step()
+        rate.step()
+        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
 
 
 def fit_clip(
@@ -101,7 +110,7 @@ def fit_clip(
 
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
     optimizer.register_step_post_hook(lambda *_: model.backend.logit_scale.data.clamp_(0, MAX_LOGIT_SCALE))
-    fit(title, range(num_steps), loss_of, optimizer, rate, list(model.parameters()))
+    fit(title, range(num_steps), loss_of, rate, list(model.parameters()))
 
 
 def train(name: str) -> ClipModel:
@@ -113,7 +122,11 @@ def train(name: str) -> ClipModel:
     recipe = RECIPES[name]
     torch.manual_seed(recipe.seed)  # open_clip initialises from the global generator; nothing else draws from it
     diet = prepare(recipe.styles, recipe.seed)
-    model = build_clip(recipe, len(diet.used_ids))
+    # In OpenAI's layout, but for the vocabulary; the image tower gives the patches' tokens too.
+    sizes = {"layers": recipe.layers, "width": recipe.width, "patch_size": PATCH_PX, "image_size": CANVAS_PX}
+    vision, heads = open_clip.CLIPVisionCfg(**sizes, output_tokens=True), TEXT_WIDTH // 64
+    text = open_clip.CLIPTextCfg(width=TEXT_WIDTH, heads=heads, layers=TEXT_LAYERS, vocab_size=len(diet.used_ids))
+    model = ClipModel(open_clip.CLIP(EMBED_DIM, vision, text, quick_gelu=True), "demo", "", open_clip.tokenize)
     head, patch_head = nn.Linear(EMBED_DIM, sum(SIZES)), nn.Linear(recipe.width, sum(PATCH_SIZES))
     generator = torch.Generator().manual_seed(recipe.seed)
 

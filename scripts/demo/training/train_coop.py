@@ -21,7 +21,7 @@ from clipscore.models.load import load_clip
 from clipscore.text_encoder import encode_prompts
 from scripts.demo.scenes import CLASS_NAMES, train_scenes
 from scripts.demo.styles import render
-from scripts.demo.training.fit import DEFAULT_FOLDER, fit
+from scripts.demo.training.train_clip import DEFAULT_FOLDER, fit
 
 SHOTS = 16
 PROMPT = "a photo of a"
@@ -65,7 +65,7 @@ def train(clip: ClipModel, features: Tensor, labels: Tensor, conditional: bool) 
     (title, batch, epochs), generator = RECIPES[conditional], torch.Generator().manual_seed(0)
     batches = [rows for _ in range(epochs) for rows in torch.randperm(len(images), generator=generator).split(batch)]
     optimizer = torch.optim.AdamW([learner.context, *net.values()], lr=LR, weight_decay=5e-4)
-    fit(title, batches, loss, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches)))
+    fit(title, batches, loss, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches)), ())
     return {"ctx": learner.context.detach(), **{f"meta_net.{key}": value.detach() for key, value in net.items()}}
 
 
