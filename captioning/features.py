@@ -128,7 +128,6 @@ def read_captions(file: str) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    paths = roots()
     parser = argparse.ArgumentParser(prog="python -m captioning.features", description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True, help="coco, flickr30k, demo_scenes/clean, or a name of your own")
     parser.add_argument("--annotations", help="of your own data: a json file with captions")
@@ -137,9 +136,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--patches", action="store_true", help="of images all tokens, for clip_length=patches")
     parser.add_argument("--split", default="train")
     parser.add_argument("--policy", default="ViT-B/16", help="a CLIP: a name, arch/tag, or a file")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the features")
-    parser.add_argument("--data-root", default=paths["data_root"])
-    parser.add_argument("--pretrained-root", default=paths["pretrained_root"])
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--out", type=Path, help="folder of the features")
+    place.add_argument("--name", help="or its name under OUTPUT_ROOT/features")
+    parser.add_argument("--data-root", help="in the place of RLCF_DATA and configs/paths.yaml")
+    parser.add_argument("--pretrained-root", help="in the place of RLCF_PRETRAINED and configs/paths.yaml")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="fp32", help="fp32, fp16 or bf16; official: fp32")
     parser.add_argument("--batch", type=int, default=64, help="images at once")
@@ -149,20 +150,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(["--partial" if word == "partial=true" else word for word in given])  # as errors advise
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
+        paths = roots() | {key: value for key, value in vars(args).items() if key.endswith("_root") and value}
+        out = args.out or Path(paths["output_root"]) / "features" / args.name
         own = {"annotations": args.annotations, "images": args.images, "split": args.split}
         files = CaptionFiles(**own) if args.annotations else None
         texts = read_captions(args.captions) if args.captions else []
         if texts:
             data = CaptionedImages(args.dataset, Path(), Path(args.captions), f"{args.captions}, no images", [])
         else:
-            data = find_captions(args.dataset, Path(args.data_root), files, args.split, args.partial)
+            data = find_captions(args.dataset, Path(paths["data_root"]), files, args.split, args.partial)
         log.info("%s, %s: %s", data.name, args.split, data.layout)
         device = choose_device(args.device)
-        clip = load_clip(args.policy, args.pretrained_root, device, autocast_dtype(args.precision, device))
+        clip = load_clip(args.policy, paths["pretrained_root"], device, autocast_dtype(args.precision, device))
         options = {"partial": args.partial, "patches": args.patches, "texts": texts}
-        index = extract(data, args.split, clip, args.out, args.batch, args.num_workers, **options)
-        log.info("%s: %d images, %d captions", args.out, len(index.image_ids), len(index.captions))
-        if lost := [data.images[row].id for row in feature_files.rows_left_out(args.out, index)]:
+        index = extract(data, args.split, clip, out, args.batch, args.num_workers, **options)
+        log.info("%s: %d images, %d captions", out, len(index.image_ids), len(index.captions))
+        if lost := [data.images[row].id for row in feature_files.rows_left_out(out, index)]:
             log.warning("left out of them, with their captions: %d unreadable images%s", len(lost), list_some(lost))
         for fault in data.faults:
             log.warning("not whole: %s", fault)

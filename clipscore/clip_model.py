@@ -13,15 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch._functorch import config as functorch
 
-from clipscore.lean_blocks import (
-    Copies,
-    all_tokens,
-    cast_frozen,
-    cast_tuned,
-    has_clip_text_tower,
-    keep_halves,
-    make_lean,
-)
+from clipscore import lean_blocks
+from clipscore.lean_blocks import Copies
 from clipscore.shared_prefix import SharedPrefix, can_share
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -77,7 +70,7 @@ class ClipModel(nn.Module):
     ) -> None:
         super().__init__()
         if lean:
-            make_lean(backend)
+            lean_blocks.make_lean(backend)
         self.backend: Any = backend
         self.name = name
         self.sha256 = sha256
@@ -138,7 +131,7 @@ class ClipModel(nn.Module):
     @property
     def has_clip_text_tower(self) -> bool:
         """Whether the text tower is CLIP's: causal, read at the end token. Needed to encode prompt embeddings."""
-        return has_clip_text_tower(self.backend)
+        return lean_blocks.has_clip_text_tower(self.backend)
 
     def cast_frozen(self, images: bool = True) -> None:
         """Cast the frozen weights of products to the autocast type, once instead of at each use: the same numbers.
@@ -151,13 +144,13 @@ class ClipModel(nn.Module):
             self._fixed_scale = self.logit_scale.detach()
         if self.autocast_dtype is not None:
             whole = self.backend if self.has_clip_text_tower else self.visual
-            cast_frozen(whole, self.autocast_dtype, () if images else self.visual.modules())
+            lean_blocks.cast_frozen(whole, self.autocast_dtype, () if images else self.visual.modules())
         elif self.device.type == "cpu":  # a tower of texts makes many small passes
-            keep_halves(self.visual)
+            lean_blocks.keep_halves(self.visual)
 
     def cast_tuned(self) -> Copies:
         """See `lean_blocks.cast_tuned`; nothing happens without autocast."""
-        return [] if self.autocast_dtype is None else cast_tuned(self.backend, self.autocast_dtype)
+        return [] if self.autocast_dtype is None else lean_blocks.cast_tuned(self.backend, self.autocast_dtype)
 
     def compile_visual(self) -> ClipModel:
         """Put the image tower through torch.compile, for each batch size by itself; other last digits."""
@@ -221,7 +214,7 @@ class ClipModel(nn.Module):
 
         ValueError: no plain ViT as OpenAI's are, or another size.
         """
-        return self._project(images, all_tokens(self.visual, self.name))
+        return self._project(images, lean_blocks.all_tokens(self.visual, self.name))
 
     def cast_images(self, images: Tensor) -> Tensor:
         """Images that several passes read, in the type in which each would read them. [B, 3, H, W]"""

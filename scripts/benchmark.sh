@@ -96,7 +96,7 @@ extract_features() {
   _one_device "${@:4}"
   if [[ "$4" == -* ]]; then exec python -m captioning.features --help; fi
   local options=(--dataset "$2" --split train --policy ViT-B/16 --device "$device")
-  python -m scripts.extract_features "$1" "${options[@]}" "${@:5}"
+  python -m captioning.features --name "$1" "${options[@]}" "${@:5}"
 }
 
 _one_device() {  # of the words after the --; sets device

@@ -231,7 +231,7 @@ def check_pipeline(work: Path, found: Found, pretend: bool) -> None:
     """`scripts.run` as a user starts it, at the paper's sizes, on random weights and pictures; alone, in threes, x8."""
     from classification.data.class_names import class_names
     from clipscore.models.backends import open_clip
-    from scripts.bench.models import random_picture
+    from scripts.bench.timing import random_picture
 
     pictures = work / "images"
     for number, name in enumerate(class_names("imagenet")[:200]):  # the folders' names are the class names

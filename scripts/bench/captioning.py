@@ -28,8 +28,7 @@ from clipscore.models.devices import autocast_dtype
 from clipscore.models.load import load_clip
 from clipscore.policy_gradient import reinforce_loss
 from clipscore.reward import subtract_baseline
-from scripts.bench.models import DEMO
-from scripts.bench.timing import NOWHERE, Bench, Run
+from scripts.bench.timing import DEMO, NOWHERE, Bench, Run
 
 CLIP_WIDTH = 512  # of ViT-B/16
 PREFIX, MAPPER_LAYERS = 40, 8  # of the official mappers

@@ -24,9 +24,8 @@ from clipscore.metrics.stage_times import StageTimes
 from clipscore.models.group import Models
 from clipscore.objectives import RlcfObjective
 from clipscore.task import build_reward
-from scripts.bench.models import bench_clip, random_picture
 from scripts.bench.plain import Answer, plain_encoder, plain_prompt
-from scripts.bench.timing import NOWHERE, Bench, Run
+from scripts.bench.timing import NOWHERE, Bench, Run, bench_clip, random_picture
 
 LEARNING_RATE = {"prompt": 7e-3, "cached": 7e-3}  # of the official runs; of encoders 1e-5
 NUM_SELECTED = 6  # of 64 views, in the paper; all, when there are fewer

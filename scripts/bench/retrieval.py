@@ -15,9 +15,8 @@ from clipscore.task import build_state
 from retrieval.adapt import adapt
 from retrieval.build import build_policy
 from retrieval.config import RetrievalConfig
-from scripts.bench.models import bench_clip, random_picture
 from scripts.bench.plain import Answer, Sample, gap, plain_retrieval
-from scripts.bench.timing import NOWHERE, Bench, Run
+from scripts.bench.timing import NOWHERE, Bench, Run, bench_clip, random_picture
 
 WORDS = ("man", "dog", "red", "street", "table", "sitting", "the", "with", "two", "on", "a", "holding", "large", "tree")
 CAPTION_WORDS = 11  # COCO's captions have 10 to 11 words

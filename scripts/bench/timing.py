@@ -19,10 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from PIL import Image
 
+from clipscore.clip_model import ClipModel
+from clipscore.config.load import REPOSITORY
 from clipscore.metrics.stage_times import StageTimes
+from clipscore.models.backends import open_clip
 from clipscore.models.devices import autocast_dtype, choose_device
+from clipscore.models.load import build_openai_layout
 from scripts.bench.floor import Floor, copy_rate, product_rate, synchronize
 
 log = logging.getLogger(__name__)
@@ -31,6 +37,7 @@ FORMS = ("plain", "fast")
 GROWING = ("text", "update")  # stages of the plain form whose time is proportional to the number of classes
 STEPS = 2  # of a warm-up: plain, the first sees all views, the second the trusted ones, and the optimizer has its state
 NOWHERE = {"dataset": "random", "data_root": "", "pretrained_root": "", "output_root": "", "method": "rlcf"}
+DEMO = REPOSITORY / "pretrained" / "demo"
 PROCESS_STATUS = Path("/proc/self/status")
 
 Run = Callable[[Any, int], Any]  # an episode: takes a sample and a number of steps, returns an answer
@@ -154,3 +161,20 @@ def _peak(make_bench: Callable[[argparse.Namespace], Any], options: argparse.Nam
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def bench_clip(name: str, device: torch.device, precision: str) -> ClipModel:
+    """The demo's `policy` or `reward`, or an OpenAI architecture, e.g. ViT-B-16, with random weights, which do not
+    change what a step costs; with open_clip's own blocks."""
+    if name in {"policy", "reward"}:
+        backend = build_openai_layout(torch.load(DEMO / f"{name}.pt", weights_only=True))
+    else:
+        backend = open_clip.create_model(name, force_quick_gelu=True).half().float()  # OpenAI's lie on fp16's grid
+    model = ClipModel(backend, name, "random", open_clip.tokenize, autocast_dtype(precision, device), lean=False)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def random_picture(number: int) -> Image.Image:
+    """25 x 19 patches of colour, in the usual size of ImageNet's pictures."""
+    patches = np.random.default_rng(number).integers(0, 256, (19, 25, 3), dtype=np.uint8)
+    return Image.fromarray(patches).resize((500, 375), Image.Resampling.BICUBIC)
