@@ -25,7 +25,7 @@ PARTS = ("clipscore", "classification", "retrieval", "captioning", "scripts", "c
 SEEN, UPDATES, GENERATE = "classification/seen.py", "clipscore/updates.py", "captioning/generate.py"
 TEXT, CLIP, OBJECTIVES = "clipscore/text_encoder.py", "clipscore/clip_model.py", "clipscore/objectives.py"
 POLICY, TASK, GROUP = "classification/policy.py", "clipscore/task.py", "clipscore/models/group.py"
-ENTROPY, VIEWS = "return -(log_p.exp() * log_p).sum(dim=1)", "return entropies(logits).argsort()[:num_selected]"
+ENTROPY, VIEWS = "return -(log_p.exp() * log_p).sum(dim=-1)", "return entropies(logits).argsort()[..., :num_selected]"
 LOSS = "loss = candidate_loss(logits, candidates, advantages, self.zero_sum)"
 IMAGES, LOOK = "return tower(images).to(self.dtype)", "return scale != INIT_LOSS_SCALE / 2**self.num_repeated"
 SCALER_STEP = "self.scaler.step(self.optimizer)"
@@ -42,7 +42,7 @@ MISTAKES = [
     ("a number is copied to the device in each step", OBJECTIVES, LOSS,
      f"{LOSS} + 0 * torch.tensor([1.0], device=logits.device).sum()", PROMPT),
     ("a mask is an index in each step", OBJECTIVES, LOSS, f"{LOSS} + 0 * logits[logits > 0].sum()", PROMPT),
-    ("max_used is ignored", TEXT, "if max_used is None:", "if True:", PROMPT),
+    ("max_used is ignored", TEXT, "if max_used is None and used.ndim == 1:", "if used.ndim == 1:", PROMPT),
     ("the attention mask has another type", "clipscore/lean_blocks.py", "mask.to(q.dtype)", "mask.double()", PROMPT),
     ("features stay in half precision", CLIP, IMAGES, "return tower(images)", ENCODER),
     ("one autocast around the whole episode", TASK, "row = self._episode(sample)",
@@ -57,8 +57,13 @@ MISTAKES = [
      ENCODER),
     ("the reward's frozen weights are cast at each use", GROUP,
      "model.cast_frozen(images=not config.FP32_REWARD_IMAGES)", "pass", PROMPT),
-    ("the policy's frozen weights are cast at each use", POLICY, "self.clip, self.learner = clip, "
-     "learner\n        clip.cast_frozen()", "self.clip, self.learner = clip, learner", PROMPT),
+    ("the policy's frozen weights are cast at each use", POLICY, "clip, learner, learner.context\n        "
+     "clip.cast_frozen()", "clip, learner, learner.context", PROMPT),
+    ("several images are waited for at each step", "classification/together.py", "self.state.updates.looks = False",
+     "pass", "several"),
+    ("what several images found is read one by one", "classification/together.py",
+     "episodes, distances = state.read((episodes, list(moved)))", "distances = [state.read(m.cpu()) for m in moved]",
+     "several"),
     ("the language model's weights are cast at each use", "captioning/task.py", "self.captioner.cast_frozen()",
      "pass", BEAMS),
     ("the tuned tower is cast too", "clipscore/lean_blocks.py", "if not weight.requires_grad and weight.dtype == "

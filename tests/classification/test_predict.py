@@ -9,7 +9,7 @@ from classification.data.class_names import class_names
 from classification.predict import __doc__ as HELP
 from classification.predict import main, read_classes
 from scripts import run
-from scripts.demo.make_data import write_image_folder
+from scripts.demo.make_data import write_classes
 from scripts.demo.scenes import CLASS_NAMES
 from scripts.demo.styles import test_pictures as drawn_pictures
 from tests.whole_runs import assert_one_sentence, screen_of_example
@@ -111,6 +111,6 @@ def test_bad_input_is_one_sentence(pictures, caplog, words, message):
 
 
 def test_the_example_of_the_help_works(tmp_path, capsys):
-    write_image_folder(drawn_pictures("sketch"), tmp_path / "demo/sketch")
+    write_classes(drawn_pictures("sketch"), "sketch", tmp_path / "demo")
     lines = [line.split() for line in screen_of_example(HELP, tmp_path, capsys)]
     assert ["before", "after"] in lines and lines[-5][1:3] == ["red", "eight"] and lines[-5][4:] == ["red", "five"]
