@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from captioning.backends import AutoModelForCausalLM, AutoTokenizer, disable_progress_bar, set_verbosity_error
 from captioning.captioner import Captioner, embedding_width
 from captioning.checkpoints import CHECKPOINT, LM_CONSTANTS, load_lm, load_mapper, read_checkpoint
 from captioning.config import CaptioningConfig

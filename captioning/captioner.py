@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.models.opt.modeling_opt import OPTAttention
 
-from captioning.backends import OPTAttention
 from captioning.mapper import Mapper
 from clipscore.lean_blocks import Copies, cast_frozen, cast_tuned
 

@@ -21,9 +21,8 @@ from clipscore.clip_model import ClipModel, end_of_text
 from clipscore.config.fields import CaptionFiles
 from clipscore.config.load import roots
 from clipscore.data.caption_sets import CaptionedImages, find_captions
-from clipscore.data.checks import list_some
+from clipscore.data.checks import list_some, read_lines
 from clipscore.data.images import Pictures, encode_pictures, progress
-from clipscore.data.open_image import read_lines
 from clipscore.models.devices import autocast_dtype, choose_device
 from clipscore.models.load import load_clip
 from clipscore.text_encoder import length_chunks

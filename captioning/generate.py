@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -29,13 +29,22 @@ class Hypothesis:
     score: float | None = None
 
 
+class Continuation(Protocol):
+    """Texts in the making; see `captioning.captioner.Continuation`."""
+
+    logits: Tensor  # [R, V]
+
+    def advance(self, rows: Tensor, tokens: Tensor) -> None:
+        """Go on with these texts, each with one more token. int64 [R], [R]"""
+
+
 class Writer(Protocol):
     """What writes: `captioning.captioner.Captioner`."""
 
     bos: int
     stop: int
 
-    def start(self, prefix: Tensor) -> Any: ...  # `captioning.captioner.Continuation`: logits [R, V], and `advance`
+    def start(self, prefix: Tensor) -> Continuation: ...
 
 
 @torch.no_grad()

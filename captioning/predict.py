@@ -26,8 +26,8 @@ from captioning.method import Answer, Picture
 from clipscore.cli import columns, command_parser, describe, read_settings, run_command
 from clipscore.data.images import model_input
 from clipscore.data.open_image import open_picture
+from clipscore.data.records import rounded
 from clipscore.data.samples import sample_seed
-from clipscore.metrics.records import rounded
 from clipscore.models.group import load_models
 
 

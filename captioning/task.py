@@ -1,15 +1,14 @@
 """A captioning run: from its config to one record per image."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 
-from captioning import build
+from captioning import build, metrics
 from captioning.adapt import Step, describe
 from captioning.config import CaptioningConfig
 from captioning.method import Answer, Method, Picture
@@ -18,17 +17,15 @@ from clipscore.config.methods import guard
 from clipscore.data.caption_sets import CaptionedImage, CaptionedImages, captions_fingerprint, find_captions
 from clipscore.data.images import Pictures
 from clipscore.data.reading import read_in_background
+from clipscore.data.records import rounded, with_extra
 from clipscore.data.samples import Sample, sample_seed
-from clipscore.metrics.captions import CLIP_METRICS, check_captions, check_metrics, default_metrics, score_captions
-from clipscore.metrics.records import rounded, with_extra
+from clipscore.metrics.captions import CLIP_METRICS, check_captions, check_metrics, default_metrics
 from clipscore.models.files import check_clip, file_digest
 from clipscore.models.group import check_models
 from clipscore.models.load import load_clip
 from clipscore.task import Task
 
 log = logging.getLogger(__name__)
-
-Rows = Sequence[dict[str, Any]]
 
 
 class CaptioningTask(Task):
@@ -107,14 +104,14 @@ class CaptioningTask(Task):
 
     def progress(self, rows: Sequence[dict[str, Any]]) -> float:
         """The reward gained so far; without steps to compare, the share of captions that hold anything."""
-        return reward_gain(rows) if self.progress_metric == "reward_gain" else non_empty(rows)
+        return metrics.reward_gain(rows) if self.progress_metric == "reward_gain" else metrics.non_empty(rows)
 
     def summarize(self, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-        """See the function `summarize`; RuntimeError when a metric cannot be computed."""
+        """See `captioning.metrics.summarize`; RuntimeError when a metric cannot be computed."""
         images = {row["id"]: self._images[row["id"]].path for row in rows}
         clip = self.metric_clip.to(self.device) if self.metric_clip else None
         try:
-            return summarize(rows, images, self.config.metrics, clip, self.config.on_error)
+            return metrics.summarize(rows, images, self.config.metrics, clip, self.config.on_error)
         except Exception as error:  # whatever it is: hours of captions lie on the disk, and that must be said
             raise RuntimeError(
                 f"the metrics failed ({type(error).__name__}: {error}), but all captions are in the run folder; the "
@@ -158,38 +155,3 @@ def record(image: CaptionedImage, answer: Answer, with_before: bool) -> dict[str
         "rewards": rounded([step.rewards for step in answer.steps]),
         "loss": rounded([step.loss for step in answer.steps if isinstance(step, Step)]),
     }
-
-
-def non_empty(rows: Rows) -> float:
-    """Share of the captions that hold anything, in %."""
-    return 100 * sum(bool(row["caption"]) for row in rows) / len(rows)
-
-
-def reward_gain(rows: Rows) -> float:
-    """How much more reward the last captions of a row have than its first, times 100; 0 without two steps."""
-    rewards = [row["rewards"] for row in rows if len(row["rewards"]) > 1]
-    return 100 * fmean(fmean(steps[-1]) - fmean(steps[0]) for steps in rewards) if rewards else 0.0
-
-
-def summarize(
-    rows: Rows, images: Mapping[str, Path], metrics: Sequence[str] | None, clip: ClipModel | None, on_error: str
-) -> dict[str, float]:
-    """Caption metrics of a run, times 100; with `_before` in their names those of the captions before adaptation.
-
-    The rows have `id`, `caption` and `references`, and all or none of them `caption_before`; `images` has the file of
-    each id. The other arguments, and the errors, are those of `score_captions`.
-    """
-    references = {row["id"]: row["references"] for row in rows}
-    result: dict[str, float] = {}
-    for key, ending in (("caption_before", "_before"), ("caption", "")):
-        if key not in rows[0]:
-            continue
-        captions = {row["id"]: row[key] for row in rows}
-        scores = score_captions(captions, references, metrics, clip, images, on_error)
-        result |= {f"{column}{ending}": value for column, value in scores.means.items()}
-        for note in scores.notes:
-            log.warning("metrics of %s: %s", key, note)
-    result["non_empty"] = non_empty(rows)
-    if any(len(row["rewards"]) > 1 for row in rows):
-        result["reward_gain"] = reward_gain(rows)
-    return result

@@ -57,7 +57,7 @@ def adapt(
     with state.episode():
         policy.set_mode("adapting")
         inputs = policy.prepare(views)
-        view_logits = views.known[0] if views.known else first_logits(policy, inputs)  # [N, C]
+        view_logits = first_logits(policy, views, inputs)  # [N, C]
         selected = confident_views(view_logits.detach(), num_selected)  # [S]
         observed = objective.observe(views.reward_features(selected))
         steps: list[Step] = []
@@ -82,11 +82,13 @@ def adapt(
     return episode
 
 
-def first_logits(policy: Policy, inputs: Tensor) -> Tensor:
+def first_logits(policy: Policy, views: Views, inputs: Tensor) -> Tensor:
     """Logits of all prepared views at the start. [N, ...] -> [N, C]
 
     They are the first step's where BatchNorm couples the views: a view's gradient runs through the others there.
     """
+    if views.known is not None:
+        return views.known[0]
     with torch.set_grad_enabled(policy.couples_views):
         return policy.logits(inputs, at_start=True)
 

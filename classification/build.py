@@ -66,10 +66,8 @@ def check_prompts(clip: ClipModel, prompts: Sequence[str]) -> None:
     ids = clip.tokenize(prompts)
     is_cut = bool((end_of_text(ids) == ids.shape[1] - 1).any())  # names that differ in case only are equal tokens too
     if is_cut and len(ids.unique(dim=0)) < len(set(prompts)):
-        raise ValueError(
-            f"{clip.name} reads {ids.shape[1]} tokens, and the prompt is so long that class names are cut off: "
-            f"{prompts[0][:200]!r}; shorten prompt"
-        )
+        what = f"reads {ids.shape[1]} tokens, and the prompt is so long that class names are cut off"
+        raise ValueError(f"{clip.name} {what}: {prompts[0][:200]!r}; shorten prompt")
 
 
 def check_candidates(config: ClassificationConfig, num_classes: int) -> None:

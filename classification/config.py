@@ -83,7 +83,7 @@ class ClassificationConfig(AdaptingConfig):
 
     views: ViewsConfig = ViewsConfig()
     view_cache: bool = Field(False, description="keep the views' features under output_root/views, and read them there")
-    images_at_once: int = Field(1, ge=1, description="share the passes of so many images")
+    images_at_once: int = Field(1, ge=1, description="share passes among so many images: fewer and larger ones")
     eps: float = Field(1e-8, gt=0)
 
     num_candidates: int = Field(3, ge=1, description="K: top classes of each view that are scored")
@@ -133,11 +133,10 @@ class ClassificationConfig(AdaptingConfig):
                 f"tune={tune} takes its class features from prompt, so prompt_start would be ignored; set "
                 "prompt_start=null (the official code ignores it silently)"
             )
-        if self.images_at_once > 1 and (self.momentum or tune == "prototypes" or not self.METHOD.batches):
-            yield (
-                "images_at_once is for tune=prompt, encoder or norm without momentum, and losses of one step alone, "
-                f"not method={method}, tune={tune}"
-            )
+        # What a user's method inherits says nothing of its own answer.
+        if self.images_at_once > 1 and (self.momentum or tune == "prototypes" or not vars(self.METHOD).get("batches")):
+            what = "methods whose own class sets `batches`, with tune=prompt, encoder or norm, and without momentum"
+            yield f"images_at_once is for {what}; got method={method}, tune={tune}"
         if self.momentum is not None and not self.tunes_clip:
             yield f"momentum needs tune=encoder or norm, got {tune}"
         if self.bn_prior is not None and not self.tunes_clip:

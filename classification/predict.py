@@ -28,9 +28,10 @@ from classification.method import Answer, classify
 from classification.prompt_learner import load_prompt_start
 from classification.views import make_views
 from clipscore.cli import columns, command_parser, describe, read_settings, run_command
-from clipscore.data.open_image import open_picture, read_lines
+from clipscore.data.checks import read_lines
+from clipscore.data.open_image import open_picture
+from clipscore.data.records import rounded
 from clipscore.data.samples import sample_seed
-from clipscore.metrics.records import rounded
 from clipscore.models.group import load_models
 from clipscore.objectives import RlcfStep
 

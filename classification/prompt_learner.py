@@ -69,10 +69,8 @@ class PromptLearner(nn.Module):
         if self.num_context == 0:
             raise ValueError(f"prompt tuning needs at least one context word, got prompt={prompt!r}")
         if context is not None and context.shape[1] != clip.token_width:
-            raise ValueError(
-                f"the prompt start has context vectors of width {context.shape[1]}, but {clip.name} has width "
-                f"{clip.token_width}; it was trained for another CLIP (none is published for ViT-L/14)"
-            )
+            widths = f"context vectors of width {context.shape[1]}, but {clip.name} has width {clip.token_width}"
+            raise ValueError(f"the prompt start has {widths}; it is of another CLIP (none is published for ViT-L/14)")
         if _num_tokens(clip, " ".join(words)) != self.num_context:
             words = [PLACEHOLDER] * self.num_context
         self.token_ids = clip.tokenize(class_prompts(" ".join(words), class_names))  # [C, L]

@@ -33,8 +33,8 @@ from clipscore.data import samples
 from clipscore.data.images import normalize
 from clipscore.data.open_image import UnreadableImage, open_image
 from clipscore.data.reading import read_in_background
-from clipscore.data.samples import describe_error, sample_seed
-from clipscore.metrics.records import rounded, with_extra
+from clipscore.data.records import rounded, with_extra
+from clipscore.data.samples import sample_seed
 from clipscore.models.devices import to_host
 from clipscore.models.files import file_digest
 from clipscore.models.group import check_models
@@ -149,16 +149,19 @@ class ClassificationTask(task.Task):
 
     def _seen(self, sample: Sample) -> Views:
         """The image; the first of a group whose selection is shared looks at all of them."""
-        views = self._group.pop(sample.id, None)
-        if views is None:
+        if sample.id not in self._group:
             return self._views(sample)
-        if views.known is None:
+        if self._group[sample.id].known is None:
             try:
-                self.together.look([views, *self._group.values()])
+                self.together.look(list(self._group.values()))
             except torch.cuda.OutOfMemoryError as error:
-                log.info("%s and those after it are looked at one by one: %s", sample.id, describe_error(error))
-                self._group.clear()
-        return views
+                self._go_on_alone(error)
+                return self._views(sample)
+        return self._group[sample.id]
+
+    def _go_on_alone(self, error: Exception) -> None:
+        log.warning("images_at_once=%d is too many here; from now on one at a time: %s", self.at_once, error)
+        self.at_once, self._group = 1, {}
 
     def adapt_together(self, samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
         """The records of several images, adapted at once, by their ids; none where one has to be adapted alone."""
@@ -169,10 +172,12 @@ class ClassificationTask(task.Task):
             self._group = {sample.id: views for sample, views in zip(samples, seen, strict=True)}
             return {}
         try:
-            episodes, moved = self.together.adapt(seen)
+            with guard(self.config.method):
+                episodes, moved = self.together.adapt(seen)
         except (FloatingPointError, torch.cuda.OutOfMemoryError) as error:
             self.together.state.updates.forget()
-            log.info("%s to %s are adapted one by one: %s", samples[0].id, samples[-1].id, describe_error(error))
+            if isinstance(error, torch.cuda.OutOfMemoryError):
+                self._go_on_alone(error)
             return {}
         share, rows = 1 / len(samples), {}
         stages = {stage: seconds * share for stage, seconds in self.times.take().items()}

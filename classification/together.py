@@ -26,7 +26,8 @@ class SeveralPrompts(PromptPolicy):
     def __init__(self, one: PromptPolicy, num_images: int) -> None:
         self.clip, self.learner, self.max_used = one.clip, one.learner, one.max_used
         assert one._start_context is not None and one._start_features is not None
-        self.context = nn.Parameter(one._start_context.repeat(num_images, 1, 1))
+        self._start_context = one._start_context.repeat(num_images, 1, 1)
+        self.context = nn.Parameter(self._start_context.clone())
         self.state = self.tuned = {"context": self.context}
         self._start_features = one._start_features.expand(num_images, -1, -1)
 

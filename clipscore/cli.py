@@ -72,10 +72,7 @@ def read_settings(args: argparse.Namespace, config_class: type[Config], *words: 
     config = load_config(args.config, [*args.overrides, *words], only)
     assert isinstance(config, config_class)
     if not config.adapts:
-        raise ValueError(
-            f"method={config.method} adapts nothing, so there is no before and after; take the config of a method that "
-            "does"
-        )
+        raise ValueError(f"method={config.method} adapts nothing, so nothing changes; take the config of one that does")
     return config
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from clipscore.clip_model import ClipModel
 from clipscore.config.adapting import AdaptingConfig
 from clipscore.config.methods import Method, Stage, guard, source_digest
+from clipscore.data.records import rounded
 from clipscore.data.samples import NoRoom, describe_error
 from clipscore.episodic import EpisodicState
 from clipscore.lean_blocks import Copies
-from clipscore.metrics.records import rounded
 from clipscore.metrics.stage_times import StageTimes
 from clipscore.models.devices import to_host
 from clipscore.models.group import load_models

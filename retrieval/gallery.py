@@ -1,16 +1,14 @@
-"""Features of all images and captions of a data set, made once per model and kept on disk in blocks; clean captions.
+"""Features of all images and captions of a data set, made once per model and kept on disk in blocks.
 
 Source: official retrieval/custom_models.py, which encodes the gallery in front of every run.
 """
 
 import contextlib
 import hashlib
-import itertools
 import json
 import logging
 import os
 import platform
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,9 +33,6 @@ IMAGE_BLOCK, TEXT_BLOCK = 1024, 4096  # items of a cache file: what a kill can c
 # Of the code between files and features: clipscore's images, open_image, clip_model, lean_blocks, shared_prefix,
 # text_encoder, load and resize_images. Raise it when one of them makes other numbers; all is then computed again.
 FEATURE_VERSION = "1"
-
-MAX_WORDS = 50
-_PUNCTUATION, _SPACES = re.compile(r'[.!"()*#:;~]'), re.compile(r"\s{2,}")
 
 log = logging.getLogger(__name__)
 
@@ -195,25 +190,3 @@ def _origin(model: ClipModel, kind: str, items: str) -> dict[str, str]:
         "libraries": ", ".join(f"{m.__name__} {m.__version__}" for m in (torch, torchvision, open_clip)),
         "version": FEATURE_VERSION,
     }
-
-
-def clean_caption(text: str) -> str:
-    """Lower case, some punctuation to spaces, at most MAX_WORDS words between spaces; may hold nothing but white space.
-
-    Two white spaces or more become one space; a single line break or tab stays. As BLIP's models read captions, Li et
-    al. 2022 (arXiv 2201.12086); official blip_processors.py.
-    """
-    words = _SPACES.sub(" ", _PUNCTUATION.sub(" ", text.lower())).rstrip("\n").strip(" ").split(" ")
-    return " ".join(words[:MAX_WORDS])
-
-
-def clean_captions(captions: Sequence[Sequence[str]], names: Sequence[str]) -> list[list[str]]:
-    """`clean_caption` of the captions of each image; ValueError, which names the image, when nothing is left of one."""
-    cleaned = [[clean_caption(text) for text in texts] for texts in captions]
-    all_texts = [(name, raw) for name, texts in zip(names, captions, strict=True) for raw in texts]
-    empty = [place for place, text in zip(all_texts, itertools.chain(*cleaned), strict=True) if not text.strip()]
-    if empty:
-        name, raw = empty[0]
-        what = f"{len(empty)} captions are empty once punctuation is removed, the first is {raw!r} of image {name}"
-        raise ValueError(f"{what}; remove them from the annotation file")
-    return cleaned

@@ -21,15 +21,17 @@ from torch import Tensor
 from clipscore.cli import columns, command_parser, describe, read_settings, run_command
 from clipscore.data import checks
 from clipscore.data.caption_sets import CaptionedImage
+from clipscore.data.checks import read_lines
 from clipscore.data.images import model_input
-from clipscore.data.open_image import open_picture, read_lines
-from clipscore.metrics.records import rounded
+from clipscore.data.open_image import open_picture
+from clipscore.data.records import rounded
 from clipscore.models.devices import to_host
 from clipscore.models.group import load_models
 from clipscore.objectives import RlcfStep, Step
 from retrieval.build import build_method, check_candidates, check_tower
+from retrieval.captions import clean_caption
 from retrieval.config import RetrievalConfig
-from retrieval.gallery import FeatureCache, clean_caption, image_features, text_features
+from retrieval.gallery import FeatureCache, image_features, text_features
 from retrieval.method import Query, rank
 from retrieval.metrics import top_items
 

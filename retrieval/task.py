@@ -16,15 +16,16 @@ from clipscore.config.methods import guard
 from clipscore.data.caption_sets import CaptionedImages, captions_fingerprint, find_captions
 from clipscore.data.images import Pictures
 from clipscore.data.reading import read_in_background
+from clipscore.data.records import rounded, with_extra
 from clipscore.data.samples import Sample
-from clipscore.metrics.records import rounded, with_extra
 from clipscore.models.devices import to_host
 from clipscore.models.group import check_models
 from clipscore.objectives import RlcfStep, check_finite
 from retrieval import metrics
 from retrieval.build import build_method, check_candidates, check_tower
+from retrieval.captions import clean_captions
 from retrieval.config import RetrievalConfig
-from retrieval.gallery import FeatureCache, clean_captions, image_features, text_features
+from retrieval.gallery import FeatureCache, image_features, text_features
 from retrieval.method import Answer, Method, Query, rank
 
 log = logging.getLogger(__name__)

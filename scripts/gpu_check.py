@@ -246,12 +246,12 @@ def check_pipeline(work: Path, found: Found, pretend: bool) -> None:
     words = ["--config", str(ROOT / "configs/classification/rlcf_prompt.yaml"), "dataset=random", "device=cuda",
              f"dataset_files.images={pictures}", f"policy={policy}", f"reward.models={reward}"]  # fmt: skip
     os.environ["OMP_NUM_THREADS"] = "1"
-    for count, readers, at_once in [(1, 0, 1), (1, 0, 2)] if pretend else [(1, 8, 1), (3, 5, 1), (1, 15, 8)]:
+    for count, readers, at_once in [(1, 0, 1), (1, 0, 2)] if pretend else [(1, 8, 1), (3, 5, 1), (1, 8, 8)]:
         out, start = work / f"out_{count}_{at_once}", _module("scripts.run", pretend)
         title = f"{count} processes, {readers} readers each, {at_once} images at once"
         if count > 1:
             start = [*_module("scripts.torchrun", pretend), "--standalone", f"--nproc-per-node={count}", *start[-2:]]
-        limit = 2 if pretend else 30 * count + 10 * at_once
+        limit = 2 if pretend else 32 * count + 10 * at_once - 10  # whole groups
         more = [f"num_workers={readers}", f"output_root={out}", f"limit={limit}", f"procs_per_gpu={count}"]
         more += [f"images_at_once={at_once}"]
         done = subprocess.run([*start, *words, *more], cwd=ROOT, capture_output=True, text=True)

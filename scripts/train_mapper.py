@@ -75,6 +75,7 @@ class TrainingFolder:
         return state["epoch"]
 
     def write(self, report: Report) -> None:
+        """Add a line to the losses."""
         with open(self.path / LOSSES, "a", encoding="utf-8") as file:
             file.write(json.dumps(report) + "\n")
 

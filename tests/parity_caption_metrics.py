@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from clipscore.metrics.captions import PROMPT, clip_scores, reference_cosines
 from clipscore.metrics.coco import COCO_METRICS, coco_scores, ptb_tokenize
 from clipscore.text_encoder import encode_texts
-from retrieval.gallery import clean_caption
+from retrieval.captions import clean_caption
 from tests.golden_files import Golden
 
 MODEL_TOLERANCE = 1e-8  # float64

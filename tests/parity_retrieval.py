@@ -14,8 +14,8 @@ from clipscore.text_encoder import encode_texts
 from retrieval import metrics
 from retrieval.adapt import adapt
 from retrieval.build import build_method
+from retrieval.captions import clean_caption
 from retrieval.config import RetrievalConfig
-from retrieval.gallery import clean_caption
 from retrieval.policy import TextTowerPolicy
 from tests.golden_files import Golden, Samples, official_settings
 

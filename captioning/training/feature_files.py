@@ -46,6 +46,7 @@ class FeatureIndex:
     image_index: list[int]  # for each caption the row of its image
 
     def count(self, kind: Kind) -> int:
+        """Number of rows of a kind."""
         return len(self.image_ids) if kind == "images" else len(self.captions)
 
     def starts(self, kind: Kind) -> range:
@@ -72,6 +73,7 @@ class CaptionFeatures:
 
     @property
     def width(self) -> int:
+        """D."""
         return self.texts.shape[1]
 
 

@@ -136,9 +136,11 @@ class Training:
         }  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
+        """What a later process needs to go on with the same numbers."""
         return {name: part.state_dict() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
 

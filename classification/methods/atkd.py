@@ -26,6 +26,7 @@ class Atkd(Kd):
         atkd_fixed: bool = Field(False, description="as published; false: as released, mean and deviation swapped")
 
     reads = Kd.reads - {"temperature"}
+    batches = True
 
     def loss(self) -> Loss:
         """Of student and teacher logits, [S, C] each."""

@@ -14,8 +14,6 @@ from clipscore.objectives import Loss
 class Dkd(Kd):
     """Distillation by `dkd_loss`."""
 
-    batches = False  # vmap has no kl_div
-
     class Options(StrictModel):
         """Weights of its two terms."""
 

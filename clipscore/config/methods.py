@@ -31,7 +31,7 @@ class Method:
     reads: ClassVar[frozenset[str]] = frozenset()  # those of the settings of some methods that this one reads
     adapts: ClassVar[bool] = True  # whether the answer can differ from the policy's own
     sequential: bool = False  # whether a sample's answer depends on the samples before it
-    batches: ClassVar[bool] = False  # whether `torch.vmap` can run the objective, which keeps nothing, over samples
+    batches: ClassVar[bool] = False  # whether `torch.vmap` can run the objective over samples, and is all there is
     state: Any = None  # the `EpisodicState` of a method that tunes weights
 
     def __init__(self, context: Any) -> None:

@@ -72,6 +72,13 @@ def describe_stand_in(start: bytes) -> str:
     return ""
 
 
+def read_lines(path: str | Path, option: str) -> list[str]:
+    """The lines of the user's text file; FileNotFoundError when there is none, ValueError as in `read_text`."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{option} {path}: there is no such file; give a text file")
+    return read_text(Path(path)).splitlines()
+
+
 def read_text(path: Path, member: str | None = None) -> str:
     """A text file, or one in a zip archive; ValueError, with its name, for one that is empty or not text in UTF-8."""
     try:

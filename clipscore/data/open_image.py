@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-from clipscore.data.checks import START_BYTES, describe_stand_in, read_text
+from clipscore.data.checks import START_BYTES, describe_stand_in
 
 _FULL_SCALES = {  # brightest value of single-channel images with more than 8 bits, by PIL mode
     "I;16": [65535.0], "I;16L": [65535.0], "I;16B": [65535.0], "I;16N": [65535.0],
@@ -55,13 +55,6 @@ def open_picture(path: str | Path, option: str) -> Image.Image:
         kind = "this is a folder" if Path(path).is_dir() else "there is no such file"
         raise FileNotFoundError(f"{option} {path}: {kind}; give the path of a picture")
     return open_image(Path(path), upright=True)
-
-
-def read_lines(path: str | Path, option: str) -> list[str]:
-    """The lines of the user's text file; FileNotFoundError when there is none, ValueError as in `read_text`."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{option} {path}: there is no such file; give a text file")
-    return read_text(Path(path)).splitlines()
 
 
 def _decode(path: Path, as_rgb: bool, upright: bool) -> Image.Image:

@@ -2,29 +2,19 @@
 
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
-
-@contextmanager
-def without(*packages: str) -> Iterator[list[str]]:
-    """Import what can do without these packages as if they were not installed; yields those that were not there yet."""
-    withheld = [name for name in packages if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(withheld))  # type: ignore[arg-type]  # importing None is an ImportError
-    try:
-        yield withheld
-    finally:
-        for name in withheld:
-            del sys.modules[name]
-
-
-# For these of its modules
-_OPTIONAL = {"timm": "timm_model", "transformers": "hf_model", "huggingface_hub": "pretrained"}
-with without(*_OPTIONAL) as _withheld:
+_OPTIONAL = {"timm": "timm_model", "transformers": "hf_model", "huggingface_hub": "pretrained"}  # and who reads them
+_withheld = [name for name in _OPTIONAL if name not in sys.modules]
+sys.modules.update(dict.fromkeys(_withheld))  # type: ignore[arg-type]  # importing None is an ImportError
+try:
     import open_clip
+finally:
+    for _name in _withheld:
+        del sys.modules[_name]
 
-__all__ = ["bring", "open_clip", "with_towers", "without"]
+__all__ = ["bring", "open_clip", "with_towers"]
 
 
 def with_towers(config: Mapping[str, Any]) -> None:

@@ -93,7 +93,8 @@ def weight_file(name: str, root: Path) -> Path:
     log.info("%s is not under %s; open_clip downloads it", name, root)
     patience = socket.getdefaulttimeout()
     try:
-        bring("huggingface_hub")
+        if not is_openai:
+            bring("huggingface_hub")
         socket.setdefaulttimeout(ANSWER_S)  # open_clip itself would wait for ever
         return Path(open_clip.download_pretrained(cfg, prefer_hf_hub=not is_openai))
     except Exception as error:

@@ -63,11 +63,8 @@ def load_models(config: AdaptingConfig) -> Models:
     """
     device, precision = check_models(config)
     if config.tunes_clip and device.type == "cuda" and precision is not torch.float16:
-        log.warning(
-            "the published figures are of fp16 on a GPU, where small updates of a CLIP are partly rounded away; "
-            "with precision=%s they act in full, so another lr may be better",
-            config.precision,
-        )
+        text = "the published figures are of fp16 on a GPU, where small updates of a CLIP are partly rounded away; "
+        log.warning(text + "with precision=%s they act in full, so another lr may be better", config.precision)
     prepare_torch(config.num_threads, config.device)
 
     def load(names: Sequence[str]) -> list[ClipModel]:

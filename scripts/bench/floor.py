@@ -35,6 +35,7 @@ class Floor(TorchDispatchMode):
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def of(self, work: Callable[[], Any]) -> "Floor":
+        """This, with what the work needs at least."""
         with sdpa_kernel(SDPBackend.MATH), self:
             work()
         return self
@@ -80,5 +81,6 @@ def least_seconds(device: torch.device, work: Callable[[], Any]) -> float:
 
 
 def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

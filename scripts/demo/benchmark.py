@@ -3,6 +3,8 @@
 `python -m scripts.demo.benchmark [--full] [--open] [key=value ...]` writes the demo's test sets, runs every method (a
 run that was stopped goes on), prints each task's table as soon as it is there, and writes a report. The quick form has
 some of the test sets and samples; --full has all, in ten minutes and more on two CPU cores. --open shows the report.
+--same-information asks what the gradient adds over asking the teacher: best of K, the votes of the reward model,
+distillation and RLCF in three tunings, on the same views with the same reward model, paired against best of K.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from tqdm import tqdm
 
 from clipscore.cli import DONE, print_text
 from clipscore.config.fields import RunConfig
-from scripts.demo.demo_tables import BASELINE, SKETCH, TABLES, Runs, Table, demo_runs, table_grid
+from scripts.demo.demo_tables import BASELINE, SAME_INFORMATION, SKETCH, TABLES, Runs, Table, demo_runs, table_grid
 from scripts.demo.make_data import make_data
 from scripts.report.__main__ import write_report
 from scripts.run import TASKS, run_one
@@ -92,20 +94,17 @@ def make_tables(tables: Sequence[Table], words: Sequence[str], full: bool) -> Ru
     return every
 
 
-def command_line(description: str | None) -> argparse.ArgumentParser:
-    """A command whose words are overrides for all runs."""
+def _benchmark() -> int:
     keys = "keys that fit every method: limit, seed, output_root, pretrained_root, device"
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=description, epilog=keys, formatter_class=raw)
+    parser = argparse.ArgumentParser(description=__doc__, epilog=keys, formatter_class=raw)
     parser.add_argument("words", nargs="*", metavar="key=value")
-    return parser
-
-
-def _benchmark() -> int:
-    parser = command_line(__doc__)
-    parser.add_argument("--full", action="store_true")
-    parser.add_argument("--open", action="store_true")
+    for option in ("--full", "--open", "--same-information"):
+        parser.add_argument(option, action="store_true")
     args = parser.parse_intermixed_args()
+    if args.same_information:
+        make_tables([SAME_INFORMATION], args.words, full=True)
+        return DONE
     every = make_tables(TABLES, args.words, args.full)
     chosen = [run_path(every[name, SKETCH]) for name in (BASELINE, "RLCF encoder")]
     report = chosen[1].parent / "report.html"

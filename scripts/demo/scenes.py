@@ -60,9 +60,10 @@ class Scene:
 
     @property
     def label(self) -> int:
-        """Class index into CLASS_NAMES; ValueError: the scene is not of a single digit."""
-        [digit] = self.digits
-        return CLASS_NAMES.index(digit.name)
+        """Class index of a single-digit scene, into CLASS_NAMES."""
+        if len(self.digits) != 1:
+            raise ValueError(f"a class label needs a scene of exactly one digit, got {len(self.digits)}")
+        return CLASS_NAMES.index(self.digits[0].name)
 
 
 @cache

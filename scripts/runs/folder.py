@@ -19,9 +19,10 @@ import yaml
 from clipscore.config.fields import RunConfig
 from clipscore.data.checks import folder_fault
 from scripts.runs.compare_configs import check_finite, config_differences, differences, identity, summary_terms
+from scripts.runs.lock import FolderLock
 from scripts.runs.rows import RecordFile, explain_full_disk, has_rows, read_rows, record_files, whole_file, write_whole
 from scripts.runs.samples import Row, Run, open_run, read_file
-from scripts.runs.shards import FolderLock, Shard
+from scripts.runs.shards import Shard
 
 if TYPE_CHECKING:
     from clipscore.task import Task
@@ -138,6 +139,7 @@ class RunFolder:
         return sum(path.read_bytes().count(b"\n") for path in files) - self._num_before
 
     def rows(self) -> list[Row]:
+        """All that is written."""
         return [row for path in record_files(self.path) for row in read_rows(path)]
 
     def take_up_sequence(self, task: Task, ids: Sequence[str]) -> list[Row]:

@@ -137,7 +137,7 @@ def command(run: Callable[[], int | None], goes_on: str = "from here") -> int:
 
 
 def script_parser(name: str, text: str | None) -> argparse.ArgumentParser:
-    """That of `python -m scripts.NAME`, whose help has the lines of the text as they are."""
+    """A parser for `python -m scripts.NAME`, whose help shows the text line by line."""
     raw = argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(f"python -m scripts.{name}", description=text, formatter_class=raw)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioning import task as metrics
+from captioning import metrics
 from captioning.build import language_model_digest, load_language_model
 from captioning.mapper import build_mapper
 from clipscore.config.load import REPOSITORY

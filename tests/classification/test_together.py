@@ -123,9 +123,18 @@ def test_where_one_fails_each_is_adapted_alone(start, monkeypatch):
 
     monkeypatch.setattr("classification.together.confident_views", full)
     groups, rows = start("together", "images_at_once=2")
-    assert groups == [0, 0] and rows == plain
+    assert groups == [0] and rows == plain  # from then on one at a time
     encoder = start("encoder", "tune=encoder", "lr=1e-5")[1]
     assert start("looked", "tune=encoder", "lr=1e-5", "images_at_once=2")[1] == encoder
+
+
+def test_what_a_method_inherits_says_nothing_of_its_own_answer(start, tmp_path, caplog):
+    file, words = tmp_path / "mine.py", "return type(answer)(-answer.logits)"
+    lines = ["from classification.methods.rlcf import Rlcf", "class Mine(Rlcf):", "    def answer(self, views):"]
+    file.write_text("\n".join([*lines, "        answer = super().answer(views)", f"        {words}\n"]))
+    with pytest.raises(AssertionError):
+        start("mine", f"method={file}:Mine", "images_at_once=2")
+    assert "images_at_once is for methods whose own class sets `batches`" in caplog.text
 
 
 def test_what_cannot_be_done_together_is_a_sentence(roots, caplog):

@@ -118,8 +118,6 @@ def test_no_run_waits_for_packages_that_it_does_without():
         from clipscore.models.backends import bring, open_clip
         bring("huggingface_hub")
         assert open_clip.pretrained.has_hf_hub()
-        import captioning.task
-        assert not {"timm", "scipy"} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", words], cwd=ROOT, check=True)
 

@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from clipscore.config.load import REPOSITORY, load_config
+from retrieval.captions import clean_caption, clean_captions
 from retrieval.config import RetrievalConfig
-from retrieval.gallery import clean_caption, clean_captions
 from scripts.run import config_class
 
 BASE = {"dataset": "coco", "data_root": "", "pretrained_root": "", "output_root": ""}
