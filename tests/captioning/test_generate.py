@@ -69,8 +69,7 @@ def test_looking_seldom_changes_no_caption(monkeypatch, seed):
     assert beam_search(writer, PREFIX.expand(2, -1, -1), 3, options) == always
 
 
-def test_one_beam_is_greedy_and_an_empty_caption_is_a_caption():
-    assert [h.tokens for h in beam_search(TableWriter(), PREFIX, 1, decoding())[0]] == [[A]]
+def test_an_empty_caption_is_a_caption():
     ends = TableWriter(torch.tensor([[0.1, 0.1, 0.1, 0.7]] * 4, dtype=torch.float64))
     assert all(beam_search(ends, PREFIX, num_beams, decoding())[0][0].tokens == [] for num_beams in (1, 2))
 

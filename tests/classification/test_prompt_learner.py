@@ -26,20 +26,14 @@ def token_at(learner, clip, row):
     ]
 
 
-@pytest.mark.parametrize(("prompt", "position", "order"), [
-    ("a photo of a", "end", "start -1 -2 -3 -4 name dot end"),
-    ("a photo of a", "front", "start name -1 -2 -3 -4 dot end"),
-    ("a [CLS] seen here", "middle", "start -1 name -2 -3 dot end"),
-])  # fmt: skip
-def test_positions(tiny_clip, prompt, position, order):
+def test_a_context_behind_the_name(tiny_clip):
     clip = tiny_clip("P")
-    learner = PromptLearner(clip, NAMES, prompt, position)
+    learner = PromptLearner(clip, NAMES, "a photo of a", "front")  # the traces have the other two positions
+    assert learner.num_shared == 1
     for row, name in enumerate(NAMES):
         name_ids = clip.tokenize([name.replace("_", " ")])[0].tolist()[1:]
         name_ids = name_ids[: name_ids.index(END)]
-        words = {"start": [START], "end": [END], "dot": [DOT], "name": name_ids}
-        expected = [token for word in order.split() for token in words.get(word, [word])]
-        assert token_at(learner, clip, row) == [int(token) for token in expected]
+        assert token_at(learner, clip, row) == [START, *name_ids, -1, -2, -3, -4, DOT, END]
 
 
 @pytest.mark.parametrize(("prompt", "position"), [("a [CLS] seen here", "middle"), ("a photo of a", "front")])

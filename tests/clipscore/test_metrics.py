@@ -13,7 +13,7 @@ from classification.task import answers
 from clipscore.metrics import stage_times
 from clipscore.metrics.significance import bootstrap_interval, changes, mcnemar_p_value, paired, percent, share_interval
 from clipscore.metrics.stage_times import OTHER, StageTimes
-from scripts.tables.figures import calibration_error, reliability_bins
+from scripts.tables.figures import reliability_bins
 
 
 def test_mcnemar_by_hand():
@@ -56,14 +56,6 @@ def test_interval_of_a_difference_of_shares_agrees_with_the_bootstrap():
     assert share_interval(0, 0, 5) == (0, 0)
     with pytest.raises(ValueError, match="got 4 \\+ 2 of 5"):
         share_interval(4, 2, 5)
-
-
-def test_reliability_bins_by_hand():
-    bins = reliability_bins([0.0, 0.25, 0.3, 0.9, 1.0], [False, True, True, False, True], num_bins=4)
-    assert [(b.low, b.high, b.count) for b in bins] == [(0, 0.25, 1), (0.25, 0.5, 1), (0.75, 1, 2)]
-    assert [b.accuracy for b in bins] == [1, 1, 0.5]
-    assert [b.confidence for b in bins] == [0.25, 0.3, 0.95]
-    assert calibration_error(bins, 5) == pytest.approx((1 * 0.75 + 1 * 0.7 + 2 * 0.45) / 5)
 
 
 def test_brier_of_the_records_agrees_with_scikit_learn():
