@@ -14,7 +14,6 @@ RLCF = {"method": "rlcf", "steps": 4, "lr": 1e-6, "reward": {"models": ["ViT-L/1
 @pytest.mark.parametrize(("changes", "message"), [
     ({"dataset": "coco_captoins", "dataset_files": None}, "coco_captoins"),
     ({"method": "rlcf"}, "needs steps.*needs reward.models"),
-    ({**RLCF, "lr": 0.0}, "steps=4 with lr=0 moves nothing"),
     ({"reward": {"models": ["ViT-L/14"]}}, "zero_shot does not read reward"),
     ({"steps": 1, "lr": 1e-3, "num_candidates": 3}, "does not read lr .*num_candidates .*steps"),
     ({**RLCF, "decoding": {"top_p": 0.5}}, "top_p need sampling=nucleus, got beam"),

@@ -17,7 +17,7 @@ from torchvision.datasets import ImageFolder
 from classification.config import DatasetFiles
 from classification.data.class_names import class_names, wnids
 from classification.data.find import LabelledImages, find_dataset
-from classification.data.layouts import CORRUPTIONS, LAYOUTS, SplitLayout, canonical_name, find_layout
+from classification.data.layouts import CORRUPTIONS, LAYOUTS, canonical_name, find_layout
 from clipscore.data.images import Pictures
 from clipscore.data.open_image import UnreadableImage, open_image, open_picture
 from tests.miniatures import touch, write
@@ -80,27 +80,8 @@ def test_class_names_agree_with_known_labels():
     assert class_names("imagenet_c/fog/3")[999] == "toilet paper"
     assert (wnids("imagenet_a")[0], class_names("imagenet_a")[0]) == ("n01498041", "stingray")
     assert (wnids("imagenet_r")[0], class_names("imagenet_r")[0]) == ("n01443537", "goldfish")
-    for name, layout in LAYOUTS.items():
-        assert len(class_names(name)) == layout.num_classes
     assert find_layout("imagenet_c/fog/3").num_images == 50_000
     assert len(CORRUPTIONS) == 19
-
-
-SPLIT_SETS = [name for name, layout in LAYOUTS.items() if isinstance(layout, SplitLayout) and name != "aircraft"]
-
-
-@pytest.mark.parametrize("name", SPLIT_SETS)
-def test_split_files_are_read_in_file_order(tmp_path, name):
-    names, layout = class_names(name), LAYOUTS[name]
-    folder, image_folder = layout.folders[-1], layout.image_folders[-1]
-    files = [("cars_test/z.jpg", 9), ("cars_test/a.jpg", 0)]
-    entries = [[file, label, names[label]] for file, label in files]
-    write_split(tmp_path / folder / layout.split_file, entries, train=[["gone.jpg", 0, "x"]])
-    touch(tmp_path / folder / image_folder, *(file for file, _ in files))
-    data = find_part(name.upper(), tmp_path)
-    assert (data.name, data.class_names, listed(data)) == (name, names, files)
-    assert data.root == tmp_path / folder / image_folder
-    assert data.layout == f"{(Path(folder) / image_folder).as_posix()} + {folder}/{layout.split_file}"
 
 
 def test_aircraft_labels_are_the_lines_of_variants(tmp_path):
@@ -346,7 +327,9 @@ def test_split_entries_without_images_another_count_and_other_names(eurosat, cap
     (eurosat / "eurosat/2750/River/1.jpg").mkdir()
     missing = r"2 of 10 listed images are missing .*\(Forest/1\.jpg, River/1\.jpg\); .*2750.*; unpack the images again"
     refused(FileNotFoundError, missing + GO_ON, "eurosat", eurosat)
-    assert listed(find_part("eurosat", eurosat)) == [(p, i) for p, i, n in entries if n not in ("Forest", "River")]
+    data = find_part("eurosat", eurosat)
+    assert listed(data) == [(p, i) for p, i, n in entries if n not in ("Forest", "River")]
+    assert data.layout == "eurosat/2750 + eurosat/split_zhou_EuroSAT.json"
     write_split(split_file, entries[:5])
     cut = r"1 of 5 listed images are missing on disk \(Forest/1\.jpg\); .*unpack the images again"
     counted = "lists 5 test images, published are 10; get the original file as told in https.*"

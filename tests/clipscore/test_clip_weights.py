@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from clipscore.clip_model import CLIP_MEAN, CLIP_STD
 from clipscore.models.devices import choose_device
-from clipscore.models.files import check_clip, file_digest
+from clipscore.models.files import check_clip
 from clipscore.models.load import build_openai_layout, load_clip
 from clipscore.text_encoder import encode_texts
 
@@ -50,14 +50,6 @@ def assert_loads(name, root, expected):
     assert len(clip.sha256) == 64 and clip.image_size == 32
     torch.testing.assert_close(clip.encode_images(IMAGES), expected[0], atol=1e-6, rtol=0)
     torch.testing.assert_close(encode_texts(clip, TEXTS), expected[1], atol=1e-6, rtol=0)
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated", "ignore::torch.jit.TracerWarning")
-def test_openai_archive_by_name(tmp_path, openai_file, weights, expected):
-    model = build_openai_layout(weights)
-    torch.jit.trace(model, (IMAGES, open_clip.tokenize(TEXTS)), check_trace=False).save(openai_file)
-    (tmp_path / "checksums.sha256").write_text(f"{file_digest(openai_file)}  clip/ViT-B-16.pt\n")
-    assert_loads("ViT-B/16", tmp_path, expected)
 
 
 def test_another_file_under_an_openai_name_is_refused(tmp_path, openai_file, weights):

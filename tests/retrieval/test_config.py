@@ -27,12 +27,9 @@ def test_official_defaults():
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"reward": None}, "method=rlcf needs reward.models"),
-    ({"steps": None}, "method=rlcf needs steps"),
     ({"method": "pseudo_label"}, "method=pseudo_label does not read reward"),
     ({"method": "kd", "reward": {"models": [{"name": "a"}, {"name": "b"}]}}, "one teacher, got 2"),
     ({"method": "kd", "num_candidates": 3}, "method=kd does not read num_candidates"),
-    ({"lr": 0.0}, "lr=0 moves nothing"),
     ({"method": "zero_shot", "reward": None}, "method=zero_shot does not read lr .*steps"),
     ({"method": "zero_shot", "reward": None, "steps": 0}, "method=zero_shot does not read lr"),
     ({"zero_shot_models": ["RN50"]}, "does not read zero_shot_models"),

@@ -42,8 +42,11 @@ def record(roots: Path, direction: str) -> tuple[dict, list[str]]:
     folder = roots / f"output/rlcf_coco__photos-{direction}__seed42"
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
     key = "images/00003.png" + ("" if direction == "image_to_text" else "#1")
-    gallery = json.loads((folder / "about.json").read_text())["gallery"]
-    return next(row for row in rows if row["id"] == key), [name.removeprefix("images/") for name in gallery]
+    about = json.loads((folder / "about.json").read_text())
+    assert about["direction"] == direction and not (roots / "output/gallery").exists()  # cache=false
+    row = next(row for row in rows if row["id"] == key)
+    assert ("text" in row) == (direction == "text_to_image")
+    return row, [name.removeprefix("images/") for name in about["gallery"]]
 
 
 @pytest.mark.parametrize("direction", ["image_to_text", "text_to_image"])

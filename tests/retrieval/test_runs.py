@@ -1,6 +1,5 @@
 """Whole retrieval runs on the demo's scenes: from YAML to summary, killed and taken up, bad input."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -43,39 +42,7 @@ def test_every_config_runs_through(roots, output, capsys, name, direction):
         assert len(row["top10"]) == 10 and row["rank"] >= 1
         assert ("candidates" in row) == name.startswith(("rlcf", "best_of_k"))
     assert f"{SCENES}/{direction}" in capsys.readouterr().out
-
-
-def test_records_are_those_of_the_direction(roots):
-    for direction, first, num_candidates, size in [
-        ("image_to_text", "images/00000.png", 20, 600),
-        ("text_to_image", "images/00000.png#0", 12, 200),
-    ]:
-        words = [f"dataset={SCENES}", f"direction={direction}", "order=listed", "limit=5", "lr=1e-3"]
-        assert start("rlcf_coco", *REWARD, *words) == 0
-        folder = folder_of(roots, "rlcf_coco", direction)
-        _, rows = results(folder)
-        assert rows[0]["id"] == first and ("text" in rows[0]) == (direction == "text_to_image")
-        for row in rows:
-            assert [len(step) for step in row["candidates"]] == [len(step) for step in row["rewards"]]
-            assert len(row["candidates"]) == 8 and len(row["candidates"][0]) == num_candidates
-            asked_anew = set(row["candidates"][0][:10])  # by itself instead of in a batch: near ties may change places
-            assert len(asked_anew & set(row["top10_before"])) >= 8
-        about = json.loads((folder / "about.json").read_text())
-        assert len(about["gallery"]) == size and about["direction"] == direction
-    assert len(list((roots / "output/gallery").iterdir())) == 4  # two models, images and captions, made once
-
-
-@pytest.fixture
-def own_data(roots, demo_data) -> list[str]:
-    """Overrides for four images of one's own, of which one has two captions."""
-    return write_own_data(roots / "own", demo_data / SCENES, [["A."], ["b"], ["c", "Another!"], ["d"]])
-
-
-def test_own_data(roots, own_data):
-    assert start("zero_shot", *own_data, "cache=false") == 0
-    assert start("zero_shot", *own_data, "direction=text_to_image", "cache=false") == 0
-    assert [len(results(folder_of(roots, "zero_shot", direction, "mine"))[1]) for direction in DIRECTIONS] == [4, 5]
-    assert not (roots / "output/gallery").exists()
+    assert list((output / "gallery").iterdir())
 
 
 @pytest.mark.parametrize(("captions", "words", "message"), [

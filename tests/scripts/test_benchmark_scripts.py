@@ -18,7 +18,7 @@ from clipscore.config.load import REPOSITORY, available_configs
 from scripts import run
 from scripts.runs.command_line import CommandLine
 from tests.classification import test_runs as classification
-from tests.commands import bash, dry_run, here
+from tests.commands import bash, here
 from tests.commands import roots as folders_of
 from tests.retrieval import test_runs as retrieval
 
@@ -87,12 +87,6 @@ def test_script(roots, name, words):
     columns = [f"{DATASET[task]}/{d}" for d in retrieval.DIRECTIONS] if task == "retrieval" else [DATASET[task]]
     table = ["dataset", *columns] * (2 if "/eval" in name else 1)  # eval_*: CapDec, then ClipCap
     assert [line.split()[0] for line in done.stdout.splitlines()] == table
-
-
-def test_overrides_win_over_the_script():
-    [command] = dry_run("retrieval/zero_shot.sh", "cpu", "dataset=coco", "direction=text_to_image")
-    [config] = CommandLine(command[1:]).configs(run.config_class)
-    assert config.column == "coco/text_to_image"
 
 
 def test_the_gpu_comes_first():

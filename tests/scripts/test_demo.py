@@ -40,25 +40,16 @@ def test_train_and_test_digits_are_disjoint_and_complete() -> None:
     assert {digit.image_index for scene in arrangements.scene_pairs(100, seed=1) for digit in scene.digits} <= train
 
 
-def test_retrieval_scenes_differ_in_content_and_come_in_similar_pairs() -> None:
-    found = retrieval_scenes()
-    assert len(found) == len({scene.content for scene in found}) == arrangements.N_SCENES
-    assert {scene.layout for scene in found} == set(arrangements.LAYOUTS)
-    for one, other in zip(found[0::4], found[1::4], strict=True):
-        assert one.layout == other.layout
-        assert [a.colour for a in one.digits] == [b.colour for b in other.digits]
-        assert sum(a.value != b.value for a, b in zip(one.digits, other.digits, strict=True)) == 1
-    for one, other in zip(found[2::4], found[3::4], strict=True):
-        assert sorted(d.image_index for d in one.digits) == sorted(d.image_index for d in other.digits)
-
-
 def test_captions_are_those_that_are_true_of_their_scene() -> None:
-    """Read by rule once, each in every wording: of these digits at these places, no other scene has one of them."""
+    """Read by rule once, each in every wording: of these digits at these places, no other scene has one of them.
+
+    The scenes come in pairs, which differ in one digit, or in the places of the same digits.
+    """
     told = []
     for index, scene in enumerate(retrieval_scenes()):
-        places = [(digit.name, digit.left, digit.top, digit.size) for digit in scene.digits]
+        places = [(d.name, d.left, d.top, d.size, int(d.image_index)) for d in scene.digits]
         told.append([places, captions_of(scene), arrangements.chosen_captions(scene, index)])
-    digest = "e160bdbd0aea13bbebafcc04dfb56b959dbf3e7cf378dd5b6e0924a347ab0d52"
+    digest = "4de6ac4349cd867cc66a5c2b03bc6e98f1b31c855f1f710be42e413db560ecc1"
     assert hashlib.sha256(json.dumps(told).encode()).hexdigest() == digest
 
 

@@ -1,9 +1,7 @@
 """Runs of a task without models: from the command line to the summary, killed, taken up, extended, refused."""
 
 import json
-import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -17,7 +15,6 @@ from scripts.runs import loop
 from scripts.runs.command_line import CommandLine
 from scripts.runs.folder import RunFolder
 from tests.scripts.dummy import DummyConfig, DummyTask
-from tests.scripts.processes import at_work, end_run
 
 ROW_SECONDS = 0.25
 ROOTS = dict.fromkeys(("data_root", "pretrained_root", "output_root"), "")
@@ -246,19 +243,6 @@ def test_sigterm_ends_the_run_cleanly_and_it_goes_on_from_there(workspace, capsy
     assert start(workspace, "dataset=d") == 0
     assert summary(folder(workspace))["mean"] == pytest.approx(MEAN_OF_TEN)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-
-def test_a_second_process_is_refused_and_ctrl_c_ends_the_first(workspace, capsys):
-    with at_work(workspace, "num_samples=2000", pause=0.03) as other:
-        assert start(workspace, "dataset=d", "num_samples=2000") == 2
-        shown, holder = capsys.readouterr().err, f"process {other.pid} on {socket.gethostname()}"
-        busy = f"{folder(workspace)} is being written by {holder}, which does all of it; wait for it to end, or give"
-        assert busy in shown
-        assert "--debug" not in shown
-        os.kill(other.pid, signal.SIGINT)
-        assert end_run(other) == 128 + signal.SIGINT
-    shown = (workspace / "screen").read_text()
-    assert "stopped by SIGINT; the same command goes on from here" in shown and "Traceback" not in shown
 
 
 @pytest.mark.parametrize("order", ["listed", "shuffled"])

@@ -18,7 +18,6 @@ from tests.scripts.processes import at_work
 from tests.scripts.test_records import FINGERPRINT, begin_with_a_row, make_config
 from tests.scripts.test_run import folder, plain, rows, start, summary, without_times
 
-MOMENTUM = "error: a run with momentum cannot be sharded, because a sample's result depends on all samples before it; "
 FORK = multiprocessing.get_context("fork")
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
@@ -96,13 +95,6 @@ def test_an_error_is_tried_again_by_whoever_has_the_sample(workspace):
     (folder(workspace) / "summary.json").unlink()
     start(workspace, "dataset=d")
     assert len(all_rows(folder(workspace))) == 11 and summary(folder(workspace))["num_samples"] == 10
-
-
-def test_a_run_with_momentum_is_refused(workspace, capsys):
-    assert start(workspace, "dataset=d", "shard=0/2", "momentum.scale=2") == 2
-    assert capsys.readouterr().err.startswith(MOMENTUM)
-    assert not list(workspace.glob("output/*/rows*"))
-    assert start(workspace, "dataset=d", "shard=0/1", "sequential=true") == 0
 
 
 @pytest.mark.parametrize(("running", "part"), [("limit=10", "all of it"), ("shard=0/2", "shard 0/2")])

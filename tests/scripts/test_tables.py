@@ -2,16 +2,13 @@
 
 import csv
 import io
-import itertools
 import json
-import shlex
 import statistics
 from pathlib import Path
 
 import pytest
 
-from clipscore.config.load import REPOSITORY, load_config
-from scripts.run import config_class
+from clipscore.config.load import REPOSITORY
 from scripts.tables import figures, layout
 from scripts.tables.__main__ import main
 from scripts.tables.cells import Cell, fill_table
@@ -74,23 +71,6 @@ def test_the_readme_has_the_same_numbers():
             if row.runs:
                 shown = (f"{row.paper[column.key]:.{table.decimals}f}" for column in table.columns)
                 assert " | ".join(shown) in readme, row.label
-
-
-def test_every_row_names_the_script_that_runs_its_config_on_its_data_sets():
-    for table in TABLES.values():
-        runs = [run for row in table.rows for run in row.runs]
-        columns = [(run.name, dataset) for run in runs for dataset in run.datasets]
-        assert len(set(columns)) == len(columns)  # two rows never share a run folder
-        directions = ["direction=image_to_text,text_to_image"] if table.key == "table2" else []
-        for run in runs:
-            config = load_config(run.config, run.overrides, config_class)
-            assert (config.name, getattr(config, "momentum", None) is not None) == (run.name, run.sequential)
-            text = (REPOSITORY / run.script).read_text().replace("\\\n", "")
-            (command,) = [line for line in text.splitlines() if line.startswith(f"benchmark {run.config} ")]
-            words = shlex.split(command)
-            assert words[2 : words.index("--")] == [*run.datasets, *directions]
-        datasets = [column.dataset for column in table.columns if column.dataset]
-        assert all(row.run_for(dataset) for row in table.rows if row.runs for dataset in datasets)
 
 
 def test_a_shifted_cell_is_flagged_beyond_the_tolerance_only(one_column, tmp_path):
@@ -192,17 +172,6 @@ def test_fewer_reward_models_and_another_metric_model_are_other_settings(tmp_pat
     assert cell.verdict == "reproduced with other settings"
     assert cell.settings == ("metric_model is 'ViT-L/14' (the row: 'ViT-B/32')",)
     assert cell_of(table, tmp_path, label, "flickr30k_cider").verdict == "reproduced"  # has nothing to do with it
-
-
-def test_an_error_never_hides_a_result_of_another_shard(tmp_path):
-    lines, error = answers(10_000, 6977), json.dumps({"id": "0", "error": "cannot be read"})
-    for good, bad in itertools.permutations(("rows-0-of-2.jsonl", "rows-1-of-2.jsonl")):
-        root = tmp_path / good
-        path = write_run(root, "configs/classification/rlcf_encoder.yaml", [], "imagenet_v2", [])
-        (path / good).write_text("\n".join(lines) + "\n")
-        (path / bad).write_text(f"{error}\n" + lines[1][: len(lines[1]) // 2])  # and a torn line
-        cell = cell_of(TABLES["table1"], root, "RLCF, encoder", "imagenet_v2")
-        assert (cell.num_samples, cell.verdict, cell.difference) == (10_000, "reproduced", 0)
 
 
 def test_damaged_files_are_named(one_column, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The field's tables: runs that exist, published figures with their source, and cells filled from records by hand."""
 
 import json
+import shlex
 import statistics
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from tests import miniatures
 from tests.commands import bash
 from tests.scripts.synthetic_runs import answers, write_run
 
-TABLES = paper_tables(FIELD_FILE)
+PAPER, TABLES = paper_tables(), paper_tables(FIELD_FILE)
 LABELS = {  # of the row that a test fills, and the seed that it varies
     "peers": ("TDA", "order_seed"), "fine": ("BoostAdapter", "order_seed"), "rn50": ("ZERO", "seed"),
     "imagenet_c": ("MTA", "seed"), "same_information": ("RLCF, prototypes, ViT-B/16", "seed"),
@@ -32,24 +33,30 @@ def whole(dataset: str, share: float) -> list[str]:
     return answers(size, round(share * size))
 
 
-@pytest.mark.parametrize("key", TABLES)
-def test_every_row_has_a_source_and_a_run(key):
+@pytest.mark.parametrize("key", [*PAPER, *TABLES])
+def test_every_row_has_a_source_and_a_script_that_runs_it(key):
     assert (REPOSITORY / f"scripts/tables/{key}.sh").is_file()
-    rows, known = TABLES[key].rows, {}
-    for row in rows:
-        assert row.paper.keys() <= {column.key for column in TABLES[key].columns}
-        assert bool(row.paper) == bool(row.source), row.label
+    table, known = (PAPER | TABLES)[key], {}
+    directions = ["direction=image_to_text,text_to_image"] if key == "table2" else []
+    for row in table.rows:
+        assert row.paper.keys() <= {column.key for column in table.columns}
+        assert key in PAPER or bool(row.paper) == bool(row.source), row.label
         for run in row.runs:
-            assert known.setdefault(run.name, run) == run  # rows that share a run folder have the same run
             for dataset in run.datasets:
+                assert key in TABLES or (run.name, dataset) not in known, "two rows of the paper share a run folder"
+                assert known.setdefault((run.name, dataset), run) == run  # rows that share one have the same run
                 config = load_config(run.config, run.overrides, config_class, dataset)
                 assert (config.name, config.sequential) == (run.name, run.sequential)
             text = (REPOSITORY / run.script).read_text().replace("\\\n", "")
-            assert any(line.startswith(f"benchmark {run.config} ") for line in text.splitlines())
+            first, *others = [line for line in text.splitlines() if line.startswith(f"benchmark {run.config} ")]
+            words = shlex.split(first)
+            assert key in TABLES or (words[2 : words.index("--")], others) == ([*run.datasets, *directions], [])
+        for column in table.columns if key in PAPER and row.runs else []:
+            assert not column.dataset or row.run_for(column.dataset)
 
 
 def test_published_figures_that_stand_twice_are_the_same():
-    papers = {row.label.removesuffix(", zero-shot"): row.paper for row in paper_tables()["table1"].rows}
+    papers = {row.label.removesuffix(", zero-shot"): row.paper for row in PAPER["table1"].rows}
     rows = [*TABLES["peers"].rows, *TABLES["same_information"].rows]
     ours = {row.label.removesuffix(", ViT-L/14"): row.paper for row in rows}
     for label in ("CLIP-ViT-B/16", "CLIP-ViT-L/14", "KD, encoder", "RLCF, prompt", "RLCF, encoder"):
