@@ -11,7 +11,7 @@ import pytest
 from clipscore.clip_model import ClipModel
 from clipscore.config.load import REPOSITORY
 from scripts.demo.make_data import make_data
-from tests import miniatures
+from tests import commands, miniatures
 from tests.file_server import Server
 from tests.golden_files import Golden
 
@@ -50,6 +50,14 @@ def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield root
     for path in paths:
         path.chmod(path.stat().st_mode | 0o200)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """tmp_path, with the three roots of the environment in it."""
+    for variable, folder in commands.roots(tmp_path).items():
+        monkeypatch.setenv(variable, folder)
+    return tmp_path
 
 
 @pytest.fixture

@@ -175,16 +175,31 @@ def _lists(file: str, prefix: str, images: Callable[[str], list[str]], root: str
         _link(data_root, [data_root / root / image for image, _ in named])
 
 
-def _karpathy(file: str, images: Callable[[str], list[str]], root: str, data_root: Path) -> None:
+def karpathy(*images: tuple[str, str, str, Sequence[str]]) -> dict:
+    """Karpathy's form from (split, folder, file, captions)."""
     entries = []
+    for number, (split, folder, file, captions) in enumerate(images):
+        sentences = [{"raw": caption, "tokens": [], "sentid": 0} for caption in captions]
+        entries.append({"filename": file, "split": split, "imgid": number, "sentences": sentences})
+        if folder:
+            entries[-1] |= {"filepath": folder, "cocoid": 100 + number}
+    return {"images": entries, "dataset": "any"}
+
+
+def coco_form(*images: tuple[Any, str, Sequence[str]], **more: Any) -> dict:
+    """COCO's form from (id, file name, captions)."""
+    told = [{"id": 7, "image_id": number, "caption": text} for number, _, texts in images for text in texts]
+    return {"images": [{"id": n, "file_name": file, **more} for n, file, _ in images], "annotations": told}
+
+
+def _karpathy(file: str, images: Callable[[str], list[str]], root: str, data_root: Path) -> None:
+    rows = []
     for split in ("train", "val", "test"):
         for number, image in enumerate(images(split)):
             folder, _, name = image.rpartition("/")
-            sentences = [{"raw": text, "tokens": text.split()} for text in _captions(number, 5 if number else 6)]
-            entry = {"filename": name, "split": split, "sentences": sentences, "imgid": len(entries)}
-            entries.append(entry | ({"filepath": folder, "cocoid": int(name[-9:-4])} if folder else {}))
+            rows.append((split, folder, name, _captions(number, 5 if number else 6)))
         _link(data_root, [data_root / root / image for image in images(split)])
-    write(data_root / file, {"images": entries, "dataset": Path(file).stem})
+    write(data_root / file, karpathy(*rows))
 
 
 def _nocaps_images() -> list[tuple[str, str]]:
@@ -192,12 +207,9 @@ def _nocaps_images() -> list[tuple[str, str]]:
 
 
 def _nocaps_official(place: str, images: str, data_root: Path) -> None:
-    content: dict[str, list[dict]] = {"images": [], "annotations": []}
-    for number, (name, domain) in enumerate(_nocaps_images()):
-        address = f"https://nocaps.s3.amazonaws.com/val/{name}"
-        content["images"].append({"id": number, "file_name": name, "domain": domain, "coco_url": address})
-        for k, text in enumerate(_captions(number, 10)):
-            content["annotations"].append({"id": 10 * number + k, "image_id": number, "caption": text})
+    content = coco_form(*((n, name, _captions(n, 10)) for n, (name, _) in enumerate(_nocaps_images())))
+    for entry, (_, domain) in zip(content["images"], _nocaps_images(), strict=True):
+        entry["domain"] = domain
     write(data_root / "nocaps" / place / NOCAPS_FILE, content)
     _link(data_root, [data_root / "nocaps" / images / name for name, _ in _nocaps_images()])
 

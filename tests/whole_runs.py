@@ -17,6 +17,8 @@ from clipscore.config.load import REPOSITORY
 from tests.commands import here
 
 REWARD = ["reward.models=demo/reward.pt"]
+CAPTIONER = ["llm=demo/opt", "checkpoint=demo/clipcap", "prefix_length=7", "mapper_layers=2"]
+CLIPSCORE = ["metrics=[clipscore]", "metric_model=demo/reward.pt"]
 ENSEMBLE = ["reward.models=[{name: demo/reward.pt, weight: 10}, {name: demo/policy.pt, weight: 5}]"]
 
 
@@ -35,15 +37,15 @@ def demo_models(task: str, name: str) -> list[str]:
     return [*words, *start, *["zero_shot_models=[demo/reward.pt]"] * ("zero_shot_models" in values)]
 
 
+def plain(record: dict[str, Any]) -> dict[str, Any]:
+    """A record or a summary without its times."""
+    return {key: value for key, value in record.items() if not key.startswith(("seconds", "samples_per_second"))}
+
+
 def results(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Summary and records of a run, without times."""
-
-    def read(line: str) -> dict[str, Any]:
-        found = json.loads(line)
-        return {k: v for k, v in found.items() if not k.startswith("seconds") and k != "samples_per_second"}
-
     rows = (folder / "rows.jsonl").read_text().splitlines()
-    return read((folder / "summary.json").read_text()), [read(line) for line in rows]
+    return plain(json.loads((folder / "summary.json").read_text())), [plain(json.loads(line)) for line in rows]
 
 
 def fork(run: Callable[[], int]) -> int:

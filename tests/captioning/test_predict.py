@@ -10,12 +10,11 @@ from captioning.predict import main
 from scripts import run
 from scripts.demo.make_data import write_captioned
 from scripts.demo.styles import retrieval_pictures
-from tests.whole_runs import assert_one_sentence, screen_of_example
+from tests.whole_runs import CAPTIONER, CLIPSCORE, REWARD, assert_one_sentence, screen_of_example
 
 pytestmark = pytest.mark.usefixtures("roots")
 
-MODELS = ["llm=demo/opt", "checkpoint=demo/clipcap", "prefix_length=7", "mapper_layers=2", "policy=demo/policy.pt"]
-MODELS += ["reward.models=demo/reward.pt", "device=cpu", "num_workers=0"]
+MODELS = [*CAPTIONER, *REWARD, "policy=demo/policy.pt", "device=cpu", "num_workers=0"]
 QUICK = [*MODELS, "decoding.max_new_tokens=16", "num_candidates=3", "steps=2", "lr=3e-4"]
 
 
@@ -32,7 +31,7 @@ def scenes(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("sampling", ["beam", "nucleus"])
 def test_prints_what_a_run_records(scenes, roots, capsys, sampling):
     words = [*QUICK, "dataset=photos", f"dataset_files.annotations={scenes / 'test.json'}", f"sampling={sampling}"]
-    words += ["caption_before=true", "metrics=[clipscore]", "metric_model=demo/reward.pt"]
+    words += ["caption_before=true", *CLIPSCORE]
     assert run.main(["--config", "configs/captioning/clipcap_c2f.yaml", *words]) == 0
     (row,) = map(json.loads, (roots / "output/clipcap_c2f__photos__seed0/rows.jsonl").read_text().splitlines())
     capsys.readouterr()

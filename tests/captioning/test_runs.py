@@ -14,11 +14,9 @@ from clipscore.metrics.captions import CaptionScores
 from scripts import run
 from scripts.runs import loop
 from tests import whole_runs
-from tests.whole_runs import configs, demo_models, results, write_own_data
+from tests.whole_runs import CAPTIONER, CLIPSCORE, configs, demo_models, results, write_own_data
 
-MODELS = ["policy=demo/policy.pt", "llm=demo/opt", "checkpoint=demo/clipcap", "metric_model=demo/reward.pt"]
-SIZES = ["prefix_length=7", "mapper_layers=2", "decoding.max_new_tokens=5"]
-QUICK = [*MODELS, *SIZES, "device=cpu", "num_workers=0", "metrics=[clipscore]"]
+QUICK = [*CAPTIONER, *CLIPSCORE, "policy=demo/policy.pt", "decoding.max_new_tokens=5", "device=cpu", "num_workers=0"]
 REWARD = [*whole_runs.REWARD, "num_candidates=3", "steps=2"]
 SCENES = "demo_scenes/noise"
 

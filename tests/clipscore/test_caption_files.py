@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from clipscore.config.fields import CaptionFiles
 from clipscore.data.caption_layouts import LAYOUTS, Counts, canonical_name, find_layout
 from clipscore.data.caption_sets import CaptionedImages, captions_fingerprint, find_captions
-from tests.miniatures import touch, write
+from tests.miniatures import coco_form, karpathy, touch, write
 
 GO_ON = "; or partial=true to go on with what is there$"
 find_part = functools.partial(find_captions, partial=True)
@@ -30,23 +30,6 @@ NOCAPS_LISTS = {
 def listed(data: CaptionedImages) -> list[tuple]:
     assert all(image.path.is_file() and image.path.is_relative_to(data.root) for image in data.images)
     return [(image.id, image.captions, image.image_id, image.domain) for image in data.images]
-
-
-def karpathy(*images: tuple[str, str, str, list[str]]) -> dict:
-    """Karpathy's form from (split, folder, file, captions)."""
-    entries = []
-    for number, (split, folder, file, captions) in enumerate(images):
-        sentences = [{"raw": caption, "tokens": [], "sentid": 0} for caption in captions]
-        entries.append({"filename": file, "split": split, "imgid": number, "sentences": sentences})
-        if folder:
-            entries[-1] |= {"filepath": folder, "cocoid": 100 + number}
-    return {"images": entries, "dataset": "any"}
-
-
-def coco_form(*images: tuple[int, str, list[str]], **more: Any) -> dict:
-    """COCO's form from (id, file name, captions)."""
-    told = [{"id": 7, "image_id": number, "caption": text} for number, _, texts in images for text in texts]
-    return {"images": [{"id": n, "file_name": file, **more} for n, file, _ in images], "annotations": told}
 
 
 def own(tmp_path: Path, content: Any, *files: str, **keys: str) -> CaptionedImages:

@@ -14,15 +14,13 @@ from clipscore.task import Task
 from scripts import run
 from scripts.runs import loop
 from scripts.runs.process import Interrupted
-from tests.whole_runs import results
+from tests.whole_runs import CAPTIONER, CLIPSCORE, results
 
 MODELS = ["policy=demo/policy.pt", "reward.models=demo/reward.pt", "device=cpu", "num_workers=0", "num_threads=1"]
-CAPTIONER = ["llm=demo/opt", "checkpoint=demo/clipcap", "prefix_length=7", "mapper_layers=2", "metrics=[clipscore]"]
-CAPTIONER += ["metric_model=demo/reward.pt"]
 RUNS = {
     "classification": ["rlcf_s_m_encoder", "views.num_views=4", "views.select_fraction=0.5"],
     "retrieval": ["rlcf_s_m_coco", "direction=image_to_text", "num_candidates=3"],
-    "captioning": ["capdec_s_m_c2f", *CAPTIONER, "decoding.max_new_tokens=3", "num_candidates=2"],
+    "captioning": ["capdec_s_m_c2f", *CAPTIONER, *CLIPSCORE, "decoding.max_new_tokens=3", "num_candidates=2"],
 }
 NUM_SAMPLES, BAD, STOP_AT = 50, (7, 8, 33), 30  # in the order of a run
 

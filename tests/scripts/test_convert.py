@@ -11,16 +11,13 @@ from classification.data.find import find_dataset
 from clipscore.data.caption_sets import find_captions
 from scripts.convert import __main__ as convert
 from tests import miniatures
-from tests.commands import roots
 from tests.scripts.test_fetch_data import pack, tree
 
 CASES = [("imagenet_a", "imagenet-a"), ("imagenet_v2", "imagenetv2-matched-frequency-format-val"), ("coco", "coco2014")]
 
 
 @pytest.fixture(autouse=True)
-def _whole(miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable, folder in roots(tmp_path).items():
-        monkeypatch.setenv(variable, folder)
+def _whole(miniature: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     miniatures.as_published(monkeypatch, miniature / "data")
 
 

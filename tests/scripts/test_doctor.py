@@ -25,24 +25,19 @@ from tests.test_miniatures import listing
 def whole(miniature, monkeypatch) -> Path:
     """Everything, as if its sizes were published, under the three roots."""
     miniatures.as_published(monkeypatch, miniature / "data")
-    set_roots(monkeypatch, miniature)
+    for variable, folder in roots(miniature).items():
+        monkeypatch.setenv(variable, folder)
     monkeypatch.setattr(doctor_machine, "has_java", lambda: True)
     monkeypatch.setattr(doctor_machine, "ENOUGH_BYTES", 1)
     return miniature
 
 
 @pytest.fixture
-def broken(whole, tmp_path, monkeypatch) -> Path:
+def broken(whole, root) -> Path:
     """A copy of the weights, and an empty data root, to break."""
-    shutil.copytree(whole / "pretrained", tmp_path / "pretrained")
-    (tmp_path / "data").mkdir()
-    set_roots(monkeypatch, tmp_path)
-    return tmp_path
-
-
-def set_roots(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
-    for variable, folder in roots(root).items():
-        monkeypatch.setenv(variable, folder)
+    shutil.copytree(whole / "pretrained", root / "pretrained")
+    (root / "data").mkdir()
+    return root
 
 
 def ask(capsys, *words: str) -> tuple[int, str]:

@@ -15,7 +15,6 @@ from torchvision.datasets import imagenet
 from classification.data.class_names import wnids
 from scripts.fetch import data
 from tests import miniatures
-from tests.commands import roots
 from tests.file_server import Server
 from tests.miniatures import write
 from tests.whole_runs import die_at
@@ -52,10 +51,8 @@ def pack(name: str, files: dict[str, bytes]) -> bytes:
 
 
 @pytest.fixture
-def site(server: Server, miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+def site(server: Server, miniature: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """The archives on the server, a manifest of them, and the files of each set as they should lie in the end."""
-    for variable, folder in roots(tmp_path).items():
-        monkeypatch.setenv(variable, folder)
     miniatures.as_published(monkeypatch, miniature / "data")
     manifest = {}
     for name, (archive, folder, into) in SETS.items():
@@ -70,7 +67,7 @@ def site(server: Server, miniature: Path, tmp_path: Path, monkeypatch: pytest.Mo
         manifest[name.split("/")[0]] = [[{"file": FILE}, item] if name == "coco" else [item]]
     content = (miniature / "data" / FILE.replace("annotations/", "")).read_bytes()
     server.files["/test.json"] = content
-    monkeypatch.setattr(data, "MANIFEST", write(tmp_path / "manifest.yaml", manifest))
+    monkeypatch.setattr(data, "MANIFEST", write(root / "manifest.yaml", manifest))
     coco = [replace(f, address=f"{server.address}/test.json", checksum=None) for f in data.FILES if f.path == FILE]
     monkeypatch.setattr(data, "FILES", coco)
     return manifest

@@ -14,19 +14,11 @@ import pytest
 
 from scripts.fetch import __main__ as fetch_pretrained
 from scripts.fetch.manifest import RemoteFile
-from tests.commands import roots
 from tests.file_server import CUT_AT
 from tests.scripts.test_fetch_data import pack
 from tests.whole_runs import end_of, fork
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch) -> Path:
-    for variable, folder in roots(tmp_path).items():
-        monkeypatch.setenv(variable, folder)
-    return tmp_path
 
 
 @pytest.fixture

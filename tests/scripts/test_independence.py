@@ -12,18 +12,17 @@ import pytest
 
 from clipscore.config.load import REPOSITORY
 from tests.scripts.processes import dummy_words, end_run, start_run, start_torchrun
+from tests.whole_runs import CAPTIONER, CLIPSCORE, plain
 
 LIMIT = 8
 COMMON = ["policy=demo/policy.pt", "reward.models=demo/reward.pt", "device=cpu", "num_threads=1"]
 VIEWS = ["views.num_views=16", "views.select_fraction=0.2", "views.crop_scale=[0.5,1]"]
 SCENES = "dataset=demo_scenes/noise"
-CAPTIONER = ["llm=demo/opt", "checkpoint=demo/clipcap", "prefix_length=7", "mapper_layers=2", "num_candidates=3"]
-CAPTIONER += ["decoding.max_new_tokens=8", "sampling=nucleus", "steps=2", "metrics=[clipscore]"]
-CAPTIONER += ["metric_model=demo/reward.pt"]
+CAPTIONS = [*CAPTIONER, *CLIPSCORE, "num_candidates=3", "decoding.max_new_tokens=8", "sampling=nucleus", "steps=2"]
 TASKS = {
     "classification": ["--config", "configs/classification/rlcf_encoder.yaml", *VIEWS, "dataset=demo/noise"],
     "retrieval": ["--config", "configs/retrieval/rlcf_coco.yaml", SCENES, "num_candidates=8", "lr=1e-4", "steps=3"],
-    "captioning": ["--config", "configs/captioning/clipcap_c2f.yaml", SCENES, *CAPTIONER],
+    "captioning": ["--config", "configs/captioning/clipcap_c2f.yaml", SCENES, *CAPTIONS],
 }
 METHODS = {name: ["--config", f"configs/classification/methods/{name}.yaml"] for name in ("tda", "boost_adapter")}
 STREAMS = {name: [*words, *VIEWS, "dataset=demo/noise"] for name, words in METHODS.items()}
@@ -43,11 +42,6 @@ def command(tmp_path: Path, demo_data: Path) -> Command:
         return [*(TASKS | STREAMS)[task], *common, *roots, f"output_root={tmp_path / output}", "num_workers=0", *words]
 
     return build
-
-
-def plain(record: dict) -> dict:
-    """Without times."""
-    return {key: value for key, value in record.items() if not key.startswith(("seconds", "samples_per_second"))}
 
 
 def records(output: Path) -> list[str]:
