@@ -41,10 +41,7 @@ def test_train_and_test_digits_are_disjoint_and_complete() -> None:
 
 
 def test_captions_are_those_that_are_true_of_their_scene() -> None:
-    """Read by rule once, each in every wording: of these digits at these places, no other scene has one of them.
-
-    The scenes come in pairs, which differ in one digit, or in the places of the same digits.
-    """
+    """Read by rule once, each in every wording; of each two scenes, one digit or the places of the digits differ."""
     told = []
     for index, scene in enumerate(retrieval_scenes()):
         places = [(d.name, d.left, d.top, d.size, int(d.image_index)) for d in scene.digits]
