@@ -12,8 +12,7 @@ class Rlcf(TunedMethod):
 
     def build_objective(self) -> RlcfObjective:
         """See `clipscore.objectives`."""
-        context, config = self.context, self.context.config
-        assert context.reward is not None
-        return RlcfObjective(
-            context.reward, context.reward_class_features, config.num_candidates, config.reward_options
-        )
+        config, reward = self.context.config, self.context.reward
+        assert reward is not None
+        features = self.context.reward_class_features
+        return RlcfObjective(reward, features, config.num_candidates, config.reward_options)
