@@ -74,7 +74,7 @@ def assert_alike(found, expected):
     for row, other in zip(found, expected, strict=True):
         assert list(row) == list(other) and row.get("top5") == other.get("top5")
         if "error" not in row:
-            assert row["loss"] == pytest.approx(other["loss"], abs=1e-5) and row["moved"] > 0
+            assert row["loss"] == pytest.approx(other["loss"], abs=1e-4) and row["moved"] > 0
             assert row["moved"] == pytest.approx(other["moved"], rel=1e-3)
 
 
