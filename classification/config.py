@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from classification.data import layouts
 from clipscore.config.adapting import AdaptingConfig
 from clipscore.config.fields import StrictModel
+from clipscore.config.methods import find_method, readers
 
 Tune = Literal["none", "prompt", "prototypes", "encoder", "norm"]
 
@@ -135,8 +136,10 @@ class ClassificationConfig(AdaptingConfig):
             )
         # What a user's method inherits says nothing of its own answer.
         if self.images_at_once > 1 and (self.momentum or tune == "prototypes" or not vars(self.METHOD).get("batches")):
-            what = "methods whose own class sets `batches`, with tune=prompt, encoder or norm, and without momentum"
-            yield f"images_at_once is for {what}; got method={method}, tune={tune}"
+            got = f"got method={method}, tune={tune}{', momentum' * (self.momentum is not None)}"
+            able = [name for name in readers(self.task, "steps") if vars(find_method(self.task, name)).get("batches")]
+            what = f"method={', '.join(able)}, tune=prompt, encoder or norm, and no momentum"
+            yield f"images_at_once is for {what}; {got}; a method of your own sets `batches`"
         if self.momentum is not None and not self.tunes_clip:
             yield f"momentum needs tune=encoder or norm, got {tune}"
         if self.bn_prior is not None and not self.tunes_clip:

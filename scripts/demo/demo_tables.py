@@ -124,7 +124,7 @@ def p_value(before: Samples, after: Samples) -> float:
 def table_grid(table: Table, runs: Runs) -> Grid:
     """A table, from the runs of the lines that are among them.
 
-    In brackets the p-value against the first method, "-" for runs on other samples or none; see `caption_grid`.
+    In brackets the p-value against the first method, "-" where a run lacks samples of that; see `caption_grid`.
     """
     if not table.places:
         return caption_grid(table, runs)
@@ -134,8 +134,9 @@ def table_grid(table: Table, runs: Runs) -> Grid:
         base, *others = (read_run(runs[name, line]) for name in names)
         row = [*line.cells, str(len(base)), hits(base, table.places) if base else "-"]
         for samples in others:
-            same = base and samples.keys() == base.keys()
-            row.append(f"{hits(samples, table.places)} (p {p_value(base, samples):.1g})" if same else "-")
+            same = {key: samples[key] for key in base if key in samples}  # a run may have had another limit
+            is_whole = base and len(same) == len(base)
+            row.append(f"{hits(same, table.places)} (p {p_value(base, same):.1g})" if is_whole else "-")
         rows.append(row)
     notes = [table.legend, P_LEGEND.format(names[0])]
     return Grid([*table.heading, "n", *names], rows, len(table.heading), notes=notes)

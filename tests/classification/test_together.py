@@ -134,7 +134,7 @@ def test_what_a_method_inherits_says_nothing_of_its_own_answer(start, tmp_path, 
     file.write_text("\n".join([*lines, "        answer = super().answer(views)", f"        {words}\n"]))
     with pytest.raises(AssertionError):
         start("mine", f"method={file}:Mine", "images_at_once=2")
-    assert "images_at_once is for methods whose own class sets `batches`" in caplog.text
+    assert "a method of your own sets `batches`" in caplog.text
 
 
 def test_what_cannot_be_done_together_is_a_sentence(roots, caplog):
