@@ -131,6 +131,8 @@ class Fetching:
             if item.address and item.address not in sizes:
                 sizes[item.address] = size = self.missing_bytes(item)
                 log.info("%s: %s", item.address, f"{size:,} bytes to go" if size else "the size is not told")
+            elif item.images:
+                log.info("%s: the single images that its annotation file names; the size is not told", item.images)
         if sizes:
             total, most = sum(sizes.values()) / 1e9, max(sizes.values()) / 1e9
             text = "%.2f GB to download; with what is unpacked about %.2f GB are needed, %.2f GB are free in %s"
