@@ -138,8 +138,8 @@ class ClassificationConfig(AdaptingConfig):
         if self.images_at_once > 1 and (self.momentum or tune == "prototypes" or not vars(self.METHOD).get("batches")):
             got = f"got method={method}, tune={tune}{', momentum' * (self.momentum is not None)}"
             able = [name for name in readers(self.task, "steps") if vars(find_method(self.task, name)).get("batches")]
-            what = f"method={', '.join(able)}, tune=prompt, encoder or norm, and no momentum"
-            yield f"images_at_once is for {what}; {got}; a method of your own sets `batches`"
+            what = f"method={', '.join(able)}, tune=prompt, encoder or norm, and no momentum; {got}"
+            yield f"images_at_once is for {what}; a method of your own sets `batches`"
         if self.momentum is not None and not self.tunes_clip:
             yield f"momentum needs tune=encoder or norm, got {tune}"
         if self.bn_prior is not None and not self.tunes_clip:

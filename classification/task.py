@@ -99,8 +99,7 @@ class ClassificationTask(task.Task):
         stages += [(context.policy, "class_features", "text")] if isinstance(context.policy, PromptPolicy) else []
         stages += [(context.reward, "encode_images", "reward")] if context.reward else []
         if self.at_once > 1:
-            several = self.together
-            stages += [(several, "features", "policy"), *several.stages()]
+            stages += self.together.stages()
         self.watch(*stages)
 
     def _open_bank(self) -> ViewBank:
@@ -138,7 +137,7 @@ class ClassificationTask(task.Task):
         """The record of one image without times."""
         answer = classify(self.method, self._seen(sample))
         with guard(self.config.method):
-            row = {"id": sample.id, "label": sample.label, **record(answer, sample.label)}
+            row = _row(sample, answer)
         return with_extra(row, self.config.method, answer.extra)
 
     def _views(self, sample: Sample) -> Views:
@@ -182,8 +181,7 @@ class ClassificationTask(task.Task):
         share, rows = 1 / len(samples), {}
         stages = {stage: seconds * share for stage, seconds in self.times.take().items()}
         for sample, episode, distance in zip(samples, episodes, moved, strict=True):
-            row = {"id": sample.id, "label": sample.label, **record(TunedMethod.answer_of(episode), sample.label)}
-            row["moved"] = rounded(distance)
+            row = _row(sample, TunedMethod.answer_of(episode)) | {"moved": rounded(distance)}
             if self.models.scale_loss:
                 row["repeated_steps"] = 0
             rows[sample.id] = self.timed(row, {"views": sample.seconds_views, **stages}, started, share)
@@ -194,7 +192,7 @@ class ClassificationTask(task.Task):
         context, state = self.method.context, self.method.state
         views = Views(self._pixels(sample)[:1], context.policy)
         logits = to_host(views.logits[0] if state is None else source_logits(context.policy, state, views))
-        return {"id": sample.id, "label": sample.label, **record(Answer(logits, before=logits), sample.label)}
+        return _row(sample, Answer(logits, before=logits))
 
     def stages(self, sample: Sample) -> dict[str, float]:
         """Seconds in each stage, the drawing of the views included."""
@@ -242,6 +240,10 @@ class _Views(Dataset[Sample]):
         views = draw_views(picture, options.num_views, self.size, seed, **options.drawing)
         truncated, seconds = "truncated" in picture.info, time.perf_counter() - started
         return Sample(image.id, views, None, truncated, image.label, seconds)
+
+
+def _row(sample: Sample, answer: Answer) -> dict[str, Any]:
+    return {"id": sample.id, "label": sample.label, **record(answer, sample.label)}
 
 
 def record(answer: Answer, label: int) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from classification.policy import EncoderPolicy, PromptPolicy
 from classification.seen import Views, confident_views
 from clipscore.config.methods import Stage
 from clipscore.objectives import Step, check_finite
-from clipscore.reward import resize_images
 from clipscore.task import build_state
 
 
@@ -44,17 +43,18 @@ class Together:
     def __init__(self, method: TunedMethod, num_images: int) -> None:
         self.method, self.config, policy = method, method.context.config, method.policy
         self.prompts = SeveralPrompts(policy, num_images) if type(policy) is PromptPolicy else None
-        if self.prompts is None and (policy.couples_views or not isinstance(policy, EncoderPolicy)):
-            raise ValueError("images_at_once is not for CoCoOp, nor for a policy with BatchNorm; leave it out")
         if self.prompts is not None:
             self.state = build_state(self.config, self.prompts, method.context.scale_loss)
             self.state.updates.looks = False
+        elif policy.couples_views or not isinstance(policy, EncoderPolicy):
+            raise ValueError("images_at_once is not for CoCoOp, nor for a policy with BatchNorm; leave it out")
 
     def stages(self) -> Iterable[Stage]:
         """Whose time is to be told apart in the records."""
         if self.prompts is not None:
-            yield from [(self.prompts, "logits", "policy"), (self.prompts, "class_features", "text")]
-            yield from [(self.state, "step", "update"), (self.state, "restore", "reset")]
+            yield from [(self, "features", "policy"), (self.prompts, "logits", "policy")]
+            yield from [(self.prompts, "class_features", "text"), (self.state, "step", "update")]
+            yield (self.state, "restore", "reset")
 
     @torch.no_grad()
     def look(self, images: Sequence[Views]) -> None:
@@ -62,9 +62,11 @@ class Together:
         policy, state = self.method.policy, self.method.state
         state.restore(state.start)
         policy.set_mode("adapting")
-        inputs = policy.prepare(Views(torch.cat([views.pixels for views in images]), policy))  # [B N, 3, H, W]
-        logits = policy.logits(inputs, at_start=True).unflatten(0, (len(images), -1))  # [B, N, C]
-        reward = self.reward_features(images, confident_views(logits, self.method.num_selected))
+        joined = self._joined(images)
+        logits = policy.logits(policy.prepare(joined), at_start=True).unflatten(0, (len(images), -1))  # [B, N, C]
+        # Image by image, as its episode will, so that views of equal entropy come in the same order.
+        selected = torch.stack([confident_views(of_one, self.method.num_selected) for of_one in logits])  # [B, S]
+        reward = self._reward_features(images, joined, selected)
         for i, views in enumerate(images):
             views.known = logits[i], [features[i] for features in reward]
 
@@ -76,11 +78,12 @@ class Together:
         policy, state = self.prompts, self.state
         assert policy is not None
         with state.episode():
-            inputs = self.features(images)  # [B, N, D]
+            joined = self._joined(images)
+            inputs = self.features(images, joined)  # [B, N, D]
             with torch.no_grad():
                 view_logits = policy.logits(inputs, at_start=True)  # [B, N, C]
             selected = confident_views(view_logits, self.method.num_selected)  # [B, S]
-            anchor = self.reward_features(images, selected)
+            anchor = self._reward_features(images, joined, selected)
             trusted = inputs.take_along_dim(selected.unsqueeze(-1), dim=1)  # [B, S, D]
             steps: list[list[Step]] = []
             for number in range(self.config.steps):
@@ -115,22 +118,21 @@ class Together:
         fields = [{name: value[i].detach() for name, value in found.items()} for i in range(len(logits))]
         return [kinds[0](**values) for values in fields]
 
-    @torch.no_grad()
-    def features(self, images: Sequence[Views]) -> Tensor:
+    def _joined(self, images: Sequence[Views]) -> Views:
+        """The views of all images as those of one."""
+        return self.method.context.views(lambda: torch.cat([views.pixels for views in images]))
+
+    def features(self, images: Sequence[Views], joined: Views) -> Tensor:
         """The policy's, of all views in one pass, unless some are in a bank. [B, N, D]"""
-        clip = self.method.policy.clip
         if any(views.has_bank for views in images):
             return torch.stack([views.features for views in images])
-        pixels = torch.cat([resize_images(views.pixels, clip.image_size) for views in images])
-        return clip.encode_images(pixels).unflatten(0, (len(images), -1))
+        return joined.features.unflatten(0, (len(images), -1))
 
-    def reward_features(self, images: Sequence[Views], selected: Tensor) -> list[Tensor]:
-        """Of the views that each image trusts. [B, S] -> M x [B, S, D]"""
-        reward = self.method.context.reward
-        if reward is None:
-            return []
+    def _reward_features(self, images: Sequence[Views], joined: Views, selected: Tensor) -> list[Tensor]:
+        """The reward models', of the views that each image trusts. [B, S] -> M x [B, S, D]"""
         if any(views.has_bank for views in images):
             of_each = [views.reward_features(rows) for views, rows in zip(images, selected, strict=True)]
             return [torch.stack(features) for features in zip(*of_each, strict=True)]
-        pixels = torch.cat([views.pixels[rows] for views, rows in zip(images, selected, strict=True)])
-        return [features.unflatten(0, selected.shape) for features in reward.encode_images(pixels)]
+        num_views = len(joined.pixels) // len(images)
+        rows = (torch.arange(len(images), device=selected.device).unsqueeze(1) * num_views + selected).flatten()
+        return [features.unflatten(0, selected.shape) for features in joined.reward_features(rows)]

@@ -126,9 +126,8 @@ def _adapt_sample(task: Task, sample: Any, on_error: str, known: Row | None) -> 
         except (FloatingPointError, NoRoom) as error:
             problem = str(error)
     if on_error == "stop":
-        raise SampleError(
-            f"{problem}; the rows so far are in the run folder; on_error=skip goes on without such samples"
-        )
+        mend = "on_error=skip goes on without such samples"
+        raise SampleError(f"{problem}; the rows so far are in the run folder; {mend}")
     log.warning("%s is left out: %s", sample.id, problem)
     return {"id": sample.id, "error": problem}
 
