@@ -104,8 +104,7 @@ def _adapt_samples(task: Task, config: RunConfig, todo: list[str], title: str) -
             if getattr(sample, "truncated", False):
                 if not num_truncated:
                     text = "%s is cut off, and is read as far as it goes, as others may be: see num_truncated in the "
-                    text += "summary; strict_images=true takes such pictures for unreadable ones"
-                    log.warning(text, sample.id)
+                    log.warning(text + "summary; strict_images=true takes such pictures as unreadable", sample.id)
                 num_truncated += 1
                 row["truncated"] = True
             yield row
